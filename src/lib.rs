@@ -1,0 +1,2 @@
+//! intentd: a BERT intent detection server that tells the autoscaler the truth.
+#![forbid(unsafe_code)]
