@@ -167,7 +167,7 @@ impl Keys<'_> {
         match self.map.get("layer_norm_eps") {
             None | Some(Value::Null) => Ok(1e-12),
             Some(value) => match value.as_f64() {
-                Some(eps) if eps >= 0.0 && eps < 1.0 => Ok(eps),
+                Some(eps) if (0.0..1.0).contains(&eps) => Ok(eps),
                 _ => Err(self.invalid("layer_norm_eps", "a number from 0 to 1", value)),
             },
         }

@@ -85,17 +85,22 @@ impl Labels {
 
     /// All classes with their scores, the best first; equal scores keep the row order.
     ///
-    /// `logits` has one value a class. A logit that is not finite counts as the lowest.
+    /// `logits` has one value a class.
     pub fn scores(&self, logits: &[f32]) -> Vec<Score> {
-        let mut scores: Vec<Score> = self
-            .names
-            .iter()
-            .zip(activate(self.scoring, logits))
-            .map(|(label, score)| Score {
-                label: Arc::clone(label),
-                score,
-            })
-            .collect();
+        self.ranked(activate(self.scoring, logits))
+    }
+
+    /// As [`scores`](Self::scores), with the logits themselves.
+    pub fn raw(&self, logits: &[f32]) -> Vec<Score> {
+        self.ranked(logits.to_vec())
+    }
+
+    fn ranked(&self, values: Vec<f32>) -> Vec<Score> {
+        let score = |(label, score): (&Arc<str>, f32)| Score {
+            label: Arc::clone(label),
+            score,
+        };
+        let mut scores: Vec<Score> = self.names.iter().zip(values).map(score).collect();
         scores.sort_by(|a, b| b.score.total_cmp(&a.score));
         scores
     }

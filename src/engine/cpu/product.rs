@@ -109,7 +109,7 @@ impl Product<'_> {
                 };
                 let stride = self.output.stride;
                 let values = &mut self.output.values[start * stride + column - first..];
-                tile_of::<S, ROWS>(simd, left, inputs, side, Output { values, stride });
+                tile_of::<S, ROWS>(simd, left, inputs, side, &mut Output { values, stride });
             }
         }
     }
@@ -130,7 +130,7 @@ fn tile_of<S: Simd, const ROWS: usize>(
     rows: Rows<'_>,
     inputs: usize,
     side: Side<'_>,
-    output: Output<'_>,
+    output: &mut Output<'_>,
 ) {
     macro_rules! heights {
         ($($height:literal)*) => {
@@ -152,7 +152,7 @@ fn kernel<S: Simd, const ROWS: usize>(
     rows: Rows<'_>,
     inputs: usize,
     side: Side<'_>,
-    output: Output<'_>,
+    output: &mut Output<'_>,
 ) {
     let (panel, _) = S::as_simd_f32s(side.panel);
     let panel = &panel.as_chunks::<2>().0[..inputs];
