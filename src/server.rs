@@ -123,12 +123,10 @@ impl Running {
     /// When the model cannot be loaded, when the engine is lost, or when requests are still
     /// unanswered at the drain timeout.
     pub async fn until(mut self, signal: impl Future<Output = ()>) -> Result<(), ServerError> {
-        tokio::select! {
-            () = signal => {}
-            result = &mut self.engine_ended => {
-                return Ok(result.unwrap_or(Err(EngineStopped::Panicked))?);
-            }
-        }
+        let ended = tokio::select! {
+            () = signal => None,
+            result = &mut self.engine_ended => Some(result),
+        };
         tracing::info!("draining");
         self.classifier.drain();
         // Nobody listens only if the ports are closed already.
@@ -137,8 +135,14 @@ impl Running {
         let timeout = self.drain_timeout;
         let drained = tokio::time::timeout(timeout, connections).await;
         self.classifier.close();
-        drained.map_err(|_| ServerError::DrainTimeout(timeout))?;
-        self.engine_ended.await.unwrap_or(Ok(()))?;
+        if ended.is_none() {
+            drained.map_err(|_| ServerError::DrainTimeout(timeout))?;
+        }
+        let ended = match ended {
+            Some(result) => result,
+            None => self.engine_ended.await,
+        };
+        ended.unwrap_or(Err(EngineStopped::Panicked))?;
         // The thread has sent its last word; this waits for its end only.
         let _ = self.engine.join();
         Ok(())
