@@ -1,0 +1,3 @@
+//! Integration tests, in one binary so that the crate is linked once.
+
+mod support;
