@@ -12,7 +12,7 @@ mod checkpoint;
 #[derive(Debug, clap::Parser)]
 struct Arguments {
     /// The checkpoint's name.
-    #[arg(value_parser = checkpoint::catalog::NAMES)]
+    #[arg(value_parser = checkpoint::catalog::CATALOG.map(|(name, _)| name))]
     name: String,
     /// Directory to write to; created when missing.
     directory: PathBuf,

@@ -120,7 +120,8 @@ def logits(name, directory, texts):
     model = load(directory)
     limit = length_max(directory)
     inputs = [tokenizer(expand(text), truncation=True, max_length=limit, return_tensors="pt") for text in texts["classification"]]
-    pairs = [tokenizer(expand(a), expand(b), truncation=True, max_length=limit, return_tensors="pt") for a, b in texts["pairs"]]
+    # As lists: given two strings of which the second is empty, transformers drops the second segment.
+    pairs = [tokenizer([expand(a)], [expand(b)], truncation=True, max_length=limit, return_tensors="pt") for a, b in texts["pairs"]]
     answers = [model(**tensors).logits[0].tolist() for tensors in inputs + pairs]
     scores = pipeline_scores(model, tokenizer, limit, texts)
 

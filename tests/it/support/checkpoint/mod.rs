@@ -84,6 +84,7 @@ pub(crate) struct Spec {
     pub(crate) names: Names,
     pub(crate) tokenizer: TokenizerSpec,
     pub(crate) hidden_act: &'static str,
+    pub(crate) layer_norm_eps: f64,
     pub(crate) labels: Vec<&'static str>,
     pub(crate) problem_type: Option<&'static str>,
 }
@@ -129,7 +130,7 @@ fn config(spec: &Spec, vocabulary_size: usize) -> Value {
         "max_position_embeddings": spec.shape.positions,
         "type_vocab_size": weights::TYPE_VOCABULARY_SIZE,
         "hidden_act": spec.hidden_act,
-        "layer_norm_eps": 1e-12,
+        "layer_norm_eps": spec.layer_norm_eps,
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
         "initializer_range": 0.02,
