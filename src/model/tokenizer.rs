@@ -11,7 +11,7 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy};
-use tokenizers::{AddedToken, EncodeInput, ModelWrapper};
+use tokenizers::{AddedToken, EncodeInput, Encoding, ModelWrapper};
 
 use super::config::ModelConfig;
 use super::{CheckpointError, Files};
@@ -176,10 +176,7 @@ impl Tokenizer {
                     max: self.max_tokens,
                 });
             }
-            encoding = self
-                .truncating
-                .encode_fast(input(), true)
-                .map_err(refused)?;
+            encoding = self.truncate(text).map_err(refused)?;
         }
         let ids = encoding.get_ids().to_vec();
         Ok(Encoded {
@@ -187,6 +184,20 @@ impl Tokenizer {
             type_ids: encoding.get_type_ids().to_vec(),
             truncated,
         })
+    }
+
+    /// Keeps the beginning of a text, or of both texts of a pair.
+    fn truncate(&self, text: &Text) -> tokenizers::Result<Encoding> {
+        match text {
+            Text::Single(text) => self.truncating.encode_fast(text.as_str(), true),
+            // tokenizers 0.23.2 stops at the limit in each text before it compares their lengths,
+            // so of two long texts it may give the odd token to the wrong one.
+            Text::Pair(first, second) => {
+                let first = self.whole.encode_fast(first.as_str(), false)?;
+                let second = self.whole.encode_fast(second.as_str(), false)?;
+                self.truncating.post_process(first, Some(second), true)
+            }
+        }
     }
 
     /// The longest sequence, special tokens included.

@@ -1,0 +1,10 @@
+//! Integration tests, in one binary so that the crate is linked once.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test may panic as the test itself may"
+)]
+
+mod golden;
+mod support;
+mod tokenization;

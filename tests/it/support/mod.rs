@@ -1,0 +1,4 @@
+//! What several integration tests share.
+
+pub(crate) mod checkpoint;
+pub(crate) mod golden;
