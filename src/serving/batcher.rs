@@ -159,3 +159,27 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, EngineError>) -> Result<T, Engine
         Err(EngineError::Batch(text.to_owned()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_what_fits_and_at_least_one() {
+        let limits = BatchLimits {
+            tokens_max: 10,
+            texts_max: 3,
+        };
+        let plan = |lengths: &[usize]| plan(lengths.iter().copied(), limits);
+        assert_eq!(plan(&[]), 0);
+        assert_eq!(plan(&[4, 4, 4]), 2);
+        assert_eq!(plan(&[4, 4, 2]), 3);
+        assert_eq!(plan(&[1, 1, 1, 1]), 3);
+        assert_eq!(
+            plan(&[11, 1]),
+            1,
+            "a text larger than a batch makes one of its own"
+        );
+        assert_eq!(plan(&[1, 11, 1]), 1, "nobody overtakes a long text");
+    }
+}

@@ -39,9 +39,15 @@ fn edit(directory: &Path, file: &str, change: impl FnOnce(&mut Value)) {
 
 #[test]
 fn each_missing_file_is_named() {
-    assert_names(&error(Path::new("/nowhere")), &["/nowhere", "missing", "config.json"]);
+    assert_names(
+        &error(Path::new("/nowhere")),
+        &["/nowhere", "missing", "config.json"],
+    );
     let directory = whole("cased");
-    assert_names(&error(&directory.path().join("config.json")), &["this is a file"]);
+    assert_names(
+        &error(&directory.path().join("config.json")),
+        &["this is a file"],
+    );
     for (file, hint) in [
         ("config.json", "configuration"),
         ("vocab.txt", "tokenizer.json or vocab.txt"),
@@ -54,7 +60,10 @@ fn each_missing_file_is_named() {
     let directory = whole("cased");
     let weights = directory.path().join("model.safetensors");
     std::fs::rename(weights, directory.path().join("pytorch_model.bin")).unwrap();
-    assert_names(&error(directory.path()), &["pytorch_model.bin", "safetensors"]);
+    assert_names(
+        &error(directory.path()),
+        &["pytorch_model.bin", "safetensors"],
+    );
 }
 
 #[test]
@@ -63,7 +72,11 @@ fn each_wrong_configuration_value_is_named() {
     let original = std::fs::read(directory.path().join("config.json")).unwrap();
     for (key, value, expected) in [
         ("model_type", json!("distilbert"), "\"bert\""),
-        ("architectures", json!(["BertForMaskedLM"]), "BertForSequenceClassification"),
+        (
+            "architectures",
+            json!(["BertForMaskedLM"]),
+            "BertForSequenceClassification",
+        ),
         ("hidden_act", json!("mish"), "gelu_new"),
         ("position_embedding_type", json!("relative_key"), "absolute"),
         ("hidden_size", json!("wide"), "whole number"),
@@ -71,15 +84,24 @@ fn each_wrong_configuration_value_is_named() {
         ("num_attention_heads", json!(0), "whole number"),
         ("num_attention_heads", json!(7), "divisor of hidden_size"),
         ("layer_norm_eps", json!(-1e-5), "number from 0 to 1"),
-        ("problem_type", json!("clustering"), "multi_label_classification"),
+        (
+            "problem_type",
+            json!("clustering"),
+            "multi_label_classification",
+        ),
         ("id2label", json!([1]), "an object"),
         ("id2label", json!({"zero": "a"}), "whole number"),
         ("id2label", json!({"0": 1}), "a string"),
         ("id2label", json!({"99": "a"}), "ids below"),
         ("is_decoder", json!(true), "false"),
     ] {
-        edit(directory.path(), "config.json", |config| config[key] = value.clone());
-        assert_names(&error(directory.path()), &["config.json", key, "expected", expected, "found"]);
+        edit(directory.path(), "config.json", |config| {
+            config[key] = value.clone()
+        });
+        assert_names(
+            &error(directory.path()),
+            &["config.json", key, "expected", expected, "found"],
+        );
         std::fs::write(directory.path().join("config.json"), &original).unwrap();
     }
     std::fs::write(directory.path().join("config.json"), "{").unwrap();
@@ -98,8 +120,13 @@ fn a_configuration_that_does_not_fit_the_tensors_names_both_shapes() {
         ("type_vocab_size", 9, "token_type_embeddings"),
     ] {
         let directory = whole("cased");
-        edit(directory.path(), "config.json", |config| config[key] = json!(value));
-        assert_names(&error(directory.path()), &["model.safetensors", tensor, "expected", "found"]);
+        edit(directory.path(), "config.json", |config| {
+            config[key] = json!(value)
+        });
+        assert_names(
+            &error(directory.path()),
+            &["model.safetensors", tensor, "expected", "found"],
+        );
     }
 }
 
@@ -140,7 +167,10 @@ fn shards_stay_inside_the_directory_and_must_all_be_there() {
         edit(directory.path(), index, |value| {
             value["weight_map"]["classifier.bias"] = json!(path);
         });
-        assert_names(&error(directory.path()), &[index, "classifier.bias", "plain file name"]);
+        assert_names(
+            &error(directory.path()),
+            &[index, "classifier.bias", "plain file name"],
+        );
     }
     edit(directory.path(), index, |value| *value = json!({}));
     assert_names(&error(directory.path()), &[index, "weight_map"]);
@@ -152,7 +182,10 @@ fn a_tokenizer_that_does_not_fit_is_refused() {
     let path = directory.path().join("vocab.txt");
     let vocab = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{vocab}one\ntoo\nmany\n")).unwrap();
-    assert_names(&error(directory.path()), &["vocab.txt", "vocab_size in config.json"]);
+    assert_names(
+        &error(directory.path()),
+        &["vocab.txt", "vocab_size in config.json"],
+    );
     for token in ["[UNK]", "[CLS]", "[SEP]"] {
         std::fs::write(&path, vocab.replace(token, "[GONE]")).unwrap();
         assert_names(&error(directory.path()), &["vocab.txt", token]);
@@ -160,5 +193,8 @@ fn a_tokenizer_that_does_not_fit_is_refused() {
     std::fs::write(&path, b"\xff\xfe").unwrap();
     assert_names(&error(directory.path()), &["vocab.txt", "UTF-8"]);
     std::fs::write(directory.path().join("tokenizer.json"), "{}").unwrap();
-    assert_names(&error(directory.path()), &["tokenizer.json", "a Hugging Face tokenizer"]);
+    assert_names(
+        &error(directory.path()),
+        &["tokenizer.json", "a Hugging Face tokenizer"],
+    );
 }

@@ -5,6 +5,10 @@
     reason = "a helper of a test may panic as the test itself may"
 )]
 
+mod checkpoint;
 mod golden;
+mod predict;
+mod process;
+mod serving;
 mod support;
 mod tokenization;

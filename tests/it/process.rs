@@ -34,7 +34,10 @@ fn stdout(output: &Output) -> &str {
 }
 
 fn failure(output: &Output) -> (Option<i32>, &str) {
-    (output.status.code(), std::str::from_utf8(&output.stderr).unwrap())
+    (
+        output.status.code(),
+        std::str::from_utf8(&output.stderr).unwrap(),
+    )
 }
 
 /// A running `intentd serve` and its address, read from its log.
@@ -57,12 +60,19 @@ impl Server {
         let mut line = String::new();
         let address = loop {
             line.clear();
-            assert!(log.read_line(&mut line).unwrap() > 0, "the program ended early");
+            assert!(
+                log.read_line(&mut line).unwrap() > 0,
+                "the program ended early"
+            );
             if let Some((_, address)) = line.split_once("serving predictions address=") {
                 break address.trim().parse().expect("an address");
             }
         };
-        Self { child, address, log }
+        Self {
+            child,
+            address,
+            log,
+        }
     }
 
     async fn ready(&self) {
@@ -94,7 +104,10 @@ async fn it_serves_until_sigterm_and_logs_no_text() {
         let (code, log) = server.signal(signal);
         assert_eq!(code, Some(0), "{log}");
         assert!(log.contains("draining"), "{log}");
-        assert!(!log.contains("zyzzyva"), "a request's text is in the log:\n{log}");
+        assert!(
+            !log.contains("zyzzyva"),
+            "a request's text is in the log:\n{log}"
+        );
     }
 }
 
@@ -118,14 +131,27 @@ fn wrong_settings_are_all_named_and_exit_with_64() {
     let output = run(&["--max-queue", "0", "--max-batch-tokens", "0"], "");
     let (code, error) = failure(&output);
     assert_eq!(code, Some(64));
-    assert!(error.contains("--max-queue") && error.contains("--max-batch-tokens"), "{error}");
+    assert!(
+        error.contains("--max-queue") && error.contains("--max-batch-tokens"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_port_in_use_is_named_with_its_flag() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    let output = run(&["--host", "127.0.0.1", "--port", &port, "--admin-port", "off"], "");
+    let output = run(
+        &[
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--admin-port",
+            "off",
+        ],
+        "",
+    );
     let (code, error) = failure(&output);
     assert_eq!(code, Some(1));
     assert!(error.contains(&port) && error.contains("--port"), "{error}");
@@ -137,7 +163,10 @@ fn a_missing_model_ends_the_server_with_its_name() {
     let output = run(&[&flags[..], &["--model", "/nowhere/at/all"]].concat(), "");
     let (code, error) = failure(&output);
     assert_eq!(code, Some(1));
-    assert!(error.contains("/nowhere/at/all") && error.contains("config.json"), "{error}");
+    assert!(
+        error.contains("/nowhere/at/all") && error.contains("config.json"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -149,7 +178,10 @@ fn predict_takes_arguments_or_lines() {
     assert_eq!(stdout(&run(&["predict"], "")), "");
     let json = run(&["predict", "--format", "json", "play some jazz"], "");
     let json: serde_json::Value = serde_json::from_str(stdout(&json)).unwrap();
-    assert_eq!((&json["label"], &json["text"]), (&"PlayMusic".into(), &"play some jazz".into()));
+    assert_eq!(
+        (&json["label"], &json["text"]),
+        (&"PlayMusic".into(), &"play some jazz".into())
+    );
     let tsv = run(&["predict", "--format", "tsv", "weather"], "");
     assert_eq!(stdout(&tsv).split('\t').count(), 3);
 }
@@ -167,7 +199,14 @@ fn both_engines_predict_the_same() {
 fn inspect_says_what_the_embedded_model_is() {
     let output = run(&["inspect"], "");
     let text = stdout(&output);
-    for fact in ["embedded:intent-snips", "PlayMusic", "None", "softmax", "MiB", "will run"] {
+    for fact in [
+        "embedded:intent-snips",
+        "PlayMusic",
+        "None",
+        "softmax",
+        "MiB",
+        "will run",
+    ] {
         assert!(text.contains(fact), "{fact} is missing from\n{text}");
     }
 }

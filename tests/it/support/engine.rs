@@ -106,7 +106,8 @@ impl Engine for TwoDeep {
 
     fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
         self.under_way += 1;
-        self.ahead_max.fetch_max(self.under_way, std::sync::atomic::Ordering::Relaxed);
+        self.ahead_max
+            .fetch_max(self.under_way, std::sync::atomic::Ordering::Relaxed);
         self.engine.submit(batch)
     }
 

@@ -16,7 +16,10 @@ pub(crate) struct Response {
 
 impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(found, _)| found == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
@@ -26,18 +29,28 @@ impl Response {
 
 /// Sends raw bytes and reads until the server closes.
 pub(crate) async fn send(address: SocketAddr, request: &[u8]) -> Response {
-    let mut stream = TcpStream::connect(address).await.expect("the server listens");
+    let mut stream = TcpStream::connect(address)
+        .await
+        .expect("the server listens");
     stream.write_all(request).await.expect("the server reads");
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.expect("the server answers");
+    stream
+        .read_to_end(&mut answer)
+        .await
+        .expect("the server answers");
     parse(&answer)
 }
 
 fn parse(answer: &[u8]) -> Response {
     let text = String::from_utf8(answer.to_vec()).expect("the answer is UTF-8");
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no head: {text:?}"));
     let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
+    let status = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1))
+        .expect("a status line");
     let header = |line: &str| {
         let (name, value) = line.split_once(':').expect("a header");
         (name.to_ascii_lowercase(), value.trim().to_owned())
@@ -47,6 +60,62 @@ fn parse(answer: &[u8]) -> Response {
         headers: lines.map(header).collect(),
         body: body.to_owned(),
     }
+}
+
+/// A connection that stays open from request to request.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address)
+            .await
+            .expect("the server listens");
+        stream.set_nodelay(true).expect("the socket is open");
+        Self {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    /// Sends a request whose answer has a Content-Length, and reads the answer.
+    pub(crate) async fn send(&mut self, request: &[u8]) -> Response {
+        self.stream
+            .write_all(request)
+            .await
+            .expect("the server reads");
+        self.read.clear();
+        loop {
+            let count = self
+                .stream
+                .read_buf(&mut self.read)
+                .await
+                .expect("the server answers");
+            assert!(count > 0, "the server closed the connection");
+            if let Some(response) = complete(&self.read) {
+                return response;
+            }
+        }
+    }
+}
+
+/// The answer, when all of it has arrived.
+fn complete(read: &[u8]) -> Option<Response> {
+    let head = read.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let response = parse(read);
+    let length: usize = response
+        .header("content-length")?
+        .parse()
+        .expect("a length");
+    (read.len() == head + length).then_some(response)
+}
+
+/// The head of a GET whose connection stays open.
+pub(crate) fn keep_alive(path: &str, accept: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: test\r\nAccept: {accept}\r\n\r\n").into_bytes()
 }
 
 /// `GET path` with extra header lines.

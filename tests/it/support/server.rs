@@ -32,7 +32,15 @@ struct Flags {
 
 /// The settings that `flags` give on free ports of the loopback address.
 pub(crate) fn config(flags: &[&str]) -> Config {
-    let line = ["intentd", "--host", "127.0.0.1", "--port", "0", "--admin-port", "0"];
+    let line = [
+        "intentd",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+    ];
     let flags = Flags::parse_from(line.iter().chain(flags));
     Config::new(flags.serve, None).expect("the flags of the test are right")
 }
@@ -40,7 +48,9 @@ pub(crate) fn config(flags: &[&str]) -> Config {
 impl TestServer {
     /// The embedded model on the CPU engine, ready.
     pub(crate) async fn start(flags: &[&str]) -> Self {
-        let running = server::start(&config(flags)).await.expect("the ports are free");
+        let running = server::start(&config(flags))
+            .await
+            .expect("the ports are free");
         let server = Self::wrap(running);
         server.ready().await;
         server
@@ -67,15 +77,26 @@ impl TestServer {
     pub(crate) fn wrap(running: Running) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (address, classifier) = (running.address, Arc::clone(&running.classifier));
-        let admin = running.admin_address.expect("the test asked for an admin port");
+        let admin = running
+            .admin_address
+            .expect("the test asked for an admin port");
         let ended = tokio::spawn(running.until(async {
             let _ = stopped.await;
         }));
-        Self { address, admin, classifier, stop: Some(stop), ended }
+        Self {
+            address,
+            admin,
+            classifier,
+            stop: Some(stop),
+            ended,
+        }
     }
 
     pub(crate) async fn ready(&self) {
-        eventually("the model is loaded", || self.classifier.phase() == Phase::Ready).await;
+        eventually("the model is loaded", || {
+            self.classifier.phase() == Phase::Ready
+        })
+        .await;
     }
 
     /// As SIGTERM does.

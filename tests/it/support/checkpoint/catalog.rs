@@ -26,8 +26,11 @@ const TOPIC_LABELS: [&str; 11] = [
     "other",
 ];
 
+/// A name and what makes its specification.
+type Entry = (&'static str, fn() -> Spec);
+
 /// Every checkpoint with golden files, by name.
-pub(crate) const CATALOG: [(&str, fn() -> Spec); 4] = [
+pub(crate) const CATALOG: [Entry; 4] = [
     ("base", base),
     ("cased", cased),
     ("multilabel", multilabel),
