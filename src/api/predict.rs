@@ -127,6 +127,12 @@ fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, Refusal> {
 /// gateways and browsers add their own.
 fn parameters_of(encoded: &[u8], place: &str, example: &str) -> Result<(String, TooLong), Refusal> {
     let malformed = |what: String| Refusal::Malformed(format!("{place} {what}"));
+    if percent_encoding::percent_decode(encoded)
+        .decode_utf8()
+        .is_err()
+    {
+        return Err(malformed("is not UTF-8 once percent-decoded".into()));
+    }
     let (mut query, mut too_long) = (None, TooLong::Truncate);
     for (name, value) in form_urlencoded::parse(encoded) {
         match &*name {
@@ -501,7 +507,13 @@ mod tests {
             ("a".into(), TooLong::Refuse)
         );
         assert_eq!(decode("query=").unwrap().0, "");
-        for wrong in ["", "q=a", "query=a&query=b", "query=a&truncate=no"] {
+        for wrong in [
+            "",
+            "q=a",
+            "query=a&query=b",
+            "query=a&truncate=no",
+            "query=%ff",
+        ] {
             assert_eq!(decode(wrong).unwrap_err().status(), 400, "{wrong}");
         }
     }

@@ -9,6 +9,7 @@ mod checkpoint;
 mod golden;
 mod predict;
 mod process;
+mod readme;
 mod serving;
 mod support;
 mod tokenization;
