@@ -24,6 +24,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod train;
+
 pub mod config;
 pub mod error;
 pub mod metrics;

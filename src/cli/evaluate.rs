@@ -22,7 +22,12 @@ pub(super) struct EvaluateArgs {
     #[arg(long, env = "INTENTD_RECIPE", value_name = "FILE")]
     recipe: Option<PathBuf>,
     /// The folder that the recipe's file names are relative to.
-    #[arg(long, env = "INTENTD_DATA_DIR", value_name = "DIR", default_value = ".")]
+    #[arg(
+        long,
+        env = "INTENTD_DATA_DIR",
+        value_name = "DIR",
+        default_value = "."
+    )]
     data_dir: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
@@ -40,7 +45,10 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         print!("{}: {evaluation}", set.name);
         if args.mistakes {
             for mistake in &evaluation.mistakes {
-                println!("  {} answered {}: {}", mistake.expected, mistake.answered, mistake.text);
+                println!(
+                    "  {} answered {}: {}",
+                    mistake.expected, mistake.answered, mistake.text
+                );
             }
         }
     }
@@ -53,7 +61,10 @@ fn sets(args: &EvaluateArgs) -> Result<Vec<HeldOut>, Failure> {
     }
     let set = |file: &PathBuf| {
         let name = file.display().to_string();
-        Ok(HeldOut { name, examples: read_examples(file)? })
+        Ok(HeldOut {
+            name,
+            examples: read_examples(file)?,
+        })
     };
     args.files.iter().map(set).collect()
 }
@@ -79,5 +90,8 @@ fn labels(
         batch.push(&encoded.ids, &encoded.type_ids);
     }
     let logits = engine.forward(&batch)?;
-    Ok(logits.rows().map(|row| checkpoint.labels.best(row).label.to_string()).collect())
+    Ok(logits
+        .rows()
+        .map(|row| checkpoint.labels.best(row).label.to_string())
+        .collect())
 }

@@ -1,8 +1,10 @@
 //! The command line: one file a command. Without a command, `intentd` serves.
 
+mod evaluate;
 mod inspect;
 mod predict;
 mod serve;
+mod train;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,10 @@ enum Command {
     Predict(predict::PredictArgs),
     /// Say what a checkpoint is, whether it will run, and how much memory it takes.
     Inspect(inspect::InspectArgs),
+    /// Train a classifier from labelled texts and write a Hugging Face directory.
+    Train(Box<train::TrainArgs>),
+    /// Measure how often a model is right on labelled texts.
+    Evaluate(evaluate::EvaluateArgs),
 }
 
 /// Something that ends the process with an error.
@@ -68,6 +74,8 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(*args),
         Some(Command::Predict(args)) => predict::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Train(args)) => train::run(&args).map_err(Failure::from),
+        Some(Command::Evaluate(args)) => evaluate::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

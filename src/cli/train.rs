@@ -1,0 +1,207 @@
+//! `intentd train`: trains a classifier from labelled texts and writes a model directory.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::train::recipe::StoredType;
+use crate::train::{self, Measured, Progress, Recipe, Summary, TrainError, TrainOptions};
+
+/// Train a classifier from JSONL files of {"text", "label"} and write a Hugging Face directory
+#[derive(Debug, Clone, Args)]
+pub(super) struct TrainArgs {
+    /// The recipe (TOML) that says which files are used, and how
+    #[arg(long, env = "INTENTD_RECIPE", required_unless_present = "data")]
+    pub recipe: Option<PathBuf>,
+    /// A JSONL file to train on with its own labels, instead of a recipe
+    #[arg(long, env = "INTENTD_DATA", conflicts_with = "recipe")]
+    pub data: Option<PathBuf>,
+    /// The folder that the recipe's file names are relative to
+    #[arg(long, env = "INTENTD_DATA_DIR", default_value = ".")]
+    pub data_dir: PathBuf,
+    /// The model directory to write
+    #[arg(long, env = "INTENTD_OUTPUT")]
+    pub output: PathBuf,
+    /// Go on from the checkpoint in the output directory, if there is one
+    #[arg(long, env = "INTENTD_RESUME")]
+    pub resume: bool,
+    /// Stop after this many epochs in all and leave the checkpoint
+    #[arg(long, env = "INTENTD_STOP_AFTER")]
+    pub stop_after: Option<usize>,
+    /// Evaluate the exported model on the recipe's test files
+    #[arg(long, env = "INTENTD_TEST")]
+    pub test: bool,
+    /// The seed of every random choice (overrides the recipe, as do the flags below)
+    #[arg(long, env = "INTENTD_SEED")]
+    pub seed: Option<u64>,
+    /// Passes over the data
+    #[arg(long, env = "INTENTD_EPOCHS")]
+    pub epochs: Option<usize>,
+    /// Texts in one optimiser step
+    #[arg(long, env = "INTENTD_BATCH")]
+    pub batch: Option<usize>,
+    /// The highest learning rate
+    #[arg(long, env = "INTENTD_LEARNING_RATE")]
+    pub learning_rate: Option<f64>,
+    /// Encoder layers
+    #[arg(long, env = "INTENTD_LAYERS")]
+    pub layers: Option<usize>,
+    /// Width of a token's vector; the feed-forward layer is four times as wide
+    #[arg(long, env = "INTENTD_HIDDEN")]
+    pub hidden: Option<usize>,
+    /// Attention heads
+    #[arg(long, env = "INTENTD_HEADS")]
+    pub heads: Option<usize>,
+    /// The largest number of vocabulary entries
+    #[arg(long, env = "INTENTD_VOCABULARY")]
+    pub vocabulary: Option<usize>,
+    /// The label for texts that belong to no intent: meaningless texts are generated for it
+    #[arg(long, env = "INTENTD_BACKGROUND")]
+    pub background: Option<String>,
+    /// How weights are stored
+    #[arg(long, env = "INTENTD_DTYPE")]
+    pub dtype: Option<DtypeArg>,
+}
+
+/// The number format of exported weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DtypeArg {
+    /// 32-bit floats
+    F32,
+    /// 16-bit floats
+    F16,
+}
+
+/// Runs the command: trains with a progress bar and prints the figures.
+///
+/// # Errors
+/// Whatever the run fails with.
+pub(super) fn run(args: &TrainArgs) -> Result<(), TrainError> {
+    let options = TrainOptions {
+        recipe: recipe(args)?,
+        data_dir: args.data_dir.clone(),
+        output: args.output.clone(),
+        resume: args.resume,
+        stop_after: args.stop_after,
+        test: args.test,
+    };
+    let bar = ProgressBar::new(0);
+    let style = "{msg} {wide_bar} {pos}/{len} steps, {eta} left in this epoch";
+    // The template is a constant; were it wrong, the plain bar would do.
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    let report = train::run(&options, &mut |progress| show(&bar, progress))?;
+    bar.finish_and_clear();
+    for measured in &report.test {
+        print_measured(measured);
+    }
+    let output = options.output.display();
+    if report.finished {
+        println!("The model is in {output}");
+    } else {
+        println!("Stopped early; the checkpoint is in {output}, --resume goes on from it");
+    }
+    Ok(())
+}
+
+fn recipe(args: &TrainArgs) -> Result<Recipe, TrainError> {
+    let mut recipe = match (&args.recipe, &args.data) {
+        (Some(path), _) => Recipe::read(path)?,
+        (None, Some(file)) => {
+            let file = std::path::absolute(file).map_err(|source| TrainError::Io {
+                path: file.clone(),
+                source,
+            })?;
+            own_data(&file, args)
+        }
+        (None, None) => return Err(TrainError::Recipe("neither --recipe nor --data".to_owned())),
+    };
+    if let Some(hidden) = args.hidden {
+        recipe.model.hidden = hidden;
+        recipe.model.intermediate = 4 * hidden;
+    }
+    let set = |place: &mut usize, flag: Option<usize>| *place = flag.unwrap_or(*place);
+    set(&mut recipe.model.layers, args.layers);
+    set(&mut recipe.model.heads, args.heads);
+    set(&mut recipe.model.vocabulary, args.vocabulary);
+    set(&mut recipe.schedule.epochs, args.epochs);
+    set(&mut recipe.schedule.batch, args.batch);
+    recipe.schedule.learning_rate = args.learning_rate.unwrap_or(recipe.schedule.learning_rate);
+    recipe.seed = args.seed.unwrap_or(recipe.seed);
+    recipe.dtype = match args.dtype {
+        Some(DtypeArg::F32) => StoredType::F32,
+        Some(DtypeArg::F16) => StoredType::F16,
+        None => recipe.dtype,
+    };
+    recipe.check()?;
+    Ok(recipe)
+}
+
+/// The recipe for a user's own file. Short fragments are worth having for any set of intents; foreign
+/// texts need a label to go to.
+fn own_data(file: &std::path::Path, args: &TrainArgs) -> Recipe {
+    let mut recipe = Recipe::for_file(file);
+    recipe.augmentation.fragments = 0.2;
+    if let Some(background) = &args.background {
+        recipe.background = Some(background.clone());
+        recipe.augmentation.foreign = 0.05;
+    }
+    recipe
+}
+
+fn show(bar: &ProgressBar, progress: &Progress<'_>) {
+    match progress {
+        Progress::Started(summary) => bar.suspend(|| print_summary(summary)),
+        Progress::Step {
+            epoch,
+            step,
+            steps,
+            loss,
+        } => {
+            bar.set_length(*steps as u64);
+            bar.set_position(*step as u64);
+            bar.set_message(format!("epoch {}, loss {loss:.3}", epoch + 1));
+        }
+        Progress::Epoch {
+            epoch,
+            loss,
+            validation,
+        } => bar.suspend(|| {
+            print!("epoch {}: loss {loss:.4}", epoch + 1);
+            for measured in *validation {
+                let accuracy = 100.0 * measured.all.accuracy();
+                print!(", {} {accuracy:.2} %", measured.name);
+            }
+            println!();
+        }),
+    }
+}
+
+fn print_summary(summary: &Summary) {
+    println!(
+        "{} texts ({} left out because a held-out file has them), {} labels, vocabulary {}, \
+         {} weights, {} epochs",
+        summary.texts,
+        summary.excluded,
+        summary.labels.len(),
+        summary.vocabulary,
+        summary.parameters,
+        summary.epochs,
+    );
+    if summary.resumed > 0 {
+        println!("going on after epoch {}", summary.resumed);
+    }
+}
+
+fn print_measured(measured: &Measured) {
+    println!("{}: {}", measured.name, measured.all);
+    if let Some(rest) = &measured.without_overlap {
+        let percent = 100.0 * rest.accuracy();
+        println!(
+            "  without texts the training files hold too: {}/{} right, {percent:.2} %\n",
+            rest.correct, rest.total,
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! A trained model directory read back, to measure what was exported rather than what was trained.
+//!
+//! This is the training network in evaluation mode. It reads what [`super::run`] writes; serving has
+//! its own, faster engines.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{D, DType, Device, Tensor};
+use serde::Deserialize;
+use tokenizers::Tokenizer;
+
+use super::error::TrainError;
+use super::network::{Input, Network};
+use super::recipe::Shape;
+use super::vocabulary::{PAD, encode, read};
+
+/// Texts in one forward pass of evaluation.
+const BATCH: usize = 64;
+
+#[derive(Debug, Deserialize)]
+struct Config {
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    max_position_embeddings: usize,
+    vocab_size: usize,
+    id2label: BTreeMap<String, String>,
+}
+
+/// A classifier loaded from a directory.
+#[derive(Debug)]
+pub struct Classifier {
+    network: Network,
+    tokenizer: Tokenizer,
+    labels: Vec<String>,
+    length_max: usize,
+}
+
+impl Classifier {
+    /// Reads `config.json`, `tokenizer.json` and `model.safetensors`.
+    ///
+    /// # Errors
+    /// When a file is missing or does not fit the others.
+    pub fn read(directory: &Path) -> Result<Self, TrainError> {
+        let path = directory.join("config.json");
+        let wrong = |path: &PathBuf, reason: String| TrainError::Model {
+            path: path.clone(),
+            reason,
+        };
+        let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+        let config: Config =
+            serde_json::from_str(&text).map_err(|e| wrong(&path, e.to_string()))?;
+        let labels = (0..config.id2label.len())
+            .map(|id| config.id2label.get(&id.to_string()).cloned())
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| wrong(&path, "the ids in id2label are not 0, 1, 2, …".to_owned()))?;
+        let tokenizer = read(&directory.join("tokenizer.json"))?;
+        let path = directory.join("model.safetensors");
+        let tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
+        let shape = Shape {
+            layers: config.num_hidden_layers,
+            hidden: config.hidden_size,
+            heads: config.num_attention_heads,
+            intermediate: config.intermediate_size,
+            max_positions: config.max_position_embeddings,
+            vocabulary: config.vocab_size,
+            dropout: 0.0,
+        };
+        let mut find = |name: &str, dims: &[usize]| -> candle_core::Result<Tensor> {
+            match tensors.get(name) {
+                Some(tensor) if tensor.dims() == dims => tensor.to_dtype(DType::F32),
+                Some(tensor) => candle_core::bail!("{name} is {:?}, not {dims:?}", tensor.dims()),
+                None => candle_core::bail!("{name} is missing"),
+            }
+        };
+        let network = Network::build(&shape, config.vocab_size, labels.len(), &mut find)
+            .map_err(|e| wrong(&path, e.to_string()))?;
+        Ok(Self {
+            network,
+            tokenizer,
+            labels,
+            length_max: config.max_position_embeddings,
+        })
+    }
+
+    /// Gives the most likely label of each text.
+    ///
+    /// # Errors
+    /// When a text cannot be encoded or a tensor operation fails.
+    pub fn classify(&self, texts: &[&str]) -> Result<Vec<String>, TrainError> {
+        let ids = encode(&self.tokenizer, texts, self.length_max)?;
+        let best = predict(&self.network, &ids)?;
+        Ok(best
+            .into_iter()
+            .map(|(label, _)| self.labels[label].clone())
+            .collect())
+    }
+
+    /// Gives the most likely label of each text with its probability.
+    ///
+    /// # Errors
+    /// As [`Classifier::classify`].
+    pub fn score(&self, texts: &[&str]) -> Result<Vec<(String, f32)>, TrainError> {
+        let ids = encode(&self.tokenizer, texts, self.length_max)?;
+        let best = predict(&self.network, &ids)?;
+        Ok(best
+            .into_iter()
+            .map(|(label, p)| (self.labels[label].clone(), p))
+            .collect())
+    }
+}
+
+/// Gives the most likely label's id and its probability for each text of token ids, in order.
+pub(crate) fn predict(
+    network: &Network,
+    texts: &[Vec<u32>],
+) -> Result<Vec<(usize, f32)>, TrainError> {
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by_key(|index| texts[*index].len());
+    let mut best = vec![(0, 0.0); texts.len()];
+    for chunk in order.chunks(BATCH) {
+        let ids: Vec<&[u32]> = chunk.iter().map(|index| texts[*index].as_slice()).collect();
+        let logits = network.forward(&Input::pad(&ids, PAD)?, &mut None)?;
+        let shares = candle_nn::ops::softmax(&logits, D::Minus1)?.to_vec2::<f32>()?;
+        for (index, row) in chunk.iter().zip(shares) {
+            let highest = row
+                .iter()
+                .copied()
+                .enumerate()
+                .max_by(|a, b| a.1.total_cmp(&b.1));
+            best[*index] = highest.expect("a classifier has at least two labels");
+        }
+    }
+    Ok(best)
+}

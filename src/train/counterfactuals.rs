@@ -1,0 +1,167 @@
+//! Texts that look like an intent's and are not: the near side of the background.
+//!
+//! Names of places, songs and books stand in the texts of intents only, so a classifier trained on
+//! plain data takes any rare word for a sign of an intent, and `what is the population of oslo` for a
+//! question about the weather. Two changes of real texts tell it what counts:
+//!
+//! - *strip*: every word that intents use much more than the background is replaced by a word of the
+//!   background. What is left are the frame and the names, and those alone are foreign.
+//! - *graft*: a few words of a foreign text are replaced by words that intents use rarely, most of
+//!   them names. The text stays foreign.
+
+use std::collections::{BTreeMap, HashSet};
+
+use rand::{Rng, RngExt};
+
+use super::augment::Labelled;
+use super::fragments::surface_words;
+use super::random::pick;
+
+/// A word is an intent's when this share of its use, by rates, is in the intents' texts.
+const PURITY_MIN: f64 = 0.75;
+
+/// A word that stands in more than this share of the intents' texts is no name.
+const NAME_SHARE_MAX: f64 = 0.004;
+
+/// The words to take out and to put in.
+#[derive(Debug)]
+pub(crate) struct Counterfactuals {
+    /// Words that intents use much more than the background.
+    intent_words: HashSet<String>,
+    /// Words that intents use, but rarely; sorted.
+    names: Vec<String>,
+    /// Words that the background uses much more than intents; sorted.
+    background_words: Vec<String>,
+}
+
+impl Counterfactuals {
+    /// Counts words over labelled texts. Words in fewer than `count_min` texts are neither an
+    /// intent's nor the background's, but may be names.
+    pub(crate) fn mine(texts: &[Labelled], background: usize, count_min: usize) -> Self {
+        let mut counts: BTreeMap<String, [usize; 2]> = BTreeMap::new();
+        let mut totals = [0_usize; 2];
+        for (text, label) in texts {
+            let side = usize::from(*label == background);
+            totals[side] += 1;
+            for word in surface_words(text).into_iter().collect::<HashSet<_>>() {
+                counts.entry(word).or_default()[side] += 1;
+            }
+        }
+        let [intents, foreign] = totals.map(|total| total.max(1) as f64);
+        let mut mined = Self {
+            intent_words: HashSet::new(),
+            names: vec![],
+            background_words: vec![],
+        };
+        for (word, [inside, outside]) in counts {
+            let (inside_rate, outside_rate) = (inside as f64 / intents, outside as f64 / foreign);
+            let purity = inside_rate / (inside_rate + outside_rate);
+            if purity >= PURITY_MIN && inside_rate <= NAME_SHARE_MAX {
+                mined.names.push(word.clone());
+            }
+            if inside + outside >= count_min {
+                if purity >= PURITY_MIN {
+                    mined.intent_words.insert(word);
+                } else if purity <= 1.0 - PURITY_MIN {
+                    mined.background_words.push(word);
+                }
+            }
+        }
+        mined
+    }
+
+    /// Takes the meaning out of an intent's text. `None` when the text has no word to replace or
+    /// consists of nothing else.
+    pub(crate) fn strip(&self, rng: &mut impl Rng, text: &str) -> Option<String> {
+        let mut words = surface_words(text);
+        let before = words.len();
+        let mut replaced = 0;
+        for word in words
+            .iter_mut()
+            .filter(|word| self.intent_words.contains(*word))
+        {
+            word.clone_from(maybe_pick(rng, &self.background_words)?);
+            replaced += 1;
+        }
+        (replaced > 0 && replaced < before).then(|| words.join(" "))
+    }
+
+    /// Puts names into a foreign text, in place of at most a third of its words. `None` when the text
+    /// is too short for that.
+    pub(crate) fn graft(&self, rng: &mut impl Rng, text: &str) -> Option<String> {
+        let mut words = surface_words(text);
+        let most = words.len() / 3;
+        if most == 0 {
+            return None;
+        }
+        for _ in 0..rng.random_range(1..=most) {
+            let at = rng.random_range(0..words.len());
+            words[at].clone_from(maybe_pick(rng, &self.names)?);
+        }
+        Some(words.join(" "))
+    }
+}
+
+fn maybe_pick<'a>(rng: &mut impl Rng, words: &'a [String]) -> Option<&'a String> {
+    if words.is_empty() {
+        None
+    } else {
+        Some(pick(rng, words))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::random::{Purpose, stream};
+
+    fn mine() -> Counterfactuals {
+        let mut texts = Vec::new();
+        for number in 0..300 {
+            texts.push((format!("is there rain in town{number}"), 0));
+            texts.push((format!("is there money in my account {}", number % 7), 1));
+        }
+        Counterfactuals::mine(&texts, 1, 3)
+    }
+
+    #[test]
+    fn words_are_sorted_by_who_uses_them() {
+        let mined = mine();
+        assert!(mined.intent_words.contains("rain") && !mined.intent_words.contains("there"));
+        assert!(mined.names.contains(&"town5".to_owned()));
+        assert!(!mined.names.contains(&"rain".to_owned()));
+        assert!(mined.background_words.contains(&"money".to_owned()));
+    }
+
+    #[test]
+    fn stripping_keeps_frame_and_names() {
+        let mined = mine();
+        let mut rng = stream(1, Purpose::Texts, 0);
+        let text = mined
+            .strip(&mut rng, "Is there rain in town5?")
+            .expect("rain is replaced");
+        assert!(
+            text.starts_with("is there ") && text.ends_with(" in town5"),
+            "{text}"
+        );
+        assert!(!text.contains("rain"));
+        assert_eq!(mined.strip(&mut rng, "is there"), None);
+    }
+
+    #[test]
+    fn grafting_replaces_at_most_a_third() {
+        let mined = mine();
+        let mut rng = stream(1, Purpose::Texts, 0);
+        let before = ["is", "there", "money", "in", "my", "account"];
+        let text = mined
+            .graft(&mut rng, &before.join(" "))
+            .expect("long enough");
+        let kept = text
+            .split(' ')
+            .zip(before)
+            .filter(|(now, then)| now == then)
+            .count();
+        assert!((4..6).contains(&kept), "{text}");
+        assert_eq!(mined.graft(&mut rng, "money now"), None);
+    }
+}

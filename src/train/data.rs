@@ -1,0 +1,266 @@
+//! Labelled texts: read from JSONL, mapped to the model's labels, split, and cleared of test texts.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::TrainError;
+use super::random::{Purpose, chance, stream};
+use super::recipe::{LabelMap, Recipe, Source};
+
+/// One labelled text, and one line of a data file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Example {
+    /// The text as a user would send it.
+    pub text: String,
+    /// The name of its intent.
+    pub label: String,
+}
+
+/// Reads a JSONL file of `{"text": …, "label": …}` objects. Blank lines are skipped, other keys are
+/// ignored.
+///
+/// # Errors
+/// When the file cannot be read, or a line is malformed or has an empty label; the error names the
+/// line.
+pub fn read_examples(path: &Path) -> Result<Vec<Example>, TrainError> {
+    let file = File::open(path).map_err(TrainError::io(path))?;
+    let mut examples = Vec::new();
+    for (index, line) in BufReader::new(file).lines().enumerate() {
+        let wrong = |reason| TrainError::Line {
+            path: path.to_path_buf(),
+            line: index + 1,
+            reason,
+        };
+        let line = line.map_err(|e| wrong(e.to_string()))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let example: Example = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
+        if example.label.trim().is_empty() {
+            return Err(wrong("the label is empty".to_owned()));
+        }
+        examples.push(example);
+    }
+    Ok(examples)
+}
+
+/// A named set of texts to evaluate on.
+#[derive(Debug, Clone)]
+pub struct HeldOut {
+    /// What reports call it.
+    pub name: String,
+    /// Its texts, with the model's labels.
+    pub examples: Vec<Example>,
+}
+
+/// Every text of a run.
+#[derive(Debug, Clone)]
+pub struct Corpus {
+    /// What is trained on.
+    pub train: Vec<Example>,
+    /// What settings are chosen by.
+    pub validation: Vec<HeldOut>,
+    /// What is reported on.
+    pub test: Vec<HeldOut>,
+    /// The model's labels in order of their ids (sorted by name).
+    pub labels: Vec<String>,
+    /// How many training rows were left out because validation or test holds the same text.
+    pub excluded: usize,
+    /// The [`text_key`]s of those rows.
+    pub overlap: BTreeSet<String>,
+}
+
+impl Corpus {
+    /// Reads all files of a recipe.
+    ///
+    /// # Errors
+    /// When a file is missing or malformed, or fewer than two labels are left.
+    pub fn assemble(recipe: &Recipe, data_dir: &Path) -> Result<Self, TrainError> {
+        let mut protected = HashSet::new();
+        let mut held = |sources: &[Source]| -> Result<Vec<HeldOut>, TrainError> {
+            sources
+                .iter()
+                .map(|source| {
+                    let rows = read_examples(&recipe.locate(source, data_dir))?;
+                    protected.extend(rows.iter().map(|row| text_key(&row.text)));
+                    let examples = map_rows(rows, source, recipe);
+                    Ok(HeldOut {
+                        name: source.title(),
+                        examples,
+                    })
+                })
+                .collect()
+        };
+        let mut validation = held(&recipe.validation)?;
+        let test = held(&recipe.test)?;
+
+        let (mut train, mut overlap, mut excluded) = (Vec::new(), BTreeSet::new(), 0);
+        let mut rng = stream(recipe.seed, Purpose::HoldOut, 0);
+        for source in &recipe.train {
+            let rows = read_examples(&recipe.locate(source, data_dir))?;
+            let mut kept_back = Vec::new();
+            for row in map_rows(rows, source, recipe) {
+                let key = text_key(&row.text);
+                // A text of punctuation alone has no key to compare by.
+                if !key.is_empty() && protected.contains(&key) {
+                    excluded += 1;
+                    overlap.insert(key);
+                } else if chance(&mut rng, source.hold_out) {
+                    kept_back.push(row);
+                } else {
+                    train.push(row);
+                }
+            }
+            if !kept_back.is_empty() {
+                let name = format!("{} (held out)", source.title());
+                validation.push(HeldOut {
+                    name,
+                    examples: kept_back,
+                });
+            }
+        }
+        drop_held_out_duplicates(&mut train, &validation);
+        let labels = labels_of(&train)?;
+        Ok(Self {
+            train,
+            validation,
+            test,
+            labels,
+            excluded,
+            overlap,
+        })
+    }
+}
+
+/// The form in which two texts count as the same: case-folded words without punctuation.
+pub fn text_key(text: &str) -> String {
+    words(text).join(" ")
+}
+
+/// The case-folded words of a text; punctuation separates or vanishes, apostrophes join.
+pub(crate) fn words(text: &str) -> Vec<String> {
+    text.to_lowercase()
+        .replace(['\'', '’'], "")
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Rows whose text was kept back under the same key would make validation easier than it is.
+fn drop_held_out_duplicates(train: &mut Vec<Example>, validation: &[HeldOut]) {
+    let keys: HashSet<String> = validation
+        .iter()
+        .flat_map(|set| &set.examples)
+        .map(|row| text_key(&row.text))
+        .collect();
+    train.retain(|row| {
+        let key = text_key(&row.text);
+        key.is_empty() || !keys.contains(&key)
+    });
+}
+
+fn map_rows(rows: Vec<Example>, source: &Source, recipe: &Recipe) -> Vec<Example> {
+    let keep_all = LabelMap::default();
+    let map = source
+        .map
+        .as_ref()
+        .and_then(|name| recipe.maps.get(name))
+        .unwrap_or(&keep_all);
+    rows.into_iter()
+        .filter(|row| source.only.is_empty() || source.only.contains(&row.label))
+        .filter(|row| !map.drop.contains(&row.label))
+        .map(|row| {
+            let renamed = map.rename.get(&row.label).or(map.default.as_ref());
+            Example {
+                label: renamed.cloned().unwrap_or(row.label),
+                text: row.text,
+            }
+        })
+        .collect()
+}
+
+fn labels_of(train: &[Example]) -> Result<Vec<String>, TrainError> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for row in train {
+        *counts.entry(&row.label).or_default() += 1;
+    }
+    let labels: Vec<String> = counts.into_keys().map(str::to_owned).collect();
+    match labels.as_slice() {
+        [] => Err(TrainError::Empty),
+        [only] => Err(TrainError::OneLabel(only.clone())),
+        _ => Ok(labels),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn file(dir: &Path, name: &str, lines: &[&str]) -> PathBuf {
+        let path = dir.join(name);
+        std::fs::write(&path, lines.join("\n")).expect("a temporary file can be written");
+        path
+    }
+
+    fn assemble(lines: &[&str]) -> Result<Corpus, TrainError> {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = file(dir.path(), "data.jsonl", lines);
+        let mut recipe = Recipe::for_file(&path);
+        recipe.train[0].hold_out = 0.0;
+        Corpus::assemble(&recipe, dir.path())
+    }
+
+    #[test]
+    fn a_malformed_line_is_named() {
+        let good = r#"{"text":"a","label":"x"}"#;
+        for bad in [r#"{"text":"a"}"#, "not json", r#"{"text":"a","label":" "}"#] {
+            let error = assemble(&[good, "", bad])
+                .expect_err("line 3 is wrong")
+                .to_string();
+            assert!(error.contains("data.jsonl:3:"), "{error}");
+        }
+    }
+
+    #[test]
+    fn missing_empty_and_single_label_data_are_refused() {
+        let missing = Recipe::for_file(Path::new("absent.jsonl"));
+        let error = Corpus::assemble(&missing, Path::new("nowhere")).expect_err("no such file");
+        assert!(error.to_string().contains("absent.jsonl"), "{error}");
+        assert!(matches!(assemble(&[]), Err(TrainError::Empty)));
+        let error = assemble(&[r#"{"text":"a","label":"x"}"#]).expect_err("one label");
+        assert!(matches!(error, TrainError::OneLabel(label) if label == "x"));
+    }
+
+    #[test]
+    fn test_texts_are_removed_from_training_whatever_their_case() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let rows = [
+            r#"{"text":"Play It!","label":"a"}"#,
+            r#"{"text":"other","label":"b"}"#,
+            r#"{"text":"third","label":"c"}"#,
+            r#"{"text":"fourth","label":"d"}"#,
+        ];
+        file(dir.path(), "train.jsonl", &rows);
+        file(
+            dir.path(),
+            "test.jsonl",
+            &[r#"{"text":"play it","label":"a"}"#],
+        );
+        let recipe: Recipe = toml::from_str(
+            "[maps.m]\ndefault='rest'\nrename={b='B'}\ndrop=['d']\n[[train]]\nfile='train.jsonl'\n\
+             map='m'\n[[test]]\nfile='test.jsonl'\n",
+        )
+        .expect("a valid recipe");
+        let corpus = Corpus::assemble(&recipe, dir.path()).expect("two labels are left");
+        assert_eq!(corpus.excluded, 1);
+        assert!(corpus.overlap.contains("play it"));
+        assert_eq!(corpus.labels, ["B", "rest"]);
+        assert_eq!(corpus.train.len(), 2);
+    }
+}
