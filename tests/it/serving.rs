@@ -233,7 +233,11 @@ async fn a_lost_engine_refuses_and_ends_the_server() {
         (answer.status, answer.json()["error_type"].as_str()),
         (503, Some("Unhealthy"))
     );
-    assert_eq!(server.classifier.phase(), Phase::Lost);
+    let classifier = Arc::clone(&server.classifier);
+    eventually("it knows that it is lost", || {
+        classifier.phase() == Phase::Lost
+    })
+    .await;
     let request = Request {
         texts: vec![Text::Single("a".to_owned())],
         too_long: TooLong::Refuse,
