@@ -50,7 +50,7 @@ pub struct ServeArgs {
     pub host: IpAddr,
     /// Port for predictions; also set by PORT. 0 picks a free one [default: 8080].
     #[arg(long, env = "INTENTD_PORT", value_name = "PORT")]
-    pub port: Option<u16>,
+    pub port: Option<MainPort>,
     /// Port for operators (/metrics, /healthz, /readyz): a number, 0 for a free one, or "off".
     #[arg(
         long,
@@ -75,14 +75,9 @@ pub struct ServeArgs {
         default_value = "2048"
     )]
     pub max_queue: usize,
-    /// Texts in one request; a longer list is refused with 422.
-    #[arg(
-        long,
-        env = "INTENTD_MAX_TEXTS",
-        value_name = "N",
-        default_value = "256"
-    )]
-    pub max_texts: usize,
+    /// Texts in one request; a longer list is refused with 422 [default: 256 or --max-queue].
+    #[arg(long, env = "INTENTD_MAX_TEXTS", value_name = "N")]
+    pub max_texts: Option<usize>,
     /// Tokens in one batch.
     #[arg(
         long,
@@ -126,6 +121,30 @@ pub struct ServeArgs {
     /// How messages are logged.
     #[arg(long, env = "INTENTD_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// `--port`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MainPort {
+    /// This port; 0 picks a free one.
+    Port(u16),
+    /// Not a port at all: for a Service called `intentd`, Kubernetes sets `INTENTD_PORT` to
+    /// `tcp://<address>:<port>` in every container beside it. That is nobody's wish.
+    ServiceLink,
+}
+
+impl std::str::FromStr for MainPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("tcp://") {
+            return Ok(Self::ServiceLink);
+        }
+        let port = text
+            .parse()
+            .map_err(|_| "expected a port (0 to 65535)".to_owned());
+        port.map(Self::Port)
+    }
 }
 
 /// `--admin-port`.
@@ -189,10 +208,11 @@ impl Config {
     /// All mistakes at once.
     pub fn new(args: ServeArgs, port: Option<&str>) -> Result<Self, ConfigError> {
         let mut mistakes = Vec::new();
+        let max_texts = args.max_texts.unwrap_or(args.max_queue.min(256));
         for (flag, value) in [
             ("--max-concurrency", args.max_concurrency),
             ("--max-queue", args.max_queue),
-            ("--max-texts", args.max_texts),
+            ("--max-texts", max_texts),
             ("--max-batch-tokens", args.max_batch_tokens),
             ("--max-batch-requests", args.max_batch_requests),
             ("--max-body-bytes", args.max_body_bytes),
@@ -201,17 +221,17 @@ impl Config {
                 mistakes.push(format!("{flag}: expected at least 1, found 0"));
             }
         }
-        if args.max_texts > args.max_queue {
+        if max_texts > args.max_queue {
             mistakes.push(format!(
                 "--max-texts: expected at most --max-queue ({}), since a list waits as a whole, \
                  found {}",
-                args.max_queue, args.max_texts
+                args.max_queue, max_texts
             ));
         }
         let main_port = match (args.port, port) {
-            (Some(port), _) => port,
-            (None, None | Some("")) => 8080,
-            (None, Some(text)) => text.parse().unwrap_or_else(|_| {
+            (Some(MainPort::Port(port)), _) => port,
+            (_, None | Some("")) => 8080,
+            (_, Some(text)) => text.parse().unwrap_or_else(|_| {
                 mistakes.push(format!(
                     "PORT: expected a port (0 to 65535), found {text:?}"
                 ));
@@ -242,7 +262,7 @@ impl Config {
             limits: Limits {
                 concurrency_max: args.max_concurrency,
                 queue_max: args.max_queue,
-                texts_max: args.max_texts,
+                texts_max: max_texts,
                 batch: BatchLimits {
                     tokens_max: args.max_batch_tokens,
                     texts_max: args.max_batch_requests,
@@ -289,6 +309,9 @@ mod tests {
         assert_eq!(port(&[], None), 8080);
         assert_eq!(port(&[], Some("9000")), 9000);
         assert_eq!(port(&["--port", "7000"], Some("9000")), 7000);
+        let service_link = ["--port", "tcp://10.0.0.1:80"];
+        assert_eq!(port(&service_link, Some("9000")), 9000);
+        assert_eq!(port(&service_link, None), 8080);
     }
 
     #[test]

@@ -23,9 +23,11 @@ pub enum Refusal {
         /// The limit.
         max: usize,
     },
-    /// As many texts are waiting as may be.
-    #[error("{max} texts are waiting already (--max-queue); try again later")]
+    /// The texts do not fit behind those that wait.
+    #[error("the queue has no room for {count} more (--max-queue {max}); try again later")]
     QueueFull {
+        /// Texts of the request.
+        count: usize,
         /// The limit.
         max: usize,
     },
@@ -77,6 +79,12 @@ pub enum Refusal {
     /// The engine failed on this request's batch.
     #[error("the engine failed on this request: {0}")]
     Engine(String),
+    /// The body is encoded in a way that is not read.
+    #[error("Content-Encoding {found:?} is not read here; send the body as it is")]
+    ContentEncoding {
+        /// The request's Content-Encoding.
+        found: String,
+    },
 }
 
 impl Refusal {
@@ -88,7 +96,7 @@ impl Refusal {
             Self::Empty | Self::Malformed(_) => 400,
             Self::TooManyTexts { .. } | Self::Invalid(_) | Self::Encode(_) => 422,
             Self::BodyTooLarge { .. } => 413,
-            Self::MediaType { .. } => 415,
+            Self::MediaType { .. } | Self::ContentEncoding { .. } => 415,
             Self::Method { .. } => 405,
             Self::NotFound => 404,
             Self::Engine(_) => 500,
@@ -106,7 +114,7 @@ impl Refusal {
             Self::Encode(EncodeError::Refused(_)) => "Tokenizer",
             Self::Encode(_) => "Validation",
             Self::BodyTooLarge { .. } => "PayloadTooLarge",
-            Self::MediaType { .. } => "UnsupportedMediaType",
+            Self::MediaType { .. } | Self::ContentEncoding { .. } => "UnsupportedMediaType",
             Self::Method { .. } => "MethodNotAllowed",
             Self::NotFound => "NotFound",
             Self::Engine(_) => "Backend",

@@ -89,10 +89,15 @@ impl Metrics {
             requests: counter_vec(
                 r,
                 "requests_total",
-                "Requests by how they ended.",
+                "Requests for predictions by how they ended.",
                 "outcome",
             ),
-            refused: counter_vec(r, "refused_total", "Refused requests by reason.", "reason"),
+            refused: counter_vec(
+                r,
+                "refused_total",
+                "Refused requests for predictions by reason.",
+                "reason",
+            ),
             in_flight: gauge(r, "in_flight", "Requests admitted and not yet answered."),
             queue_depth: gauge(
                 r,
@@ -111,7 +116,11 @@ impl Metrics {
                 "Tokens in a batch.",
                 &powers_of_two(2, 14),
             ),
-            tokenize_seconds: seconds(r, "tokenize_seconds", "Tokenization of a request."),
+            tokenize_seconds: seconds(
+                r,
+                "tokenize_seconds",
+                "From admission of a request to its token ids.",
+            ),
             queue_seconds: seconds(r, "queue_seconds", "Wait of a text for the engine."),
             compute_seconds: seconds(r, "compute_seconds", "A batch in the engine."),
             request_seconds: seconds(r, "request_seconds", "A request from admission to answer."),

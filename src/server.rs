@@ -1,8 +1,8 @@
 //! Wires the stages: ports, model, routes, and the order in which they end.
 //!
 //! The ports are bound first, so that a client that comes early hears 503 and not silence. On
-//! stop, readiness goes first, then the ports are closed, then everything admitted is answered,
-//! then the engine's thread ends.
+//! stop, the ports are closed, then everything admitted is answered, then the engine's thread
+//! ends.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -135,14 +135,19 @@ impl Running {
         let timeout = self.drain_timeout;
         let drained = tokio::time::timeout(timeout, connections).await;
         self.classifier.close();
-        if ended.is_none() {
-            drained.map_err(|_| ServerError::DrainTimeout(timeout))?;
+        let unanswered = self.classifier.metrics().in_flight.get() > 0;
+        if ended.is_none() && drained.is_err() && unanswered {
+            return Err(ServerError::DrainTimeout(timeout));
+        }
+        if !self.classifier.is_loaded() && ended.is_none() {
+            // Nothing was admitted; loading on would only keep the process from its end.
+            return Ok(());
         }
         let ended = match ended {
             Some(result) => result,
             None => self.engine_ended.await,
         };
-        ended.unwrap_or(Err(EngineStopped::Panicked))?;
+        ended.unwrap_or(Err(EngineStopped::PanickedServing))?;
         // The thread has sent its last word; this waits for its end only.
         let _ = self.engine.join();
         Ok(())

@@ -31,6 +31,11 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
 
 /// Prometheus text exposition.
 pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
-    let (content_type, text) = shared.classifier.metrics().render();
+    let metrics = shared.classifier.metrics();
+    // Set here and not where the phase changes: two changes at once could leave the older value.
+    metrics
+        .ready
+        .set(i64::from(shared.classifier.phase() == Phase::Ready));
+    let (content_type, text) = metrics.render();
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }

@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use mime::Mime;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::Shared;
 use super::accept::{Form, choose};
@@ -50,7 +50,7 @@ pub(super) async fn post(
     body: Body,
 ) -> Result<Response, Refusal> {
     let form = choose(&headers, &[Form::Json, Form::Html, Form::Plain]);
-    let decoded = match read(body, shared.body_bytes_max).await {
+    let decoded = match read(&headers, body, shared.body_bytes_max).await {
         Ok(body) => decode(&headers, &body),
         Err(refusal) => Err(refusal),
     };
@@ -82,7 +82,17 @@ struct Decoded {
     shape: Shape,
 }
 
-async fn read(body: Body, max: usize) -> Result<Bytes, Refusal> {
+/// Reads a body of at most `max` bytes; one that says that it is longer is not read at all.
+async fn read(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, Refusal> {
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    if length
+        .and_then(|length| length.parse().ok())
+        .is_some_and(|length: usize| length > max)
+    {
+        return Err(Refusal::BodyTooLarge { max });
+    }
     axum::body::to_bytes(body, max).await.map_err(|error| {
         // axum wraps the limit's error; any other means that the client broke off.
         let mut source = std::error::Error::source(&error);
@@ -97,6 +107,12 @@ async fn read(body: Body, max: usize) -> Result<Bytes, Refusal> {
 }
 
 fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, Refusal> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        let found = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
+        return Err(Refusal::ContentEncoding { found });
+    }
     let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let content_type = content_type.map(String::from_utf8_lossy);
     let refused = |found: &str| Refusal::MediaType {
@@ -164,46 +180,38 @@ fn parameters_of(encoded: &[u8], place: &str, example: &str) -> Result<(String, 
     }
 }
 
-/// Our own shape.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Own {
-    query: Value,
-    truncate: Option<bool>,
-}
-
-/// TEI's shape. Unknown keys pass, as they do there.
-#[derive(Debug, Deserialize)]
-struct Tei {
-    inputs: Value,
-    truncate: Option<bool>,
-    truncation_direction: Option<Value>,
-    #[serde(default)]
-    raw_scores: bool,
-}
-
 fn decode_json(body: &[u8]) -> Result<Decoded, Refusal> {
+    // The parser's message gives the place; it never repeats the text.
     let value: Value = serde_json::from_slice(body).map_err(|error| {
         Refusal::Malformed(format!("the body is not JSON ({error}); {EXAMPLE}"))
     })?;
-    let invalid = |error: serde_json::Error| {
-        // serde names the key and the type it expected, never the text.
-        Refusal::Invalid(format!(
-            "the JSON body is not a request: {error}; {EXAMPLE}"
-        ))
-    };
-    match &value {
-        Value::Object(map) if map.contains_key("inputs") => {
-            let tei: Tei = serde_json::from_value(value).map_err(invalid)?;
-            decode_tei(tei)
-        }
-        Value::Object(_) => {
-            let own: Own = serde_json::from_value(value).map_err(invalid)?;
-            decode_own(own.query, own.truncate)
+    match value {
+        Value::Object(map) if map.contains_key("inputs") => decode_tei(map),
+        Value::Object(mut map) => {
+            let truncate = boolean(&mut map, "truncate")?;
+            let query = map.remove("query").ok_or_else(|| {
+                Refusal::Invalid(format!("the JSON body has no \"query\"; {EXAMPLE}"))
+            })?;
+            if !map.is_empty() {
+                let what = "the JSON body has keys other than \"query\" and \"truncate\"";
+                return Err(Refusal::Invalid(format!("{what}; {EXAMPLE}")));
+            }
+            decode_own(query, truncate)
         }
         Value::Array(_) => decode_own(value, None),
         _ => Err(Refusal::Invalid(format!(
             "the JSON body is not an object; {EXAMPLE}"
+        ))),
+    }
+}
+
+/// Takes a flag out of a JSON object.
+fn boolean(map: &mut Map<String, Value>, key: &str) -> Result<Option<bool>, Refusal> {
+    match map.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(value)) => Ok(Some(value)),
+        Some(_) => Err(Refusal::Invalid(format!(
+            "\"{key}\" is not true or false; {EXAMPLE}"
         ))),
     }
 }
@@ -237,30 +245,26 @@ fn decode_own(query: Value, truncate: Option<bool>) -> Result<Decoded, Refusal> 
     })
 }
 
-fn decode_tei(tei: Tei) -> Result<Decoded, Refusal> {
-    match tei
-        .truncation_direction
-        .as_ref()
-        .map(|value| value.as_str())
-    {
-        None => {}
-        Some(Some(direction)) if direction.eq_ignore_ascii_case("right") => {}
-        Some(_) => {
-            let what = "\"truncation_direction\" can only be \"right\": the beginning is kept";
-            return Err(Refusal::Invalid(what.to_owned()));
-        }
+/// TEI's shape. Keys that are not known pass, as they do there.
+fn decode_tei(mut map: Map<String, Value>) -> Result<Decoded, Refusal> {
+    let direction = map.remove("truncation_direction").unwrap_or(Value::Null);
+    let right = direction
+        .as_str()
+        .is_some_and(|d| d.eq_ignore_ascii_case("right"));
+    if !direction.is_null() && !right {
+        let what = "\"truncation_direction\" can only be \"right\": the beginning is kept";
+        return Err(Refusal::Invalid(what.to_owned()));
     }
-    let (texts, list) = tei_inputs(tei.inputs)?;
+    let truncate = boolean(&mut map, "truncate")?;
+    let raw_scores = boolean(&mut map, "raw_scores")?.unwrap_or(false);
+    let (texts, list) = tei_inputs(map.remove("inputs").unwrap_or(Value::Null))?;
     let request = Request {
         texts,
-        too_long: too_long(tei.truncate),
+        too_long: too_long(truncate),
     };
     Ok(Decoded {
         request,
-        shape: Shape::Tei {
-            list,
-            raw_scores: tei.raw_scores,
-        },
+        shape: Shape::Tei { list, raw_scores },
     })
 }
 
@@ -360,7 +364,7 @@ fn encode(predictions: &Predictions, form: Form, list: List) -> Response {
         }
     }
     let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
-    mark_truncated((content_type, text).into_response(), predictions)
+    finish((content_type, text).into_response(), predictions)
 }
 
 fn encode_json(predictions: &Predictions, list: List) -> Response {
@@ -384,7 +388,7 @@ fn encode_json(predictions: &Predictions, list: List) -> Response {
         (List::No, Some(answer)) => Json(answer).into_response(),
         _ => Json(&answers).into_response(),
     };
-    mark_truncated(response, predictions)
+    finish(response, predictions)
 }
 
 fn encode_tei(predictions: &Predictions, list: List, raw_scores: bool) -> Response {
@@ -405,10 +409,14 @@ fn encode_tei(predictions: &Predictions, list: List, raw_scores: bool) -> Respon
         (List::No, Some(answer)) => Json(answer).into_response(),
         _ => Json(&answers).into_response(),
     };
-    mark_truncated(response, predictions)
+    finish(response, predictions)
 }
 
-fn mark_truncated(mut response: Response, predictions: &Predictions) -> Response {
+fn finish(mut response: Response, predictions: &Predictions) -> Response {
+    // Which form the answer takes depends on it.
+    response
+        .headers_mut()
+        .insert(header::VARY, HeaderValue::from_static("accept"));
     if predictions.items.iter().any(|item| item.truncated) {
         response
             .headers_mut()
@@ -491,6 +499,10 @@ mod tests {
         for body in [
             r#"{"query": {"secret": 1}}"#,
             r#"{"query": "secret", "x": 1}"#,
+            r#"{"query": "a", "truncate": "secret"}"#,
+            r#"{"query": "a", "secret": 1}"#,
+            r#"{"inputs": "a", "raw_scores": "secret"}"#,
+            r#"{"query": "secret}"#,
             r#"["secret", 1]"#,
         ] {
             let error = texts(body).unwrap_err();

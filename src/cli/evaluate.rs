@@ -1,8 +1,10 @@
 //! `intentd evaluate`: how often a model is right on labelled texts, by the engine that serves it.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 
 use super::Failure;
 use crate::config::ModelArgs;
@@ -32,23 +34,25 @@ pub(super) struct EvaluateArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Print each wrong answer as well.
-    #[arg(long, env = "INTENTD_MISTAKES")]
+    #[arg(long, env = "INTENTD_MISTAKES", value_parser = BoolishValueParser::new())]
     mistakes: bool,
 }
 
 pub(super) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let checkpoint = Checkpoint::open_or_embedded(args.model.model.as_deref())?;
     let mut engine = engine::load(args.model.engine, &checkpoint, args.model.threads())?;
+    let mut out = std::io::stdout().lock();
     for set in sets(args)? {
         let classify = |texts: &[&str]| labels(&checkpoint, &mut *engine, texts);
         let evaluation = evaluate(&set.examples, classify)?;
-        print!("{}: {evaluation}", set.name);
+        write!(out, "{}: {evaluation}", set.name)?;
         if args.mistakes {
             for mistake in &evaluation.mistakes {
-                println!(
+                writeln!(
+                    out,
                     "  {} answered {}: {}",
                     mistake.expected, mistake.answered, mistake.text
-                );
+                )?;
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `intentd inspect`: what a checkpoint is and whether it will run.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -15,11 +16,8 @@ pub(super) struct InspectArgs {
 }
 
 pub(super) fn run(args: &InspectArgs) -> Result<(), Failure> {
-    print!(
-        "{}",
-        describe(&Checkpoint::open_or_embedded(args.dir.as_deref())?)
-    );
-    Ok(())
+    let text = describe(&Checkpoint::open_or_embedded(args.dir.as_deref())?);
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
 /// Tokens of the batch whose memory is estimated: the server's default limit.

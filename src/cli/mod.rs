@@ -57,11 +57,14 @@ impl Failure {
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
+        let io = (&error as &dyn std::error::Error).downcast_ref::<std::io::Error>();
+        // Whoever reads our output has seen enough (`intentd predict < texts | head`): no failure.
+        let enough = io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe);
         Self {
             message: error.to_string(),
-            code: 1,
+            code: u8::from(!enough),
         }
     }
 }
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code: 0, .. }) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("intentd: {}", failure.message);
             ExitCode::from(failure.code)

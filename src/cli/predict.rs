@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -24,7 +25,7 @@ pub(super) struct PredictArgs {
     #[arg(long, env = "INTENTD_FORMAT", value_enum, default_value = "label")]
     format: Format,
     /// Refuse a text longer than the model takes instead of cutting it.
-    #[arg(long, env = "INTENTD_NO_TRUNCATE")]
+    #[arg(long, env = "INTENTD_NO_TRUNCATE", value_parser = BoolishValueParser::new())]
     no_truncate: bool,
 }
 
@@ -107,11 +108,7 @@ impl Predictor<'_> {
         let mut out = std::io::stdout().lock();
         for ((text, encoded), logits) in texts.iter().zip(&encoded).zip(logits.rows()) {
             let line = self.line(text, encoded, logits);
-            if let Err(error) = writeln!(out, "{line}") {
-                // The reader has seen enough: `intentd predict < texts | head`.
-                let closed = error.kind() == std::io::ErrorKind::BrokenPipe;
-                return if closed { Ok(()) } else { Err(error.into()) };
-            }
+            writeln!(out, "{line}")?;
         }
         self.number += texts.len();
         Ok(())

@@ -14,7 +14,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         // Listening for signals before anything else: one that comes early must not be lost.
         let stop = stop_signal()?;
         let running = server::start(&config).await?;
@@ -23,7 +23,10 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
             tracing::info!(%address, "serving metrics and health");
         }
         Ok(running.until(stop).await?)
-    })
+    });
+    // Tokenizations whose clients have left must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 fn start_logging(filter: &str, format: LogFormat) {

@@ -16,7 +16,7 @@ pub use batch::{Logits, RaggedBatch};
 pub use cpu::Cpu;
 pub use reference::Reference;
 
-use crate::model::{Checkpoint, CheckpointError};
+use crate::model::{Checkpoint, CheckpointError, Text, TooLong};
 
 /// A batch that was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,19 +77,38 @@ pub enum EngineKind {
     Reference,
 }
 
-/// Prepares `checkpoint` for the engine `kind`.
+/// Prepares `checkpoint` for the engine `kind` and lets it compute once.
 ///
 /// `threads` bounds the cores a CPU engine computes on.
 ///
 /// # Errors
-/// When a tensor cannot be read; [`CheckpointError`] says which.
+/// When a tensor cannot be read, or when the model's answer is not a number; [`CheckpointError`]
+/// says which.
 pub fn load(
     kind: EngineKind,
     checkpoint: &Checkpoint,
     threads: NonZeroUsize,
 ) -> Result<Box<dyn Engine>, CheckpointError> {
-    Ok(match kind {
+    let mut engine: Box<dyn Engine> = match kind {
         EngineKind::Cpu => Box::new(Cpu::load(checkpoint, threads)?),
         EngineKind::Reference => Box::new(Reference::load(checkpoint)?),
-    })
+    };
+    self_test(checkpoint, &mut *engine).map_err(|found| {
+        CheckpointError::invalid(&checkpoint.origin, "(self-test)", "finite logits", found)
+    })?;
+    Ok(engine)
+}
+
+/// One forward pass, so that damaged weights show before the first client comes.
+fn self_test(checkpoint: &Checkpoint, engine: &mut dyn Engine) -> Result<(), String> {
+    let text = Text::Single("a".to_owned());
+    let encoded = checkpoint.tokenizer.encode(&text, TooLong::Truncate);
+    let encoded = encoded.map_err(|error| error.to_string())?;
+    let mut batch = RaggedBatch::new();
+    batch.push(&encoded.ids, &encoded.type_ids);
+    let logits = engine.forward(&batch).map_err(|error| error.to_string())?;
+    match logits.rows().flatten().find(|logit| !logit.is_finite()) {
+        Some(logit) => Err(format!("{logit}; the weights may be damaged")),
+        None => Ok(()),
+    }
 }

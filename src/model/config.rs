@@ -102,7 +102,7 @@ impl Keys<'_> {
         let config = ModelConfig {
             vocab_size: self.size("vocab_size", 30_522)?,
             hidden_size: self.size("hidden_size", 768)?,
-            layers: self.size("num_hidden_layers", 12)?,
+            layers: self.layers()?,
             heads: self.size("num_attention_heads", 12)?,
             intermediate_size: self.size("intermediate_size", 3072)?,
             max_positions: self.size("max_position_embeddings", 512)?,
@@ -160,6 +160,15 @@ impl Keys<'_> {
         match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
             Some(n) if (1..=1 << 24).contains(&n) => Ok(n),
             _ => Err(self.invalid(key, "a whole number from 1 to 16777216", value)),
+        }
+    }
+
+    /// Bounded on its own: names of tensors are listed before any of them is looked for.
+    fn layers(&self) -> Result<usize, CheckpointError> {
+        let key = "num_hidden_layers";
+        match self.size(key, 12)? {
+            layers @ 1..=1024 => Ok(layers),
+            layers => Err(self.invalid(key, "a whole number from 1 to 1024", layers)),
         }
     }
 

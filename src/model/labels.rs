@@ -51,15 +51,15 @@ impl Labels {
         let named = |(row, name): (usize, Option<Arc<str>>)| {
             name.unwrap_or_else(|| format!("LABEL_{row}").into())
         };
-        // One output cannot be a softmax: transformers' pipeline takes the sigmoid there.
-        let default = if rows == 1 {
-            Scoring::Sigmoid
-        } else {
-            Scoring::Softmax
+        // One output cannot be a softmax: transformers' pipeline takes the sigmoid there, whatever
+        // else problem_type says than regression.
+        let scoring = match scoring.unwrap_or(Scoring::Softmax) {
+            Scoring::Softmax if rows == 1 => Scoring::Sigmoid,
+            scoring => scoring,
         };
         Ok(Self {
             names: names.into_iter().enumerate().map(named).collect(),
-            scoring: scoring.unwrap_or(default),
+            scoring,
         })
     }
 

@@ -10,14 +10,20 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy};
-use tokenizers::{AddedToken, EncodeInput, Encoding, ModelWrapper};
+use tokenizers::utils::truncation::{
+    TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+};
+use tokenizers::{AddedToken, Encoding, ModelWrapper, PostProcessor};
 
 use super::config::ModelConfig;
 use super::{CheckpointError, Files};
 
 /// `model_max_length` values from here on mean "no limit" (transformers writes 1e30).
 const UNLIMITED: f64 = 1e9;
+
+/// Of a long text, this many bytes for each token that the model takes are read first. English
+/// has four to five.
+const PREFIX_BYTES_PER_TOKEN: usize = 16;
 
 /// What to classify.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,17 +69,18 @@ pub struct Encoded {
 pub enum EncodeError {
     /// The text is too long and was not to be truncated.
     #[error(
-        "the text is {tokens} tokens long, this model takes {max}; shorten it or allow truncation"
+        "the text is longer than the {max} tokens this model takes; shorten it or allow truncation"
     )]
     TooLong {
-        /// Tokens including the special ones.
-        tokens: usize,
-        /// The model's limit.
+        /// The model's limit, special tokens included.
         max: usize,
     },
     /// The model knows one token type only.
     #[error("this model was not made for pairs of texts (type_vocab_size is 1); send single texts")]
     PairUnsupported,
+    /// The checkpoint's tokenizer makes no token of the text, not even a special one.
+    #[error("the tokenizer makes no tokens of the text; send a text with words")]
+    NoTokens,
     /// The tokenizer library refused the text.
     #[error("the tokenizer refused the text: {0}")]
     Refused(String),
@@ -83,8 +90,8 @@ pub enum EncodeError {
 #[derive(Debug)]
 pub struct Tokenizer {
     whole: tokenizers::Tokenizer,
-    truncating: tokenizers::Tokenizer,
     max_tokens: usize,
+    direction: TruncationDirection,
     pairs: bool,
 }
 
@@ -107,47 +114,28 @@ impl Tokenizer {
             None => (files.path("vocab.txt"), from_vocab(files, &settings)?),
         };
         check_ids(&path, &whole, config.vocab_size)?;
-        let max_tokens = settings
-            .max_tokens
-            .map_or(config.max_positions, |max| max.min(config.max_positions));
-        let refused = |error| {
-            CheckpointError::invalid(
-                &path,
-                "truncation",
-                format!("room for {max_tokens} tokens"),
-                error,
-            )
-        };
         // Batches are ragged: padding from the file would only be computed and thrown away.
         whole.with_padding(None);
-        whole.with_truncation(None).map_err(refused)?;
-        let special = whole.encode("", true).map_or(0, |encoding| encoding.len());
-        if max_tokens <= special + 1 {
-            let expected = format!("more than {} positions", special + 1);
-            let path = files.path("config.json");
-            return Err(CheckpointError::invalid(
-                path,
-                "max_position_embeddings",
-                expected,
-                max_tokens,
-            ));
-        }
-        let mut truncating = whole.clone();
-        let truncation = TruncationParams {
-            max_length: max_tokens,
-            strategy: TruncationStrategy::LongestFirst,
-            ..TruncationParams::default()
-        };
-        truncating
-            .with_truncation(Some(truncation))
-            .map_err(refused)?;
+        whole
+            .with_truncation(None)
+            .map_err(|error| CheckpointError::invalid(&path, "truncation", "none", error))?;
+        let max_tokens = settings.max_tokens.unwrap_or(config.max_positions);
         let tokenizer = Self {
             whole,
-            truncating,
-            max_tokens,
+            max_tokens: max_tokens.min(config.max_positions),
+            direction: settings.direction,
             pairs: config.type_vocab_size > 1,
         };
-        tokenizer.check_unknown(&path)?;
+        let special = tokenizer.added(tokenizer.pairs);
+        if tokenizer.max_tokens <= special {
+            return Err(CheckpointError::invalid(
+                files.path("config.json"),
+                "max_position_embeddings (or model_max_length in tokenizer_config.json)",
+                format!("more than the {special} special tokens"),
+                tokenizer.max_tokens,
+            ));
+        }
+        tokenizer.check_probes(&path, config)?;
         Ok(tokenizer)
     }
 
@@ -156,48 +144,73 @@ impl Tokenizer {
     /// # Errors
     /// [`EncodeError::TooLong`] under [`TooLong::Refuse`]; [`EncodeError::PairUnsupported`].
     pub fn encode(&self, text: &Text, too_long: TooLong) -> Result<Encoded, EncodeError> {
-        if !self.pairs && matches!(text, Text::Pair(..)) {
-            return Err(EncodeError::PairUnsupported);
-        }
-        let input = || match text {
-            Text::Single(text) => EncodeInput::Single(text.as_str().into()),
-            Text::Pair(first, second) => {
-                EncodeInput::Dual(first.as_str().into(), second.as_str().into())
-            }
-        };
         let refused = |error: tokenizers::Error| EncodeError::Refused(error.to_string());
-        let mut encoding = self.whole.encode_fast(input(), true).map_err(refused)?;
-        let tokens = encoding.len();
-        let truncated = tokens > self.max_tokens;
-        if truncated {
-            if too_long == TooLong::Refuse {
-                return Err(EncodeError::TooLong {
-                    tokens,
-                    max: self.max_tokens,
-                });
-            }
-            encoding = self.truncate(text).map_err(refused)?;
+        let (first, second) = match text {
+            Text::Single(text) => (self.part(text).map_err(refused)?, None),
+            Text::Pair(..) if !self.pairs => return Err(EncodeError::PairUnsupported),
+            Text::Pair(first, second) => (
+                self.part(first).map_err(refused)?,
+                Some(self.part(second).map_err(refused)?),
+            ),
+        };
+        let tokens = first.len() + second.as_ref().map_or(0, Encoding::len);
+        let room = self.max_tokens - self.added(second.is_some());
+        let truncated = tokens > room;
+        if truncated && too_long == TooLong::Refuse {
+            return Err(EncodeError::TooLong {
+                max: self.max_tokens,
+            });
         }
-        let ids = encoding.get_ids().to_vec();
+        // Not the library's own truncation in `encode`: version 0.23.2 stops at the limit in each
+        // text of a pair before it compares their lengths, and may cut the wrong one.
+        let params = TruncationParams {
+            max_length: room,
+            strategy: TruncationStrategy::LongestFirst,
+            direction: self.direction,
+            stride: 0,
+        };
+        let (first, second) = truncate_encodings(first, second, &params)
+            .map_err(|error| EncodeError::Refused(error.to_string()))?;
+        let encoding = self
+            .whole
+            .post_process(first, second, true)
+            .map_err(refused)?;
+        if encoding.is_empty() {
+            return Err(EncodeError::NoTokens);
+        }
         Ok(Encoded {
-            ids,
+            ids: encoding.get_ids().to_vec(),
             type_ids: encoding.get_type_ids().to_vec(),
             truncated,
         })
     }
 
-    /// Keeps the beginning of a text, or of both texts of a pair.
-    fn truncate(&self, text: &Text) -> tokenizers::Result<Encoding> {
-        match text {
-            Text::Single(text) => self.truncating.encode_fast(text.as_str(), true),
-            // tokenizers 0.23.2 stops at the limit in each text before it compares their lengths,
-            // so of two long texts it may give the odd token to the wrong one.
-            Text::Pair(first, second) => {
-                let first = self.whole.encode_fast(first.as_str(), false)?;
-                let second = self.whole.encode_fast(second.as_str(), false)?;
-                self.truncating.post_process(first, Some(second), true)
+    /// The tokens of one text without special ones: all of them, or so many from the beginning
+    /// that the rest will be cut off anyway. A megabyte of text costs no more than a page.
+    fn part(&self, text: &str) -> tokenizers::Result<Encoding> {
+        let mut bytes = self.max_tokens * PREFIX_BYTES_PER_TOKEN;
+        while self.direction == TruncationDirection::Right && bytes < text.len() {
+            // Words end at white space for every BERT tokenizer, so the tokens before a blank do
+            // not depend on what follows it.
+            let blank = |byte: &u8| matches!(byte, b' ' | b'\n');
+            let Some(offset) = text.as_bytes()[bytes..].iter().position(blank) else {
+                break;
+            };
+            let end = bytes + offset;
+            let encoding = self.whole.encode_fast(&text[..end], false)?;
+            if encoding.len() > self.max_tokens {
+                return Ok(encoding);
             }
+            bytes = end * 4;
         }
+        self.whole.encode_fast(text, false)
+    }
+
+    /// Special tokens that are put around a text or a pair.
+    fn added(&self, pair: bool) -> usize {
+        self.whole
+            .get_post_processor()
+            .map_or(0, |processor| processor.added_tokens(pair))
     }
 
     /// The longest sequence, special tokens included.
@@ -210,15 +223,46 @@ impl Tokenizer {
         self.whole.get_vocab_size(true)
     }
 
-    /// Encodes a character that no vocabulary holds, so that a missing unknown-token shows at
-    /// start-up and not in the first request with an odd letter.
-    fn check_unknown(&self, path: &str) -> Result<(), CheckpointError> {
-        let odd = Text::Single("\u{16FE4}\u{2F9F4} \u{1E8D6}".to_owned());
-        self.encode(&odd, TooLong::Truncate)
-            .map(|_| ())
-            .map_err(|error| {
-                CheckpointError::invalid(path, "unk_token", "a token of the vocabulary", error)
-            })
+    /// Encodes what is unusual, so that a missing unknown-token or a template that does not fit
+    /// the embeddings shows at start-up and not in the first odd request.
+    fn check_probes(&self, path: &str, config: &ModelConfig) -> Result<(), CheckpointError> {
+        let odd = "\u{16FE4}\u{2F9F4} \u{1E8D6}";
+        let mut probes = vec![Text::Single(String::new()), Text::Single(odd.to_owned())];
+        probes.push(Text::Single("a ".repeat(2 * self.max_tokens)));
+        if self.pairs {
+            probes.push(Text::Pair(
+                "a ".repeat(self.max_tokens),
+                "a ".repeat(self.max_tokens),
+            ));
+        }
+        for probe in probes {
+            let invalid = |key: &str, expected: String, found: String| {
+                CheckpointError::invalid(path, key, expected, found)
+            };
+            let encoded = self.encode(&probe, TooLong::Truncate).map_err(|error| {
+                let expected = "tokens for every text, [UNK] and special tokens included";
+                invalid("(tokens)", expected.to_owned(), error.to_string())
+            })?;
+            let most = |ids: &[u32]| ids.iter().copied().max().unwrap_or(0) as usize;
+            for (key, found, end) in [
+                ("post_processor ids", most(&encoded.ids), config.vocab_size),
+                (
+                    "post_processor type ids",
+                    most(&encoded.type_ids),
+                    config.type_vocab_size,
+                ),
+                (
+                    "tokens of a long text",
+                    encoded.ids.len(),
+                    self.max_tokens + 1,
+                ),
+            ] {
+                if found >= end {
+                    return Err(invalid(key, format!("less than {end}"), found.to_string()));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -252,6 +296,7 @@ struct Settings {
     strip_accents: Option<bool>,
     chinese_chars: bool,
     max_tokens: Option<usize>,
+    direction: TruncationDirection,
     special: HashMap<&'static str, String>,
 }
 
@@ -289,11 +334,26 @@ impl Settings {
                 .and_then(|v| v.as_str().or(v.get("content")?.as_str()));
             special.insert(key, token.unwrap_or(default).to_owned());
         }
+        let direction = match json.get("truncation_side").map(Value::as_str) {
+            None | Some(Some("right")) => TruncationDirection::Right,
+            Some(Some("left")) => TruncationDirection::Left,
+            Some(_) => {
+                let found = &json["truncation_side"];
+                let expected = "\"left\" or \"right\"";
+                return Err(CheckpointError::invalid(
+                    &path,
+                    "truncation_side",
+                    expected,
+                    found,
+                ));
+            }
+        };
         let max = json.get("model_max_length").and_then(Value::as_f64);
         Ok(Self {
             lowercase: flag("do_lower_case")?.unwrap_or(true),
             strip_accents: flag("strip_accents")?,
             chinese_chars: flag("tokenize_chinese_chars")?.unwrap_or(true),
+            direction,
             max_tokens: max
                 .filter(|m| (1.0..UNLIMITED).contains(m))
                 .map(|m| m as usize),

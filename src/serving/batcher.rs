@@ -70,11 +70,14 @@ impl Batcher {
                 match self.queue.take(self.limits, under_way.is_empty()) {
                     Work::Batch(entries) => {
                         let since = self.started(&entries);
-                        batch.clear();
-                        for entry in &entries {
-                            batch.push(&entry.encoded.ids, &entry.encoded.type_ids);
-                        }
-                        match guarded(|| self.engine.submit(&batch)) {
+                        let submit = || {
+                            batch.clear();
+                            for entry in &entries {
+                                batch.push(&entry.encoded.ids, &entry.encoded.type_ids);
+                            }
+                            self.engine.submit(&batch)
+                        };
+                        match guarded(submit) {
                             Ok(()) => under_way.push_back(UnderWay { entries, since }),
                             Err(error) => self.failed(error, entries, &mut under_way)?,
                         }
@@ -112,8 +115,15 @@ impl Batcher {
             .compute_seconds
             .observe(since.elapsed().as_secs_f64());
         for (entry, row) in entries.into_iter().zip(logits.rows()) {
+            let finite = row.iter().all(|logit| logit.is_finite());
+            let not_finite = || Refusal::Engine("its answer is not a finite number".to_owned());
+            let answer = if finite {
+                Ok(row.to_vec())
+            } else {
+                Err(not_finite())
+            };
             // A client that has left meanwhile is no error; its request counts as abandoned.
-            let _ = entry.reply.send(Ok(row.to_vec()));
+            let _ = entry.reply.send(answer);
         }
     }
 
@@ -130,7 +140,7 @@ impl Batcher {
                 let _ = entry.reply.send(Err(refusal.clone()));
             }
         };
-        match error {
+        match &error {
             EngineError::Batch(_) | EngineError::OutOfMemory { .. } => {
                 tracing::error!(texts = entries.len(), %error, "batch failed");
                 refuse(entries, &Refusal::Engine(error.to_string()));
@@ -150,14 +160,10 @@ impl Batcher {
 
 /// Turns a panic of the engine into an error of its batch.
 fn guarded<T>(call: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
-    // The engines keep only buffers between calls, and overwrite them whole in the next one.
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text
-            .or(panic.downcast_ref::<&str>().copied())
-            .unwrap_or("unknown panic");
-        Err(EngineError::Batch(text.to_owned()))
-    })
+    // The engines keep only buffers between calls, and overwrite them whole in the next one. What
+    // the panic says goes to the log by the panic hook; it is nothing for clients.
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(EngineError::Batch("it panicked".to_owned())))
 }
 
 #[cfg(test)]

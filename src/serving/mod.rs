@@ -8,11 +8,12 @@ mod admission;
 mod batcher;
 mod queue;
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use self::admission::Admission;
@@ -24,8 +25,8 @@ use crate::error::Refusal;
 use crate::metrics::Metrics;
 use crate::model::{Checkpoint, CheckpointError, Encoded, Labels, Text, Tokenizer, TooLong};
 
-/// Texts longer than this together are tokenized off the async threads: about a millisecond.
-const BLOCKING_BYTES: usize = 16 << 10;
+/// Texts longer than this together are tokenized off the async threads: one to two milliseconds.
+const BLOCKING_BYTES: usize = 2 << 10;
 
 /// The bounds of a [`Classifier`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +95,9 @@ pub struct Classifier {
     queue: Arc<Queue>,
     model: OnceLock<Model>,
     phase: AtomicU8,
+    /// One permit a core. A tokenization that runs cannot be called back when its client leaves;
+    /// this bounds how many there are.
+    blocking: Arc<Semaphore>,
 }
 
 /// What requests need of the checkpoint once the engine has its weights.
@@ -114,7 +118,10 @@ pub enum EngineStopped {
     Engine(#[from] EngineError),
     /// Loading panicked.
     #[error("loading the model panicked; the checkpoint is damaged in a way that is not checked")]
-    Panicked,
+    PanickedLoading,
+    /// The engine's thread panicked while serving.
+    #[error("the engine's thread panicked; what waited was refused")]
+    PanickedServing,
 }
 
 impl Classifier {
@@ -122,6 +129,7 @@ impl Classifier {
     pub fn new(limits: Limits, metrics: Metrics) -> Arc<Self> {
         let depth = metrics.queue_depth.clone();
         let abandoned = metrics.abandoned_texts.clone();
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Arc::new(Self {
             limits,
             admission: Admission::new(limits.concurrency_max, metrics.clone()),
@@ -130,6 +138,7 @@ impl Classifier {
             metrics,
             model: OnceLock::new(),
             phase: AtomicU8::new(Phase::Loading as u8),
+            blocking: Arc::new(Semaphore::new(cores)),
         })
     }
 
@@ -152,9 +161,18 @@ impl Classifier {
             .spawn(move || {
                 let run = std::panic::AssertUnwindSafe(|| classifier.serve(prepare));
                 let result = std::panic::catch_unwind(run);
-                let result = result.unwrap_or(Err(EngineStopped::Panicked));
+                let panicked = if classifier.is_loaded() {
+                    EngineStopped::PanickedServing
+                } else {
+                    EngineStopped::PanickedLoading
+                };
+                let result = result.unwrap_or(Err(panicked));
                 if result.is_err() {
                     classifier.enter(Phase::Lost);
+                }
+                // However this thread ends, nobody is left waiting for it.
+                for entry in classifier.queue.close_and_clear() {
+                    let _ = entry.reply.send(Err(Refusal::Unhealthy));
                 }
                 // Nobody listens any more when the process is ending anyway.
                 let _ = ended.send(result);
@@ -196,6 +214,11 @@ impl Classifier {
         Ok(())
     }
 
+    /// Whether the model was ever ready.
+    pub fn is_loaded(&self) -> bool {
+        self.model.get().is_some()
+    }
+
     /// Where the classifier's life stands.
     pub fn phase(&self) -> Phase {
         PHASES[usize::from(self.phase.load(Ordering::Acquire))]
@@ -214,9 +237,6 @@ impl Classifier {
     /// The phase only moves forward.
     fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
-        self.metrics
-            .ready
-            .set(i64::from(self.phase() == Phase::Ready));
     }
 
     /// The process's metrics.
@@ -272,7 +292,13 @@ impl Classifier {
             _ => return Err(Refusal::Loading),
         };
         let tickets = self.slots.reserve(count)?;
-        let encoded = self.encode(model, request, since).await?;
+        let encoded = match self.encode(model, request, since).await {
+            Ok(encoded) => encoded,
+            Err(refusal) => {
+                tickets.into_iter().for_each(Ticket::release);
+                return Err(refusal);
+            }
+        };
         let shapes: Vec<(usize, bool)> = encoded
             .iter()
             .map(|encoded| (encoded.ids.len(), encoded.truncated))
@@ -311,8 +337,16 @@ impl Classifier {
             request.texts.iter().map(encode).collect()
         };
         let encoded = if bytes > BLOCKING_BYTES {
-            let failed = |error: tokio::task::JoinError| Refusal::Engine(error.to_string());
-            tokio::task::spawn_blocking(work).await.map_err(failed)?
+            let failed = || Refusal::Engine("its tokenizer panicked".to_owned());
+            let permit = Arc::clone(&self.blocking).acquire_owned().await;
+            let work = move || {
+                let result = work();
+                drop(permit);
+                result
+            };
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|_| failed())?
         } else {
             work()
         };

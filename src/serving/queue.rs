@@ -40,7 +40,10 @@ impl Slots {
         let room = |taken: usize| taken.checked_add(count).filter(|taken| *taken <= self.max);
         self.taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
-            .map_err(|_| Refusal::QueueFull { max: self.max })?;
+            .map_err(|_| Refusal::QueueFull {
+                count,
+                max: self.max,
+            })?;
         self.depth.add(count as i64);
         let ticket = || Ticket {
             state: Arc::default(),
@@ -77,6 +80,12 @@ impl Ticket {
             slots.release();
         }
         won
+    }
+
+    /// Gives the slot back for a text that will not be queued after all, its request being
+    /// refused.
+    pub(crate) fn release(self) {
+        Self::leave(&self.state, &self.slots, TAKEN);
     }
 }
 
@@ -161,7 +170,7 @@ impl Queue {
         Self {
             state: Mutex::default(),
             arrival: Condvar::new(),
-            sweep_at: 2 * max,
+            sweep_at: max.saturating_mul(2),
         }
     }
 

@@ -1,8 +1,10 @@
 //! Damaged and unusual checkpoints: one error each, that names the file, the key, what was
 //! expected and what was found.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
+use intentd::engine::{self, EngineKind};
 use intentd::model::Checkpoint;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -94,6 +96,7 @@ fn each_wrong_configuration_value_is_named() {
         ("id2label", json!({"0": 1}), "a string"),
         ("id2label", json!({"99": "a"}), "ids below"),
         ("is_decoder", json!(true), "false"),
+        ("num_hidden_layers", json!(1_000_000), "1 to 1024"),
     ] {
         edit(directory.path(), "config.json", |config| {
             config[key] = value.clone()
@@ -197,4 +200,60 @@ fn a_tokenizer_that_does_not_fit_is_refused() {
         &error(directory.path()),
         &["tokenizer.json", "a Hugging Face tokenizer"],
     );
+}
+
+/// What only an odd text or a pair would show in service is found at load.
+#[test]
+fn a_template_that_does_not_fit_the_embeddings_is_refused() {
+    type Damage = fn(&mut Value);
+    let damages: [(Damage, &str); 4] = [
+        (
+            |p| p["special_tokens"]["[SEP]"]["ids"] = json!([999_999]),
+            "post_processor ids",
+        ),
+        (
+            |p| p["single"][0]["SpecialToken"]["type_id"] = json!(7),
+            "post_processor type ids",
+        ),
+        (
+            |p| p["pair"][3]["Sequence"]["type_id"] = json!(2),
+            "post_processor type ids",
+        ),
+        (|p| *p = Value::Null, "makes no tokens"),
+    ];
+    for (damage, hint) in damages {
+        let directory = tempfile::tempdir().unwrap();
+        for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+            let model = Path::new("models/intent-snips");
+            std::fs::copy(model.join(file), directory.path().join(file)).unwrap();
+        }
+        edit(directory.path(), "tokenizer.json", |tokenizer| {
+            damage(&mut tokenizer["post_processor"]);
+        });
+        assert_names(&error(directory.path()), &["tokenizer.json", hint]);
+    }
+}
+
+#[test]
+fn weights_that_are_not_numbers_fail_the_self_test() {
+    let directory = whole("cased");
+    let path = directory.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = bytes.len();
+    let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let tensors: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let offset = tensors["classifier.bias"]["data_offsets"][0]
+        .as_u64()
+        .unwrap();
+    let start = header + usize::try_from(offset).unwrap();
+    assert!(start + 4 <= end);
+    bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let checkpoint = Checkpoint::open(directory.path()).unwrap();
+    for kind in [EngineKind::Cpu, EngineKind::Reference] {
+        let Err(error) = engine::load(kind, &checkpoint, NonZeroUsize::MIN) else {
+            panic!("{kind:?} takes weights that are not numbers");
+        };
+        assert_names(&error.to_string(), &["self-test", "NaN"]);
+    }
 }

@@ -210,3 +210,45 @@ fn inspect_says_what_the_embedded_model_is() {
         assert!(text.contains(fact), "{fact} is missing from\n{text}");
     }
 }
+
+/// A reader that has seen enough is no failure, and must not keep the program running.
+#[test]
+fn output_that_nobody_reads_ends_the_program() {
+    let texts = "music\n".repeat(10_000);
+    for arguments in [&["predict"][..], &["inspect"]] {
+        let mut child = intentd()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        drop(child.stdout.take());
+        // The program need not read all of it.
+        let _ = child
+            .stdin
+            .take()
+            .expect("it was piped")
+            .write_all(texts.as_bytes());
+        let output = child.wait_with_output().expect("the program ends");
+        assert_eq!(failure(&output), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+/// For a Service called `intentd`, Kubernetes puts `INTENTD_PORT=tcp://…` into the environment.
+#[tokio::test]
+async fn a_kubernetes_service_link_is_not_a_port() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let port = port.to_string();
+    let environment = [
+        ("INTENTD_PORT", "tcp://10.96.3.4:80"),
+        ("PORT", port.as_str()),
+    ];
+    let mut server = Server::start(&[], &environment);
+    assert_eq!(server.address.port().to_string(), port);
+    assert_eq!(server.signal("TERM").0, Some(0), "also while it loads");
+}

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::engine::{Faulty, Gate, Gated, TwoDeep};
+use crate::support::engine::{Faulty, Gate, Gated, Nan, TwoDeep};
 use crate::support::http::{Connection, Response, get, head, keep_alive, post_json};
 use crate::support::server::{TestServer, config, embedded, eventually};
 
@@ -208,7 +208,7 @@ async fn a_failed_batch_is_answered_and_the_server_goes_on() {
         }
     };
     let server = TestServer::with_engine(&[], move |engine| Faulty { engine, fault }).await;
-    for hint in ["a test's fault", "a test's panic"] {
+    for hint in ["a test's fault", "it panicked"] {
         let answer = get(server.address, &path(0), &[]).await;
         assert_eq!(
             (answer.status, answer.json()["error_type"].as_str()),
@@ -221,6 +221,73 @@ async fn a_failed_batch_is_answered_and_the_server_goes_on() {
     }
     assert_eq!(get(server.address, &path(0), &[]).await.status, 200);
     assert_eq!(server.metric("intentd_engine_failures_total").await, 2.0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_number_is_refused() {
+    let server = TestServer::with_engine(&[], |engine| Nan { engine }).await;
+    let answer = post_json(server.address, r#"["a", "b"]"#).await;
+    assert_eq!(
+        (answer.status, answer.json()["error_type"].as_str()),
+        (500, Some("Backend"))
+    );
+    server.stop().await;
+}
+
+/// A refused text has not been abandoned by its client.
+#[tokio::test]
+async fn refused_texts_give_their_places_back_and_count_as_refused() {
+    let server = TestServer::start(&["--max-queue", "3"]).await;
+    let long = serde_json::json!({"query": ["a", "b ".repeat(1000)], "truncate": false});
+    for _ in 0..5 {
+        assert_eq!(
+            post_json(server.address, &long.to_string()).await.status,
+            422
+        );
+    }
+    assert_eq!(server.metric("intentd_queue_depth").await, 0.0);
+    assert_eq!(server.metric("intentd_abandoned_texts_total").await, 0.0);
+    assert_eq!(
+        server
+            .metric("intentd_requests_total{outcome=\"refused\"}")
+            .await,
+        5.0
+    );
+    assert_eq!(
+        post_json(server.address, r#"["a", "b", "c"]"#).await.status,
+        200
+    );
+    server.stop().await;
+}
+
+/// Tokenizing cannot be called back, so there must not be much of it: a server whose clients send
+/// megabytes and leave stays idle, and ends at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn megabytes_from_clients_who_leave_leave_nothing_behind() {
+    let server = TestServer::start(&[]).await;
+    let body = serde_json::json!({ "query": "a ".repeat(900_000) }).to_string();
+    let length = format!("Content-Length: {}", body.len());
+    let mut request = head(
+        "POST",
+        "/predict",
+        &["Content-Type: application/json", &length],
+    );
+    request.extend_from_slice(body.as_bytes());
+    let request = Arc::new(request);
+    let mut clients = JoinSet::new();
+    for _ in 0..20 {
+        let (request, address) = (Arc::clone(&request), server.address);
+        clients.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // The server may answer and close before all is written.
+            let _ = stream.write_all(&request).await;
+        });
+    }
+    clients.join_all().await;
+    let metrics = server.classifier.metrics().clone();
+    eventually("nothing is in flight", || metrics.in_flight.get() == 0).await;
+    assert_eq!(get(server.address, &path(0), &[]).await.status, 200);
     server.stop().await;
 }
 

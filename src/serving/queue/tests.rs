@@ -76,7 +76,8 @@ proptest! {
                     }
                     Err(refusal) => {
                         prop_assert!(model.len() + lengths.len() > MAX);
-                        prop_assert_eq!(refusal, Refusal::QueueFull { max: MAX });
+                        let full = Refusal::QueueFull { count: lengths.len(), max: MAX };
+                            prop_assert_eq!(refusal, full);
                     }
                 },
                 Step::Leave(position) if !clients.is_empty() => {
