@@ -125,12 +125,14 @@ impl Augmenter {
         let count = (self.settings.counterfactuals * self.real.len() as f64).round() as usize;
         for _ in 0..count {
             let (text, label) = pick(rng, &self.real);
-            let changed = if *label == background {
-                counterfactuals.graft(rng, text)
+            let (changed, label) = if *label == background {
+                (counterfactuals.graft(rng, text), background)
+            } else if rng.random::<bool>() {
+                (counterfactuals.strip(rng, text), background)
             } else {
-                counterfactuals.strip(rng, text)
+                (counterfactuals.rename(rng, text), *label)
             };
-            texts.extend(changed.map(|text| (text, background)));
+            texts.extend(changed.map(|text| (text, label)));
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Names of places, songs and books stand in the texts of intents only, so a classifier trained on
 //! plain data takes any rare word for a sign of an intent, and `what is the population of oslo` for a
-//! question about the weather. Two changes of real texts tell it what counts:
+//! question about the weather. Three changes of real texts tell it what counts:
 //!
 //! - *strip*: every word that intents use much more than the background is replaced by a word of the
 //!   background. What is left are the frame and the names, and those alone are foreign.
@@ -100,6 +100,20 @@ impl Counterfactuals {
         }
         Some(words.join(" "))
     }
+
+    /// Puts other names into an intent's text. `None` when it holds none.
+    pub(crate) fn rename(&self, rng: &mut impl Rng, text: &str) -> Option<String> {
+        let mut words = surface_words(text);
+        let mut replaced = 0;
+        for word in words
+            .iter_mut()
+            .filter(|word| self.names.binary_search(word).is_ok())
+        {
+            word.clone_from(pick(rng, &self.names));
+            replaced += 1;
+        }
+        (replaced > 0).then(|| words.join(" "))
+    }
 }
 
 fn maybe_pick<'a>(rng: &mut impl Rng, words: &'a [String]) -> Option<&'a String> {
@@ -146,6 +160,16 @@ mod tests {
         );
         assert!(!text.contains("rain"));
         assert_eq!(mined.strip(&mut rng, "is there"), None);
+    }
+
+    #[test]
+    fn renaming_changes_names_only() {
+        let mut rng = stream(1, Purpose::Texts, 0);
+        let text = mine()
+            .rename(&mut rng, "is there rain in town5")
+            .expect("town5 is a name");
+        assert!(text.starts_with("is there rain in town"), "{text}");
+        assert_eq!(mine().rename(&mut rng, "rain"), None);
     }
 
     #[test]

@@ -177,7 +177,7 @@ pub struct Augmentation {
     pub fragment_purity_min: f64,
     /// Generated foreign texts (keyboard mash, digits, punctuation, nothing), as a share.
     pub foreign: f64,
-    /// Texts moved to the background by changing words (see `counterfactuals.rs`), as a share.
+    /// Texts with names or the words that matter exchanged, as a share; needs a background.
     pub counterfactuals: f64,
     /// Two texts of one label in a row, as a share: trains the later positions.
     pub joined: f64,
