@@ -126,7 +126,12 @@ impl Augmenter {
         for _ in 0..count {
             let (text, label) = pick(rng, &self.real);
             let (changed, label) = if *label == background {
-                (counterfactuals.graft(rng, text), background)
+                let (other, label) = pick(rng, &self.real);
+                if *label == background {
+                    (counterfactuals.graft(rng, text), background)
+                } else {
+                    (counterfactuals.splice(rng, other, text), background)
+                }
             } else if rng.random::<bool>() {
                 (counterfactuals.strip(rng, text), background)
             } else {
