@@ -1,5 +1,40 @@
 //! intentd: a BERT intent detection server that tells the autoscaler the truth.
+//!
+//! The way of a request, one direction, one module a stage:
+//!
+//! ```text
+//! curl /predict
+//!      │
+//! api                 decode, refuse what is malformed; one file a surface
+//!      │  texts
+//! serving::admission  a permit or a refusal, before any work
+//!      │
+//! model::tokenizer    text -> token ids, on the caller's task
+//!      │  ids, reply slot
+//! serving::queue      waiting texts, oldest first
+//!      │
+//! serving::batcher    when the engine can take work: everything that waits, within the limits
+//!      │  ragged batch
+//! engine              ids -> logits, nothing computed for padding; cpu | reference
+//!      │  logits
+//! model::labels       scores and label
+//!      │
+//! api                 text/html for curl, JSON
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod train;
+
+pub mod config;
+pub mod error;
+pub mod metrics;
+pub mod server;
+
+pub mod api;
+
+pub mod serving;
+
+pub mod model;
+
+pub mod engine;

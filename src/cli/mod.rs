@@ -1,3 +1,126 @@
-//! The commands of the program, one module each.
+//! The command line: one file a command. Without a command, `intentd` serves.
 
-pub mod train;
+mod evaluate;
+mod inspect;
+mod predict;
+mod serve;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ServeArgs;
+
+/// BERT intent detection server that batches under a concurrency limit and tells the autoscaler
+/// the truth.
+///
+/// Without a command it serves: `intentd --port 8080`, then
+/// `curl "localhost:8080/predict?query=music"`.
+#[derive(Debug, Parser)]
+#[command(name = "intentd", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(flatten)]
+    serve: ServeArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve predictions over HTTP (the default).
+    Serve(Box<ServeArgs>),
+    /// Classify texts from the command line or from standard input, one a line.
+    Predict(predict::PredictArgs),
+    /// Say what a checkpoint is, whether it will run, and how much memory it takes.
+    Inspect(inspect::InspectArgs),
+    /// Train a classifier from labelled texts and write a Hugging Face directory.
+    Train(Box<train::TrainArgs>),
+    /// Measure how often a model is right on labelled texts.
+    Evaluate(evaluate::EvaluateArgs),
+}
+
+/// Something that ends the process with an error.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// The flags or the input make no sense: exit code 64 (`EX_USAGE` of sysexits.h).
+    fn usage(error: impl std::fmt::Display) -> Self {
+        Self {
+            message: error.to_string(),
+            code: 64,
+        }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self {
+            message: error.to_string(),
+            code: 1,
+        }
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => serve::run(cli.serve),
+        Some(Command::Serve(args)) => serve::run(*args),
+        Some(Command::Predict(args)) => predict::run(&args),
+        Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Train(args)) => train::run(&args).map_err(Failure::from),
+        Some(Command::Evaluate(args)) => evaluate::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("intentd: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_environment_variable() {
+        let mut command = Cli::command();
+        command.build();
+        let mut commands = vec![&command];
+        commands.extend(command.get_subcommands().filter(|c| c.get_name() != "help"));
+        for command in commands {
+            for flag in command
+                .get_arguments()
+                .filter_map(|arg| Some((arg.get_long()?, arg)))
+            {
+                let (name, arg) = flag;
+                if matches!(name, "help" | "version") {
+                    continue;
+                }
+                let variable = format!("INTENTD_{}", name.replace('-', "_").to_uppercase());
+                let found = arg.get_env().and_then(|env| env.to_str());
+                assert_eq!(
+                    found,
+                    Some(&*variable),
+                    "--{name} of {}",
+                    command.get_name()
+                );
+            }
+        }
+    }
+}

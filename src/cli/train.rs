@@ -10,7 +10,7 @@ use crate::train::{self, Measured, Progress, Recipe, Summary, TrainError, TrainO
 
 /// Train a classifier from JSONL files of {"text", "label"} and write a Hugging Face directory
 #[derive(Debug, Clone, Args)]
-pub struct TrainArgs {
+pub(super) struct TrainArgs {
     /// The recipe (TOML) that says which files are used, and how
     #[arg(long, env = "INTENTD_RECIPE", required_unless_present = "data")]
     pub recipe: Option<PathBuf>,
@@ -66,7 +66,7 @@ pub struct TrainArgs {
 
 /// The number format of exported weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DtypeArg {
+pub(super) enum DtypeArg {
     /// 32-bit floats
     F32,
     /// 16-bit floats
@@ -77,7 +77,7 @@ pub enum DtypeArg {
 ///
 /// # Errors
 /// Whatever the run fails with.
-pub fn run(args: &TrainArgs) -> Result<(), TrainError> {
+pub(super) fn run(args: &TrainArgs) -> Result<(), TrainError> {
     let options = TrainOptions {
         recipe: recipe(args)?,
         data_dir: args.data_dir.clone(),

@@ -1,0 +1,197 @@
+//! Many clients at once against a server in this process: `cargo bench --bench clients`, with
+//! `-- --clients 64 --seconds 60 --requests 10000` for other numbers.
+//!
+//! First every client asks again and again, and each answer is compared with the one the text
+//! gets alone. Then a number of requests is sent, half of which are given up in mid-flight; what
+//! was offered must equal what was answered, refused and abandoned, and the queue must be empty
+//! in the end. Ends with exit code 1 when anything does not add up.
+
+#![expect(clippy::unwrap_used, reason = "a bench may panic")]
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use intentd::engine::RaggedBatch;
+use intentd::model::{Text, TooLong};
+use rand::{RngExt, SeedableRng};
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+
+#[path = "../tests/it/support/mod.rs"]
+#[expect(dead_code, reason = "shared with the tests")]
+mod support;
+
+use support::http::{Connection, keep_alive};
+use support::server::{TestServer, embedded, eventually};
+
+#[derive(Debug, Clone, Parser)]
+struct Flags {
+    /// Clients that ask at the same time.
+    #[arg(long, default_value = "64")]
+    clients: usize,
+    /// How long they ask.
+    #[arg(long, default_value = "60")]
+    seconds: u64,
+    /// Requests of the second part, half of which are given up.
+    #[arg(long, default_value = "10000")]
+    requests: usize,
+    /// Cargo passes this to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A text's request and the answer it gets from an engine that runs it alone.
+#[derive(Debug)]
+struct Probe {
+    request: Vec<u8>,
+    label: String,
+    score: f64,
+}
+
+fn probes() -> Vec<Probe> {
+    let (checkpoint, mut engine) = embedded();
+    let lines = std::fs::read_to_string("models/intent-snips/probes.jsonl").unwrap();
+    let probe = |line: &str| {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = value["text"].as_str().unwrap();
+        let encoded = checkpoint
+            .tokenizer
+            .encode(&Text::Single(text.to_owned()), TooLong::Truncate)
+            .unwrap();
+        let mut batch = RaggedBatch::new();
+        batch.push(&encoded.ids, &encoded.type_ids);
+        let logits = engine.forward(&batch).unwrap();
+        let best = checkpoint.labels.best(logits.row(0));
+        let query: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
+        Probe {
+            request: keep_alive(&format!("/predict?query={query}"), "application/json"),
+            label: best.label.to_string(),
+            score: f64::from(best.score),
+        }
+    };
+    lines.lines().map(probe).collect()
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let probes = Arc::new(probes());
+    let asked = runtime.block_on(ask(&flags, &probes));
+    let given_up = runtime.block_on(give_up(&flags, &probes));
+    if asked && given_up {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Everyone asks for a while; true when every answer was right.
+async fn ask(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
+    let server = TestServer::start(&[]).await;
+    let end = Instant::now() + Duration::from_secs(flags.seconds);
+    let mut clients = JoinSet::new();
+    for client in 0..flags.clients {
+        let (probes, address) = (Arc::clone(probes), server.address);
+        clients.spawn(async move {
+            let mut connection = Connection::open(address).await;
+            let (mut latencies, mut wrong) = (Vec::new(), 0);
+            for probe in probes.iter().cycle().skip(client) {
+                let start = Instant::now();
+                if start >= end {
+                    break;
+                }
+                let answer = connection.send(&probe.request).await;
+                latencies.push(start.elapsed());
+                let right = answer.status == 200 && {
+                    let json = answer.json();
+                    json["label"] == *probe.label
+                        && (json["score"].as_f64().unwrap() - probe.score).abs() < 1e-5
+                };
+                wrong += usize::from(!right);
+            }
+            (latencies, wrong)
+        });
+    }
+    let results = clients.join_all().await;
+    let wrong: usize = results.iter().map(|(_, wrong)| wrong).sum();
+    let mut latencies: Vec<Duration> = results.into_iter().flat_map(|(l, _)| l).collect();
+    latencies.sort();
+    let percentile = |p: usize| latencies[(latencies.len() - 1) * p / 100];
+    let batches = server.metric("intentd_batch_size_count").await;
+    println!("clients               {}", flags.clients);
+    println!("seconds               {}", flags.seconds);
+    println!("requests              {}", latencies.len());
+    println!("wrong or refused      {wrong}");
+    println!(
+        "requests a second     {:.0}",
+        latencies.len() as f64 / flags.seconds as f64
+    );
+    println!(
+        "texts in a batch      {:.1}",
+        latencies.len() as f64 / batches
+    );
+    println!(
+        "latency p50, p99      {:.2?}, {:.2?}",
+        percentile(50),
+        percentile(99)
+    );
+    server.stop().await;
+    wrong == 0
+}
+
+/// Half of the requests are given up in mid-flight; true when the counters add up.
+async fn give_up(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
+    let server = TestServer::start(&[]).await;
+    let lanes = flags.clients;
+    let mut clients = JoinSet::new();
+    for lane in 0..lanes {
+        let (probes, address) = (Arc::clone(probes), server.address);
+        let count = (lane..flags.requests).step_by(lanes).count();
+        clients.spawn(async move {
+            let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(lane as u64);
+            for number in 0..count {
+                let request = &probes[(lane + number) % probes.len()].request;
+                if number % 2 == 0 {
+                    let mut connection = Connection::open(address).await;
+                    assert_eq!(connection.send(request).await.status, 200);
+                } else {
+                    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                    stream.write_all(request).await.unwrap();
+                    let patience = Duration::from_micros(random.random_range(0..3000));
+                    tokio::time::sleep(patience).await;
+                }
+            }
+        });
+    }
+    clients.join_all().await;
+    let metrics = server.classifier.metrics().clone();
+    eventually("nothing is in flight", || metrics.in_flight.get() == 0).await;
+    let outcome = |name: &str| metrics.requests.with_label_values(&[name]).get();
+    let (answered, refused) = (outcome("answered"), outcome("refused"));
+    let (abandoned, abandoned_texts) = (outcome("abandoned"), metrics.abandoned_texts.get());
+    let computed = metrics.batch_size.get_sample_sum() as u64;
+    println!("requests sent         {}", flags.requests);
+    println!("answered              {answered}");
+    println!("refused               {refused}");
+    println!("abandoned             {abandoned}");
+    println!("  never computed      {abandoned_texts}");
+    println!("texts computed        {computed}");
+    println!(
+        "queue depth, in flight {}, {}",
+        metrics.queue_depth.get(),
+        metrics.in_flight.get()
+    );
+    let offered = answered + refused + abandoned;
+    // A connection that is closed before its request is read never becomes a request.
+    println!("closed before read    {}", flags.requests as u64 - offered);
+    server.stop().await;
+    refused == 0
+        && metrics.queue_depth.get() == 0
+        && computed + abandoned_texts == answered + abandoned
+        && answered >= flags.requests as u64 / 2
+}

@@ -1,0 +1,82 @@
+//! The HTTP surfaces: decode a request, ask the [`Classifier`], encode the answer.
+//!
+//! One file a surface. Nothing here knows the engine; nothing below knows HTTP.
+
+mod accept;
+mod admin;
+mod predict;
+mod refusal;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::Method;
+use axum::routing::get;
+
+use crate::error::Refusal;
+use crate::serving::Classifier;
+
+/// What the routes share.
+#[derive(Debug, Clone)]
+struct Shared {
+    classifier: Arc<Classifier>,
+    body_bytes_max: usize,
+}
+
+/// The main port: predictions and health.
+pub fn main_routes(classifier: Arc<Classifier>, body_bytes_max: usize) -> Router {
+    let shared = Shared {
+        classifier,
+        body_bytes_max,
+    };
+    Router::new()
+        .route(
+            "/predict",
+            get(predict::get)
+                .post(predict::post)
+                .fallback(predict_method),
+        )
+        .merge(health_routes())
+        .fallback(not_found)
+        // The limit is our own, so that its refusal speaks like every other.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(shared)
+}
+
+/// The operators' port: metrics and health.
+pub fn admin_routes(classifier: Arc<Classifier>) -> Router {
+    let shared = Shared {
+        classifier,
+        body_bytes_max: 0,
+    };
+    Router::new()
+        .route("/metrics", get(admin::metrics).fallback(read_method))
+        .merge(health_routes())
+        .fallback(not_found)
+        .with_state(shared)
+}
+
+fn health_routes() -> Router<Shared> {
+    Router::new()
+        .route("/healthz", get(admin::healthz).fallback(read_method))
+        .route("/readyz", get(admin::readyz).fallback(read_method))
+}
+
+async fn not_found() -> Refusal {
+    Refusal::NotFound
+}
+
+async fn predict_method(method: Method) -> Refusal {
+    Refusal::Method {
+        method: method.to_string(),
+        allowed: "GET, HEAD, POST",
+    }
+}
+
+async fn read_method(method: Method) -> Refusal {
+    Refusal::Method {
+        method: method.to_string(),
+        allowed: "GET, HEAD",
+    }
+}

@@ -1,0 +1,97 @@
+//! `intentd evaluate`: how often a model is right on labelled texts, by the engine that serves it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use crate::config::ModelArgs;
+use crate::engine::{self, Engine, RaggedBatch};
+use crate::model::{Checkpoint, Text, TooLong};
+use crate::train::Recipe;
+use crate::train::data::{Corpus, HeldOut, read_examples};
+use crate::train::evaluation::evaluate;
+
+/// The flags of `intentd evaluate`.
+#[derive(Debug, Args)]
+pub(super) struct EvaluateArgs {
+    /// Files of {"text": …, "label": …} lines.
+    #[arg(required_unless_present = "recipe", conflicts_with = "recipe")]
+    files: Vec<PathBuf>,
+    /// A training recipe, whose test sets are taken with its mapping of labels.
+    #[arg(long, env = "INTENTD_RECIPE", value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// The folder that the recipe's file names are relative to.
+    #[arg(
+        long,
+        env = "INTENTD_DATA_DIR",
+        value_name = "DIR",
+        default_value = "."
+    )]
+    data_dir: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Print each wrong answer as well.
+    #[arg(long, env = "INTENTD_MISTAKES")]
+    mistakes: bool,
+}
+
+pub(super) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
+    let checkpoint = Checkpoint::open_or_embedded(args.model.model.as_deref())?;
+    let mut engine = engine::load(args.model.engine, &checkpoint, args.model.threads())?;
+    for set in sets(args)? {
+        let classify = |texts: &[&str]| labels(&checkpoint, &mut *engine, texts);
+        let evaluation = evaluate(&set.examples, classify)?;
+        print!("{}: {evaluation}", set.name);
+        if args.mistakes {
+            for mistake in &evaluation.mistakes {
+                println!(
+                    "  {} answered {}: {}",
+                    mistake.expected, mistake.answered, mistake.text
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn sets(args: &EvaluateArgs) -> Result<Vec<HeldOut>, Failure> {
+    if let Some(recipe) = &args.recipe {
+        return Ok(Corpus::assemble(&Recipe::read(recipe)?, &args.data_dir)?.test);
+    }
+    let set = |file: &PathBuf| {
+        let name = file.display().to_string();
+        Ok(HeldOut {
+            name,
+            examples: read_examples(file)?,
+        })
+    };
+    args.files.iter().map(set).collect()
+}
+
+/// What a labelled text can fail with.
+#[derive(Debug, thiserror::Error)]
+enum EvaluateError {
+    #[error(transparent)]
+    Encode(#[from] crate::model::EncodeError),
+    #[error(transparent)]
+    Engine(#[from] engine::EngineError),
+}
+
+fn labels(
+    checkpoint: &Checkpoint,
+    engine: &mut dyn Engine,
+    texts: &[&str],
+) -> Result<Vec<String>, EvaluateError> {
+    let mut batch = RaggedBatch::new();
+    for text in texts {
+        let text = Text::Single((*text).to_owned());
+        let encoded = checkpoint.tokenizer.encode(&text, TooLong::Truncate)?;
+        batch.push(&encoded.ids, &encoded.type_ids);
+    }
+    let logits = engine.forward(&batch)?;
+    Ok(logits
+        .rows()
+        .map(|row| checkpoint.labels.best(row).label.to_string())
+        .collect())
+}

@@ -1,0 +1,113 @@
+//! `intentd inspect`: what a checkpoint is and whether it will run.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use crate::model::{Activation, Checkpoint, Labels, ModelConfig, Scoring};
+
+/// The flags of `intentd inspect`.
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// Directory of a Hugging Face BERT classifier; the embedded model when not given.
+    dir: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &InspectArgs) -> Result<(), Failure> {
+    print!(
+        "{}",
+        describe(&Checkpoint::open_or_embedded(args.dir.as_deref())?)
+    );
+    Ok(())
+}
+
+/// Tokens of the batch whose memory is estimated: the server's default limit.
+const BATCH_TOKENS: usize = 4096;
+
+/// What a person wants to know of a checkpoint, a line each.
+fn describe(checkpoint: &Checkpoint) -> String {
+    let Checkpoint {
+        origin,
+        config,
+        labels,
+        tokenizer,
+        weights,
+    } = checkpoint;
+    let (parameters, stored) = weights.size(config);
+    // f32 activations of the CPU engine: six buffers as wide as a token, one of the feed-forward.
+    let activations = BATCH_TOKENS * 4 * (6 * config.hidden_size + config.intermediate_size);
+    let lines = [
+        ("checkpoint", origin.clone()),
+        ("shape", shape(config)),
+        (
+            "tokenizer",
+            format!(
+                "{} tokens, up to {} a text",
+                tokenizer.vocab_size(),
+                tokenizer.max_tokens()
+            ),
+        ),
+        ("labels", names(labels)),
+        ("scores", scoring(labels.scoring()).to_owned()),
+        (
+            "weights",
+            format!(
+                "{parameters} parameters, {} {} on disk",
+                mib(stored),
+                weights.dtype()
+            ),
+        ),
+        (
+            "memory",
+            format!(
+                "cpu engine: {} of f32 weights, up to {} for a batch of {BATCH_TOKENS} tokens",
+                mib(parameters * 4),
+                mib(activations)
+            ),
+        ),
+        (
+            "will run",
+            "yes: every tensor is there in the shape that config.json gives".to_owned(),
+        ),
+    ];
+    lines
+        .iter()
+        .map(|(name, value)| format!("{name:<11} {value}\n"))
+        .collect()
+}
+
+fn shape(config: &ModelConfig) -> String {
+    let activation = match config.activation {
+        Activation::Gelu => "gelu (erf)",
+        Activation::GeluTanh => "gelu (tanh)",
+        Activation::Relu => "relu",
+    };
+    format!(
+        "{} layers, {} wide, {} heads of {}, feed-forward {}, {activation}",
+        config.layers,
+        config.hidden_size,
+        config.heads,
+        config.head_size(),
+        config.intermediate_size
+    )
+}
+
+fn names(labels: &Labels) -> String {
+    const SHOWN: usize = 20;
+    let names: Vec<&str> = labels.names().take(SHOWN).collect();
+    let more = if labels.len() > SHOWN { ", …" } else { "" };
+    format!("{}: {}{more}", labels.len(), names.join(", "))
+}
+
+fn scoring(scoring: Scoring) -> &'static str {
+    match scoring {
+        Scoring::Softmax => "softmax (one label is right)",
+        Scoring::Sigmoid => "sigmoid (each label by itself)",
+        Scoring::Identity => "none (regression)",
+    }
+}
+
+fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / 1_048_576.0)
+}

@@ -1,0 +1,146 @@
+//! `intentd predict`: classify texts without a server.
+
+use std::io::{BufRead, BufReader, Read, Write};
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::Failure;
+use crate::config::ModelArgs;
+use crate::engine::{self, Engine, RaggedBatch};
+use crate::model::{Checkpoint, Encoded, Text, TooLong};
+
+/// Texts in one batch: enough to keep the engine busy, few enough to print as we go.
+const BATCH: usize = 32;
+
+/// The flags of `intentd predict`.
+#[derive(Debug, Args)]
+pub(super) struct PredictArgs {
+    /// Texts; without any, each line of standard input is one.
+    texts: Vec<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// What is printed for each text.
+    #[arg(long, env = "INTENTD_FORMAT", value_enum, default_value = "label")]
+    format: Format,
+    /// Refuse a text longer than the model takes instead of cutting it.
+    #[arg(long, env = "INTENTD_NO_TRUNCATE")]
+    no_truncate: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// The label alone.
+    Label,
+    /// Label, score and text, separated by tabs.
+    Tsv,
+    /// One JSON object a text with all scores.
+    Json,
+}
+
+pub(super) fn run(args: &PredictArgs) -> Result<(), Failure> {
+    let checkpoint = Checkpoint::open_or_embedded(args.model.model.as_deref())?;
+    let engine = engine::load(args.model.engine, &checkpoint, args.model.threads())?;
+    let mut predictor = Predictor {
+        checkpoint,
+        engine,
+        args,
+        number: 0,
+    };
+    if args.texts.is_empty() {
+        predictor.lines(BufReader::new(std::io::stdin()))
+    } else {
+        args.texts
+            .chunks(BATCH)
+            .try_for_each(|texts| predictor.print(texts))
+    }
+}
+
+struct Predictor<'a> {
+    checkpoint: Checkpoint,
+    engine: Box<dyn Engine>,
+    args: &'a PredictArgs,
+    /// Texts printed so far.
+    number: usize,
+}
+
+impl Predictor<'_> {
+    /// Classifies the lines that have arrived and prints them before it waits for more, so that
+    /// the command can stand in a pipe or at a prompt.
+    fn lines(&mut self, mut input: BufReader<impl Read>) -> Result<(), Failure> {
+        let mut texts = Vec::new();
+        let mut line = String::new();
+        while input.read_line(&mut line)? > 0 {
+            texts.push(line.trim_end_matches(['\n', '\r']).to_owned());
+            line.clear();
+            if texts.len() == BATCH || !input.buffer().contains(&b'\n') {
+                self.print(&texts)?;
+                texts.clear();
+            }
+        }
+        self.print(&texts)
+    }
+
+    fn print(&mut self, texts: &[String]) -> Result<(), Failure> {
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let too_long = if self.args.no_truncate {
+            TooLong::Refuse
+        } else {
+            TooLong::Truncate
+        };
+        let mut batch = RaggedBatch::new();
+        let mut encoded = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            let text = Text::Single(text.clone());
+            let number = self.number + index + 1;
+            let one: Encoded = self
+                .checkpoint
+                .tokenizer
+                .encode(&text, too_long)
+                .map_err(|error| Failure::usage(format!("text {number}: {error}")))?;
+            batch.push(&one.ids, &one.type_ids);
+            encoded.push(one);
+        }
+        let logits = self.engine.forward(&batch)?;
+        let mut out = std::io::stdout().lock();
+        for ((text, encoded), logits) in texts.iter().zip(&encoded).zip(logits.rows()) {
+            let line = self.line(text, encoded, logits);
+            if let Err(error) = writeln!(out, "{line}") {
+                // The reader has seen enough: `intentd predict < texts | head`.
+                let closed = error.kind() == std::io::ErrorKind::BrokenPipe;
+                return if closed { Ok(()) } else { Err(error.into()) };
+            }
+        }
+        self.number += texts.len();
+        Ok(())
+    }
+
+    fn line(&self, text: &str, encoded: &Encoded, logits: &[f32]) -> String {
+        let labels = &self.checkpoint.labels;
+        match self.args.format {
+            Format::Label => labels.best(logits).label.to_string(),
+            Format::Tsv => {
+                let best = labels.best(logits);
+                format!("{}\t{:.6}\t{text}", best.label, best.score)
+            }
+            Format::Json => {
+                let scores = labels.scores(logits);
+                let all: Vec<_> = scores
+                    .iter()
+                    .map(|s| json!({"label": &*s.label, "score": s.score}))
+                    .collect();
+                json!({
+                    "text": text,
+                    "label": &*scores[0].label,
+                    "score": scores[0].score,
+                    "scores": all,
+                    "tokens": encoded.ids.len(),
+                    "truncated": encoded.truncated,
+                })
+                .to_string()
+            }
+        }
+    }
+}

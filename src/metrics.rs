@@ -1,0 +1,224 @@
+//! Every metric this server publishes: name, help, unit and where it is counted.
+//!
+//! All series exist from the first scrape on. Values are atomics: reading them never waits for
+//! the engine or for a lock of the batcher.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+/// The process's metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests by how they ended.
+    pub requests: IntCounterVec,
+    /// Refused requests by reason.
+    pub refused: IntCounterVec,
+    /// Requests admitted and not yet answered.
+    pub in_flight: IntGauge,
+    /// Texts admitted and not yet taken by the engine.
+    pub queue_depth: IntGauge,
+    /// Texts whose client left before the engine took them.
+    pub abandoned_texts: IntCounter,
+    /// Texts in a batch.
+    pub batch_size: Histogram,
+    /// Tokens in a batch.
+    pub batch_tokens: Histogram,
+    /// Seconds a request's tokenization took.
+    pub tokenize_seconds: Histogram,
+    /// Seconds a text waited for the engine.
+    pub queue_seconds: Histogram,
+    /// Seconds a batch spent in the engine.
+    pub compute_seconds: Histogram,
+    /// Seconds from admission to answer.
+    pub request_seconds: Histogram,
+    /// Batches that the engine failed.
+    pub engine_failures: IntCounter,
+    /// 1 when requests are answered, else 0.
+    pub ready: IntGauge,
+}
+
+/// How a request ended; the `outcome` label of `intentd_requests_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// With a prediction.
+    Answered,
+    /// With an error that says why.
+    Refused,
+    /// The client left first.
+    Abandoned,
+}
+
+impl Outcome {
+    /// The label's value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+const REASONS: [&str; 6] = [
+    "loading",
+    "unhealthy",
+    "concurrency",
+    "queue",
+    "engine",
+    "client",
+];
+
+/// From 20 µs (a tiny model on an idle machine) to 10 s.
+const SECONDS: [f64; 18] = [
+    0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2,
+    0.5, 1.0, 2.0, 5.0, 10.0,
+];
+
+impl Metrics {
+    /// Registers every metric.
+    ///
+    /// # Panics
+    /// Never: names are unique and well formed, which a test shows.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let metrics = Self {
+            requests: counter_vec(
+                r,
+                "requests_total",
+                "Requests by how they ended.",
+                "outcome",
+            ),
+            refused: counter_vec(r, "refused_total", "Refused requests by reason.", "reason"),
+            in_flight: gauge(r, "in_flight", "Requests admitted and not yet answered."),
+            queue_depth: gauge(
+                r,
+                "queue_depth",
+                "Texts admitted and not yet taken by the engine, texts being tokenized included.",
+            ),
+            abandoned_texts: counter(
+                r,
+                "abandoned_texts_total",
+                "Texts whose client left before the engine took them.",
+            ),
+            batch_size: histogram(r, "batch_size", "Texts in a batch.", &powers_of_two(0, 10)),
+            batch_tokens: histogram(
+                r,
+                "batch_tokens",
+                "Tokens in a batch.",
+                &powers_of_two(2, 14),
+            ),
+            tokenize_seconds: seconds(r, "tokenize_seconds", "Tokenization of a request."),
+            queue_seconds: seconds(r, "queue_seconds", "Wait of a text for the engine."),
+            compute_seconds: seconds(r, "compute_seconds", "A batch in the engine."),
+            request_seconds: seconds(r, "request_seconds", "A request from admission to answer."),
+            engine_failures: counter(
+                r,
+                "engine_failures_total",
+                "Batches that the engine failed.",
+            ),
+            ready: gauge(r, "ready", "1 when requests are answered, else 0."),
+            registry,
+        };
+        for outcome in [Outcome::Answered, Outcome::Refused, Outcome::Abandoned] {
+            metrics.requests.with_label_values(&[outcome.label()]);
+        }
+        for reason in REASONS {
+            metrics.refused.with_label_values(&[reason]);
+        }
+        metrics
+    }
+
+    /// The Prometheus text exposition of all metrics and its content type.
+    pub fn render(&self) -> (String, Vec<u8>) {
+        let encoder = TextEncoder::new();
+        let mut text = Vec::with_capacity(8 << 10);
+        encoder
+            .encode(&self.registry.gather(), &mut text)
+            .expect("writing to memory does not fail, and every metric has a value");
+        (encoder.format_type().to_owned(), text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn powers_of_two(first: i32, last: i32) -> Vec<f64> {
+    (first..=last)
+        .map(|exponent| f64::from(exponent).exp2())
+        .collect()
+}
+
+fn register<T: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<T>,
+) -> T {
+    let metric = metric.expect("the name is well formed");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("the name is unique");
+    metric
+}
+
+fn name(name: &str) -> String {
+    format!("intentd_{name}")
+}
+
+fn gauge(registry: &Registry, metric: &str, help: &str) -> IntGauge {
+    register(registry, IntGauge::new(name(metric), help))
+}
+
+fn counter(registry: &Registry, metric: &str, help: &str) -> IntCounter {
+    register(registry, IntCounter::new(name(metric), help))
+}
+
+fn counter_vec(registry: &Registry, metric: &str, help: &str, label: &str) -> IntCounterVec {
+    register(
+        registry,
+        IntCounterVec::new(Opts::new(name(metric), help), &[label]),
+    )
+}
+
+fn histogram(registry: &Registry, metric: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let opts = HistogramOpts::new(name(metric), help).buckets(buckets.to_vec());
+    register(registry, Histogram::with_opts(opts))
+}
+
+fn seconds(registry: &Registry, metric: &str, what: &str) -> Histogram {
+    histogram(registry, metric, &format!("{what} In seconds."), &SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_is_there_from_the_first_scrape() {
+        let (_, text) = Metrics::new().render();
+        let text = String::from_utf8(text).unwrap();
+        for series in [
+            "intentd_requests_total{outcome=\"answered\"} 0",
+            "intentd_requests_total{outcome=\"abandoned\"} 0",
+            "intentd_refused_total{reason=\"concurrency\"} 0",
+            "intentd_in_flight 0",
+            "intentd_queue_depth 0",
+            "intentd_batch_size_count 0",
+            "intentd_queue_seconds_count 0",
+            "intentd_ready 0",
+        ] {
+            assert!(
+                text.lines().any(|line| line == series),
+                "{series} is missing from\n{text}"
+            );
+        }
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        assert!(samples.clone().count() > 50);
+        assert!(samples.clone().all(|line| line.starts_with("intentd_")));
+    }
+}

@@ -1,0 +1,180 @@
+//! Wires the stages: ports, model, routes, and the order in which they end.
+//!
+//! The ports are bound first, so that a client that comes early hears 503 and not silence. On
+//! stop, readiness goes first, then the ports are closed, then everything admitted is answered,
+//! then the engine's thread ends.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::api;
+use crate::config::Config;
+use crate::engine::{self, Engine};
+use crate::metrics::Metrics;
+use crate::model::{Checkpoint, CheckpointError};
+use crate::serving::{Classifier, EngineStopped};
+
+/// Why a server did not start or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A port cannot be bound.
+    #[error("cannot listen on {address} ({flag}): {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The engine's thread cannot be started.
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(std::io::Error),
+    /// The model could not be loaded or the engine broke.
+    #[error(transparent)]
+    Engine(#[from] EngineStopped),
+    /// Admitted requests did not finish in time.
+    #[error("requests were still unanswered {0:?} after the signal to stop (--drain-timeout)")]
+    DrainTimeout(Duration),
+}
+
+/// A server whose ports are bound and whose model is loading or loaded.
+#[derive(Debug)]
+pub struct Running {
+    /// Where predictions are served.
+    pub address: SocketAddr,
+    /// Where operators look.
+    pub admin_address: Option<SocketAddr>,
+    /// The model behind its queue.
+    pub classifier: Arc<Classifier>,
+    engine: JoinHandle<()>,
+    engine_ended: oneshot::Receiver<Result<(), EngineStopped>>,
+    connections: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    drain_timeout: Duration,
+}
+
+/// Binds the ports and begins to load the model that `config` names.
+///
+/// # Errors
+/// When a port or a thread is not to be had.
+pub async fn start(config: &Config) -> Result<Running, ServerError> {
+    let model = config.model.clone();
+    start_with(config, move || {
+        let checkpoint = Checkpoint::open_or_embedded(model.model.as_deref())?;
+        let engine = engine::load(model.engine, &checkpoint, model.threads())?;
+        Ok((checkpoint, engine))
+    })
+    .await
+}
+
+/// As [`start`], with an engine of the caller's.
+///
+/// # Errors
+/// When a port or a thread is not to be had.
+pub async fn start_with<F>(config: &Config, prepare: F) -> Result<Running, ServerError>
+where
+    F: FnOnce() -> Result<(Checkpoint, Box<dyn Engine>), CheckpointError> + Send + 'static,
+{
+    let main = bind(config.address, "--port").await?;
+    let admin = match config.admin_address {
+        Some(address) => Some(bind(address, "--admin-port").await?),
+        None => None,
+    };
+    let classifier = Classifier::new(config.limits, Metrics::new());
+    let (ended, engine_ended) = oneshot::channel();
+    let engine = classifier
+        .start(prepare, ended)
+        .map_err(ServerError::Thread)?;
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let address = main.local_addr().unwrap_or(config.address);
+    let admin_address = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    let routes = api::main_routes(Arc::clone(&classifier), config.body_bytes_max);
+    connections.spawn(serve(main, routes, stopped.clone()));
+    if let Some(admin) = admin {
+        let routes = api::admin_routes(Arc::clone(&classifier));
+        connections.spawn(serve(admin, routes, stopped));
+    }
+    Ok(Running {
+        address,
+        admin_address,
+        classifier,
+        engine,
+        engine_ended,
+        connections,
+        stop,
+        drain_timeout: config.drain_timeout,
+    })
+}
+
+impl Running {
+    /// Serves until `signal` is ready, then answers what was admitted and ends.
+    ///
+    /// # Errors
+    /// When the model cannot be loaded, when the engine is lost, or when requests are still
+    /// unanswered at the drain timeout.
+    pub async fn until(mut self, signal: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let ended = tokio::select! {
+            () = signal => None,
+            result = &mut self.engine_ended => Some(result),
+        };
+        tracing::info!("draining");
+        self.classifier.drain();
+        // Nobody listens only if the ports are closed already.
+        let _ = self.stop.send(true);
+        let connections = async { while self.connections.join_next().await.is_some() {} };
+        let timeout = self.drain_timeout;
+        let drained = tokio::time::timeout(timeout, connections).await;
+        self.classifier.close();
+        if ended.is_none() {
+            drained.map_err(|_| ServerError::DrainTimeout(timeout))?;
+        }
+        let ended = match ended {
+            Some(result) => result,
+            None => self.engine_ended.await,
+        };
+        ended.unwrap_or(Err(EngineStopped::Panicked))?;
+        // The thread has sent its last word; this waits for its end only.
+        let _ = self.engine.join();
+        Ok(())
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServerError::Bind {
+            address,
+            flag,
+            source,
+        })
+}
+
+async fn serve(listener: TcpListener, routes: Router, mut stopped: watch::Receiver<bool>) {
+    use axum::serve::ListenerExt;
+    let listener = listener.tap_io(|stream| {
+        // Answers are one small write; waiting to join them with a next one only adds latency.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+    });
+    let stop = async move {
+        // An error means that the sender is gone, and then it is time to stop as well.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    if let Err(error) = axum::serve(listener, routes)
+        .with_graceful_shutdown(stop)
+        .await
+    {
+        tracing::error!(%error, "port closed");
+    }
+}

@@ -1,0 +1,341 @@
+//! From texts to predictions: admission, tokenizer, queue, batcher, engine, reply.
+//!
+//! [`Classifier`] is what every surface calls. It takes a list of texts, gives one prediction a
+//! text in the same order or one [`Refusal`] for the whole list, and forgets the list when the
+//! caller drops the future. Bounded by [`Limits`]; never blocks an async thread on the engine.
+
+mod admission;
+mod batcher;
+mod queue;
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use self::admission::Admission;
+pub use self::batcher::BatchLimits;
+use self::batcher::Batcher;
+use self::queue::{Answer, Queue, Slots, Ticket, Waiting};
+use crate::engine::{Engine, EngineError};
+use crate::error::Refusal;
+use crate::metrics::Metrics;
+use crate::model::{Checkpoint, CheckpointError, Encoded, Labels, Text, Tokenizer, TooLong};
+
+/// Texts longer than this together are tokenized off the async threads: about a millisecond.
+const BLOCKING_BYTES: usize = 16 << 10;
+
+/// The bounds of a [`Classifier`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests admitted and not yet answered.
+    pub concurrency_max: usize,
+    /// Texts admitted and not yet taken by the engine.
+    pub queue_max: usize,
+    /// Texts in one request.
+    pub texts_max: usize,
+    /// The size of a batch.
+    pub batch: BatchLimits,
+}
+
+/// What a request wants to know.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The texts; each gets a prediction.
+    pub texts: Vec<Text>,
+    /// What to do with a text longer than the model takes.
+    pub too_long: TooLong,
+}
+
+/// The answer to one text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// One value a class, by row of the classifier.
+    pub logits: Vec<f32>,
+    /// Tokens the model saw, special ones included.
+    pub tokens: usize,
+    /// Whether the end of the text was cut off.
+    pub truncated: bool,
+}
+
+/// Predictions in the order of the texts, and the names to read them with.
+#[derive(Debug, Clone)]
+pub struct Predictions {
+    /// The classes.
+    pub labels: Labels,
+    /// One prediction a text.
+    pub items: Vec<Prediction>,
+}
+
+/// Where the life of a classifier stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The model is being loaded.
+    Loading,
+    /// Requests are answered.
+    Ready,
+    /// Requests are still answered, but no more should come: the process is about to end.
+    Draining,
+    /// The engine is lost.
+    Lost,
+}
+
+const PHASES: [Phase; 4] = [Phase::Loading, Phase::Ready, Phase::Draining, Phase::Lost];
+
+/// A model behind a queue.
+#[derive(Debug)]
+pub struct Classifier {
+    limits: Limits,
+    metrics: Metrics,
+    admission: Arc<Admission>,
+    slots: Arc<Slots>,
+    queue: Arc<Queue>,
+    model: OnceLock<Model>,
+    phase: AtomicU8,
+}
+
+/// What requests need of the checkpoint once the engine has its weights.
+#[derive(Debug)]
+struct Model {
+    labels: Labels,
+    tokenizer: Arc<Tokenizer>,
+}
+
+/// Why the engine's thread ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineStopped {
+    /// The checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The engine broke while serving.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Loading panicked.
+    #[error("loading the model panicked; the checkpoint is damaged in a way that is not checked")]
+    Panicked,
+}
+
+impl Classifier {
+    /// A classifier that refuses everything until [`load`](Self::load) has ended.
+    pub fn new(limits: Limits, metrics: Metrics) -> Arc<Self> {
+        let depth = metrics.queue_depth.clone();
+        let abandoned = metrics.abandoned_texts.clone();
+        Arc::new(Self {
+            limits,
+            admission: Admission::new(limits.concurrency_max, metrics.clone()),
+            slots: Slots::new(limits.queue_max, depth, abandoned),
+            queue: Arc::new(Queue::new(limits.queue_max)),
+            metrics,
+            model: OnceLock::new(),
+            phase: AtomicU8::new(Phase::Loading as u8),
+        })
+    }
+
+    /// Starts the engine's thread: it calls `prepare`, then serves until
+    /// [`close`](Self::close). `ended` hears how it went.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn start<F>(
+        self: &Arc<Self>,
+        prepare: F,
+        ended: oneshot::Sender<Result<(), EngineStopped>>,
+    ) -> std::io::Result<JoinHandle<()>>
+    where
+        F: FnOnce() -> Result<(Checkpoint, Box<dyn Engine>), CheckpointError> + Send + 'static,
+    {
+        let classifier = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || {
+                let run = std::panic::AssertUnwindSafe(|| classifier.serve(prepare));
+                let result = std::panic::catch_unwind(run);
+                let result = result.unwrap_or(Err(EngineStopped::Panicked));
+                if result.is_err() {
+                    classifier.enter(Phase::Lost);
+                }
+                // Nobody listens any more when the process is ending anyway.
+                let _ = ended.send(result);
+            })
+    }
+
+    fn serve(
+        &self,
+        prepare: impl FnOnce() -> Result<(Checkpoint, Box<dyn Engine>), CheckpointError>,
+    ) -> Result<(), EngineStopped> {
+        let (checkpoint, engine) = prepare()?;
+        tracing::info!(
+            model = checkpoint.origin,
+            engine = engine.description(),
+            labels = checkpoint.labels.len(),
+            "model loaded"
+        );
+        let Checkpoint {
+            labels,
+            tokenizer,
+            weights,
+            ..
+        } = checkpoint;
+        // The engine has its own form of the weights; the file's bytes are not needed again.
+        drop(weights);
+        self.model.get_or_init(|| Model {
+            labels,
+            tokenizer: Arc::new(tokenizer),
+        });
+        self.enter(Phase::Ready);
+        let (queue, metrics) = (Arc::clone(&self.queue), self.metrics.clone());
+        Batcher {
+            engine,
+            queue,
+            limits: self.limits.batch,
+            metrics,
+        }
+        .run()?;
+        Ok(())
+    }
+
+    /// Where the classifier's life stands.
+    pub fn phase(&self) -> Phase {
+        PHASES[usize::from(self.phase.load(Ordering::Acquire))]
+    }
+
+    /// Says that the process is about to end; requests are still answered.
+    pub fn drain(&self) {
+        self.enter(Phase::Draining);
+    }
+
+    /// Takes no further requests; those admitted are answered, then the engine's thread ends.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// The phase only moves forward.
+    fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        self.metrics
+            .ready
+            .set(i64::from(self.phase() == Phase::Ready));
+    }
+
+    /// The process's metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Classifies a list of texts: all of them, or one refusal for the list.
+    ///
+    /// Dropping the future takes the texts that still wait out of the queue.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn classify(&self, request: Request) -> Result<Predictions, Refusal> {
+        let permit = match self.admission.admit() {
+            Ok(permit) => permit,
+            Err(refusal) => return Err(self.turn_away(refusal)),
+        };
+        match self.answer(request, permit.since()).await {
+            Ok(predictions) => {
+                permit.answered();
+                Ok(predictions)
+            }
+            Err(refusal) => {
+                permit.refused(&refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Counts a request that was refused before it got a permit, or before it got here.
+    pub fn turn_away(&self, refusal: Refusal) -> Refusal {
+        self.metrics
+            .refused
+            .with_label_values(&[refusal.reason()])
+            .inc();
+        self.metrics.requests.with_label_values(&["refused"]).inc();
+        refusal
+    }
+
+    async fn answer(&self, request: Request, since: Instant) -> Result<Predictions, Refusal> {
+        let count = request.texts.len();
+        if count == 0 {
+            return Err(Refusal::Empty);
+        }
+        if count > self.limits.texts_max {
+            let max = self.limits.texts_max;
+            return Err(Refusal::TooManyTexts { found: count, max });
+        }
+        let model = match (self.phase(), self.model.get()) {
+            (Phase::Ready | Phase::Draining, Some(model)) => model,
+            (Phase::Lost, _) => return Err(Refusal::Unhealthy),
+            _ => return Err(Refusal::Loading),
+        };
+        let tickets = self.slots.reserve(count)?;
+        let encoded = self.encode(model, request, since).await?;
+        let shapes: Vec<(usize, bool)> = encoded
+            .iter()
+            .map(|encoded| (encoded.ids.len(), encoded.truncated))
+            .collect();
+        let replies = self.enqueue(&tickets, encoded)?;
+        let mut items = Vec::with_capacity(count);
+        for (reply, (tokens, truncated)) in replies.into_iter().zip(shapes) {
+            let lost = || {
+                Err(Refusal::Engine(
+                    "its thread ended without an answer".to_owned(),
+                ))
+            };
+            let logits = reply.await.unwrap_or_else(|_| lost())?;
+            items.push(Prediction {
+                logits,
+                tokens,
+                truncated,
+            });
+        }
+        Ok(Predictions {
+            labels: model.labels.clone(),
+            items,
+        })
+    }
+
+    async fn encode(
+        &self,
+        model: &Model,
+        request: Request,
+        since: Instant,
+    ) -> Result<Vec<Encoded>, Refusal> {
+        let bytes: usize = request.texts.iter().map(Text::bytes).sum();
+        let tokenizer = Arc::clone(&model.tokenizer);
+        let work = move || -> Result<Vec<Encoded>, Refusal> {
+            let encode = |text| Ok(tokenizer.encode(text, request.too_long)?);
+            request.texts.iter().map(encode).collect()
+        };
+        let encoded = if bytes > BLOCKING_BYTES {
+            let failed = |error: tokio::task::JoinError| Refusal::Engine(error.to_string());
+            tokio::task::spawn_blocking(work).await.map_err(failed)?
+        } else {
+            work()
+        };
+        self.metrics
+            .tokenize_seconds
+            .observe(since.elapsed().as_secs_f64());
+        encoded
+    }
+
+    fn enqueue(
+        &self,
+        tickets: &[Ticket],
+        encoded: Vec<Encoded>,
+    ) -> Result<Vec<oneshot::Receiver<Answer>>, Refusal> {
+        let since = Instant::now();
+        let mut replies = Vec::with_capacity(encoded.len());
+        let mut entries = Vec::with_capacity(encoded.len());
+        for (ticket, encoded) in tickets.iter().zip(encoded) {
+            let (reply, receiver) = oneshot::channel();
+            entries.push(Waiting::new(ticket, encoded, since, reply));
+            replies.push(receiver);
+        }
+        self.queue.push(entries).map_err(|_| Refusal::Unhealthy)?;
+        Ok(replies)
+    }
+}

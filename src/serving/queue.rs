@@ -1,0 +1,241 @@
+//! Texts that wait for the engine, oldest first.
+//!
+//! Takes encoded texts, gives batches. Bounded by [`Slots`]: a slot is taken before any work is
+//! done for a text and given back when the engine takes the text or its client leaves,
+//! whichever comes first; the two race for the text's [`Ticket`], and exactly one wins.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use prometheus::{IntCounter, IntGauge};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::batcher::{BatchLimits, plan};
+use crate::error::Refusal;
+use crate::model::Encoded;
+
+/// The bound on waiting texts, and what the operator sees of it.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    taken: AtomicUsize,
+    max: usize,
+    depth: IntGauge,
+    abandoned: IntCounter,
+}
+
+impl Slots {
+    pub(crate) fn new(max: usize, depth: IntGauge, abandoned: IntCounter) -> Arc<Self> {
+        Arc::new(Self {
+            taken: AtomicUsize::new(0),
+            max,
+            depth,
+            abandoned,
+        })
+    }
+
+    /// Takes `count` slots, all or none.
+    pub(crate) fn reserve(self: &Arc<Self>, count: usize) -> Result<Vec<Ticket>, Refusal> {
+        let room = |taken: usize| taken.checked_add(count).filter(|taken| *taken <= self.max);
+        self.taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
+            .map_err(|_| Refusal::QueueFull { max: self.max })?;
+        self.depth.add(count as i64);
+        let ticket = || Ticket {
+            state: Arc::default(),
+            slots: Arc::clone(self),
+        };
+        Ok(std::iter::repeat_with(ticket).take(count).collect())
+    }
+
+    fn release(&self) {
+        self.taken.fetch_sub(1, Ordering::AcqRel);
+        self.depth.dec();
+    }
+}
+
+const WAITING: u8 = 0;
+const TAKEN: u8 = 1;
+const ABANDONED: u8 = 2;
+
+/// The client's side of a waiting text: dropped before the engine has taken the text, it takes
+/// the text out of the queue.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    state: Arc<AtomicU8>,
+    slots: Arc<Slots>,
+}
+
+impl Ticket {
+    /// Whoever moves the state away from `WAITING` gives the slot back.
+    fn leave(state: &AtomicU8, slots: &Slots, to: u8) -> bool {
+        let won = state
+            .compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        if won {
+            slots.release();
+        }
+        won
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if Self::leave(&self.state, &self.slots, ABANDONED) {
+            self.slots.abandoned.inc();
+        }
+    }
+}
+
+/// The answer to one text: its row of logits, or why there is none.
+pub(crate) type Answer = Result<Vec<f32>, Refusal>;
+
+/// One text in the queue.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) encoded: Encoded,
+    pub(crate) since: Instant,
+    pub(crate) reply: oneshot::Sender<Answer>,
+    state: Arc<AtomicU8>,
+    slots: Arc<Slots>,
+}
+
+impl Waiting {
+    /// Puts a text under its client's ticket.
+    pub(crate) fn new(
+        ticket: &Ticket,
+        encoded: Encoded,
+        since: Instant,
+        reply: oneshot::Sender<Answer>,
+    ) -> Self {
+        let (state, slots) = (Arc::clone(&ticket.state), Arc::clone(&ticket.slots));
+        Self {
+            encoded,
+            since,
+            reply,
+            state,
+            slots,
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.state.load(Ordering::Acquire) == ABANDONED
+    }
+
+    /// Claims the text for the engine; false when its client has left.
+    fn take(&self) -> bool {
+        Ticket::leave(&self.state, &self.slots, TAKEN)
+    }
+}
+
+/// What the engine's thread gets when it asks for work.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// At least one text.
+    Batch(Vec<Waiting>),
+    /// Nothing waits now.
+    None,
+    /// Nothing waits and nothing will come.
+    Closed,
+}
+
+/// The queue itself.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    arrival: Condvar,
+    /// Entries that may stand in the queue, abandoned ones included, before it is swept.
+    sweep_at: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<Waiting>,
+    closed: bool,
+}
+
+impl Queue {
+    /// A queue for at most `max` living entries.
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            arrival: Condvar::new(),
+            sweep_at: 2 * max,
+        }
+    }
+
+    /// Adds entries at the end, in one piece.
+    ///
+    /// Gives them back when the queue is closed.
+    pub(crate) fn push(&self, entries: Vec<Waiting>) -> Result<(), Vec<Waiting>> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(entries);
+        }
+        if state.entries.len() + entries.len() > self.sweep_at {
+            // Slots bound the living; without this, clients that come and go while the engine is
+            // busy would leave their entries here without bound.
+            state.entries.retain(|entry| !entry.is_abandoned());
+        }
+        state.entries.extend(entries);
+        drop(state);
+        self.arrival.notify_one();
+        Ok(())
+    }
+
+    /// The next batch: everything that waits, oldest first, within `limits`; entries whose
+    /// client has left are dropped. With `wait`, blocks until there is something or the queue is
+    /// closed.
+    pub(crate) fn take(&self, limits: BatchLimits, wait: bool) -> Work {
+        let mut state = self.lock();
+        loop {
+            state.entries.retain(|entry| !entry.is_abandoned());
+            let count = plan(
+                state.entries.iter().map(|entry| entry.encoded.ids.len()),
+                limits,
+            );
+            let batch: Vec<Waiting> = state.entries.drain(..count).filter(Waiting::take).collect();
+            if !batch.is_empty() {
+                return Work::Batch(batch);
+            }
+            if !state.entries.is_empty() {
+                continue;
+            }
+            if state.closed {
+                return Work::Closed;
+            }
+            if !wait {
+                return Work::None;
+            }
+            state = self
+                .arrival
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Refuses further entries; those inside are still given out.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.arrival.notify_all();
+    }
+
+    /// Refuses further entries and takes out those inside.
+    pub(crate) fn close_and_clear(&self) -> Vec<Waiting> {
+        let mut state = self.lock();
+        state.closed = true;
+        let entries = std::mem::take(&mut state.entries);
+        drop(state);
+        self.arrival.notify_all();
+        entries.into_iter().filter(Waiting::take).collect()
+    }
+
+    /// No critical section here can panic half-way, so a poisoned lock is as good as a whole one.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! Damaged and unusual checkpoints: one error each, that names the file, the key, what was
+//! expected and what was found.
+
+use std::path::Path;
+
+use intentd::model::Checkpoint;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::checkpoint::{Spec, catalog, write};
+
+/// A small whole checkpoint to damage.
+fn whole(name: &str) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let spec: Spec = catalog::spec(name).unwrap();
+    write(&spec, directory.path()).unwrap();
+    directory
+}
+
+fn error(directory: &Path) -> String {
+    match Checkpoint::open(directory) {
+        Ok(checkpoint) => panic!("opened: {checkpoint:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn assert_names(error: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(error.contains(part), "{part:?} is missing from {error:?}");
+    }
+}
+
+fn edit(directory: &Path, file: &str, change: impl FnOnce(&mut Value)) {
+    let path = directory.join(file);
+    let mut value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut value);
+    std::fs::write(path, value.to_string()).unwrap();
+}
+
+#[test]
+fn each_missing_file_is_named() {
+    assert_names(
+        &error(Path::new("/nowhere")),
+        &["/nowhere", "missing", "config.json"],
+    );
+    let directory = whole("cased");
+    assert_names(
+        &error(&directory.path().join("config.json")),
+        &["this is a file"],
+    );
+    for (file, hint) in [
+        ("config.json", "configuration"),
+        ("vocab.txt", "tokenizer.json or vocab.txt"),
+        ("model.safetensors", "model.safetensors.index.json"),
+    ] {
+        let directory = whole("cased");
+        std::fs::remove_file(directory.path().join(file)).unwrap();
+        assert_names(&error(directory.path()), &["missing", hint]);
+    }
+    let directory = whole("cased");
+    let weights = directory.path().join("model.safetensors");
+    std::fs::rename(weights, directory.path().join("pytorch_model.bin")).unwrap();
+    assert_names(
+        &error(directory.path()),
+        &["pytorch_model.bin", "safetensors"],
+    );
+}
+
+#[test]
+fn each_wrong_configuration_value_is_named() {
+    let directory = whole("cased");
+    let original = std::fs::read(directory.path().join("config.json")).unwrap();
+    for (key, value, expected) in [
+        ("model_type", json!("distilbert"), "\"bert\""),
+        (
+            "architectures",
+            json!(["BertForMaskedLM"]),
+            "BertForSequenceClassification",
+        ),
+        ("hidden_act", json!("mish"), "gelu_new"),
+        ("position_embedding_type", json!("relative_key"), "absolute"),
+        ("hidden_size", json!("wide"), "whole number"),
+        ("hidden_size", json!(-1), "whole number"),
+        ("num_attention_heads", json!(0), "whole number"),
+        ("num_attention_heads", json!(7), "divisor of hidden_size"),
+        ("layer_norm_eps", json!(-1e-5), "number from 0 to 1"),
+        (
+            "problem_type",
+            json!("clustering"),
+            "multi_label_classification",
+        ),
+        ("id2label", json!([1]), "an object"),
+        ("id2label", json!({"zero": "a"}), "whole number"),
+        ("id2label", json!({"0": 1}), "a string"),
+        ("id2label", json!({"99": "a"}), "ids below"),
+        ("is_decoder", json!(true), "false"),
+    ] {
+        edit(directory.path(), "config.json", |config| {
+            config[key] = value.clone()
+        });
+        assert_names(
+            &error(directory.path()),
+            &["config.json", key, "expected", expected, "found"],
+        );
+        std::fs::write(directory.path().join("config.json"), &original).unwrap();
+    }
+    std::fs::write(directory.path().join("config.json"), "{").unwrap();
+    assert_names(&error(directory.path()), &["config.json", "expected JSON"]);
+    std::fs::write(directory.path().join("config.json"), "[]").unwrap();
+    assert_names(&error(directory.path()), &["a JSON object", "an array"]);
+}
+
+#[test]
+fn a_configuration_that_does_not_fit_the_tensors_names_both_shapes() {
+    for (key, value, tensor) in [
+        ("hidden_size", 48, "embeddings"),
+        ("intermediate_size", 17, "intermediate.dense.weight"),
+        ("max_position_embeddings", 7, "position_embeddings"),
+        ("num_hidden_layers", 50, "encoder.layer."),
+        ("type_vocab_size", 9, "token_type_embeddings"),
+    ] {
+        let directory = whole("cased");
+        edit(directory.path(), "config.json", |config| {
+            config[key] = json!(value)
+        });
+        assert_names(
+            &error(directory.path()),
+            &["model.safetensors", tensor, "expected", "found"],
+        );
+    }
+}
+
+#[test]
+fn damaged_weights_are_refused_wherever_they_are_cut() {
+    let directory = whole("cased");
+    let path = directory.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    for length in [0, 1, 7, 8, 9, 100, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..length]).unwrap();
+        assert_names(&error(directory.path()), &["model.safetensors", "expected"]);
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    std::fs::write(&path, &longer).unwrap();
+    assert_names(&error(directory.path()), &["model.safetensors", "expected"]);
+    // A header that claims more than any machine has.
+    let mut claims = bytes;
+    claims[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    std::fs::write(&path, &claims).unwrap();
+    assert_names(&error(directory.path()), &["model.safetensors", "header"]);
+}
+
+#[test]
+fn shards_stay_inside_the_directory_and_must_all_be_there() {
+    let index = "model.safetensors.index.json";
+    let directory = whole("multilabel");
+    let map = |value: &mut Value| value["weight_map"].clone();
+    let mut shard = String::new();
+    edit(directory.path(), index, |value| {
+        let map = map(value);
+        let first = map.as_object().unwrap().values().next().unwrap();
+        shard = first.as_str().unwrap().to_owned();
+    });
+    std::fs::remove_file(directory.path().join(&shard)).unwrap();
+    assert_names(&error(directory.path()), &[&shard, "missing"]);
+    for path in ["../model.safetensors", "/etc/passwd", "..", ""] {
+        edit(directory.path(), index, |value| {
+            value["weight_map"]["classifier.bias"] = json!(path);
+        });
+        assert_names(
+            &error(directory.path()),
+            &[index, "classifier.bias", "plain file name"],
+        );
+    }
+    edit(directory.path(), index, |value| *value = json!({}));
+    assert_names(&error(directory.path()), &[index, "weight_map"]);
+}
+
+#[test]
+fn a_tokenizer_that_does_not_fit_is_refused() {
+    let directory = whole("cased");
+    let path = directory.path().join("vocab.txt");
+    let vocab = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{vocab}one\ntoo\nmany\n")).unwrap();
+    assert_names(
+        &error(directory.path()),
+        &["vocab.txt", "vocab_size in config.json"],
+    );
+    for token in ["[UNK]", "[CLS]", "[SEP]"] {
+        std::fs::write(&path, vocab.replace(token, "[GONE]")).unwrap();
+        assert_names(&error(directory.path()), &["vocab.txt", token]);
+    }
+    std::fs::write(&path, b"\xff\xfe").unwrap();
+    assert_names(&error(directory.path()), &["vocab.txt", "UTF-8"]);
+    std::fs::write(directory.path().join("tokenizer.json"), "{}").unwrap();
+    assert_names(
+        &error(directory.path()),
+        &["tokenizer.json", "a Hugging Face tokenizer"],
+    );
+}

@@ -1,0 +1,212 @@
+//! The program itself: flags, standard input, exit codes, signals.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::support::http::get;
+
+fn intentd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_intentd"));
+    // The environment of whoever runs the tests must not change what they see.
+    command.env_clear();
+    command
+}
+
+fn run(arguments: &[&str], input: &str) -> Output {
+    let mut child = intentd()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut stdin = child.stdin.take().expect("it was piped");
+    // A program that ends with an error need not read its input.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait_with_output().expect("the program ends")
+}
+
+fn stdout(output: &Output) -> &str {
+    assert!(output.status.success(), "{output:?}");
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn failure(output: &Output) -> (Option<i32>, &str) {
+    (
+        output.status.code(),
+        std::str::from_utf8(&output.stderr).unwrap(),
+    )
+}
+
+/// A running `intentd serve` and its address, read from its log.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Server {
+    fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = intentd()
+            .args(["--host", "127.0.0.1", "--admin-port", "0"])
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut log = BufReader::new(child.stderr.take().expect("it was piped"));
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert!(
+                log.read_line(&mut line).unwrap() > 0,
+                "the program ended early"
+            );
+            if let Some((_, address)) = line.split_once("serving predictions address=") {
+                break address.trim().parse().expect("an address");
+            }
+        };
+        Self {
+            child,
+            address,
+            log,
+        }
+    }
+
+    async fn ready(&self) {
+        while get(self.address, "/readyz", &[]).await.status != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    fn signal(&mut self, name: &str) -> (Option<i32>, String) {
+        let status = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status()
+            .expect("kill is everywhere");
+        assert!(status.success());
+        let code = self.child.wait().expect("the program ends").code();
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).expect("the log is text");
+        (code, log)
+    }
+}
+
+#[tokio::test]
+async fn it_serves_until_sigterm_and_logs_no_text() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Server::start(&["--port", "0", "--log", "trace"], &[]);
+        server.ready().await;
+        let path = "/predict?query=play+some+zyzzyva";
+        assert_eq!(get(server.address, path, &[]).await.body, "PlayMusic");
+        let (code, log) = server.signal(signal);
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains("draining"), "{log}");
+        assert!(
+            !log.contains("zyzzyva"),
+            "a request's text is in the log:\n{log}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_environment_sets_what_flags_do_not() {
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port().to_string()
+    };
+    let environment = [("PORT", port.as_str()), ("INTENTD_MAX_TEXTS", "1")];
+    let mut server = Server::start(&[], &environment);
+    assert_eq!(server.address.port().to_string(), port);
+    server.ready().await;
+    let answer = crate::support::http::post_json(server.address, r#"["a", "b"]"#).await;
+    assert_eq!(answer.status, 422);
+    server.signal("TERM");
+}
+
+#[test]
+fn wrong_settings_are_all_named_and_exit_with_64() {
+    let output = run(&["--max-queue", "0", "--max-batch-tokens", "0"], "");
+    let (code, error) = failure(&output);
+    assert_eq!(code, Some(64));
+    assert!(
+        error.contains("--max-queue") && error.contains("--max-batch-tokens"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_flag() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let output = run(
+        &[
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--admin-port",
+            "off",
+        ],
+        "",
+    );
+    let (code, error) = failure(&output);
+    assert_eq!(code, Some(1));
+    assert!(error.contains(&port) && error.contains("--port"), "{error}");
+}
+
+#[test]
+fn a_missing_model_ends_the_server_with_its_name() {
+    let flags = ["--host", "127.0.0.1", "--port", "0", "--admin-port", "off"];
+    let output = run(&[&flags[..], &["--model", "/nowhere/at/all"]].concat(), "");
+    let (code, error) = failure(&output);
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains("/nowhere/at/all") && error.contains("config.json"),
+        "{error}"
+    );
+}
+
+#[test]
+fn predict_takes_arguments_or_lines() {
+    let arguments = run(&["predict", "play some jazz", "weather"], "");
+    assert_eq!(stdout(&arguments), "PlayMusic\nGetWeather\n");
+    let lines = run(&["predict"], "play some jazz\r\nweather");
+    assert_eq!(stdout(&lines), "PlayMusic\nGetWeather\n");
+    assert_eq!(stdout(&run(&["predict"], "")), "");
+    let json = run(&["predict", "--format", "json", "play some jazz"], "");
+    let json: serde_json::Value = serde_json::from_str(stdout(&json)).unwrap();
+    assert_eq!(
+        (&json["label"], &json["text"]),
+        (&"PlayMusic".into(), &"play some jazz".into())
+    );
+    let tsv = run(&["predict", "--format", "tsv", "weather"], "");
+    assert_eq!(stdout(&tsv).split('\t').count(), 3);
+}
+
+#[test]
+fn both_engines_predict_the_same() {
+    let texts = "music\nbook a table for two\nasdf qwer\n\nrate this book five stars\n";
+    let cpu = run(&["predict", "--engine", "cpu"], texts);
+    let reference = run(&["predict", "--engine", "reference"], texts);
+    assert_eq!(stdout(&cpu), stdout(&reference));
+    assert_eq!(stdout(&cpu).lines().count(), 5);
+}
+
+#[test]
+fn inspect_says_what_the_embedded_model_is() {
+    let output = run(&["inspect"], "");
+    let text = stdout(&output);
+    for fact in [
+        "embedded:intent-snips",
+        "PlayMusic",
+        "None",
+        "softmax",
+        "MiB",
+        "will run",
+    ] {
+        assert!(text.contains(fact), "{fact} is missing from\n{text}");
+    }
+}

@@ -1,0 +1,379 @@
+//! Queue, batches, limits, faults and the end of a server, over real sockets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use intentd::engine::{EngineError, RaggedBatch};
+use intentd::model::{Text, TooLong};
+use intentd::server;
+use intentd::serving::{Phase, Request};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::support::engine::{Faulty, Gate, Gated, TwoDeep};
+use crate::support::http::{Connection, Response, get, head, keep_alive, post_json};
+use crate::support::server::{TestServer, config, embedded, eventually};
+
+async fn gated(flags: &[&str]) -> (TestServer, Arc<Gate>) {
+    let gate = Gate::closed();
+    let engines = Arc::clone(&gate);
+    let server = TestServer::with_engine(flags, |engine| Gated {
+        engine,
+        gate: engines,
+    })
+    .await;
+    (server, gate)
+}
+
+fn path(number: usize) -> String {
+    format!("/predict?query=play+song+{number}")
+}
+
+/// Sends `count` requests and waits until all of them wait behind the gate's first batch.
+async fn pile_up(server: &TestServer, gate: &Gate, count: usize) -> JoinSet<Response> {
+    let mut clients = JoinSet::new();
+    let address = server.address;
+    clients.spawn(async move { get(address, &path(0), &[]).await });
+    eventually("the first batch stands before the gate", || {
+        gate.is_waiting()
+    })
+    .await;
+    for number in 1..count {
+        clients.spawn(async move { get(address, &path(number), &[]).await });
+    }
+    let waiting = || server.classifier.metrics().queue_depth.get() == count as i64 - 1;
+    eventually("the others wait", waiting).await;
+    clients
+}
+
+#[tokio::test]
+async fn what_waits_becomes_one_batch() {
+    let (server, gate) = gated(&[]).await;
+    let clients = pile_up(&server, &gate, 21).await;
+    assert_eq!(server.metric("intentd_in_flight").await, 21.0);
+    gate.open();
+    assert!(
+        clients
+            .join_all()
+            .await
+            .iter()
+            .all(|answer| answer.status == 200)
+    );
+    let sizes: Vec<usize> = gate.seen().iter().map(RaggedBatch::sequences).collect();
+    assert_eq!(
+        sizes,
+        [1, 20],
+        "nothing was frozen into a batch early, nothing waited on a timer"
+    );
+    assert_eq!(server.metric("intentd_batch_size_sum").await, 21.0);
+    assert_eq!(server.metric("intentd_queue_depth").await, 0.0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn batches_keep_to_their_limits() {
+    let (server, gate) = gated(&["--max-batch-requests", "3"]).await;
+    let clients = pile_up(&server, &gate, 9).await;
+    gate.open();
+    clients.join_all().await;
+    let sizes: Vec<usize> = gate.seen().iter().map(RaggedBatch::sequences).collect();
+    assert_eq!(sizes, [1, 3, 3, 2]);
+    server.stop().await;
+
+    let (server, gate) = gated(&["--max-batch-tokens", "11"]).await;
+    let clients = pile_up(&server, &gate, 9).await;
+    gate.open();
+    clients.join_all().await;
+    assert!(
+        gate.seen().iter().all(|batch| batch.tokens() <= 11),
+        "{:?}",
+        gate.seen()
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_request_too_many_is_refused_and_may_come_back() {
+    for flags in [["--max-concurrency", "5"], ["--max-queue", "4"]] {
+        let (server, gate) = gated(&[&flags[..], &["--max-texts", "4"]].concat()).await;
+        let clients = pile_up(&server, &gate, 5).await;
+        let refused = get(server.address, &path(9), &[]).await;
+        assert_eq!(refused.status, 429, "{flags:?}");
+        assert_eq!(refused.json()["error_type"], "Overloaded");
+        assert!(
+            refused
+                .header("retry-after")
+                .unwrap()
+                .parse::<u32>()
+                .unwrap()
+                >= 1
+        );
+        assert_eq!(
+            get(server.address, "/readyz", &[]).await.status,
+            200,
+            "busy is not unready"
+        );
+        gate.open();
+        assert!(
+            clients
+                .join_all()
+                .await
+                .iter()
+                .all(|answer| answer.status == 200)
+        );
+        assert_eq!(get(server.address, &path(9), &[]).await.status, 200);
+        assert_eq!(
+            server
+                .metric("intentd_requests_total{outcome=\"refused\"}")
+                .await,
+            1.0
+        );
+        assert_eq!(
+            server
+                .metric("intentd_requests_total{outcome=\"answered\"}")
+                .await,
+            6.0
+        );
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_let_in_whole_or_not_at_all() {
+    let (server, gate) = gated(&["--max-queue", "4", "--max-texts", "4"]).await;
+    let clients = pile_up(&server, &gate, 3).await;
+    let refused = post_json(server.address, r#"["a", "b", "c"]"#).await;
+    assert_eq!(refused.status, 429, "two of three would have had room");
+    assert_eq!(server.metric("intentd_queue_depth").await, 2.0);
+    gate.open();
+    clients.join_all().await;
+    assert_eq!(
+        post_json(server.address, r#"["a", "b", "c"]"#).await.status,
+        200
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_leaves_before_the_engine_takes_the_text_costs_nothing() {
+    let (server, gate) = gated(&[]).await;
+    let mut clients = pile_up(&server, &gate, 1).await;
+    let mut gone = Vec::new();
+    for number in 100..150 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream
+            .write_all(&head("GET", &path(number), &[]))
+            .await
+            .unwrap();
+        gone.push(stream);
+    }
+    let metrics = server.classifier.metrics().clone();
+    eventually("they wait", || metrics.queue_depth.get() == 50).await;
+    drop(gone);
+    eventually("their texts are out of the queue", || {
+        metrics.queue_depth.get() == 0
+    })
+    .await;
+    eventually("they are not in flight", || metrics.in_flight.get() == 1).await;
+    gate.open();
+    assert_eq!(clients.join_next().await.unwrap().unwrap().status, 200);
+    assert_eq!(get(server.address, &path(1), &[]).await.status, 200);
+    let sizes: Vec<usize> = gate.seen().iter().map(RaggedBatch::sequences).collect();
+    assert_eq!(
+        sizes,
+        [1, 1],
+        "the engine never saw the texts of those who left"
+    );
+    assert_eq!(server.metric("intentd_abandoned_texts_total").await, 50.0);
+    assert_eq!(
+        server
+            .metric("intentd_requests_total{outcome=\"abandoned\"}")
+            .await,
+        50.0
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_batch_is_answered_and_the_server_goes_on() {
+    let mut batches = 0;
+    let fault = move |_: &RaggedBatch| {
+        batches += 1;
+        match batches {
+            1 => Err(EngineError::Batch("a test's fault".to_owned())),
+            2 => panic!("a test's panic"),
+            _ => Ok(()),
+        }
+    };
+    let server = TestServer::with_engine(&[], move |engine| Faulty { engine, fault }).await;
+    for hint in ["a test's fault", "a test's panic"] {
+        let answer = get(server.address, &path(0), &[]).await;
+        assert_eq!(
+            (answer.status, answer.json()["error_type"].as_str()),
+            (500, Some("Backend"))
+        );
+        assert!(
+            answer.json()["error"].as_str().unwrap().contains(hint),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(get(server.address, &path(0), &[]).await.status, 200);
+    assert_eq!(server.metric("intentd_engine_failures_total").await, 2.0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_engine_refuses_and_ends_the_server() {
+    let fault = |_: &RaggedBatch| Err(EngineError::Lost("a test's fault".to_owned()));
+    let server = TestServer::with_engine(&[], move |engine| Faulty { engine, fault }).await;
+    let answer = get(server.address, &path(0), &[]).await;
+    assert_eq!(
+        (answer.status, answer.json()["error_type"].as_str()),
+        (503, Some("Unhealthy"))
+    );
+    let classifier = Arc::clone(&server.classifier);
+    eventually("it knows that it is lost", || {
+        classifier.phase() == Phase::Lost
+    })
+    .await;
+    let request = Request {
+        texts: vec![Text::Single("a".to_owned())],
+        too_long: TooLong::Refuse,
+    };
+    assert_eq!(
+        server
+            .classifier
+            .classify(request)
+            .await
+            .unwrap_err()
+            .status(),
+        503
+    );
+    assert!(
+        server
+            .ended()
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("a test's fault")
+    );
+}
+
+#[tokio::test]
+async fn before_the_model_is_loaded_the_ports_answer_503() {
+    let (loaded, load) = std::sync::mpsc::channel::<()>();
+    let config = config(&[]);
+    let running = server::start_with(&config, move || {
+        load.recv().expect("the test tells when");
+        Ok(embedded())
+    });
+    let server = TestServer::wrap(running.await.unwrap());
+    for (path, status) in [
+        ("/predict?query=music", 503),
+        ("/readyz", 503),
+        ("/healthz", 200),
+    ] {
+        assert_eq!(
+            get(server.address, path, &[]).await.status,
+            status,
+            "{path}"
+        );
+    }
+    assert_eq!(get(server.admin, "/readyz", &[]).await.status, 503);
+    assert_eq!(server.metric("intentd_ready").await, 0.0);
+    loaded.send(()).unwrap();
+    server.ready().await;
+    for path in ["/predict?query=music", "/readyz", "/healthz"] {
+        assert_eq!(get(server.address, path, &[]).await.status, 200, "{path}");
+    }
+    assert_eq!(server.metric("intentd_ready").await, 1.0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_admitted_is_answered_while_draining() {
+    let (mut server, gate) = gated(&[]).await;
+    let clients = pile_up(&server, &gate, 10).await;
+    server.signal();
+    eventually("it drains", || server.classifier.phase() == Phase::Draining).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(
+        TcpStream::connect(server.address).await.is_err(),
+        "nobody new is let in"
+    );
+    gate.open();
+    assert!(
+        clients
+            .join_all()
+            .await
+            .iter()
+            .all(|answer| answer.status == 200)
+    );
+    server.ended().await.expect("the server ends well");
+}
+
+#[tokio::test]
+async fn a_drain_that_takes_too_long_is_given_up() {
+    let (mut server, gate) = gated(&["--drain-timeout", "0"]).await;
+    let clients = pile_up(&server, &gate, 1).await;
+    server.signal();
+    let error = server.ended().await.unwrap_err();
+    assert!(error.to_string().contains("--drain-timeout"), "{error}");
+    gate.open();
+    drop(clients);
+}
+
+/// Many clients at once on a real engine: everyone is answered, with the answer they would have
+/// got alone, and the server batches. `benches/clients.rs` does the same for a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_clients_get_the_answers_they_would_get_alone() {
+    for two_deep in [false, true] {
+        let ahead_max = Arc::new(AtomicUsize::new(0));
+        let server = if two_deep {
+            let ahead_max = Arc::clone(&ahead_max);
+            TestServer::with_engine(&[], move |engine| TwoDeep {
+                engine,
+                ahead_max,
+                under_way: 0,
+            })
+            .await
+        } else {
+            TestServer::start(&[]).await
+        };
+        let address = server.address;
+        let request = |number: usize| keep_alive(&path(number), "application/json");
+        let mut connection = Connection::open(address).await;
+        let mut alone = Vec::new();
+        for number in 0..64 {
+            alone.push(connection.send(&request(number)).await.json());
+        }
+        let mut clients = JoinSet::new();
+        for (number, alone) in alone.into_iter().enumerate() {
+            clients.spawn(async move {
+                let mut connection = Connection::open(address).await;
+                for _ in 0..20 {
+                    let answer = connection.send(&request(number)).await;
+                    assert_eq!(answer.status, 200);
+                    assert_eq!(answer.json()["label"], alone["label"]);
+                    let score = |json: &serde_json::Value| json["score"].as_f64().unwrap();
+                    assert!((score(&answer.json()) - score(&alone)).abs() < 1e-5);
+                }
+            });
+        }
+        clients.join_all().await;
+        let batches = server.metric("intentd_batch_size_count").await;
+        assert!(
+            batches < 64.0 + 1280.0,
+            "some of 1280 requests shared a batch"
+        );
+        assert_eq!(server.metric("intentd_batch_size_sum").await, 64.0 + 1280.0);
+        assert_eq!(server.metric("intentd_queue_depth").await, 0.0);
+        assert_eq!(
+            ahead_max.load(Ordering::Relaxed),
+            if two_deep { 2 } else { 0 }
+        );
+        server.stop().await;
+    }
+}

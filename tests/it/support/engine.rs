@@ -1,0 +1,118 @@
+//! Engines that wait, fail or remember, around a real one.
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use intentd::engine::{Engine, EngineError, Logits, RaggedBatch};
+
+/// A gate that holds an engine back, and the batches that came through it.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: bool,
+    waiting: bool,
+    seen: Vec<RaggedBatch>,
+}
+
+impl Gate {
+    pub(crate) fn closed() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(crate) fn open(&self) {
+        self.state.lock().unwrap().open = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether a batch stands before the gate.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.state.lock().unwrap().waiting
+    }
+
+    /// Batches that reached the engine, the one before the gate included.
+    pub(crate) fn seen(&self) -> Vec<RaggedBatch> {
+        self.state.lock().unwrap().seen.clone()
+    }
+}
+
+/// An engine behind a gate.
+pub(crate) struct Gated {
+    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) gate: Arc<Gate>,
+}
+
+impl Engine for Gated {
+    fn description(&self) -> String {
+        format!("gated {}", self.engine.description())
+    }
+
+    fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
+        let mut state = self.gate.state.lock().unwrap();
+        state.seen.push(batch.clone());
+        state.waiting = true;
+        while !state.open {
+            state = self.gate.changed.wait(state).unwrap();
+        }
+        state.waiting = false;
+        drop(state);
+        self.engine.submit(batch)
+    }
+
+    fn collect(&mut self) -> Result<Logits, EngineError> {
+        self.engine.collect()
+    }
+}
+
+/// An engine that does what `fault` says with each batch before the real one gets it.
+pub(crate) struct Faulty<F> {
+    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) fault: F,
+}
+
+impl<F: FnMut(&RaggedBatch) -> Result<(), EngineError> + Send> Engine for Faulty<F> {
+    fn description(&self) -> String {
+        format!("faulty {}", self.engine.description())
+    }
+
+    fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
+        (self.fault)(batch)?;
+        self.engine.submit(batch)
+    }
+
+    fn collect(&mut self) -> Result<Logits, EngineError> {
+        self.engine.collect()
+    }
+}
+
+/// An engine that runs one batch ahead, as a device does: results wait until they are collected.
+pub(crate) struct TwoDeep {
+    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) ahead_max: Arc<std::sync::atomic::AtomicUsize>,
+    pub(crate) under_way: usize,
+}
+
+impl Engine for TwoDeep {
+    fn description(&self) -> String {
+        format!("two deep {}", self.engine.description())
+    }
+
+    fn depth(&self) -> usize {
+        2
+    }
+
+    fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
+        self.under_way += 1;
+        self.ahead_max
+            .fetch_max(self.under_way, std::sync::atomic::Ordering::Relaxed);
+        self.engine.submit(batch)
+    }
+
+    fn collect(&mut self) -> Result<Logits, EngineError> {
+        self.under_way -= 1;
+        self.engine.collect()
+    }
+}

@@ -1,0 +1,7 @@
+//! What several integration tests share.
+
+pub(crate) mod checkpoint;
+pub(crate) mod engine;
+pub(crate) mod golden;
+pub(crate) mod http;
+pub(crate) mod server;

@@ -1,0 +1,145 @@
+//! A real server on free ports, in this process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use intentd::config::{Config, ServeArgs};
+use intentd::engine::{self, Engine, EngineKind};
+use intentd::model::Checkpoint;
+use intentd::server::{self, Running, ServerError};
+use intentd::serving::{Classifier, Phase};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::http;
+
+/// A server that stops when told.
+pub(crate) struct TestServer {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) classifier: Arc<Classifier>,
+    stop: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<Result<(), ServerError>>,
+}
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// The settings that `flags` give on free ports of the loopback address.
+pub(crate) fn config(flags: &[&str]) -> Config {
+    let line = [
+        "intentd",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+    ];
+    let flags = Flags::parse_from(line.iter().chain(flags));
+    Config::new(flags.serve, None).expect("the flags of the test are right")
+}
+
+impl TestServer {
+    /// The embedded model on the CPU engine, ready.
+    pub(crate) async fn start(flags: &[&str]) -> Self {
+        let running = server::start(&config(flags))
+            .await
+            .expect("the ports are free");
+        let server = Self::wrap(running);
+        server.ready().await;
+        server
+    }
+
+    /// The embedded model behind an engine that `wrap` makes of the CPU engine, ready.
+    pub(crate) async fn with_engine<E: Engine + 'static>(
+        flags: &[&str],
+        wrap: impl FnOnce(Box<dyn Engine>) -> E + Send + 'static,
+    ) -> Self {
+        let server = Self::wrap(
+            server::start_with(&config(flags), move || {
+                let (checkpoint, engine) = embedded();
+                let engine: Box<dyn Engine> = Box::new(wrap(engine));
+                Ok((checkpoint, engine))
+            })
+            .await
+            .expect("the ports are free"),
+        );
+        server.ready().await;
+        server
+    }
+
+    pub(crate) fn wrap(running: Running) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let (address, classifier) = (running.address, Arc::clone(&running.classifier));
+        let admin = running
+            .admin_address
+            .expect("the test asked for an admin port");
+        let ended = tokio::spawn(running.until(async {
+            let _ = stopped.await;
+        }));
+        Self {
+            address,
+            admin,
+            classifier,
+            stop: Some(stop),
+            ended,
+        }
+    }
+
+    pub(crate) async fn ready(&self) {
+        eventually("the model is loaded", || {
+            self.classifier.phase() == Phase::Ready
+        })
+        .await;
+    }
+
+    /// As SIGTERM does.
+    pub(crate) fn signal(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Waits for the end of a server that was signalled or whose engine is lost.
+    pub(crate) async fn ended(self) -> Result<(), ServerError> {
+        self.ended.await.expect("the server does not panic")
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.signal();
+        self.ended().await.expect("the server ends well");
+    }
+
+    /// The value of a series in `/metrics`.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let answer = http::get(self.admin, "/metrics", &[]).await;
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        let found = answer.body.lines().find_map(value);
+        found.unwrap_or_else(|| panic!("{series} is not in\n{}", answer.body))
+    }
+}
+
+/// The embedded checkpoint and the CPU engine for it.
+pub(crate) fn embedded() -> (Checkpoint, Box<dyn Engine>) {
+    let checkpoint = Checkpoint::embedded().expect("the embedded model is whole");
+    let threads = std::thread::available_parallelism().expect("the machine has cores");
+    let engine = engine::load(EngineKind::Cpu, &checkpoint, threads).expect("it loads");
+    (checkpoint, engine)
+}
+
+/// Waits until `condition` holds; the bound only keeps a broken test from hanging.
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never came true: {what}");
+}
