@@ -69,7 +69,7 @@ pub struct LabelMap {
 }
 
 /// One JSONL file of labelled texts.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// What reports call it; the file name when absent.
@@ -86,6 +86,26 @@ pub struct Source {
     /// The share of rows moved from training to validation, 0 to 0.5.
     #[serde(default)]
     pub hold_out: f64,
+    /// How many times each row is trained on in an epoch.
+    #[serde(default = "once")]
+    pub repeat: usize,
+}
+
+fn once() -> usize {
+    1
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            name: None,
+            file: PathBuf::new(),
+            map: None,
+            only: Vec::new(),
+            hold_out: 0.0,
+            repeat: once(),
+        }
+    }
 }
 
 impl Source {
