@@ -9,6 +9,10 @@ use super::fragments::Fragments;
 use super::random::{Purpose, chance, pick, stream};
 use super::recipe::{Augmentation, Recipe};
 
+/// The share of an intent's changed texts that lose their meaning; the others get other names, so that
+/// an intent keeps more than it loses.
+const STRIPPED: f64 = 1.0 / 3.0;
+
 /// A text and the id of its label.
 pub(crate) type Labelled = (String, usize);
 
@@ -132,7 +136,7 @@ impl Augmenter {
                 } else {
                     (counterfactuals.splice(rng, other, text), background)
                 }
-            } else if rng.random::<bool>() {
+            } else if chance(rng, STRIPPED) {
                 (counterfactuals.strip(rng, text), background)
             } else {
                 (counterfactuals.rename(rng, text), *label)

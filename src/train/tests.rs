@@ -127,7 +127,7 @@ fn a_checkpoint_of_another_recipe_is_refused() {
     assert!(matches!(error, TrainError::OtherRun(_)), "{error}");
 }
 
-fn default_model() -> std::path::PathBuf {
+fn default_model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/intent-snips")
 }
 
