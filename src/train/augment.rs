@@ -9,6 +9,10 @@ use super::fragments::Fragments;
 use super::random::{Purpose, chance, pick, stream};
 use super::recipe::{Augmentation, Recipe};
 
+/// The share of an intent's changed texts that lose their meaning; the others get other names, so that
+/// an intent keeps more than it loses.
+const STRIPPED: f64 = 1.0 / 3.0;
+
 /// A text and the id of its label.
 pub(crate) type Labelled = (String, usize);
 
@@ -125,12 +129,19 @@ impl Augmenter {
         let count = (self.settings.counterfactuals * self.real.len() as f64).round() as usize;
         for _ in 0..count {
             let (text, label) = pick(rng, &self.real);
-            let changed = if *label == background {
-                counterfactuals.graft(rng, text)
+            let (changed, label) = if *label == background {
+                let (other, label) = pick(rng, &self.real);
+                if *label == background {
+                    (counterfactuals.graft(rng, text), background)
+                } else {
+                    (counterfactuals.splice(rng, other, text), background)
+                }
+            } else if chance(rng, STRIPPED) {
+                (counterfactuals.strip(rng, text), background)
             } else {
-                counterfactuals.strip(rng, text)
+                (counterfactuals.rename(rng, text), *label)
             };
-            texts.extend(changed.map(|text| (text, background)));
+            texts.extend(changed.map(|text| (text, label)));
         }
     }
 

@@ -94,43 +94,22 @@ impl Classifier {
         let best = predict(&self.network, &ids)?;
         Ok(best
             .into_iter()
-            .map(|(label, _)| self.labels[label].clone())
-            .collect())
-    }
-
-    /// Gives the most likely label of each text with its probability.
-    ///
-    /// # Errors
-    /// As [`Classifier::classify`].
-    pub fn score(&self, texts: &[&str]) -> Result<Vec<(String, f32)>, TrainError> {
-        let ids = encode(&self.tokenizer, texts, self.length_max)?;
-        let best = predict(&self.network, &ids)?;
-        Ok(best
-            .into_iter()
-            .map(|(label, p)| (self.labels[label].clone(), p))
+            .map(|label| self.labels[label].clone())
             .collect())
     }
 }
 
-/// Gives the most likely label's id and its probability for each text of token ids, in order.
-pub(crate) fn predict(
-    network: &Network,
-    texts: &[Vec<u32>],
-) -> Result<Vec<(usize, f32)>, TrainError> {
+/// Gives the id of the most likely label of each text of token ids, in order.
+pub(crate) fn predict(network: &Network, texts: &[Vec<u32>]) -> Result<Vec<usize>, TrainError> {
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|index| texts[*index].len());
-    let mut best = vec![(0, 0.0); texts.len()];
+    let mut best = vec![0; texts.len()];
     for chunk in order.chunks(BATCH) {
         let ids: Vec<&[u32]> = chunk.iter().map(|index| texts[*index].as_slice()).collect();
         let logits = network.forward(&Input::pad(&ids, PAD)?, &mut None)?;
-        let shares = candle_nn::ops::softmax(&logits, D::Minus1)?.to_vec2::<f32>()?;
-        for (index, row) in chunk.iter().zip(shares) {
-            let highest = row
-                .iter()
-                .copied()
-                .enumerate()
-                .max_by(|a, b| a.1.total_cmp(&b.1));
-            best[*index] = highest.expect("a classifier has at least two labels");
+        let highest = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        for (index, label) in chunk.iter().zip(highest) {
+            best[*index] = label as usize;
         }
     }
     Ok(best)

@@ -2,7 +2,7 @@
 //!
 //! Names of places, songs and books stand in the texts of intents only, so a classifier trained on
 //! plain data takes any rare word for a sign of an intent, and `what is the population of oslo` for a
-//! question about the weather. Two changes of real texts tell it what counts:
+//! question about the weather. Four changes of real texts tell it what counts:
 //!
 //! - *strip*: every word that intents use much more than the background is replaced by a word of the
 //!   background. What is left are the frame and the names, and those alone are foreign.
@@ -100,6 +100,41 @@ impl Counterfactuals {
         }
         Some(words.join(" "))
     }
+
+    /// Puts the first words of an intent's text before the last words of a foreign one. `None` when
+    /// the foreign words do not outweigh the intent's.
+    pub(crate) fn splice(&self, rng: &mut impl Rng, intent: &str, foreign: &str) -> Option<String> {
+        let (mut head, tail) = (surface_words(intent), surface_words(foreign));
+        if head.len() < 4 || tail.len() < 3 {
+            return None;
+        }
+        head.truncate(rng.random_range(1..=3));
+        let tail = &tail[tail.len() - rng.random_range(2..tail.len())..];
+        let is_foreign = |word: &&String| self.background_words.binary_search(*word).is_ok();
+        let kept = head
+            .iter()
+            .filter(|word| self.intent_words.contains(*word))
+            .count();
+        if tail.iter().filter(is_foreign).count() < kept.max(1) {
+            return None;
+        }
+        head.extend_from_slice(tail);
+        Some(head.join(" "))
+    }
+
+    /// Puts other names into an intent's text. `None` when it holds none.
+    pub(crate) fn rename(&self, rng: &mut impl Rng, text: &str) -> Option<String> {
+        let mut words = surface_words(text);
+        let mut replaced = 0;
+        for word in words
+            .iter_mut()
+            .filter(|word| self.names.binary_search(word).is_ok())
+        {
+            word.clone_from(pick(rng, &self.names));
+            replaced += 1;
+        }
+        (replaced > 0).then(|| words.join(" "))
+    }
 }
 
 fn maybe_pick<'a>(rng: &mut impl Rng, words: &'a [String]) -> Option<&'a String> {
@@ -146,6 +181,35 @@ mod tests {
         );
         assert!(!text.contains("rain"));
         assert_eq!(mined.strip(&mut rng, "is there"), None);
+    }
+
+    #[test]
+    fn renaming_changes_names_only() {
+        let mut rng = stream(1, Purpose::Texts, 0);
+        let text = mine()
+            .rename(&mut rng, "is there rain in town5")
+            .expect("town5 is a name");
+        assert!(text.starts_with("is there rain in town"), "{text}");
+        assert_eq!(mine().rename(&mut rng, "rain"), None);
+    }
+
+    #[test]
+    fn splicing_needs_a_foreign_end() {
+        let mined = mine();
+        let mut rng = stream(1, Purpose::Texts, 0);
+        let mut results = (0..40).map(|_| {
+            mined.splice(
+                &mut rng,
+                "is there rain in town5",
+                "is there money in my account 3",
+            )
+        });
+        assert!(results.any(|text| text.is_some_and(|text| text.contains("account"))));
+        let mut rng = stream(1, Purpose::Texts, 0);
+        assert_eq!(
+            mined.splice(&mut rng, "is there rain in town5", "is there is there"),
+            None
+        );
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Corpus {
                 } else if chance(&mut rng, source.hold_out) {
                     kept_back.push(row);
                 } else {
-                    train.push(row);
+                    train.extend(std::iter::repeat_n(row, source.repeat));
                 }
             }
             if !kept_back.is_empty() {

@@ -37,9 +37,12 @@ fn punctuation(rng: &mut impl Rng) -> String {
         '.', ',', '!', '?', '-', '_', '*', '#', '@', '&', '%', '$', '+', '=', '/', '\\', ':', ';',
         '(', ')', '[', ']', '<', '>', '"', '\'', '~', '^', '|',
     ];
-    match rng.random_range(0..4) {
-        0 => " ".repeat(rng.random_range(0..4)),
-        1 => pick(rng, MARKS).to_string().repeat(rng.random_range(1..7)),
+    match rng.random_range(0..5) {
+        0 => pick(rng, &['.', '?', '!'])
+            .to_string()
+            .repeat(rng.random_range(1..5)),
+        1 => " ".repeat(rng.random_range(0..4)),
+        2 => pick(rng, MARKS).to_string().repeat(rng.random_range(1..7)),
         _ => (0..rng.random_range(1..7))
             .map(|_| *pick(rng, MARKS))
             .collect(),
@@ -50,9 +53,9 @@ fn punctuation(rng: &mut impl Rng) -> String {
 fn digits(rng: &mut impl Rng) -> String {
     let separators = [" ", ":", "-", ".", "/", ""];
     let separator = *pick(rng, &separators);
-    let groups: Vec<String> = (0..rng.random_range(1..4))
+    let groups: Vec<String> = (0..rng.random_range(1..5))
         .map(|_| {
-            let length = rng.random_range(1..6);
+            let length = rng.random_range(1..5);
             (0..length)
                 .map(|_| char::from(b'0' + rng.random_range(0..10)))
                 .collect()

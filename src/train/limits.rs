@@ -19,6 +19,10 @@ impl Recipe {
                 (0.0..=0.5).contains(&source.hold_out),
                 "hold_out must be 0 to 0.5",
             );
+            mistakes.require(
+                (1..=100).contains(&source.repeat),
+                "repeat must be 1 to 100",
+            );
             if let Some(map) = &source.map {
                 mistakes.require(
                     self.maps.contains_key(map),

@@ -272,22 +272,10 @@ impl Prepared {
             let best = classifier::predict(&self.network, &ids)?;
             Ok(best
                 .into_iter()
-                .map(|(label, _)| self.corpus.labels[label].clone())
+                .map(|label| self.corpus.labels[label].clone())
                 .collect())
         })
     }
-}
-
-/// Evaluates an already exported directory on a recipe's validation and test sets.
-///
-/// # Errors
-/// When the directory or a data file cannot be read.
-pub fn measure_exported(options: &TrainOptions) -> Result<Vec<Measured>, TrainError> {
-    let corpus = Corpus::assemble(&options.recipe, &options.data_dir)?;
-    let exported = Classifier::read(&options.output)?;
-    let mut sets = corpus.validation;
-    sets.extend(corpus.test);
-    measure(&sets, &corpus.overlap, |texts| exported.classify(texts))
 }
 
 fn measure(

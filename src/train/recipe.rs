@@ -69,7 +69,7 @@ pub struct LabelMap {
 }
 
 /// One JSONL file of labelled texts.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// What reports call it; the file name when absent.
@@ -86,6 +86,26 @@ pub struct Source {
     /// The share of rows moved from training to validation, 0 to 0.5.
     #[serde(default)]
     pub hold_out: f64,
+    /// How many times each row is trained on in an epoch.
+    #[serde(default = "once")]
+    pub repeat: usize,
+}
+
+fn once() -> usize {
+    1
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            name: None,
+            file: PathBuf::new(),
+            map: None,
+            only: Vec::new(),
+            hold_out: 0.0,
+            repeat: once(),
+        }
+    }
 }
 
 impl Source {
@@ -177,7 +197,7 @@ pub struct Augmentation {
     pub fragment_purity_min: f64,
     /// Generated foreign texts (keyboard mash, digits, punctuation, nothing), as a share.
     pub foreign: f64,
-    /// Texts moved to the background by changing words (see `counterfactuals.rs`), as a share.
+    /// Texts with names or the words that matter exchanged, as a share; needs a background.
     pub counterfactuals: f64,
     /// Two texts of one label in a row, as a share: trains the later positions.
     pub joined: f64,
