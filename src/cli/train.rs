@@ -1,11 +1,12 @@
 //! `intentd train`: trains a classifier from labelled texts and writes a model directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::train::recipe::StoredType;
+use crate::train::data::read_examples;
+use crate::train::recipe::{Schedule, StoredType};
 use crate::train::{self, Measured, Progress, Recipe, Summary, TrainError, TrainOptions};
 
 /// Train a classifier from JSONL files of {"text", "label"} and write a Hugging Face directory
@@ -114,7 +115,7 @@ fn recipe(args: &TrainArgs) -> Result<Recipe, TrainError> {
                 path: file.clone(),
                 source,
             })?;
-            own_data(&file, args)
+            own_data(&file, args)?
         }
         (None, None) => return Err(TrainError::Recipe("neither --recipe nor --data".to_owned())),
     };
@@ -141,14 +142,15 @@ fn recipe(args: &TrainArgs) -> Result<Recipe, TrainError> {
 
 /// The recipe for a user's own file. Short fragments are worth having for any set of intents; foreign
 /// texts need a label to go to.
-fn own_data(file: &std::path::Path, args: &TrainArgs) -> Recipe {
+fn own_data(file: &Path, args: &TrainArgs) -> Result<Recipe, TrainError> {
     let mut recipe = Recipe::for_file(file);
+    recipe.schedule = Schedule::for_texts(read_examples(file)?.len());
     recipe.augmentation.fragments = 0.2;
     if let Some(background) = &args.background {
         recipe.background = Some(background.clone());
         recipe.augmentation.foreign = 0.05;
     }
-    recipe
+    Ok(recipe)
 }
 
 fn show(bar: &ProgressBar, progress: &Progress<'_>) {

