@@ -66,6 +66,7 @@ impl Checkpoint {
                 ("weight", &slot.weight),
                 ("mean", &slot.mean),
                 ("variance", &slot.variance),
+                ("average", &slot.average),
             ];
             for (part, values) in parts {
                 let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -138,6 +139,7 @@ impl Checkpoint {
                 weight: part("weight")?,
                 mean: part("mean")?,
                 variance: part("variance")?,
+                average: part("average")?,
             };
             slot.write(parameter)?;
         }
