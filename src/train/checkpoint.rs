@@ -66,7 +66,6 @@ impl Checkpoint {
                 ("weight", &slot.weight),
                 ("mean", &slot.mean),
                 ("variance", &slot.variance),
-                ("average", &slot.average),
             ];
             for (part, values) in parts {
                 let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -139,7 +138,6 @@ impl Checkpoint {
                 weight: part("weight")?,
                 mean: part("mean")?,
                 variance: part("variance")?,
-                average: part("average")?,
             };
             slot.write(parameter)?;
         }

@@ -100,10 +100,6 @@ impl Schedule {
             self.gradient_norm_max > 0.0,
             "schedule.gradient_norm_max must be positive",
         );
-        mistakes.require(
-            (0.0..1.0).contains(&self.average_decay),
-            "schedule.average_decay must be 0 to below 1",
-        );
     }
 }
 

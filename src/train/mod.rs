@@ -182,9 +182,7 @@ pub fn run(
         })?;
         report.losses.push(loss);
         checkpoint.save(run.network.parameters(), &optimizer, epoch + 1)?;
-        optimizer.show_average(run.network.parameters())?;
         report.validation = run.validate(recipe)?;
-        optimizer.show_weights(run.network.parameters())?;
         progress(&Progress::Epoch {
             epoch,
             loss,
@@ -194,7 +192,6 @@ pub fn run(
     if last < recipe.schedule.epochs {
         return Ok(report);
     }
-    optimizer.show_average(run.network.parameters())?;
     let labels = &run.corpus.labels;
     export::write(
         &options.output,

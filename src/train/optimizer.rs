@@ -31,8 +31,6 @@ pub(crate) struct Slot {
     pub(crate) mean: Vec<f32>,
     /// The running mean of its squared gradient.
     pub(crate) variance: Vec<f32>,
-    /// The running mean of the weight itself: what is validated and exported.
-    pub(crate) average: Vec<f32>,
 }
 
 /// Adam with decoupled weight decay. Slots are in the order of the network's parameters.
@@ -44,7 +42,6 @@ pub(crate) struct AdamW {
     pub(crate) steps: usize,
     weight_decay: f32,
     norm_max: f32,
-    average_decay: f32,
 }
 
 impl AdamW {
@@ -57,7 +54,6 @@ impl AdamW {
             let weight = super::operations::values(parameter.value.as_tensor())?;
             let zeros = vec![0.0; weight.len()];
             Ok(Slot {
-                average: weight.clone(),
                 weight,
                 mean: zeros.clone(),
                 variance: zeros,
@@ -68,7 +64,6 @@ impl AdamW {
             steps: 0,
             weight_decay: schedule.weight_decay as f32,
             norm_max: schedule.gradient_norm_max as f32,
-            average_decay: schedule.average_decay as f32,
         })
     }
 
@@ -95,10 +90,6 @@ impl AdamW {
         let variance_correction = 1.0 - VARIANCE_DECAY.powi(exponent);
         let rate = learning_rate as f32;
         let decay = self.weight_decay;
-        // The first weights are far from any good ones and must not linger in the average.
-        let average_decay = self
-            .average_decay
-            .min(self.steps as f32 / (self.steps as f32 + 10.0));
         self.slots
             .par_iter_mut()
             .zip(parameters)
@@ -110,9 +101,8 @@ impl AdamW {
                     1.0
                 };
                 let moments = slot.mean.iter_mut().zip(slot.variance.iter_mut());
-                let weights = slot.weight.iter_mut().zip(slot.average.iter_mut());
-                for (((weight, average), (mean, variance)), gradient) in
-                    weights.zip(moments).zip(gradient)
+                for ((weight, (mean, variance)), gradient) in
+                    slot.weight.iter_mut().zip(moments).zip(gradient)
                 {
                     let gradient = gradient * clip;
                     *mean = MEAN_DECAY * *mean + (1.0 - MEAN_DECAY) * gradient;
@@ -120,41 +110,22 @@ impl AdamW {
                         VARIANCE_DECAY * *variance + (1.0 - VARIANCE_DECAY) * gradient * gradient;
                     let deviation = (*variance / variance_correction).sqrt() + EPSILON;
                     *weight = *weight * shrink - rate * (*mean / mean_correction) / deviation;
-                    *average += (1.0 - average_decay) * (*weight - *average);
                 }
                 slot.write(parameter)
             })
-    }
-
-    /// Puts the averaged weights into the network, to validate or export it.
-    ///
-    /// # Errors
-    /// When a weight cannot be written.
-    pub(crate) fn show_average(&self, parameters: &[Parameter]) -> Result<()> {
-        let mut slots = self.slots.iter().zip(parameters);
-        slots.try_for_each(|(slot, parameter)| write(&slot.average, parameter))
-    }
-
-    /// Puts the weights themselves back, to train on.
-    ///
-    /// # Errors
-    /// When a weight cannot be written.
-    pub(crate) fn show_weights(&self, parameters: &[Parameter]) -> Result<()> {
-        let mut slots = self.slots.iter().zip(parameters);
-        slots.try_for_each(|(slot, parameter)| slot.write(parameter))
     }
 }
 
 impl Slot {
     /// Copies the weight into the network.
     pub(crate) fn write(&self, parameter: &Parameter) -> Result<()> {
-        write(&self.weight, parameter)
+        let value = &parameter.value;
+        value.set(&Tensor::from_slice(
+            &self.weight,
+            value.shape(),
+            value.device(),
+        )?)
     }
-}
-
-fn write(values: &[f32], parameter: &Parameter) -> Result<()> {
-    let value = &parameter.value;
-    value.set(&Tensor::from_slice(values, value.shape(), value.device())?)
 }
 
 #[cfg(test)]
@@ -190,14 +161,6 @@ mod tests {
         }
         let left = super::super::operations::values(value.as_tensor())?;
         assert!(left.iter().all(|value| value.abs() < 0.05), "{left:?}");
-        optimizer.show_average(&parameters)?;
-        let average = super::super::operations::values(value.as_tensor())?;
-        assert!(
-            average != left && average.iter().all(|value| value.abs() < 0.5),
-            "{average:?}"
-        );
-        optimizer.show_weights(&parameters)?;
-        assert_eq!(super::super::operations::values(value.as_tensor())?, left);
         Ok(())
     }
 }

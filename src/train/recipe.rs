@@ -169,9 +169,6 @@ pub struct Schedule {
     pub label_smoothing: f64,
     /// The largest global gradient norm.
     pub gradient_norm_max: f64,
-    /// What a step leaves of the weights' running mean, 0 to below 1; the mean is what is exported
-    /// (Polyak and Juditsky 1992), 0 exports the last weights.
-    pub average_decay: f64,
 }
 
 impl Default for Schedule {
@@ -184,7 +181,6 @@ impl Default for Schedule {
             weight_decay: 0.01,
             label_smoothing: 0.05,
             gradient_norm_max: 1.0,
-            average_decay: 0.999,
         }
     }
 }
