@@ -123,6 +123,9 @@ pub struct ServeArgs {
     pub log_format: LogFormat,
 }
 
+/// Where operators look unless told otherwise.
+const ADMIN_PORT: u16 = 9100;
+
 /// `--port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MainPort {
@@ -162,6 +165,10 @@ impl std::str::FromStr for AdminPort {
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(Self::Off);
+        }
+        // As for the main port: the link of a Service called `intentd-admin`.
+        if text.starts_with("tcp://") {
+            return Ok(Self::Port(ADMIN_PORT));
         }
         let port = text
             .parse()
@@ -327,6 +334,11 @@ mod tests {
 
     #[test]
     fn the_admin_port_can_be_off_but_not_the_main_port() {
+        let link = config(&["--admin-port", "tcp://10.0.0.1:80"], None).unwrap();
+        assert_eq!(
+            link.admin_address.map(|address| address.port()),
+            Some(ADMIN_PORT)
+        );
         assert_eq!(
             config(&["--admin-port", "off"], None)
                 .unwrap()

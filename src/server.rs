@@ -145,7 +145,11 @@ impl Running {
         }
         let ended = match ended {
             Some(result) => result,
-            None => self.engine_ended.await,
+            // The batches of clients that have left may still run; they get the same time again.
+            None => match tokio::time::timeout(timeout, self.engine_ended).await {
+                Ok(result) => result,
+                Err(_) => return Err(ServerError::DrainTimeout(timeout)),
+            },
         };
         ended.unwrap_or(Err(EngineStopped::PanickedServing))?;
         // The thread has sent its last word; this waits for its end only.

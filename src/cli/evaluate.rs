@@ -14,6 +14,9 @@ use crate::train::Recipe;
 use crate::train::data::{Corpus, HeldOut, read_examples};
 use crate::train::evaluation::evaluate;
 
+/// Tokens of a batch: what the server takes by default.
+const BATCH_TOKENS: usize = 4096;
+
 /// The flags of `intentd evaluate`.
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArgs {
@@ -42,7 +45,14 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let checkpoint = Checkpoint::open_or_embedded(args.model.model.as_deref())?;
     let mut engine = engine::load(args.model.engine, &checkpoint, args.model.threads())?;
     let mut out = std::io::stdout().lock();
-    for set in sets(args)? {
+    let sets = sets(args)?;
+    if sets.is_empty() {
+        return Err(Failure::usage(
+            "the recipe has no [[test]] sets; name files of labelled texts",
+        ));
+    }
+    for set in sets {
+        check(&set, &checkpoint)?;
         let classify = |texts: &[&str]| labels(&checkpoint, &mut *engine, texts);
         let evaluation = evaluate(&set.examples, classify)?;
         write!(out, "{}: {evaluation}", set.name)?;
@@ -57,6 +67,23 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Refuses figures that would say nothing.
+fn check(set: &HeldOut, checkpoint: &Checkpoint) -> Result<(), Failure> {
+    if set.examples.is_empty() {
+        return Err(Failure::usage(format!("{}: no labelled texts", set.name)));
+    }
+    let known = |label: &str| checkpoint.labels.names().any(|name| name == label);
+    match set.examples.iter().find(|example| !known(&example.label)) {
+        Some(example) => Err(Failure::usage(format!(
+            "{}: the label {:?} is none of the model's: {}",
+            set.name,
+            example.label,
+            checkpoint.labels.names().collect::<Vec<_>>().join(", ")
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn sets(args: &EvaluateArgs) -> Result<Vec<HeldOut>, Failure> {
@@ -88,14 +115,17 @@ fn labels(
     texts: &[&str],
 ) -> Result<Vec<String>, EvaluateError> {
     let mut batch = RaggedBatch::new();
-    for text in texts {
+    let mut answers = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
         let text = Text::Single((*text).to_owned());
         let encoded = checkpoint.tokenizer.encode(&text, TooLong::Truncate)?;
         batch.push(&encoded.ids, &encoded.type_ids);
+        if batch.tokens() >= BATCH_TOKENS || index + 1 == texts.len() {
+            let logits = engine.forward(&batch)?;
+            let label = |row| checkpoint.labels.best(row).label.to_string();
+            answers.extend(logits.rows().map(label));
+            batch.clear();
+        }
     }
-    let logits = engine.forward(&batch)?;
-    Ok(logits
-        .rows()
-        .map(|row| checkpoint.labels.best(row).label.to_string())
-        .collect())
+    Ok(answers)
 }

@@ -13,10 +13,15 @@ use crate::model::{Activation, Checkpoint, Labels, ModelConfig, Scoring};
 pub(super) struct InspectArgs {
     /// Directory of a Hugging Face BERT classifier; the embedded model when not given.
     dir: Option<PathBuf>,
+    /// The same, as the other commands take it.
+    #[arg(long, env = "INTENTD_MODEL", value_name = "DIR")]
+    model: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &InspectArgs) -> Result<(), Failure> {
-    let text = describe(&Checkpoint::open_or_embedded(args.dir.as_deref())?);
+    let text = describe(&Checkpoint::open_or_embedded(
+        args.dir.as_deref().or(args.model.as_deref()),
+    )?);
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 

@@ -1,7 +1,9 @@
 //! `intentd train`: trains a classifier from labelled texts and writes a model directory.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -25,13 +27,13 @@ pub(super) struct TrainArgs {
     #[arg(long, env = "INTENTD_OUTPUT")]
     pub output: PathBuf,
     /// Go on from the checkpoint in the output directory, if there is one
-    #[arg(long, env = "INTENTD_RESUME")]
+    #[arg(long, env = "INTENTD_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,
     /// Stop after this many epochs in all and leave the checkpoint
     #[arg(long, env = "INTENTD_STOP_AFTER")]
     pub stop_after: Option<usize>,
     /// Evaluate the exported model on the recipe's test files
-    #[arg(long, env = "INTENTD_TEST")]
+    #[arg(long, env = "INTENTD_TEST", value_parser = BoolishValueParser::new())]
     pub test: bool,
     /// The seed of every random choice (overrides the recipe, as do the flags below)
     #[arg(long, env = "INTENTD_SEED")]
@@ -100,9 +102,11 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), TrainError> {
     }
     let output = options.output.display();
     if report.finished {
-        println!("The model is in {output}");
+        say(format_args!("The model is in {output}"));
     } else {
-        println!("Stopped early; the checkpoint is in {output}, --resume goes on from it");
+        say(format_args!(
+            "Stopped early; the checkpoint is in {output}, --resume goes on from it"
+        ));
     }
     Ok(())
 }
@@ -136,6 +140,14 @@ fn recipe(args: &TrainArgs) -> Result<Recipe, TrainError> {
         Some(DtypeArg::F16) => StoredType::F16,
         None => recipe.dtype,
     };
+    if args.background.is_some() {
+        recipe.background.clone_from(&args.background);
+    }
+    if args.stop_after == Some(0) {
+        return Err(TrainError::Recipe(
+            "--stop-after must be at least 1".to_owned(),
+        ));
+    }
     recipe.check()?;
     Ok(recipe)
 }
@@ -171,39 +183,45 @@ fn show(bar: &ProgressBar, progress: &Progress<'_>) {
             loss,
             validation,
         } => bar.suspend(|| {
-            print!("epoch {}: loss {loss:.4}", epoch + 1);
+            let mut line = format!("epoch {}: loss {loss:.4}", epoch + 1);
             for measured in *validation {
                 let accuracy = 100.0 * measured.all.accuracy();
-                print!(", {} {accuracy:.2} %", measured.name);
+                line.push_str(&format!(", {} {accuracy:.2} %", measured.name));
             }
-            println!();
+            say(format_args!("{line}"));
         }),
     }
 }
 
 fn print_summary(summary: &Summary) {
-    println!(
-        "{} texts ({} left out because a held-out file has them), {} labels, vocabulary {}, \
+    say(format_args!(
+        "{} texts ({} kept back to validate, {} left out as in a held-out file), {} labels, vocabulary {}, \
          {} weights, {} epochs",
         summary.texts,
+        summary.held_out,
         summary.excluded,
         summary.labels.len(),
         summary.vocabulary,
         summary.parameters,
         summary.epochs,
-    );
+    ));
     if summary.resumed > 0 {
-        println!("going on after epoch {}", summary.resumed);
+        say(format_args!("going on after epoch {}", summary.resumed));
     }
 }
 
 fn print_measured(measured: &Measured) {
-    println!("{}: {}", measured.name, measured.all);
+    say(format_args!("{}: {}", measured.name, measured.all));
     if let Some(rest) = &measured.without_overlap {
         let percent = 100.0 * rest.accuracy();
-        println!(
+        say(format_args!(
             "  without texts the training files hold too: {}/{} right, {percent:.2} %\n",
             rest.correct, rest.total,
-        );
+        ));
     }
+}
+
+/// Prints a line. A reader that has left must not cost the run, so this cannot fail.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -66,7 +66,7 @@ impl Batcher {
         let mut under_way: VecDeque<UnderWay> = VecDeque::new();
         let mut batch = RaggedBatch::new();
         loop {
-            if under_way.len() < self.engine.depth() {
+            if under_way.len() < self.engine.depth().max(1) {
                 match self.queue.take(self.limits, under_way.is_empty()) {
                     Work::Batch(entries) => {
                         let since = self.started(&entries);
@@ -77,7 +77,7 @@ impl Batcher {
                             }
                             self.engine.submit(&batch)
                         };
-                        match guarded(submit) {
+                        match guarded(submit, EngineError::Batch) {
                             Ok(()) => under_way.push_back(UnderWay { entries, since }),
                             Err(error) => self.failed(error, entries, &mut under_way)?,
                         }
@@ -90,8 +90,20 @@ impl Batcher {
             let Some(UnderWay { entries, since }) = under_way.pop_front() else {
                 continue;
             };
-            match guarded(|| self.engine.collect()) {
-                Ok(logits) => self.answer(entries, since, &logits),
+            // After a panic with another batch under way nobody knows which is the oldest.
+            let panicked = if under_way.is_empty() {
+                EngineError::Batch
+            } else {
+                EngineError::Lost
+            };
+            match guarded(|| self.engine.collect(), panicked) {
+                Ok(logits) if logits.rows().len() == entries.len() => {
+                    self.answer(entries, since, &logits);
+                }
+                Ok(_) => {
+                    let what = "it answered another batch than the oldest".to_owned();
+                    self.failed(EngineError::Lost(what), entries, &mut under_way)?;
+                }
                 Err(error) => self.failed(error, entries, &mut under_way)?,
             }
         }
@@ -158,12 +170,14 @@ impl Batcher {
     }
 }
 
-/// Turns a panic of the engine into an error of its batch.
-fn guarded<T>(call: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+/// Turns a panic of the engine into an error.
+fn guarded<T>(
+    call: impl FnOnce() -> Result<T, EngineError>,
+    panicked: fn(String) -> EngineError,
+) -> Result<T, EngineError> {
     // The engines keep only buffers between calls, and overwrite them whole in the next one. What
     // the panic says goes to the log by the panic hook; it is nothing for clients.
-    catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err(EngineError::Batch("it panicked".to_owned())))
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(panicked("it panicked".to_owned())))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use self::batcher::Batcher;
 use self::queue::{Answer, Queue, Slots, Ticket, Waiting};
 use crate::engine::{Engine, EngineError};
 use crate::error::Refusal;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Outcome};
 use crate::model::{Checkpoint, CheckpointError, Encoded, Labels, Text, Tokenizer, TooLong};
 
 /// Texts longer than this together are tokenized off the async threads: one to two milliseconds.
@@ -273,7 +273,10 @@ impl Classifier {
             .refused
             .with_label_values(&[refusal.reason()])
             .inc();
-        self.metrics.requests.with_label_values(&["refused"]).inc();
+        self.metrics
+            .requests
+            .with_label_values(&[Outcome::Refused.label()])
+            .inc();
         refusal
     }
 
@@ -292,19 +295,28 @@ impl Classifier {
             _ => return Err(Refusal::Loading),
         };
         let tickets = self.slots.reserve(count)?;
-        let encoded = match self.encode(model, request, since).await {
-            Ok(encoded) => encoded,
-            Err(refusal) => {
-                tickets.into_iter().for_each(Ticket::release);
-                return Err(refusal);
-            }
-        };
+        let result = self.predict(model, request, since, &tickets).await;
+        if result.is_err() {
+            // The client is still there: its texts are refused, not abandoned.
+            tickets.into_iter().for_each(Ticket::release);
+        }
+        result
+    }
+
+    async fn predict(
+        &self,
+        model: &Model,
+        request: Request,
+        since: Instant,
+        tickets: &[Ticket],
+    ) -> Result<Predictions, Refusal> {
+        let encoded = self.encode(model, request, since).await?;
         let shapes: Vec<(usize, bool)> = encoded
             .iter()
             .map(|encoded| (encoded.ids.len(), encoded.truncated))
             .collect();
-        let replies = self.enqueue(&tickets, encoded)?;
-        let mut items = Vec::with_capacity(count);
+        let replies = self.enqueue(tickets, encoded)?;
+        let mut items = Vec::with_capacity(tickets.len());
         for (reply, (tokens, truncated)) in replies.into_iter().zip(shapes) {
             let lost = || {
                 Err(Refusal::Engine(

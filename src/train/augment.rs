@@ -219,6 +219,7 @@ mod tests {
             test: Vec::new(),
             labels: vec!["a".into(), "z".into()],
             excluded: 0,
+            held_out: 0,
             overlap: std::collections::BTreeSet::new(),
         }
     }

@@ -1,10 +1,11 @@
 //! Labelled texts: read from JSONL, mapped to the model's labels, split, and cleared of test texts.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
@@ -36,12 +37,18 @@ pub fn read_examples(path: &Path) -> Result<Vec<Example>, TrainError> {
             reason,
         };
         let line = line.map_err(|e| wrong(e.to_string()))?;
+        // Some editors begin a file with a byte order mark.
+        let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
         if line.trim().is_empty() {
             continue;
         }
-        let example: Example = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
+        let example: Example = serde_json::from_str(line).map_err(|e| wrong(e.to_string()))?;
         if example.label.trim().is_empty() {
             return Err(wrong("the label is empty".to_owned()));
+        }
+        if example.label.trim() != example.label || example.label.contains(char::is_control) {
+            let reason = "the label has blanks around it or control characters in it";
+            return Err(wrong(reason.to_owned()));
         }
         examples.push(example);
     }
@@ -70,6 +77,8 @@ pub struct Corpus {
     pub labels: Vec<String>,
     /// How many training rows were left out because validation or test holds the same text.
     pub excluded: usize,
+    /// Training rows kept back to validate with.
+    pub held_out: usize,
     /// The [`text_key`]s of those rows.
     pub overlap: BTreeSet<String>,
 }
@@ -98,23 +107,30 @@ impl Corpus {
         let mut validation = held(&recipe.validation)?;
         let test = held(&recipe.test)?;
 
-        let (mut train, mut overlap, mut excluded) = (Vec::new(), BTreeSet::new(), 0);
+        let (mut train, mut overlap) = (Vec::new(), BTreeSet::new());
+        let (mut excluded, mut held_out) = (0, 0);
         let mut rng = stream(recipe.seed, Purpose::HoldOut, 0);
         for source in &recipe.train {
             let rows = read_examples(&recipe.locate(source, data_dir))?;
-            let mut kept_back = Vec::new();
-            for row in map_rows(rows, source, recipe) {
+            let rows = map_rows(rows, source, recipe);
+            let protected_row = |row: &Example| {
                 let key = text_key(&row.text);
                 // A text of punctuation alone has no key to compare by.
-                if !key.is_empty() && protected.contains(&key) {
-                    excluded += 1;
-                    overlap.insert(key);
-                } else if chance(&mut rng, source.hold_out) {
+                !key.is_empty() && protected.contains(&key)
+            };
+            let (known, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(protected_row);
+            excluded += known.len();
+            overlap.extend(known.iter().map(|row| text_key(&row.text)));
+            let back = draw_held_out(&rows, source.hold_out, &mut rng);
+            let mut kept_back = Vec::new();
+            for (row, back) in rows.into_iter().zip(back) {
+                if back {
                     kept_back.push(row);
                 } else {
                     train.extend(std::iter::repeat_n(row, source.repeat));
                 }
             }
+            held_out += kept_back.len();
             if !kept_back.is_empty() {
                 let name = format!("{} (held out)", source.title());
                 validation.push(HeldOut {
@@ -140,9 +156,33 @@ impl Corpus {
             test,
             labels,
             excluded,
+            held_out,
             overlap,
         })
     }
+}
+
+/// Which rows are kept back from training, drawn row by row; never more than half of a label's
+/// rows, and never a text that comes so often that it has to be learned.
+fn draw_held_out(rows: &[Example], share: f64, rng: &mut impl Rng) -> Vec<bool> {
+    const OFTEN: usize = 20;
+    let mut copies: HashMap<String, usize> = HashMap::new();
+    let mut room: HashMap<&str, usize> = HashMap::new();
+    for row in rows {
+        *copies.entry(text_key(&row.text)).or_default() += 1;
+        *room.entry(&row.label).or_default() += 1;
+    }
+    room.values_mut().for_each(|rows| *rows /= 2);
+    let mut back = Vec::with_capacity(rows.len());
+    for row in rows {
+        let drawn = chance(rng, share);
+        let often = copies[&text_key(&row.text)] >= OFTEN;
+        let room = room.entry(&row.label).or_default();
+        let held = drawn && !often && *room > 0;
+        *room -= usize::from(held);
+        back.push(held);
+    }
+    back
 }
 
 /// The form in which two texts count as the same: case-folded words without punctuation.
@@ -223,6 +263,25 @@ mod tests {
         let mut recipe = Recipe::for_file(&path);
         recipe.train[0].hold_out = 0.0;
         Corpus::assemble(&recipe, dir.path())
+    }
+
+    #[test]
+    fn neither_a_frequent_text_nor_a_rare_label_is_kept_back_whole() {
+        let row = |text: String, label: &str| Example {
+            text,
+            label: label.into(),
+        };
+        let mut rows: Vec<Example> = (0..50).map(|_| row("yes".into(), "Yes")).collect();
+        rows.extend((0..50).map(|number| row(format!("no {number}"), "No")));
+        rows.push(row("perhaps".into(), "Rare"));
+        let back = draw_held_out(&rows, 1.0, &mut stream(1, Purpose::HoldOut, 0));
+        let held = |label: &str| {
+            rows.iter()
+                .zip(&back)
+                .filter(|(row, back)| **back && row.label == label)
+                .count()
+        };
+        assert_eq!((held("Yes"), held("No"), held("Rare")), (0, 25, 0));
     }
 
     #[test]

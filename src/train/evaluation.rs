@@ -90,15 +90,20 @@ impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = 100.0 * self.accuracy();
         writeln!(f, "{}/{} right, {percent:.2} %", self.correct, self.total)?;
-        let width = self.confusion.keys().map(String::len).max().unwrap_or(0);
+        let width = self
+            .confusion
+            .keys()
+            .map(|label| label.chars().count())
+            .max();
+        let width = width.unwrap_or(0);
         for (expected, row) in &self.confusion {
             let total: usize = row.values().sum();
             let right = row.get(expected).copied().unwrap_or(0);
-            write!(f, "  {expected:width$}  {right:>5}/{total:<5}")?;
+            let mut line = format!("  {expected:width$}  {right:>5}/{total:<5}");
             for (answered, count) in row.iter().filter(|(answered, _)| *answered != expected) {
-                write!(f, "  {answered} {count}")?;
+                line.push_str(&format!("  {answered} {count}"));
             }
-            writeln!(f)?;
+            writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
     }

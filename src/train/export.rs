@@ -25,16 +25,14 @@ pub(crate) fn write(
     tokenizer: &Tokenizer,
     network: &Network,
 ) -> Result<(), TrainError> {
-    let vocabulary = tokenizer.get_vocab_size(true);
-    json_file(output, "config.json", &config(recipe, labels, vocabulary))?;
-    json_file(output, "tokenizer_config.json", &tokenizer_config(recipe))?;
+    // What can fail by itself comes first, so that a failed export leaves an older model whole.
+    let weights = weights(output, network, recipe.dtype)?;
     let text = tokenizer.to_string(true).map_err(TrainError::tokenizer)?;
+    let vocabulary = tokenizer.get_vocab_size(true);
+    file(output, "model.safetensors", &weights)?;
     file(output, "tokenizer.json", text.as_bytes())?;
-    file(
-        output,
-        "model.safetensors",
-        &weights(output, network, recipe.dtype)?,
-    )
+    json_file(output, "tokenizer_config.json", &tokenizer_config(recipe))?;
+    json_file(output, "config.json", &config(recipe, labels, vocabulary))
 }
 
 fn config(recipe: &Recipe, labels: &[String], vocabulary: usize) -> Value {

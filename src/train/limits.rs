@@ -52,22 +52,27 @@ impl Mistakes {
 
 impl Shape {
     fn check(&self, mistakes: &mut Mistakes) {
-        mistakes.require(self.layers >= 1, "model.layers must be at least 1");
         mistakes.require(
-            self.intermediate >= 1,
-            "model.intermediate must be at least 1",
+            (1..=1024).contains(&self.layers),
+            "model.layers must be 1 to 1024",
         );
         mistakes.require(
-            self.heads >= 1 && self.hidden >= 1 && self.hidden.is_multiple_of(self.heads),
-            "model.hidden must be a multiple of model.heads",
+            (1..=1 << 16).contains(&self.intermediate),
+            "model.intermediate must be 1 to 65536",
         );
         mistakes.require(
-            self.max_positions >= 8,
-            "model.max_positions must be at least 8",
+            self.heads >= 1
+                && (1..=1 << 14).contains(&self.hidden)
+                && self.hidden.is_multiple_of(self.heads),
+            "model.hidden must be 1 to 16384 and a multiple of model.heads",
         );
         mistakes.require(
-            self.vocabulary >= 32,
-            "model.vocabulary must be at least 32",
+            (8..=1 << 14).contains(&self.max_positions),
+            "model.max_positions must be 8 to 16384",
+        );
+        mistakes.require(
+            (32..=1 << 20).contains(&self.vocabulary),
+            "model.vocabulary must be 32 to 1048576",
         );
         mistakes.require(
             (0.0..=0.9).contains(&self.dropout),
@@ -79,7 +84,10 @@ impl Shape {
 impl Schedule {
     fn check(&self, mistakes: &mut Mistakes) {
         mistakes.require(self.epochs >= 1, "schedule.epochs must be at least 1");
-        mistakes.require(self.batch >= 1, "schedule.batch must be at least 1");
+        mistakes.require(
+            (1..=1 << 16).contains(&self.batch),
+            "schedule.batch must be 1 to 65536",
+        );
         mistakes.require(
             self.learning_rate > 0.0 && self.learning_rate.is_finite(),
             "schedule.learning_rate must be positive",

@@ -94,6 +94,8 @@ pub struct Summary {
     pub texts: usize,
     /// Training rows left out because a validation or test file holds the same text.
     pub excluded: usize,
+    /// Training rows kept back to validate with.
+    pub held_out: usize,
     /// The labels, in order of their ids.
     pub labels: Vec<String>,
     /// The entries of the vocabulary.
@@ -256,6 +258,7 @@ impl Prepared {
         Summary {
             texts: self.corpus.train.len(),
             excluded: self.corpus.excluded,
+            held_out: self.corpus.held_out,
             labels: self.corpus.labels.clone(),
             vocabulary: self.tokenizer.get_vocab_size(true),
             parameters: parameters
