@@ -6,6 +6,7 @@ mod accept;
 mod admin;
 mod predict;
 mod refusal;
+mod request;
 
 use std::sync::Arc;
 
