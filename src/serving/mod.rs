@@ -125,7 +125,7 @@ pub enum EngineStopped {
 }
 
 impl Classifier {
-    /// A classifier that refuses everything until [`load`](Self::load) has ended.
+    /// A classifier that refuses everything until [`start`](Self::start) has ended.
     pub fn new(limits: Limits, metrics: Metrics) -> Arc<Self> {
         let depth = metrics.queue_depth.clone();
         let abandoned = metrics.abandoned_texts.clone();
