@@ -66,6 +66,14 @@ impl Batcher {
         let mut under_way: VecDeque<UnderWay> = VecDeque::new();
         let mut batch = RaggedBatch::new();
         loop {
+            // After a panic with another batch under way nobody knows which is the oldest.
+            let panicked = |alone: bool| {
+                if alone {
+                    EngineError::Batch
+                } else {
+                    EngineError::Lost
+                }
+            };
             if under_way.len() < self.engine.depth().max(1) {
                 match self.queue.take(self.limits, under_way.is_empty()) {
                     Work::Batch(entries) => {
@@ -77,7 +85,7 @@ impl Batcher {
                             }
                             self.engine.submit(&batch)
                         };
-                        match guarded(submit, EngineError::Batch) {
+                        match guarded(submit, panicked(under_way.is_empty())) {
                             Ok(()) => under_way.push_back(UnderWay { entries, since }),
                             Err(error) => self.failed(error, entries, &mut under_way)?,
                         }
@@ -90,13 +98,7 @@ impl Batcher {
             let Some(UnderWay { entries, since }) = under_way.pop_front() else {
                 continue;
             };
-            // After a panic with another batch under way nobody knows which is the oldest.
-            let panicked = if under_way.is_empty() {
-                EngineError::Batch
-            } else {
-                EngineError::Lost
-            };
-            match guarded(|| self.engine.collect(), panicked) {
+            match guarded(|| self.engine.collect(), panicked(under_way.is_empty())) {
                 Ok(logits) if logits.rows().len() == entries.len() => {
                     self.answer(entries, since, &logits);
                 }

@@ -392,6 +392,14 @@ async fn a_drain_that_takes_too_long_is_given_up() {
     drop(clients);
 }
 
+/// With nothing to answer there is nothing to give up, however short the time.
+#[tokio::test]
+async fn an_idle_server_ends_well_without_any_drain_time() {
+    let server = TestServer::start(&["--drain-timeout", "0"]).await;
+    assert_eq!(get(server.address, &path(0), &[]).await.status, 200);
+    server.stop().await;
+}
+
 /// Many clients at once on a real engine: everyone is answered, with the answer they would have
 /// got alone, and the server batches. `benches/clients.rs` does the same for a minute.
 #[tokio::test(flavor = "multi_thread")]
