@@ -1,0 +1,144 @@
+//! Compiles the kernels: with nvcc into a fat binary for the feature `driver`, with the C++
+//! compiler into the emulator for the feature `emulator`.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a build script is told by its environment alone"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use sha2::{Digest, Sha256};
+
+/// Machine code for Turing, Ampere (both), Ada and Hopper; PTX for what comes after.
+const ARCHITECTURES: [&str; 5] = ["75", "80", "86", "89", "90"];
+const PREBUILT: &str = "prebuilt/intentd.fatbin";
+const PREBUILT_SOURCES: &str = "prebuilt/SOURCES.sha256";
+
+fn main() {
+    for path in ["cuda", "emulator", "prebuilt", "build.rs"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    for variable in ["NVCC", "CUDA_HOME", "PATH", "INTENTD_NVCC_THREADS"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    if env::var_os("CARGO_FEATURE_DRIVER").is_some() {
+        fat_binary();
+    }
+    #[cfg(feature = "emulator")]
+    emulator();
+}
+
+fn out(name: &str) -> PathBuf {
+    PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join(name)
+}
+
+/// SHA-256 of all kernel sources, names and contents, in the order of their names.
+fn sources() -> String {
+    let mut files: Vec<PathBuf> = fs::read_dir("cuda")
+        .expect("the folder of kernels")
+        .map(|entry| entry.expect("a file of kernels").path())
+        .collect();
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in files {
+        hash.update(file.to_string_lossy().as_bytes());
+        hash.update([0]);
+        hash.update(fs::read(&file).expect("a readable kernel"));
+        hash.update([0]);
+    }
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn fat_binary() {
+    let target = out("intentd.fatbin");
+    fs::write(out("SOURCES.sha256"), sources() + "\n").expect("a writable OUT_DIR");
+    match nvcc() {
+        Some(nvcc) => compile(&nvcc, &target),
+        None => {
+            let built_from = fs::read_to_string(PREBUILT_SOURCES).unwrap_or_default();
+            assert!(
+                built_from.trim() == sources(),
+                "no nvcc found (NVCC, CUDA_HOME/bin, PATH), and kernels/{PREBUILT} was built from \
+                 other sources than kernels/cuda; install a compiler with kernels/toolkit.sh"
+            );
+            fs::copy(PREBUILT, target).expect("the prebuilt kernels");
+        }
+    }
+}
+
+/// A CUDA compiler that runs.
+fn nvcc() -> Option<PathBuf> {
+    let from_home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
+    let candidates = [
+        env::var_os("NVCC").map(PathBuf::from),
+        from_home,
+        Some("nvcc".into()),
+    ];
+    candidates.into_iter().flatten().find(|nvcc| {
+        let version = Command::new(nvcc).arg("--version").output();
+        version.is_ok_and(|version| version.status.success())
+    })
+}
+
+fn compile(nvcc: &Path, target: &Path) {
+    let mut command = Command::new(nvcc);
+    command.args(["-fatbin", "-O3", "-std=c++17", "-Werror", "all-warnings"]);
+    if fat_binaries_compress_to_size(nvcc) {
+        command.arg("--compress-mode=size");
+    }
+    let threads = env::var("INTENTD_NVCC_THREADS").unwrap_or_else(|_| "2".to_owned());
+    command.args(["--threads", &threads]);
+    for architecture in ARCHITECTURES {
+        command.arg(format!(
+            "-gencode=arch=compute_{architecture},code=sm_{architecture}"
+        ));
+    }
+    command.arg("-gencode=arch=compute_90,code=compute_90");
+    let status = command
+        .arg("-o")
+        .arg(target)
+        .arg("cuda/intentd.cu")
+        .status();
+    let status = status.expect("nvcc starts, as it did for --version");
+    assert!(
+        status.success(),
+        "{} failed on kernels/cuda/intentd.cu",
+        nvcc.display()
+    );
+}
+
+/// Since CUDA 12.9; drivers read that form since CUDA 12.4.
+fn fat_binaries_compress_to_size(nvcc: &Path) -> bool {
+    let help = Command::new(nvcc).arg("--help").output();
+    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--compress-mode"))
+}
+
+#[cfg(feature = "emulator")]
+fn emulator() {
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++17")
+        .opt_level(2)
+        .include("emulator");
+    build
+        .define("INTENTD_EMULATOR", None)
+        .flag("-Wno-unknown-pragmas");
+    // Fibers jump between stacks, which a fortified longjmp takes for an error.
+    build
+        .flag("-U_FORTIFY_SOURCE")
+        .file("emulator/emulator.cpp");
+    match build.try_compile("intentd_emulator") {
+        Ok(()) => println!("cargo::rustc-cfg=has_emulator"),
+        Err(error) => println!(
+            "cargo::warning=no C++ compiler (Debian: g++); the kernels' emulator and its tests \
+             are left out: {error}"
+        ),
+    }
+}

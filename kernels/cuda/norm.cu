@@ -1,0 +1,118 @@
+// LayerNorm at the end of an addition: of the three embeddings, and of a product with its residual.
+//
+// v1: a warp a row; the row stays in registers, so that the variance is taken around the mean (two
+//     passes, no cancellation) at the price of one. Statistics in f32 whatever the type.
+#include "device.cuh"
+
+// A row of `hidden` values in the registers of a warp: vector i of lane l is number 32i + l.
+template <int VECTORS> struct Row {
+  float v[VECTORS][8];
+
+  DEVICE static int column(int vector) { return (vector * WARP + int(threadIdx.x) % WARP) * 8; }
+
+  template <class T> DEVICE void set(int vector, const T* from) {
+    Vec8<T> read = load8(from);
+#pragma unroll
+    for (int j = 0; j < 8; j++) v[vector][j] = to_float(read.v[j]);
+  }
+
+  template <class T> DEVICE void add(int vector, const T* from) {
+    Vec8<T> read = load8(from);
+#pragma unroll
+    for (int j = 0; j < 8; j++) v[vector][j] += to_float(read.v[j]);
+  }
+
+  // y = (row - mean) / sqrt(variance + eps) · gamma + beta (Ba et al. 2016, arXiv:1607.06450).
+  template <class T> DEVICE void normalize(T* y, const T* gamma, const T* beta, float eps, int hidden) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++)
+      if (column(i) < hidden)
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum += v[i][j];
+    float mean = warp_sum(sum) / float(hidden);
+    float squares = 0.0f;
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++)
+      if (column(i) < hidden)
+#pragma unroll
+        for (int j = 0; j < 8; j++) squares += (v[i][j] - mean) * (v[i][j] - mean);
+    float scale = rsqrtf(warp_sum(squares) / float(hidden) + eps);
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++) {
+      int at = column(i);
+      if (at >= hidden) continue;
+      Vec8<T> g = load8(gamma + at), b = load8(beta + at), out;
+#pragma unroll
+      for (int j = 0; j < 8; j++)
+        out.v[j] = from_float<T>((v[i][j] - mean) * scale * to_float(g.v[j]) + to_float(b.v[j]));
+      store8(y + at, out);
+    }
+  }
+};
+
+// y[token] = LayerNorm(words[ids[token]] + positions[position[token]] + types[type[token]]).
+template <class T, int VECTORS>
+DEVICE void embed_norm(const unsigned* count, const unsigned* ids, const unsigned* type_ids,
+                       const unsigned* position_ids, const T* words, const T* positions, const T* types,
+                       const T* gamma, const T* beta, float eps, T* y, int hidden) {
+  unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  if (row >= count[0]) return;
+  const T* word = words + size_t(ids[row]) * hidden;
+  const T* position = positions + size_t(position_ids[row]) * hidden;
+  const T* type = types + size_t(type_ids[row]) * hidden;
+  Row<VECTORS> x;
+#pragma unroll
+  for (int i = 0; i < VECTORS; i++) {
+    int at = x.column(i);
+    if (at >= hidden) continue;
+    x.set(i, word + at);
+    x.add(i, type + at);
+    x.add(i, position + at);
+  }
+  x.normalize(y + size_t(row) * hidden, gamma, beta, eps, hidden);
+}
+
+// y[row] = LayerNorm(x[row] + bias + residual[row]); `bias` and `residual` may be null.
+template <class T, int VECTORS>
+DEVICE void add_norm(const unsigned* count, const T* x, const T* bias, const T* residual, const T* gamma,
+                     const T* beta, float eps, T* y, int hidden) {
+  unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  if (row >= count[0]) return;
+  size_t start = size_t(row) * hidden;
+  Row<VECTORS> sum;
+#pragma unroll
+  for (int i = 0; i < VECTORS; i++) {
+    int at = sum.column(i);
+    if (at >= hidden) continue;
+    sum.set(i, x + start + at);
+    if (bias) sum.add(i, bias + at);
+    if (residual) sum.add(i, residual + start + at);
+  }
+  sum.normalize(y + start, gamma, beta, eps, hidden);
+}
+
+#define NORM_KERNELS(suffix, T, VECTORS)                                                                        \
+  KERNEL(128, 4) embed_norm_##suffix##_##VECTORS(                                                                  \
+      const unsigned* count, const unsigned* ids, const unsigned* type_ids, const unsigned* position_ids,       \
+      const T* words, const T* positions, const T* types, const T* gamma, const T* beta, float eps, T* y,       \
+      int hidden) {                                                                                             \
+    embed_norm<T, VECTORS>(count, ids, type_ids, position_ids, words, positions, types, gamma, beta, eps, y,    \
+                           hidden);                                                                             \
+  }                                                                                                             \
+  KERNEL(128, 4) add_norm_##suffix##_##VECTORS(const unsigned* count, const T* x, const T* bias,                   \
+                                            const T* residual, const T* gamma, const T* beta, float eps, T* y,  \
+                                            int hidden) {                                                       \
+    add_norm<T, VECTORS>(count, x, bias, residual, gamma, beta, eps, y, hidden);                                \
+  }
+
+// Rows of up to 256, 768, 1024 and 2048 values.
+#define NORM_KERNELS_OF(suffix, T) \
+  NORM_KERNELS(suffix, T, 1)       \
+  NORM_KERNELS(suffix, T, 3)       \
+  NORM_KERNELS(suffix, T, 4)       \
+  NORM_KERNELS(suffix, T, 8)
+
+NORM_KERNELS_OF(f32, float)
+NORM_KERNELS_OF(f16, half_t)
+NORM_KERNELS_OF(bf16, bfloat_t)

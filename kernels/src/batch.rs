@@ -1,0 +1,214 @@
+//! How a ragged batch lies in device memory: one block of words, one copy.
+//!
+//! The block is laid out for a [`Capacity`], not for the batch: kernels recorded in a graph find
+//! everything at the same addresses whatever the batch, and read on the device how much of it is
+//! real.
+
+use crate::backend::{DeviceError, Dtype};
+use crate::device::{Buffer, Device, Pinned};
+use crate::ops::Rows;
+
+/// Queries in a tile of the attention kernels (`cuda/attention.cu`).
+const TILE: usize = 16;
+/// Tiles a sequence may have: a tile's number in its sequence is eight bits.
+const TILES_MAX: usize = 256;
+/// Tokens, sequences, tiles, and one word so that what follows lies on sixteen bytes.
+const HEADER: usize = 4;
+
+/// The largest batch that a layout has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Capacity {
+    /// Tokens of all sequences.
+    pub tokens: usize,
+    /// Sequences.
+    pub sequences: usize,
+}
+
+impl Capacity {
+    /// Tiles of 16 queries that a batch of this size may have.
+    pub fn tiles(&self) -> usize {
+        self.tokens / TILE + self.sequences
+    }
+
+    /// Words of the block.
+    pub fn words(&self) -> usize {
+        self.tile_list() + self.tiles()
+    }
+
+    fn ids(&self) -> usize {
+        HEADER
+    }
+
+    fn type_ids(&self) -> usize {
+        self.ids() + self.tokens
+    }
+
+    fn positions(&self) -> usize {
+        self.type_ids() + self.tokens
+    }
+
+    fn offsets(&self) -> usize {
+        self.positions() + self.tokens
+    }
+
+    fn tile_list(&self) -> usize {
+        self.offsets() + self.sequences + 1
+    }
+}
+
+/// What the model's tables have room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows of the word embedding.
+    pub words: usize,
+    /// Rows of the token type embedding.
+    pub types: usize,
+    /// Rows of the position embedding: the longest sequence. At most 4096.
+    pub positions: usize,
+}
+
+/// Why a batch cannot go to the device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InputError {
+    /// The batch does not fit the layout, or a token the tables.
+    #[error("{0}")]
+    Invalid(String),
+    /// See [`DeviceError`].
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// The block of words in device memory.
+#[derive(Debug)]
+pub struct Inputs {
+    block: Buffer,
+    limits: Limits,
+}
+
+impl Inputs {
+    /// Room for batches of up to `largest`.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`] when there is no room, [`DeviceError::Failed`] when `limits`
+    /// allow longer sequences than the kernels.
+    pub fn new(device: &Device, largest: Capacity, limits: Limits) -> Result<Self, DeviceError> {
+        if limits.positions > TILE * TILES_MAX {
+            return Err(DeviceError::Failed(format!(
+                "sequences of {} tokens; the attention kernels take up to {}",
+                limits.positions,
+                TILE * TILES_MAX
+            )));
+        }
+        let block = device.zeros(Dtype::U32, largest.words())?;
+        Ok(Self { block, limits })
+    }
+
+    /// Lays a batch out in `to`: `ids` and `type_ids` of all sequences end to end, `lengths` in
+    /// tokens.
+    ///
+    /// # Errors
+    /// [`InputError::Invalid`] when the batch exceeds `capacity`, when a length is zero or more
+    /// than the positions there are, when the lengths do not add up, or when an id has no row.
+    pub fn pack(
+        &self,
+        capacity: Capacity,
+        (ids, type_ids): (&[u32], &[u32]),
+        lengths: impl ExactSizeIterator<Item = usize>,
+        to: &mut Pinned,
+    ) -> Result<(), InputError> {
+        let invalid = |what: String| Err(InputError::Invalid(what));
+        let (tokens, sequences) = (ids.len(), lengths.len());
+        if tokens > capacity.tokens || sequences > capacity.sequences || type_ids.len() != tokens {
+            return invalid(format!(
+                "{tokens} tokens ({} types) of {sequences} sequences, for {capacity:?}",
+                type_ids.len()
+            ));
+        }
+        let beyond =
+            |ids: &[u32], rows: usize| ids.iter().find(|id| **id as usize >= rows).copied();
+        if let Some(id) = beyond(ids, self.limits.words) {
+            return invalid(format!("token id {id} of {} words", self.limits.words));
+        }
+        if let Some(id) = beyond(type_ids, self.limits.types) {
+            return invalid(format!("token type {id} of {}", self.limits.types));
+        }
+        let words = &mut to.write_u32()?[..capacity.words()];
+        words[capacity.ids()..][..tokens].copy_from_slice(ids);
+        words[capacity.type_ids()..][..tokens].copy_from_slice(type_ids);
+        words[capacity.offsets()] = 0;
+        let (mut start, mut tiles) = (0, 0);
+        for (sequence, length) in lengths.enumerate() {
+            if length == 0 || length > self.limits.positions || start + length > tokens {
+                return invalid(format!(
+                    "sequence {sequence} of {length} tokens, after {start} of {tokens}; the \
+                     longest may have {}",
+                    self.limits.positions
+                ));
+            }
+            let positions = &mut words[capacity.positions() + start..][..length];
+            (0..).zip(positions).for_each(|(i, position)| *position = i);
+            for tile in 0..length.div_ceil(TILE) {
+                words[capacity.tile_list() + tiles] = (sequence * TILES_MAX + tile) as u32;
+                tiles += 1;
+            }
+            start += length;
+            words[capacity.offsets() + sequence + 1] = start as u32;
+        }
+        if start != tokens {
+            return invalid(format!("lengths of {start} tokens together, for {tokens}"));
+        }
+        words[..3].copy_from_slice(&[tokens as u32, sequences as u32, tiles as u32]);
+        Ok(())
+    }
+
+    /// Enqueues the copy of what [`pack`](Self::pack) laid out for the same `capacity`.
+    ///
+    /// # Errors
+    /// See [`DeviceError`].
+    pub fn upload(
+        &self,
+        device: &Device,
+        capacity: Capacity,
+        from: &mut Pinned,
+    ) -> Result<(), DeviceError> {
+        device.upload(from, &self.block.slice(0..capacity.words()))
+    }
+
+    /// Where the parts of a batch lie that was laid out for `capacity`.
+    ///
+    /// # Panics
+    /// When `capacity` is larger than the largest.
+    pub fn placed(&self, capacity: Capacity) -> Placed {
+        let part = |start: usize, len: usize| self.block.slice(start..start + len);
+        let rows = |word: usize, max: usize| Rows {
+            count: part(word, 1),
+            max,
+        };
+        Placed {
+            tokens: rows(0, capacity.tokens),
+            sequences: rows(1, capacity.sequences),
+            tiles: rows(2, capacity.tiles()),
+            ids: part(capacity.ids(), capacity.tokens),
+            type_ids: part(capacity.type_ids(), capacity.tokens),
+            positions: part(capacity.positions(), capacity.tokens),
+            offsets: part(capacity.offsets(), capacity.sequences + 1),
+            tile_list: part(capacity.tile_list(), capacity.tiles()),
+        }
+    }
+}
+
+/// The parts of a batch in device memory.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// How many tokens there are.
+    pub tokens: Rows,
+    /// How many sequences there are.
+    pub sequences: Rows,
+    pub(crate) tiles: Rows,
+    pub(crate) ids: Buffer,
+    pub(crate) type_ids: Buffer,
+    pub(crate) positions: Buffer,
+    /// Where each sequence starts, and the end of the last.
+    pub offsets: Buffer,
+    pub(crate) tile_list: Buffer,
+}

@@ -1,0 +1,91 @@
+//! What CUDA's and cuBLASLt's errors mean for whoever goes on.
+
+use cudarc::cublaslt::result::CublasError;
+use cudarc::cublaslt::sys::cublasStatus_t;
+use cudarc::driver::DriverError;
+
+use crate::backend::DeviceError;
+
+/// Codes after which the context answers nothing but errors (CUDA driver API, "Data types used by
+/// CUDA driver": those that say "the context cannot be used" or "must be terminated"), by number,
+/// since not every version of the bindings has names for all.
+const STICKY: [u32; 19] = [
+    4,   // deinitialized
+    46,  // device unavailable
+    201, // invalid context
+    214, // uncorrectable ECC error
+    220, // uncorrectable NVLink error
+    226, // contained error
+    700, // illegal address
+    702, // launch timeout
+    709, // context is destroyed
+    710, // device-side assert
+    714, // hardware stack error
+    715, // illegal instruction
+    716, // misaligned address
+    717, // invalid address space
+    718, // invalid program counter
+    719, // launch failed
+    721, // tensor memory leak
+    810, // MPS client terminated
+    999, // unknown
+];
+
+const OUT_OF_MEMORY: u32 = 2;
+
+/// An error of the driver in our words.
+pub(super) fn device_error(error: DriverError) -> DeviceError {
+    let code = error.0 as u32;
+    let text = |error: DriverError| {
+        let name = error
+            .error_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        let text = error
+            .error_string()
+            .map(|text| text.to_string_lossy().into_owned());
+        match (name, text) {
+            (Ok(name), Ok(text)) => format!("{name}: {text}"),
+            _ => format!("CUDA error {code}"),
+        }
+    };
+    classify(code, || text(error))
+}
+
+fn classify(code: u32, text: impl FnOnce() -> String) -> DeviceError {
+    match code {
+        OUT_OF_MEMORY => DeviceError::OutOfMemory { bytes: 0 },
+        code if STICKY.contains(&code) => DeviceError::Lost(text()),
+        _ => DeviceError::Failed(text()),
+    }
+}
+
+/// An error of cuBLASLt in our words.
+pub(super) fn product_error(error: CublasError) -> DeviceError {
+    match error.0 {
+        cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => DeviceError::OutOfMemory { bytes: 0 },
+        // "The GPU program failed to execute": nothing on this context will work again.
+        cublasStatus_t::CUBLAS_STATUS_EXECUTION_FAILED => {
+            DeviceError::Lost(format!("cuBLASLt: {error}"))
+        }
+        _ => DeviceError::Failed(format!("cuBLASLt: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_sorted_by_what_can_still_be_done() {
+        let classify = |code| classify(code, || "text".to_owned());
+        assert_eq!(classify(2), DeviceError::OutOfMemory { bytes: 0 });
+        assert_eq!(classify(700), DeviceError::Lost("text".to_owned()));
+        assert_eq!(classify(719), DeviceError::Lost("text".to_owned()));
+        // Invalid value, invalid image, too many resources asked for: the context lives on.
+        for code in [1, 200, 701] {
+            assert_eq!(classify(code), DeviceError::Failed("text".to_owned()));
+        }
+        let error = product_error(CublasError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
+        assert!(matches!(error, DeviceError::Failed(_)));
+    }
+}

@@ -1,0 +1,313 @@
+//! The NVIDIA GPU behind [`Device`](crate::Device): one stream, through cudarc.
+//!
+//! Work is recorded on a second stream that never runs anything, and replayed on the first: so a
+//! graph can be recorded while the device computes.
+
+mod error;
+mod open;
+mod product;
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cudarc::driver::{
+    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr,
+    PinnedHostSlice, result, sys,
+};
+
+use self::error::device_error;
+use self::product::Products;
+use crate::backend::{
+    Argument, Backend, Captured, DeviceError, Facts, Launch, PinnedRegion, ProductOperands,
+    ProductShape, Region, Signal,
+};
+
+/// How long a waiting host asks again and again before it sleeps: an answer to a short query comes
+/// within this time, and waking up costs tens of microseconds.
+const SPIN: Duration = Duration::from_micros(200);
+
+/// A GPU, its stream, and what was loaded onto it.
+#[derive(Debug)]
+pub(crate) struct Cuda {
+    facts: Facts,
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    recorder: Arc<CudaStream>,
+    recording: AtomicBool,
+    module: Arc<CudaModule>,
+    functions: Mutex<HashMap<String, CudaFunction>>,
+    products: Products,
+}
+
+impl Cuda {
+    /// Where work goes now.
+    fn current(&self) -> &Arc<CudaStream> {
+        if self.recording.load(Ordering::Relaxed) {
+            &self.recorder
+        } else {
+            &self.stream
+        }
+    }
+
+    fn bind(&self) -> Result<(), DeviceError> {
+        self.context.bind_to_thread().map_err(device_error)
+    }
+
+    fn functions(&self) -> MutexGuard<'_, HashMap<String, CudaFunction>> {
+        self.functions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn function(&self, name: &str) -> Result<sys::CUfunction, DeviceError> {
+        let mut functions = self.functions();
+        if let Some(function) = functions.get(name) {
+            return Ok(function.cu_function());
+        }
+        let function = self.module.load_function(name).map_err(device_error)?;
+        let raw = function.cu_function();
+        functions.insert(name.to_owned(), function);
+        Ok(raw)
+    }
+}
+
+impl Backend for Cuda {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Box<dyn Region>, DeviceError> {
+        let slice = self.stream.alloc_zeros::<u8>(bytes);
+        let slice = slice.map_err(|error| match device_error(error) {
+            DeviceError::OutOfMemory { .. } => DeviceError::OutOfMemory { bytes },
+            other => other,
+        })?;
+        let (address, _) = slice.device_ptr(&self.stream);
+        Ok(Box::new(DeviceMemory {
+            address,
+            _slice: slice,
+        }))
+    }
+
+    fn allocate_pinned(&self, bytes: usize) -> Result<Box<dyn PinnedRegion>, DeviceError> {
+        self.bind()?;
+        // Not write-combined: the host reads answers from such memory.
+        // SAFETY: the bytes are set below, before anybody sees them.
+        let slice = unsafe { self.context.alloc_pinned_with_flags::<u8>(bytes, 0) };
+        let mut slice = slice.map_err(|error| match device_error(error) {
+            DeviceError::OutOfMemory { .. } => DeviceError::OutOfMemory { bytes },
+            other => other,
+        })?;
+        let pointer = slice.as_mut_ptr().map_err(device_error)?;
+        // SAFETY: the allocation has `bytes` bytes.
+        unsafe { pointer.write_bytes(0, bytes) };
+        Ok(Box::new(PinnedMemory {
+            pointer,
+            _slice: slice,
+        }))
+    }
+
+    fn signal(&self, timed: bool) -> Result<Box<dyn Signal>, DeviceError> {
+        let flags = if timed {
+            sys::CUevent_flags::CU_EVENT_DEFAULT
+        } else {
+            sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC
+        };
+        let event = self.context.new_event(Some(flags)).map_err(device_error)?;
+        Ok(Box::new(Point {
+            event,
+            stream: Arc::clone(&self.stream),
+        }))
+    }
+
+    unsafe fn copy_in(&self, to: u64, from: *const u8, bytes: usize) -> Result<(), DeviceError> {
+        self.bind()?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let from = std::slice::from_raw_parts(from, bytes);
+            result::memcpy_htod_async(to, from, self.stream.cu_stream()).map_err(device_error)
+        }
+    }
+
+    unsafe fn copy_out(&self, to: *mut u8, from: u64, bytes: usize) -> Result<(), DeviceError> {
+        self.bind()?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let to = std::slice::from_raw_parts_mut(to, bytes);
+            result::memcpy_dtoh_async(to, from, self.stream.cu_stream()).map_err(device_error)
+        }
+    }
+
+    unsafe fn launch(
+        &self,
+        name: &str,
+        launch: Launch,
+        arguments: &[Argument],
+    ) -> Result<(), DeviceError> {
+        self.bind()?;
+        let function = self.function(name)?;
+        let mut words: Vec<u64> = arguments.iter().map(|argument| argument.word()).collect();
+        let mut pointers: Vec<*mut c_void> = words
+            .iter_mut()
+            .map(|word| std::ptr::from_mut(word).cast())
+            .collect();
+        // SAFETY: the caller's promise about the arguments; they are copied before this returns.
+        unsafe {
+            result::launch_kernel(
+                function,
+                (launch.blocks, 1, 1),
+                (launch.threads, 1, 1),
+                launch.shared_bytes,
+                self.current().cu_stream(),
+                &mut pointers,
+            )
+            .map_err(device_error)
+        }
+    }
+
+    unsafe fn product(
+        &self,
+        shape: &ProductShape,
+        operands: ProductOperands,
+    ) -> Result<(), DeviceError> {
+        self.bind()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.products.run(shape, operands, self.current()) }
+    }
+
+    unsafe fn tune(
+        &self,
+        shape: &ProductShape,
+        operands: ProductOperands,
+    ) -> Result<(), DeviceError> {
+        self.bind()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.products.tune(shape, operands, &self.stream) }
+    }
+
+    fn begin_capture(&self) -> Result<(), DeviceError> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.recorder.begin_capture(mode).map_err(device_error)?;
+        self.recording.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn end_capture(&self) -> Result<Box<dyn Captured>, DeviceError> {
+        self.recording.store(false, Ordering::Relaxed);
+        let flags = sys::CUgraphInstantiate_flags(0);
+        let graph = self.recorder.end_capture(flags).map_err(device_error)?;
+        let graph = graph.ok_or_else(|| DeviceError::Failed("an empty graph".to_owned()))?;
+        // SAFETY: an instantiated graph of this context, and a stream of it.
+        unsafe { result::graph::upload(graph.cu_graph_exec(), self.stream.cu_stream()) }
+            .map_err(device_error)?;
+        Ok(Box::new(Recording {
+            graph,
+            stream: Arc::clone(&self.stream),
+        }))
+    }
+
+    fn synchronize(&self) -> Result<(), DeviceError> {
+        self.bind()?;
+        self.stream.synchronize().map_err(device_error)
+    }
+
+    fn free_bytes(&self) -> Result<usize, DeviceError> {
+        let (free, _) = self.context.mem_get_info().map_err(device_error)?;
+        Ok(free)
+    }
+}
+
+#[derive(Debug)]
+struct DeviceMemory {
+    address: u64,
+    _slice: CudaSlice<u8>,
+}
+
+impl Region for DeviceMemory {
+    fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+#[derive(Debug)]
+struct PinnedMemory {
+    pointer: *mut u8,
+    _slice: PinnedHostSlice<u8>,
+}
+
+// SAFETY: plain host memory; the slice itself may go from thread to thread.
+unsafe impl Send for PinnedMemory {}
+
+impl PinnedRegion for PinnedMemory {
+    fn pointer(&self) -> *mut u8 {
+        self.pointer
+    }
+}
+
+#[derive(Debug)]
+struct Point {
+    event: CudaEvent,
+    stream: Arc<CudaStream>,
+}
+
+impl Signal for Point {
+    fn record(&self) -> Result<(), DeviceError> {
+        self.event.record(&self.stream).map_err(device_error)
+    }
+
+    fn wait(&self) -> Result<(), DeviceError> {
+        let start = Instant::now();
+        loop {
+            if self.event.try_is_complete().map_err(device_error)? {
+                return Ok(());
+            }
+            if start.elapsed() > SPIN {
+                return self.event.synchronize().map_err(device_error);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn until(&self, end: &dyn Signal) -> Result<Duration, DeviceError> {
+        let end = end.as_any().downcast_ref::<Self>();
+        let end = end.ok_or_else(|| DeviceError::Failed("a mark of another device".to_owned()))?;
+        let milliseconds = self.event.elapsed_ms(&end.event).map_err(device_error)?;
+        Ok(Duration::from_secs_f64(f64::from(milliseconds) / 1e3))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+struct Recording {
+    graph: CudaGraph,
+    stream: Arc<CudaStream>,
+}
+
+// SAFETY: the driver asks that one thread at a time uses a graph; `&mut`-less sharing is ruled out
+// since the type is not Sync.
+unsafe impl Send for Recording {}
+
+impl std::fmt::Debug for Recording {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recording").finish_non_exhaustive()
+    }
+}
+
+impl Captured for Recording {
+    fn replay(&self) -> Result<(), DeviceError> {
+        self.stream
+            .context()
+            .bind_to_thread()
+            .map_err(device_error)?;
+        // SAFETY: an instantiated graph and a stream of the same context; the memory that the
+        // graph uses is kept by `crate::Graph`.
+        unsafe { result::graph::launch(self.graph.cu_graph_exec(), self.stream.cu_stream()) }
+            .map_err(device_error)
+    }
+}

@@ -1,0 +1,343 @@
+//! Matrix products through cuBLASLt, with descriptors and algorithm kept for each shape.
+//!
+//! cuBLASLt counts in columns: a row-major `[rows, columns]` is its `columns × rows`. So
+//! `y = x·wᵀ` is asked for as `yᵀ = w·xᵀ`, with w transposed once more.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cudarc::cublaslt::result as lt;
+use cudarc::cublaslt::result::CublasError;
+use cudarc::cublaslt::sys as lt_sys;
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, sys};
+
+use super::error::{device_error, product_error};
+use crate::backend::{DeviceError, Dtype, ProductOperands, ProductShape};
+
+/// What NVIDIA recommends for Hopper, and for everything older (cuBLAS documentation,
+/// cublasSetWorkspace).
+const WORKSPACE_HOPPER: usize = 32 << 20;
+const WORKSPACE: usize = 4 << 20;
+
+/// `CUBLAS_OP_T`, which the bindings of cuBLASLt leave to those of cuBLAS.
+const TRANSPOSED: i32 = 1;
+
+/// Algorithms tried for a shape, and how often each.
+const CANDIDATES: usize = 8;
+const TRIES: usize = 5;
+
+/// The library and what it has been asked for so far.
+#[derive(Debug)]
+pub(super) struct Products {
+    handle: Handle,
+    workspace: CudaSlice<u8>,
+    workspace_address: u64,
+    plans: Mutex<HashMap<ProductShape, Plan>>,
+}
+
+#[derive(Debug)]
+struct Handle(lt_sys::cublasLtHandle_t);
+
+// SAFETY: the library's handle may be used from any thread.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: created by us, destroyed once. An error means that the context is gone already.
+        let _ = unsafe { lt::destroy_handle(self.0) };
+    }
+}
+
+/// Descriptors of a shape, and the algorithm it is computed with.
+#[derive(Debug)]
+struct Plan {
+    operation: lt_sys::cublasLtMatmulDesc_t,
+    w: lt_sys::cublasLtMatrixLayout_t,
+    x: lt_sys::cublasLtMatrixLayout_t,
+    y: lt_sys::cublasLtMatrixLayout_t,
+    algorithm: Option<lt_sys::cublasLtMatmulAlgo_t>,
+}
+
+// SAFETY: descriptors are plain memory; they are only used under the map's lock.
+unsafe impl Send for Plan {}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: created by us, destroyed once; null where creation failed.
+        unsafe {
+            if !self.operation.is_null() {
+                let _ = lt::destroy_matmul_desc(self.operation);
+            }
+            for layout in [self.w, self.x, self.y] {
+                if !layout.is_null() {
+                    let _ = lt::destroy_matrix_layout(layout);
+                }
+            }
+        }
+    }
+}
+
+impl Plan {
+    fn new(shape: &ProductShape) -> Result<Self, CublasError> {
+        let kind = match shape.dtype {
+            Dtype::F16 => lt_sys::cudaDataType_t::CUDA_R_16F,
+            Dtype::Bf16 => lt_sys::cudaDataType_t::CUDA_R_16BF,
+            Dtype::F32 => lt_sys::cudaDataType_t::CUDA_R_32F,
+            Dtype::U32 => {
+                return Err(CublasError(
+                    lt_sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED,
+                ));
+            }
+        };
+        let single = lt_sys::cudaDataType_t::CUDA_R_32F;
+        let layout = |columns: usize, rows: usize| {
+            lt::create_matrix_layout(kind, columns as u64, rows as u64, columns as i64)
+        };
+        let mut plan = Self {
+            // Sums in f32 whatever the type; f32 itself without the shorter TF32.
+            operation: lt::create_matmul_desc(
+                lt_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                single,
+            )?,
+            w: std::ptr::null_mut(),
+            x: std::ptr::null_mut(),
+            y: std::ptr::null_mut(),
+            algorithm: None,
+        };
+        plan.w = layout(shape.inner, shape.outer)?;
+        plan.x = layout(shape.inner, shape.rows)?;
+        plan.y = layout(shape.outer, shape.rows)?;
+        use lt_sys::cublasLtMatmulDescAttributes_t as Attribute;
+        plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &TRANSPOSED)?;
+        if shape.bias {
+            let epilogue = lt_sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
+            plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+        }
+        Ok(plan)
+    }
+
+    fn set<T>(
+        &self,
+        attribute: lt_sys::cublasLtMatmulDescAttributes_t,
+        value: &T,
+    ) -> Result<(), CublasError> {
+        let pointer = std::ptr::from_ref(value).cast::<c_void>();
+        // SAFETY: a live descriptor, and a value of the size that is given.
+        unsafe { lt::set_matmul_desc_attribute(self.operation, attribute, pointer, size_of::<T>()) }
+    }
+
+    fn set_bias(&self, bias: u64) -> Result<(), CublasError> {
+        if bias == 0 {
+            return Ok(());
+        }
+        self.set(
+            lt_sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+            &bias,
+        )
+    }
+}
+
+impl Products {
+    pub(super) fn new(stream: &Arc<CudaStream>) -> Result<Self, DeviceError> {
+        let (major, _) = stream
+            .context()
+            .compute_capability()
+            .map_err(device_error)?;
+        let bytes = if major >= 9 {
+            WORKSPACE_HOPPER
+        } else {
+            WORKSPACE
+        };
+        let workspace = stream.alloc_zeros::<u8>(bytes).map_err(device_error)?;
+        let (workspace_address, _) = workspace.device_ptr(stream);
+        Ok(Self {
+            handle: Handle(lt::create_handle().map_err(product_error)?),
+            workspace,
+            workspace_address,
+            plans: Mutex::new(HashMap::new()),
+        })
+    }
+
+    fn plans(&self) -> MutexGuard<'_, HashMap<ProductShape, Plan>> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enqueues a product on `stream`.
+    ///
+    /// # Safety
+    /// As for `Backend::product`.
+    pub(super) unsafe fn run(
+        &self,
+        shape: &ProductShape,
+        operands: ProductOperands,
+        stream: &CudaStream,
+    ) -> Result<(), DeviceError> {
+        let mut plans = self.plans();
+        let plan = self
+            .plan(&mut plans, shape, operands)
+            .map_err(product_error)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.enqueue(plan, plan.algorithm.as_ref(), operands, stream) }
+            .map_err(product_error)
+    }
+
+    fn plan<'a>(
+        &self,
+        plans: &'a mut HashMap<ProductShape, Plan>,
+        shape: &ProductShape,
+        operands: ProductOperands,
+    ) -> Result<&'a mut Plan, CublasError> {
+        if !plans.contains_key(shape) {
+            let mut plan = Plan::new(shape)?;
+            plan.set_bias(operands.bias)?;
+            let first = self.candidates(&plan, 1)?;
+            plan.algorithm = first.first().map(|candidate| candidate.algo);
+            plans.insert(*shape, plan);
+        }
+        plans.get_mut(shape).ok_or(CublasError(
+            lt_sys::cublasStatus_t::CUBLAS_STATUS_INTERNAL_ERROR,
+        ))
+    }
+
+    /// Up to `count` algorithms, the most promising first.
+    fn candidates(
+        &self,
+        plan: &Plan,
+        count: usize,
+    ) -> Result<Vec<lt_sys::cublasLtMatmulHeuristicResult_t>, CublasError> {
+        use lt_sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
+        let preference = lt::create_matmul_pref()?;
+        let workspace = self.workspace.len();
+        let mut found = Vec::with_capacity(count);
+        let mut returned = 0;
+        // SAFETY: live descriptors throughout; the library writes at most `count` results and says
+        // how many it wrote.
+        let result = unsafe {
+            let attribute = Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+            let value = std::ptr::from_ref(&workspace).cast();
+            let set =
+                lt::set_matmul_pref_attribute(preference, attribute, value, size_of::<usize>());
+            let asked = set.and_then(|()| {
+                lt_sys::cublasLtMatmulAlgoGetHeuristic(
+                    self.handle.0,
+                    plan.operation,
+                    plan.w,
+                    plan.x,
+                    plan.y,
+                    plan.y,
+                    preference,
+                    count as i32,
+                    found.as_mut_ptr(),
+                    &raw mut returned,
+                )
+                .result()
+            });
+            let destroyed = lt::destroy_matmul_pref(preference);
+            if asked.is_ok() {
+                found.set_len(usize::try_from(returned).unwrap_or(0).min(count));
+            }
+            asked.and(destroyed)
+        };
+        result?;
+        found.retain(|candidate| candidate.state.result().is_ok());
+        if found.is_empty() {
+            return Err(CublasError(
+                lt_sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED,
+            ));
+        }
+        Ok(found)
+    }
+
+    /// # Safety
+    /// As for `Backend::product`.
+    unsafe fn enqueue(
+        &self,
+        plan: &Plan,
+        algorithm: Option<&lt_sys::cublasLtMatmulAlgo_t>,
+        operands: ProductOperands,
+        stream: &CudaStream,
+    ) -> Result<(), CublasError> {
+        plan.set_bias(operands.bias)?;
+        let (one, zero) = (1.0_f32, 0.0_f32);
+        // SAFETY: live descriptors; the caller's promise about the operands. `y` is both what is
+        // added (times zero) and what is written, which the library allows.
+        unsafe {
+            lt::matmul(
+                self.handle.0,
+                plan.operation,
+                std::ptr::from_ref(&one).cast(),
+                std::ptr::from_ref(&zero).cast(),
+                operands.w as *const c_void,
+                plan.w,
+                operands.x as *const c_void,
+                plan.x,
+                operands.y as *const c_void,
+                plan.y,
+                operands.y as *mut c_void,
+                plan.y,
+                algorithm.map_or(std::ptr::null(), std::ptr::from_ref),
+                self.workspace_address as *mut c_void,
+                self.workspace.len(),
+                stream.cu_stream().cast(),
+            )
+        }
+    }
+
+    /// Times the candidates for a shape on the device and keeps the fastest.
+    ///
+    /// # Safety
+    /// As for `Backend::product`.
+    pub(super) unsafe fn tune(
+        &self,
+        shape: &ProductShape,
+        operands: ProductOperands,
+        stream: &Arc<CudaStream>,
+    ) -> Result<(), DeviceError> {
+        let mut plans = self.plans();
+        let plan = self
+            .plan(&mut plans, shape, operands)
+            .map_err(product_error)?;
+        let candidates = self.candidates(plan, CANDIDATES).map_err(product_error)?;
+        let mut best: Option<(Duration, lt_sys::cublasLtMatmulAlgo_t)> = None;
+        for candidate in &candidates {
+            // SAFETY: the caller's promise.
+            let time = unsafe { self.time(plan, &candidate.algo, operands, stream)? };
+            if best.is_none_or(|(fastest, _)| time < fastest) {
+                best = Some((time, candidate.algo));
+            }
+        }
+        plan.algorithm = best.map(|(_, algorithm)| algorithm).or(plan.algorithm);
+        Ok(())
+    }
+
+    /// The shortest of a few runs: what disturbs a run only ever makes it longer.
+    ///
+    /// # Safety
+    /// As for `Backend::product`.
+    unsafe fn time(
+        &self,
+        plan: &Plan,
+        algorithm: &lt_sys::cublasLtMatmulAlgo_t,
+        operands: ProductOperands,
+        stream: &Arc<CudaStream>,
+    ) -> Result<Duration, DeviceError> {
+        let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        let event = || stream.context().new_event(timed).map_err(device_error);
+        let (start, end) = (event()?, event()?);
+        let mut shortest = Duration::MAX;
+        for _ in 0..TRIES {
+            start.record(stream).map_err(device_error)?;
+            // SAFETY: the caller's promise.
+            unsafe { self.enqueue(plan, Some(algorithm), operands, stream) }
+                .map_err(product_error)?;
+            end.record(stream).map_err(device_error)?;
+            let milliseconds = start.elapsed_ms(&end).map_err(device_error)?;
+            shortest = shortest.min(Duration::from_secs_f64(f64::from(milliseconds) / 1e3));
+        }
+        Ok(shortest)
+    }
+}

@@ -1,0 +1,62 @@
+//! Memory whose end is guarded.
+
+use std::ffi::c_void;
+
+use crate::backend::PinnedRegion;
+
+/// Zeros that end (but for up to 15 bytes of alignment) where a forbidden page begins.
+#[derive(Debug)]
+pub(super) struct Memory {
+    mapping: *mut c_void,
+    mapped: usize,
+    start: usize,
+    bytes: usize,
+}
+
+// SAFETY: plain memory; whoever has the address is bound by the promises of `Backend`.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    pub(super) fn new(bytes: usize) -> Option<Self> {
+        const PAGE: usize = 4096;
+        let room = bytes.next_multiple_of(16).next_multiple_of(PAGE);
+        let mapped = room + PAGE;
+        let (protection, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        );
+        // SAFETY: a new anonymous mapping, wherever the system likes.
+        let mapping = unsafe { libc::mmap(std::ptr::null_mut(), mapped, protection, flags, -1, 0) };
+        if mapping == libc::MAP_FAILED {
+            return None;
+        }
+        let memory = Self {
+            mapping,
+            mapped,
+            start: mapping as usize + room - bytes.next_multiple_of(16),
+            bytes,
+        };
+        // SAFETY: the last page of the mapping above.
+        let guarded = unsafe { libc::mprotect(mapping.byte_add(room), PAGE, libc::PROT_NONE) };
+        (guarded == 0).then_some(memory)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl PinnedRegion for Memory {
+    fn pointer(&self) -> *mut u8 {
+        self.start as *mut u8
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`, unmapped once.
+        unsafe { libc::munmap(self.mapping, self.mapped) };
+    }
+}

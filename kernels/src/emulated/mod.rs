@@ -1,0 +1,457 @@
+//! The emulator behind [`Device`](crate::Device): the kernels' own sources, run as C++ on the CPU.
+//!
+//! It keeps the asynchrony of a GPU: what is enqueued runs only when somebody waits for it, so a
+//! host that reads too early or overwrites too soon gets wrong results here, too. Device memory
+//! ends at a page that nobody may touch, so a kernel that reads beyond it crashes.
+
+mod memory;
+mod product;
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::ffi::{CString, c_char, c_void};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use self::memory::Memory;
+use self::product::product;
+use crate::backend::{
+    Argument, Backend, Captured, DeviceError, Facts, Launch, PinnedRegion, ProductOperands,
+    ProductShape, Region, Signal,
+};
+
+unsafe extern "C" {
+    fn emulator_arguments(name: *const c_char) -> u32;
+    fn emulator_launch(
+        name: *const c_char,
+        blocks: u32,
+        threads: u32,
+        shared_bytes: usize,
+        arguments: *mut *mut c_void,
+        seed: u64,
+        fault: *mut c_char,
+        fault_bytes: usize,
+    ) -> i32;
+}
+
+/// What device the emulator plays.
+#[derive(Debug, Clone)]
+pub struct Emulation {
+    /// Bytes of device memory.
+    pub memory_bytes: usize,
+    /// As a GPU would tell: (7, 5) for Turing.
+    pub compute_capability: (u32, u32),
+    /// Number of launches after which the context is lost, as after an illegal address.
+    pub lost_after: Option<u64>,
+    /// Decides on the order in which warps run.
+    pub seed: u64,
+}
+
+impl Default for Emulation {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 1 << 32,
+            compute_capability: (8, 0),
+            lost_after: None,
+            seed: 1,
+        }
+    }
+}
+
+/// What the emulator has been asked for so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Allocations of device memory.
+    pub allocations: u64,
+    /// Kernels and products enqueued one by one (not as part of a graph).
+    pub launches: u64,
+    /// Graphs recorded.
+    pub captures: u64,
+    /// Graphs enqueued.
+    pub replays: u64,
+    /// Times that the host waited for work that was not yet done.
+    pub waits: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Work {
+    Copy {
+        to: u64,
+        from: u64,
+        bytes: usize,
+    },
+    Kernel {
+        name: CString,
+        launch: Launch,
+        words: Vec<u64>,
+    },
+    Product {
+        shape: ProductShape,
+        operands: ProductOperands,
+    },
+    Graph(Arc<Vec<Work>>),
+}
+
+#[derive(Debug)]
+struct State {
+    emulation: Emulation,
+    allocated: usize,
+    recording: Option<Vec<Work>>,
+    queue: VecDeque<Work>,
+    /// Numbers of work items enqueued and done since the start.
+    enqueued: u64,
+    done: u64,
+    run: u64,
+    lost: Option<DeviceError>,
+    counters: Counters,
+}
+
+/// The device that [`Emulation`] describes.
+#[derive(Debug)]
+pub(crate) struct Emulator {
+    facts: Facts,
+    state: Arc<Mutex<State>>,
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Emulator {
+    pub(crate) fn new(emulation: Emulation) -> Self {
+        let facts = Facts {
+            name: "emulator".to_owned(),
+            compute_capability: emulation.compute_capability,
+            multiprocessors: 1,
+            memory_bytes: emulation.memory_bytes,
+            driver_version: (0, 0),
+        };
+        let state = State {
+            emulation,
+            allocated: 0,
+            recording: None,
+            queue: VecDeque::new(),
+            enqueued: 0,
+            done: 0,
+            run: 0,
+            lost: None,
+            counters: Counters::default(),
+        };
+        Self {
+            facts,
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    fn enqueue(&self, work: Work) -> Result<(), DeviceError> {
+        let mut state = lock(&self.state);
+        if let Some(error) = &state.lost {
+            return Err(error.clone());
+        }
+        match (&mut state.recording, &work) {
+            (Some(_), Work::Copy { .. } | Work::Graph(_)) => {
+                return Err(DeviceError::Failed(
+                    "only kernels and products are recorded".into(),
+                ));
+            }
+            (Some(recording), _) => {
+                recording.push(work);
+                return Ok(());
+            }
+            (None, Work::Graph(_)) => state.counters.replays += 1,
+            (None, Work::Copy { .. }) => {}
+            (None, Work::Kernel { .. } | Work::Product { .. }) => state.counters.launches += 1,
+        }
+        state.queue.push_back(work);
+        state.enqueued += 1;
+        Ok(())
+    }
+}
+
+impl State {
+    /// Does what was enqueued up to item number `target`.
+    fn run_until(&mut self, target: u64) -> Result<(), DeviceError> {
+        if self.done < target {
+            self.counters.waits += 1;
+        }
+        while self.done < target && self.lost.is_none() {
+            let Some(work) = self.queue.pop_front() else {
+                break;
+            };
+            self.done += 1;
+            if let Err(error) = self.run(&work) {
+                self.lost = Some(error);
+            }
+        }
+        self.lost.clone().map_or(Ok(()), Err)
+    }
+
+    fn run(&mut self, work: &Work) -> Result<(), DeviceError> {
+        if !matches!(work, Work::Copy { .. } | Work::Graph(_)) {
+            self.run += 1;
+            if self
+                .emulation
+                .lost_after
+                .is_some_and(|launches| self.run > launches)
+            {
+                return Err(DeviceError::Lost(
+                    "an illegal address, as asked for".to_owned(),
+                ));
+            }
+        }
+        match work {
+            Work::Copy { to, from, bytes } => {
+                // SAFETY: the promise of `copy_in` and `copy_out`; both sides still live, since
+                // regions run the queue empty before they go.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(*from as *const u8, *to as *mut u8, *bytes);
+                }
+                Ok(())
+            }
+            Work::Kernel {
+                name,
+                launch,
+                words,
+            } => self.kernel(name, *launch, words),
+            Work::Product { shape, operands } => {
+                product(shape, *operands);
+                Ok(())
+            }
+            Work::Graph(all) => all.iter().try_for_each(|work| self.run(work)),
+        }
+    }
+
+    fn kernel(&mut self, name: &CString, launch: Launch, words: &[u64]) -> Result<(), DeviceError> {
+        let mut words = words.to_vec();
+        let mut arguments: Vec<*mut c_void> = words
+            .iter_mut()
+            .map(|word| std::ptr::from_mut(word).cast())
+            .collect();
+        let mut fault = vec![0_u8; 256];
+        self.emulation.seed = self.emulation.seed.wrapping_add(1);
+        // SAFETY: the caller of `launch` has promised the arguments; their number was checked.
+        let failed = unsafe {
+            emulator_launch(
+                name.as_ptr(),
+                launch.blocks,
+                launch.threads,
+                launch.shared_bytes as usize,
+                arguments.as_mut_ptr(),
+                self.emulation.seed,
+                fault.as_mut_ptr().cast(),
+                fault.len(),
+            )
+        };
+        if failed == 0 {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&fault);
+        let text = text.trim_end_matches('\0');
+        Err(DeviceError::Lost(format!(
+            "{}: {text}",
+            name.to_string_lossy()
+        )))
+    }
+}
+
+impl Backend for Emulator {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Box<dyn Region>, DeviceError> {
+        let mut state = lock(&self.state);
+        if state.recording.is_some() {
+            return Err(DeviceError::Failed(
+                "an allocation while a graph is recorded".into(),
+            ));
+        }
+        if state.allocated + bytes > state.emulation.memory_bytes {
+            return Err(DeviceError::OutOfMemory { bytes });
+        }
+        let memory = Memory::new(bytes).ok_or(DeviceError::OutOfMemory { bytes })?;
+        state.allocated += bytes;
+        state.counters.allocations += 1;
+        Ok(Box::new(DeviceMemory {
+            memory,
+            state: Arc::clone(&self.state),
+        }))
+    }
+
+    fn allocate_pinned(&self, bytes: usize) -> Result<Box<dyn PinnedRegion>, DeviceError> {
+        let memory = Memory::new(bytes).ok_or(DeviceError::OutOfMemory { bytes })?;
+        Ok(Box::new(memory))
+    }
+
+    fn signal(&self, _timed: bool) -> Result<Box<dyn Signal>, DeviceError> {
+        Ok(Box::new(Point {
+            state: Arc::clone(&self.state),
+            target: Mutex::new((0, None)),
+        }))
+    }
+
+    unsafe fn copy_in(&self, to: u64, from: *const u8, bytes: usize) -> Result<(), DeviceError> {
+        self.enqueue(Work::Copy {
+            to,
+            from: from as u64,
+            bytes,
+        })
+    }
+
+    unsafe fn copy_out(&self, to: *mut u8, from: u64, bytes: usize) -> Result<(), DeviceError> {
+        self.enqueue(Work::Copy {
+            to: to as u64,
+            from,
+            bytes,
+        })
+    }
+
+    unsafe fn launch(
+        &self,
+        name: &str,
+        launch: Launch,
+        arguments: &[Argument],
+    ) -> Result<(), DeviceError> {
+        let name = CString::new(name).map_err(|error| DeviceError::Failed(error.to_string()))?;
+        // SAFETY: a C string, read only.
+        let expected = unsafe { emulator_arguments(name.as_ptr()) } as usize;
+        if expected != arguments.len() {
+            return Err(DeviceError::Failed(format!(
+                "{name:?} takes {expected} arguments (0: there is no such kernel), not {}",
+                arguments.len()
+            )));
+        }
+        let words = arguments.iter().map(|argument| argument.word()).collect();
+        self.enqueue(Work::Kernel {
+            name,
+            launch,
+            words,
+        })
+    }
+
+    unsafe fn product(
+        &self,
+        shape: &ProductShape,
+        operands: ProductOperands,
+    ) -> Result<(), DeviceError> {
+        self.enqueue(Work::Product {
+            shape: *shape,
+            operands,
+        })
+    }
+
+    unsafe fn tune(&self, _: &ProductShape, _: ProductOperands) -> Result<(), DeviceError> {
+        // There is one algorithm.
+        Ok(())
+    }
+
+    fn begin_capture(&self) -> Result<(), DeviceError> {
+        lock(&self.state).recording = Some(Vec::new());
+        Ok(())
+    }
+
+    fn end_capture(&self) -> Result<Box<dyn Captured>, DeviceError> {
+        let mut state = lock(&self.state);
+        state.counters.captures += 1;
+        let work = state.recording.take().unwrap_or_default();
+        drop(state);
+        Ok(Box::new(Recording {
+            work: Arc::new(work),
+            emulator: Self {
+                facts: self.facts.clone(),
+                state: Arc::clone(&self.state),
+            },
+        }))
+    }
+
+    fn synchronize(&self) -> Result<(), DeviceError> {
+        let mut state = lock(&self.state);
+        let target = state.enqueued;
+        state.run_until(target)
+    }
+
+    fn free_bytes(&self) -> Result<usize, DeviceError> {
+        let state = lock(&self.state);
+        Ok(state.emulation.memory_bytes - state.allocated)
+    }
+
+    fn counters(&self) -> Counters {
+        lock(&self.state).counters
+    }
+}
+
+#[derive(Debug)]
+struct Recording {
+    work: Arc<Vec<Work>>,
+    emulator: Emulator,
+}
+
+impl Captured for Recording {
+    fn replay(&self) -> Result<(), DeviceError> {
+        self.emulator.enqueue(Work::Graph(Arc::clone(&self.work)))
+    }
+}
+
+#[derive(Debug)]
+struct Point {
+    state: Arc<Mutex<State>>,
+    target: Mutex<(u64, Option<Instant>)>,
+}
+
+impl Point {
+    fn target(&self) -> MutexGuard<'_, (u64, Option<Instant>)> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Signal for Point {
+    fn record(&self) -> Result<(), DeviceError> {
+        *self.target() = (lock(&self.state).enqueued, None);
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<(), DeviceError> {
+        let mut target = self.target();
+        lock(&self.state).run_until(target.0)?;
+        target.1.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    fn until(&self, end: &dyn Signal) -> Result<Duration, DeviceError> {
+        self.wait()?;
+        end.wait()?;
+        let end = end
+            .as_any()
+            .downcast_ref::<Self>()
+            .and_then(|end| end.target().1);
+        Ok(end
+            .zip(self.target().1)
+            .map_or(Duration::ZERO, |(end, start)| end - start))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+#[derive(Debug)]
+struct DeviceMemory {
+    memory: Memory,
+    state: Arc<Mutex<State>>,
+}
+
+impl Region for DeviceMemory {
+    fn address(&self) -> u64 {
+        self.memory.pointer() as u64
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        // Enqueued work may use the memory. A lost device does no more work.
+        let target = state.enqueued;
+        let _ = state.run_until(target);
+        state.allocated -= self.memory.bytes();
+    }
+}

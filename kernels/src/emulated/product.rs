@@ -1,0 +1,53 @@
+//! Matrix products on the CPU.
+
+use crate::backend::{Dtype, ProductOperands, ProductShape};
+
+/// `y = x · wᵀ + bias`, sums in f32, as the library of matrix products does it.
+pub(super) fn product(shape: &ProductShape, operands: ProductOperands) {
+    // SAFETY: the promise of `Backend::product` about the addresses.
+    let read = |address: u64, len: usize| unsafe { read(shape.dtype, address, len) };
+    let x = read(operands.x, shape.rows * shape.inner);
+    let w = read(operands.w, shape.outer * shape.inner);
+    let bias = match shape.bias {
+        true => read(operands.bias, shape.outer),
+        false => vec![0.0; shape.outer],
+    };
+    for (row, x) in x.chunks_exact(shape.inner).enumerate() {
+        for (column, w) in w.chunks_exact(shape.inner).enumerate() {
+            let value = crate::oracle::dot(x, w) + bias[column];
+            // SAFETY: as above.
+            unsafe { write(shape.dtype, operands.y, row * shape.outer + column, value) };
+        }
+    }
+}
+
+/// # Safety
+/// `address` has `len` values of the type.
+unsafe fn read(dtype: Dtype, address: u64, len: usize) -> Vec<f32> {
+    let index = 0..len;
+    // SAFETY: the caller's promise.
+    unsafe {
+        match dtype {
+            Dtype::F16 => index
+                .map(|i| (*(address as *const half::f16).add(i)).to_f32())
+                .collect(),
+            Dtype::Bf16 => index
+                .map(|i| (*(address as *const half::bf16).add(i)).to_f32())
+                .collect(),
+            Dtype::F32 | Dtype::U32 => index.map(|i| *(address as *const f32).add(i)).collect(),
+        }
+    }
+}
+
+/// # Safety
+/// `address` has more than `index` values of the type.
+unsafe fn write(dtype: Dtype, address: u64, index: usize, value: f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match dtype {
+            Dtype::F16 => *(address as *mut half::f16).add(index) = half::f16::from_f32(value),
+            Dtype::Bf16 => *(address as *mut half::bf16).add(index) = half::bf16::from_f32(value),
+            Dtype::F32 | Dtype::U32 => *(address as *mut f32).add(index) = value,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Both attention kernels over ragged batches.
+
+use std::ops::Range;
+
+use intentd_kernels::{Attention, Capacity, Dtype, Limits, QueryRows, oracle};
+
+use crate::support::{Bench, assert_close, assert_untouched, ranges};
+
+/// Each head of each sequence; `first_only` leaves the first token's query of each.
+fn expected(
+    qkv: &[f32],
+    ranges: &[Range<usize>],
+    attention: Attention,
+    first_only: bool,
+) -> Vec<f32> {
+    let hidden = attention.heads * attention.head_size;
+    let mut context = Vec::new();
+    for range in ranges {
+        let rows = &qkv[range.start * 3 * hidden..range.end * 3 * hidden];
+        let queries = if first_only {
+            &rows[..3 * hidden]
+        } else {
+            rows
+        };
+        let heads: Vec<Vec<f32>> = (0..attention.heads)
+            .map(|head| {
+                let at = |part: usize| {
+                    let start = part * hidden + head * attention.head_size;
+                    start..start + attention.head_size
+                };
+                let cut = |values: &[f32], columns: Range<usize>| -> Vec<f32> {
+                    let row = |row: &[f32]| row[columns.clone()].to_vec();
+                    values.chunks_exact(3 * hidden).flat_map(row).collect()
+                };
+                let size = attention.head_size;
+                let (q, k, v) = (cut(queries, at(0)), cut(rows, at(1)), cut(rows, at(2)));
+                oracle::attention((&q, size), (&k, size), (&v, size), 0..size)
+            })
+            .collect();
+        let queries = queries.len() / (3 * hidden);
+        for query in 0..queries {
+            for head in &heads {
+                context.extend(&head[query * attention.head_size..][..attention.head_size]);
+            }
+        }
+    }
+    context
+}
+
+fn limits(lengths: &[usize]) -> Limits {
+    Limits {
+        words: 10,
+        types: 1,
+        positions: lengths.iter().copied().max().unwrap_or(1),
+    }
+}
+
+/// More room than the batch needs, as in a bucket.
+fn capacity(lengths: &[usize]) -> Capacity {
+    Capacity {
+        tokens: lengths.iter().sum::<usize>() + 9,
+        sequences: lengths.len() + 2,
+    }
+}
+
+const SHAPES: [&[usize]; 6] = [
+    &[1],
+    &[12],
+    &[16, 17, 15],
+    &[3, 33, 1, 8, 64, 2],
+    &[130],
+    &[31, 32, 1, 1, 1, 48],
+];
+
+#[test]
+fn tiles_are_the_softmax_of_each_sequence_by_itself() {
+    for (dtype, tolerance) in [(Dtype::F16, 4.0), (Dtype::Bf16, 4.0)] {
+        for (heads, head_size) in [(1, 64), (3, 64), (2, 32), (1, 32)] {
+            for lengths in SHAPES {
+                let attention = Attention { heads, head_size };
+                let hidden = heads * head_size;
+                let mut bench = Bench::new(lengths.len() as u64 * 7 + heads as u64);
+                let capacity = capacity(lengths);
+                let batch = bench.batch(lengths, capacity, limits(lengths));
+                let (qkv, qkv_buffer) = bench.values(capacity.tokens * 3 * hidden, dtype);
+                let context = bench.poisoned(capacity.tokens * hidden, dtype);
+                let device = &bench.device;
+                device
+                    .attention_tiles(&batch.placed, attention, &qkv_buffer, &context)
+                    .unwrap();
+                let expected = expected(&qkv, &ranges(lengths), attention, false);
+                let found = bench.read(&context);
+                assert_close(&found[..expected.len()], &expected, dtype, tolerance);
+                assert_untouched(&found[expected.len()..]);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_take_every_type_and_head_size() {
+    for (dtype, heads, head_size, tolerance) in [
+        (Dtype::F32, 2, 64, 64.0),
+        (Dtype::F32, 1, 8, 64.0),
+        (Dtype::F32, 1, 256, 64.0),
+        (Dtype::F16, 2, 48, 4.0),
+        (Dtype::Bf16, 2, 96, 4.0),
+    ] {
+        for lengths in SHAPES {
+            let attention = Attention { heads, head_size };
+            let hidden = heads * head_size;
+            let mut bench = Bench::new(head_size as u64);
+            let capacity = capacity(lengths);
+            let batch = bench.batch(lengths, capacity, limits(lengths));
+            let (qkv, qkv_buffer) = bench.values(capacity.tokens * 3 * hidden, dtype);
+            let context = bench.poisoned(capacity.tokens * hidden, dtype);
+            let stride = 3 * hidden;
+            let kv = qkv_buffer.slice(hidden..qkv_buffer.len());
+            let rows = QueryRows::All {
+                q: &qkv_buffer,
+                stride,
+            };
+            let device = &bench.device;
+            device
+                .attention_rows(&batch.placed, attention, rows, (&kv, stride), &context)
+                .unwrap();
+            let expected = expected(&qkv, &ranges(lengths), attention, false);
+            let found = bench.read(&context);
+            assert_close(&found[..expected.len()], &expected, dtype, tolerance);
+            assert_untouched(&found[expected.len()..]);
+        }
+    }
+}
+
+#[test]
+fn first_tokens_alone_attend_as_they_do_among_all() {
+    for dtype in [Dtype::F32, Dtype::F16] {
+        for packed in [false, true] {
+            for lengths in SHAPES {
+                let attention = Attention {
+                    heads: 2,
+                    head_size: 64,
+                };
+                let (hidden, stride) = (128, 3 * 128);
+                let mut bench = Bench::new(lengths.len() as u64);
+                let capacity = capacity(lengths);
+                let batch = bench.batch(lengths, capacity, limits(lengths));
+                let (qkv, qkv_buffer) = bench.values(capacity.tokens * stride, dtype);
+                let context = bench.poisoned(capacity.sequences * hidden, dtype);
+                let kv = qkv_buffer.slice(hidden..qkv_buffer.len());
+                let mut first: Vec<f32> = ranges(lengths)
+                    .into_iter()
+                    .flat_map(|range| qkv[range.start * stride..][..hidden].to_vec())
+                    .collect();
+                first.resize(capacity.sequences * hidden, 0.0);
+                let first = bench.upload(&first, dtype);
+                let rows = match packed {
+                    true => QueryRows::Packed { q: &first },
+                    false => QueryRows::First {
+                        q: &qkv_buffer,
+                        stride,
+                    },
+                };
+                let device = &bench.device;
+                device
+                    .attention_rows(&batch.placed, attention, rows, (&kv, stride), &context)
+                    .unwrap();
+                let expected = expected(&qkv, &ranges(lengths), attention, true);
+                let found = bench.read(&context);
+                assert_close(&found[..expected.len()], &expected, dtype, 64.0);
+                assert_untouched(&found[expected.len()..]);
+            }
+        }
+    }
+}
+
+#[test]
+fn large_scores_do_not_overflow() {
+    // Scores of thousands: exp() without the running maximum would be infinite.
+    let attention = Attention {
+        heads: 1,
+        head_size: 64,
+    };
+    let lengths = [20];
+    let mut bench = Bench::new(2);
+    let capacity = capacity(&lengths);
+    let batch = bench.batch(&lengths, capacity, limits(&lengths));
+    let qkv: Vec<f32> = bench
+        .random(capacity.tokens * 192, Dtype::F32)
+        .iter()
+        .map(|v| crate::support::round(v * 60.0, Dtype::F16))
+        .collect();
+    let buffer = bench.upload(&qkv, Dtype::F16);
+    let context = bench.poisoned(capacity.tokens * 64, Dtype::F16);
+    bench
+        .device
+        .attention_tiles(&batch.placed, attention, &buffer, &context)
+        .unwrap();
+    let expected = expected(&qkv, &ranges(&lengths), attention, false);
+    assert_close(
+        &bench.read(&context)[..expected.len()],
+        &expected,
+        Dtype::F16,
+        4.0,
+    );
+}

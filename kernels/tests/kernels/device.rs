@@ -1,0 +1,178 @@
+//! Devices, memory and graphs.
+
+use intentd_kernels::{
+    Activation, Capacity, Device, DeviceError, Dtype, Emulation, InputError, Inputs, Limits,
+    ProductShape, oracle,
+};
+
+use crate::support::{Bench, assert_close};
+
+const LIMITS: Limits = Limits {
+    words: 10,
+    types: 2,
+    positions: 8,
+};
+
+#[test]
+fn memory_is_bounded_and_given_back() {
+    let device = Device::emulator(Emulation {
+        memory_bytes: 1000,
+        ..Emulation::default()
+    });
+    let first = device.zeros(Dtype::F32, 200).unwrap();
+    let error = device.zeros(Dtype::F32, 100).unwrap_err();
+    assert_eq!(error, DeviceError::OutOfMemory { bytes: 400 });
+    assert_eq!(device.free_bytes(), Ok(200));
+    let part = first.slice(10..20);
+    drop(first);
+    assert!(
+        device.zeros(Dtype::F32, 100).is_err(),
+        "the slice keeps the memory"
+    );
+    drop(part);
+    device.zeros(Dtype::F32, 250).unwrap();
+}
+
+#[test]
+fn a_graph_reads_the_counts_of_the_day() {
+    let mut bench = Bench::new(4);
+    let capacity = Capacity {
+        tokens: 16,
+        sequences: 2,
+    };
+    let inputs = Inputs::new(&bench.device, capacity, LIMITS).unwrap();
+    let placed = inputs.placed(capacity);
+    let (bias, bias_buffer) = bench.values(8, Dtype::F32);
+    let x = bench.device.zeros(Dtype::F32, 16 * 8).unwrap();
+    let device = bench.device.clone();
+    let before = device.counters();
+    let graph = device
+        .capture(|| device.bias_activation(&placed.tokens, &x, &bias_buffer, Activation::None))
+        .unwrap();
+    assert_eq!(
+        device.counters().launches,
+        before.launches,
+        "recorded, not enqueued"
+    );
+    // The graph has to keep what it uses.
+    let kept = x.clone();
+    drop((x, bias_buffer, placed));
+
+    let mut pinned = device.pinned(capacity.words() * 4).unwrap();
+    let mut sums = vec![0.0; 16 * 8];
+    for lengths in [&[3][..], &[8, 7], &[1, 1]] {
+        let tokens = lengths.iter().sum();
+        let ids = vec![0; tokens];
+        let lengths = lengths.iter().copied();
+        inputs
+            .pack(capacity, (&ids, &ids), lengths, &mut pinned)
+            .unwrap();
+        inputs.upload(&device, capacity, &mut pinned).unwrap();
+        device.replay(&graph).unwrap();
+        for (i, sum) in sums.iter_mut().enumerate().take(tokens * 8) {
+            *sum += bias[i % 8];
+        }
+        assert_close(&bench.read(&kept), &sums, Dtype::F32, 2.0);
+    }
+    assert_eq!(device.counters().replays, 3);
+}
+
+#[test]
+fn a_lost_device_says_so_ever_after() {
+    let device = Device::emulator(Emulation {
+        lost_after: Some(1),
+        ..Emulation::default()
+    });
+    let x = device.zeros(Dtype::F32, 8).unwrap();
+    let y = device.zeros(Dtype::F16, 8).unwrap();
+    device.convert(&x, &y).unwrap();
+    device.synchronize().unwrap();
+    device.convert(&x, &y).unwrap();
+    assert!(matches!(device.synchronize(), Err(DeviceError::Lost(_))));
+    assert!(matches!(device.convert(&x, &y), Err(DeviceError::Lost(_))));
+}
+
+#[test]
+fn products_add_a_bias() {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let mut bench = Bench::new(8);
+        let (rows, inner, outer) = (5, 40, 24);
+        let (x, x_buffer) = bench.values(rows * inner, dtype);
+        let (w, w_buffer) = bench.values(outer * inner, dtype);
+        let (bias, bias_buffer) = bench.values(outer, dtype);
+        let y = bench.poisoned(rows * outer, dtype);
+        let shape = ProductShape {
+            dtype,
+            rows,
+            inner,
+            outer,
+            bias: true,
+        };
+        bench
+            .device
+            .product(&shape, &x_buffer, &w_buffer, Some(&bias_buffer), &y)
+            .unwrap();
+        let expected = oracle::linear(&x, &w, &bias);
+        assert_close(&bench.read(&y), &expected, dtype, 64.0);
+    }
+}
+
+#[test]
+fn batches_that_would_reach_beyond_the_tables_are_refused() {
+    let bench = Bench::new(1);
+    let capacity = Capacity {
+        tokens: 12,
+        sequences: 2,
+    };
+    let inputs = Inputs::new(&bench.device, capacity, LIMITS).unwrap();
+    let mut pinned = bench.device.pinned(capacity.words() * 4).unwrap();
+    let mut pack = |ids: &[u32], types: &[u32], lengths: &[usize]| {
+        let lengths = lengths.iter().copied();
+        inputs.pack(capacity, (ids, types), lengths, &mut pinned)
+    };
+    pack(&[9; 12], &[1; 12], &[8, 4]).unwrap();
+    for (ids, types, lengths) in [
+        (&[10][..], &[0][..], &[1][..]),
+        (&[1], &[2], &[1]),
+        (&[1; 9], &[0; 9], &[9]),
+        (&[1; 13], &[0; 13], &[8, 5]),
+        (&[1; 3], &[0; 3], &[1, 1, 1]),
+        (&[1; 3], &[0; 2], &[3]),
+        (&[1; 3], &[0; 3], &[2]),
+        (&[1; 3], &[0; 3], &[2, 2]),
+        (&[1; 3], &[0; 3], &[3, 0]),
+    ] {
+        let result = pack(ids, types, lengths);
+        assert!(
+            matches!(result, Err(InputError::Invalid(_))),
+            "{ids:?} {types:?} {lengths:?}"
+        );
+    }
+}
+
+#[test]
+fn sequences_longer_than_the_kernels_take_are_refused_at_the_start() {
+    let bench = Bench::new(1);
+    let capacity = Capacity {
+        tokens: 16,
+        sequences: 1,
+    };
+    let limits = |positions| Limits {
+        positions,
+        ..LIMITS
+    };
+    Inputs::new(&bench.device, capacity, limits(4096)).unwrap();
+    Inputs::new(&bench.device, capacity, limits(4097)).unwrap_err();
+}
+
+#[test]
+fn without_cuda_the_device_says_so() {
+    // Where this package is built with CUDA, the machine decides what is missing.
+    if cfg!(feature = "driver") {
+        eprintln!("skipped: built with CUDA");
+        return;
+    }
+    assert!(
+        matches!(Device::cuda(0), Err(DeviceError::Unavailable(text)) if text.contains("no CUDA"))
+    );
+}
