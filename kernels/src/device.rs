@@ -47,17 +47,28 @@ impl Device {
     }
 
     /// The kernels on the CPU.
-    #[cfg(has_emulator)]
-    pub fn emulator(emulation: crate::Emulation) -> Self {
-        Self::new(Arc::new(crate::emulated::Emulator::new(emulation)))
+    ///
+    /// # Errors
+    /// [`DeviceError::Unavailable`] when there was no C++ compiler to build them with.
+    #[cfg(feature = "emulator")]
+    pub fn emulator(emulation: crate::Emulation) -> Result<Self, DeviceError> {
+        #[cfg(has_emulator)]
+        return Ok(Self::new(Arc::new(crate::emulated::Emulator::new(
+            emulation,
+        ))));
+        #[cfg(not(has_emulator))]
+        Err(DeviceError::Unavailable(format!(
+            "no C++ compiler when the kernels were built, hence no emulator for {emulation:?}"
+        )))
     }
 
     /// What the emulator has been asked for so far; zeros for a real device.
-    #[cfg(has_emulator)]
+    #[cfg(feature = "emulator")]
     pub fn counters(&self) -> crate::Counters {
         self.backend.counters()
     }
 
+    #[cfg(any(feature = "driver", has_emulator))]
     fn new(backend: Arc<dyn Backend>) -> Self {
         Self {
             backend,

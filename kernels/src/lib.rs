@@ -24,12 +24,14 @@ mod cuda;
 mod device;
 #[cfg(has_emulator)]
 mod emulated;
+#[cfg(feature = "emulator")]
+mod emulation;
 mod ops;
 pub mod oracle;
 
 pub use backend::{DeviceError, Dtype, Facts, ProductShape};
 pub use batch::{Capacity, InputError, Inputs, Limits, Placed};
 pub use device::{Buffer, Device, Graph, Mark, Pinned};
-#[cfg(has_emulator)]
-pub use emulated::{Counters, Emulation};
+#[cfg(feature = "emulator")]
+pub use emulation::{Counters, Emulation};
 pub use ops::{Activation, Attention, Norm, QueryRows, Rows, SKINNY_ROWS_MAX, Skinny, Tables};

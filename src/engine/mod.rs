@@ -8,12 +8,15 @@
 
 mod batch;
 mod cpu;
+mod cuda;
 mod reference;
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 pub use batch::{Logits, RaggedBatch};
 pub use cpu::Cpu;
+pub use cuda::{Cuda, CudaOptions};
 pub use reference::Reference;
 
 use crate::model::{Checkpoint, CheckpointError, Text, TooLong};
@@ -33,6 +36,17 @@ pub enum EngineError {
     /// The engine cannot be used any more.
     #[error("the engine is lost: {0}")]
     Lost(String),
+}
+
+/// Why a model could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] intentd_kernels::DeviceError),
 }
 
 /// Something that runs a BERT classifier.
@@ -57,6 +71,20 @@ pub trait Engine: Send {
     /// # Errors
     /// See [`EngineError`]; the batch is then no longer under way.
     fn collect(&mut self) -> Result<Logits, EngineError>;
+
+    /// Work that the engine wants done off the requests' path, such as recording a graph; called
+    /// after a batch has been answered. Takes a few milliseconds at most.
+    ///
+    /// # Errors
+    /// [`EngineError::Lost`] when the engine cannot be used any more.
+    fn upkeep(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// How long the parts of loading took, in their order.
+    fn startup_phases(&self) -> &[(&'static str, Duration)] {
+        &[]
+    }
 
     /// One batch from start to end, with nothing else under way.
     ///

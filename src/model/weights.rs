@@ -122,14 +122,24 @@ impl Weights {
             .map_or(0, |classifier| classifier.shape[0])
     }
 
+    /// The bytes of tensor `name` as they are on disk (little-endian, row-major), and their type:
+    /// f32, f16 or bf16.
+    ///
+    /// # Errors
+    /// As for [`f32`](Self::f32).
+    pub fn bytes(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8]), CheckpointError> {
+        let location = self.locate(name, shape)?;
+        let bytes = &self.shards[location.shard].bytes[location.bytes.clone()];
+        Ok((location.dtype, bytes))
+    }
+
     /// The tensor `name` as f32 in row-major order.
     ///
     /// # Errors
     /// When the tensor is missing, of another shape, or neither f32, f16 nor bf16.
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
-        let location = self.locate(name, shape)?;
-        let bytes = &self.shards[location.shard].bytes[location.bytes.clone()];
-        Ok(match location.dtype {
+        let (dtype, bytes) = self.bytes(name, shape)?;
+        Ok(match dtype {
             Dtype::F16 => {
                 let value = |b: &[u8; 2]| half::f16::from_le_bytes(*b).to_f32();
                 bytes.as_chunks::<2>().0.iter().map(value).collect()

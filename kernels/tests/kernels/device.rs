@@ -18,7 +18,8 @@ fn memory_is_bounded_and_given_back() {
     let device = Device::emulator(Emulation {
         memory_bytes: 1000,
         ..Emulation::default()
-    });
+    })
+    .unwrap();
     let first = device.zeros(Dtype::F32, 200).unwrap();
     let error = device.zeros(Dtype::F32, 100).unwrap_err();
     assert_eq!(error, DeviceError::OutOfMemory { bytes: 400 });
@@ -82,7 +83,8 @@ fn a_lost_device_says_so_ever_after() {
     let device = Device::emulator(Emulation {
         lost_after: Some(1),
         ..Emulation::default()
-    });
+    })
+    .unwrap();
     let x = device.zeros(Dtype::F32, 8).unwrap();
     let y = device.zeros(Dtype::F16, 8).unwrap();
     device.convert(&x, &y).unwrap();

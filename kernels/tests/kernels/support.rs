@@ -16,7 +16,7 @@ impl Bench {
             ..Emulation::default()
         };
         Self {
-            device: Device::emulator(emulation),
+            device: Device::emulator(emulation).unwrap(),
             state: seed,
         }
     }

@@ -1,0 +1,321 @@
+//! The CUDA engine: our own kernels, the library's products, and graphs of both.
+//!
+//! One stream does everything in order: a batch's copy in, its pass, its copy out. Two batches may
+//! be enqueued, each with its own pinned memory on either side, so the device goes from one to the
+//! next without the host. The pass of a bucket (a shape that batches are rounded up to) runs launch
+//! by launch at first; once its batch is answered its products are tuned and it is recorded as a
+//! graph, which every later batch of the bucket replays. How much of the bucket is real the kernels
+//! read on the device.
+
+mod buckets;
+mod forward;
+mod graphs;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use intentd_kernels::{
+    Capacity, Device, DeviceError, Dtype, InputError, Inputs, Limits, Pinned, ProductShape,
+};
+
+use self::forward::{Arena, Forward};
+use self::graphs::Graphs;
+use self::weights::Model;
+use super::{Engine, EngineError, LoadError, Logits, RaggedBatch};
+use crate::model::Checkpoint;
+
+/// Batches enqueued at once: one that runs and one that waits behind it.
+const DEPTH: usize = 2;
+
+/// Graphs are only recorded while so much device memory is free: what one takes is the driver's
+/// secret, some hundred kilobytes, and running out of it would fail batches.
+const FREE_BYTES_MIN: usize = 256 << 20;
+
+/// Settings of a [`Cuda`] engine.
+#[derive(Debug, Clone, Copy)]
+pub struct CudaOptions {
+    /// Type of weights and activations; sums are f32 whatever it is.
+    pub dtype: Dtype,
+    /// The largest batch. Buffers are made for it at load.
+    pub largest: Capacity,
+    /// Graphs kept at once; 0 runs everything launch by launch.
+    pub graphs_max: usize,
+}
+
+/// Our own BERT forward pass on an NVIDIA GPU.
+#[derive(Debug)]
+pub struct Cuda {
+    forward: Forward,
+    largest: Capacity,
+    inputs: Inputs,
+    slots: [Slot; DEPTH],
+    next: usize,
+    under_way: VecDeque<UnderWay>,
+    graphs: Graphs,
+    tuned: HashSet<ProductShape>,
+    phases: Vec<(&'static str, Duration)>,
+}
+
+/// Pinned memory of a batch on its way.
+#[derive(Debug)]
+struct Slot {
+    input: Pinned,
+    logits: Pinned,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    slot: usize,
+    sequences: usize,
+    tokens: usize,
+}
+
+impl Cuda {
+    /// Copies the weights onto `device` and makes the buffers.
+    ///
+    /// When the buffers for `options.largest` do not fit, the largest batch is halved until they
+    /// do; larger ones fail with [`EngineError::OutOfMemory`] then.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read, when the model has a shape that the kernels do not take, or
+    /// when the device has no room for it.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        device: Device,
+        options: CudaOptions,
+    ) -> Result<Self, LoadError> {
+        check_dtype(&device, options.dtype)?;
+        let mut phases = Vec::new();
+        let mut start = Instant::now();
+        let mut phase = |name| {
+            phases.push((
+                name,
+                std::mem::replace(&mut start, Instant::now()).elapsed(),
+            ))
+        };
+        let model = Model::load(checkpoint, &device, options.dtype)?;
+        phase("weights");
+        let config = &checkpoint.config;
+        let longest = config.max_positions;
+        let mut largest = Capacity {
+            tokens: options.largest.tokens.max(longest),
+            sequences: options
+                .largest
+                .sequences
+                .min(options.largest.tokens.max(longest)),
+        };
+        let (arena, inputs, slots) = loop {
+            let limits = Limits {
+                words: config.vocab_size,
+                types: config.type_vocab_size,
+                positions: longest,
+            };
+            match buffers(&device, &model, largest, limits) {
+                Err(DeviceError::OutOfMemory { bytes }) if largest.tokens > longest => {
+                    tracing::warn!(
+                        bytes,
+                        tokens = largest.tokens,
+                        "no device memory for batches of this size; halving it"
+                    );
+                    largest.tokens = (largest.tokens / 2).max(longest);
+                    largest.sequences = largest.sequences.min(largest.tokens);
+                }
+                other => break other?,
+            }
+        };
+        device.synchronize()?;
+        phase("buffers");
+        Ok(Self {
+            forward: Forward {
+                device,
+                model,
+                arena,
+            },
+            largest,
+            inputs,
+            slots,
+            next: 0,
+            under_way: VecDeque::with_capacity(DEPTH),
+            graphs: Graphs::new(options.graphs_max),
+            tuned: HashSet::new(),
+            phases,
+        })
+    }
+
+    /// The device it runs on.
+    pub fn device(&self) -> &Device {
+        &self.forward.device
+    }
+
+    /// The largest batch that fits.
+    pub fn largest(&self) -> Capacity {
+        self.largest
+    }
+
+    /// Number of graphs recorded and kept.
+    pub fn graphs(&self) -> usize {
+        self.graphs.len()
+    }
+
+    fn enqueue(&mut self, batch: &RaggedBatch, bucket: Capacity) -> Result<(), InputError> {
+        let device = &self.forward.device;
+        let slot = &mut self.slots[self.next];
+        let ids = (batch.ids(), batch.type_ids());
+        let lengths = batch.ranges().map(|range| range.len());
+        self.inputs.pack(bucket, ids, lengths, &mut slot.input)?;
+        self.inputs.upload(device, bucket, &mut slot.input)?;
+        match self.graphs.get(bucket) {
+            Some(graph) => device.replay(graph)?,
+            None => self.forward.enqueue(bucket, &self.inputs.placed(bucket))?,
+        }
+        let labels = self.forward.model.labels;
+        let logits = self
+            .forward
+            .arena
+            .logits
+            .slice(0..batch.sequences() * labels);
+        device.download(&logits, &mut slot.logits)?;
+        Ok(())
+    }
+
+    /// One step towards the graph of `bucket`: a product tuned, or the recording itself.
+    fn prepare(&mut self, bucket: Capacity) -> Result<(), DeviceError> {
+        let device = &self.forward.device;
+        let products = self.forward.products(bucket);
+        if let Some(product) = products.iter().find(|p| !self.tuned.contains(&p.shape)) {
+            // Overwrites activations, which belong to no batch: those enqueued come before in the
+            // stream or write theirs anew.
+            device.tune(
+                &product.shape,
+                product.x,
+                &product.w,
+                product.bias.as_ref(),
+                product.y,
+            )?;
+            self.tuned.insert(product.shape);
+            return Ok(());
+        }
+        drop(products);
+        if device.free_bytes()? < FREE_BYTES_MIN {
+            return Err(DeviceError::OutOfMemory {
+                bytes: FREE_BYTES_MIN,
+            });
+        }
+        if self.graphs.is_full() {
+            device.synchronize()?;
+            self.graphs.evict();
+        }
+        let batch = self.inputs.placed(bucket);
+        let graph = device.capture(|| self.forward.enqueue(bucket, &batch))?;
+        self.graphs.add(bucket, graph);
+        Ok(())
+    }
+}
+
+fn buffers(
+    device: &Device,
+    model: &Model,
+    largest: Capacity,
+    limits: Limits,
+) -> Result<(Arena, Inputs, [Slot; DEPTH]), DeviceError> {
+    let arena = Arena::new(device, model, largest)?;
+    let inputs = Inputs::new(device, largest, limits)?;
+    let slot = || -> Result<Slot, DeviceError> {
+        Ok(Slot {
+            // A smaller bucket never has more words: all its parts are smaller.
+            input: device.pinned(largest.words() * Dtype::U32.bytes())?,
+            logits: device.pinned(largest.sequences * model.labels * Dtype::F32.bytes())?,
+        })
+    };
+    Ok((arena, inputs, [slot()?, slot()?]))
+}
+
+fn check_dtype(device: &Device, dtype: Dtype) -> Result<(), DeviceError> {
+    let facts = device.facts();
+    if dtype == Dtype::Bf16 && facts.compute_capability < (8, 0) {
+        let (major, minor) = facts.compute_capability;
+        return Err(DeviceError::Unavailable(format!(
+            "--dtype bf16 needs compute capability 8.0 (Ampere), and {} has {major}.{minor}; take \
+             --dtype f16",
+            facts.name
+        )));
+    }
+    Ok(())
+}
+
+impl Engine for Cuda {
+    fn description(&self) -> String {
+        let facts = self.forward.device.facts();
+        let (major, minor) = facts.compute_capability;
+        format!(
+            "cuda {}, {} (compute capability {major}.{minor}), up to {} tokens a batch",
+            self.forward.model.dtype.name(),
+            facts.name,
+            self.largest.tokens
+        )
+    }
+
+    fn depth(&self) -> usize {
+        DEPTH
+    }
+
+    fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
+        let tokens = batch.tokens();
+        let bucket = buckets::bucket(tokens, batch.sequences(), self.largest);
+        let bucket = bucket.ok_or(EngineError::OutOfMemory { tokens })?;
+        self.enqueue(batch, bucket).map_err(|error| match error {
+            InputError::Invalid(what) => EngineError::Batch(what),
+            InputError::Device(error) => engine_error(error, tokens),
+        })?;
+        self.under_way.push_back(UnderWay {
+            slot: self.next,
+            sequences: batch.sequences(),
+            tokens,
+        });
+        self.next = (self.next + 1) % DEPTH;
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<Logits, EngineError> {
+        let Some(batch) = self.under_way.pop_front() else {
+            return Err(EngineError::Batch("nothing was submitted".to_owned()));
+        };
+        let labels = self.forward.model.labels;
+        let values = self.slots[batch.slot].logits.read_f32();
+        let values = values.map_err(|error| engine_error(error, batch.tokens))?;
+        Ok(Logits::new(
+            values[..batch.sequences * labels].to_vec(),
+            labels,
+        ))
+    }
+
+    fn upkeep(&mut self) -> Result<(), EngineError> {
+        let Some(bucket) = self.graphs.next_wanted() else {
+            return Ok(());
+        };
+        match self.prepare(bucket) {
+            Ok(()) => Ok(()),
+            Err(DeviceError::Lost(what)) => Err(EngineError::Lost(what)),
+            Err(error) => {
+                tracing::warn!(?bucket, %error, "no graph for batches of this size");
+                self.graphs.give_up(bucket);
+                Ok(())
+            }
+        }
+    }
+
+    fn startup_phases(&self) -> &[(&'static str, Duration)] {
+        &self.phases
+    }
+}
+
+fn engine_error(error: DeviceError, tokens: usize) -> EngineError {
+    match error {
+        DeviceError::OutOfMemory { .. } => EngineError::OutOfMemory { tokens },
+        DeviceError::Lost(what) | DeviceError::Unavailable(what) => EngineError::Lost(what),
+        DeviceError::Failed(what) => EngineError::Batch(what),
+    }
+}
