@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use intentd::engine::{self, EngineKind, RaggedBatch};
+use intentd::engine::{self, EngineKind, EngineOptions, RaggedBatch};
 use intentd::model::{Checkpoint, Text, TooLong};
 
 #[path = "../tests/it/support/mod.rs"]
@@ -95,10 +95,13 @@ fn engines(c: &mut Criterion) {
     let threads = std::thread::available_parallelism().unwrap();
     for (name, checkpoint) in checkpoints {
         for (kind, kind_name) in [
-            (EngineKind::Cpu, "cpu"),
+            (EngineKind::Native, "native"),
+            (EngineKind::Candle, "candle"),
             (EngineKind::Reference, "reference"),
         ] {
-            let mut engine = engine::load(kind, &checkpoint, threads).unwrap();
+            let mut engine = engine::load(&checkpoint, EngineOptions::cpu(kind, threads))
+                .unwrap()
+                .engine;
             let mut group = c.benchmark_group(format!("engine/{name}/{kind_name}"));
             group
                 .sample_size(10)

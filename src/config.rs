@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::EngineKind;
+use crate::engine::{DeviceChoice, Dtype, EngineKind, EngineOptions};
 use crate::serving::{BatchLimits, Limits};
 
 /// Which model runs where.
@@ -17,9 +17,28 @@ pub struct ModelArgs {
     /// Directory of a Hugging Face BERT classifier; the embedded model when not given.
     #[arg(long, env = "INTENTD_MODEL", value_name = "DIR")]
     pub model: Option<PathBuf>,
+    /// Where the model runs: auto (a GPU where there is one), cpu, cuda, or cuda:N.
+    #[arg(
+        long,
+        env = "INTENTD_DEVICE",
+        value_name = "DEVICE",
+        default_value = "auto"
+    )]
+    pub device: DeviceChoice,
     /// What runs the model.
-    #[arg(long, env = "INTENTD_ENGINE", value_enum, default_value = "cpu")]
+    #[arg(long, env = "INTENTD_ENGINE", value_enum, default_value = "native")]
     pub engine: EngineKind,
+    /// Type of weights and activations [default: f16 on CUDA, f32 on the CPU].
+    #[arg(long, env = "INTENTD_DTYPE", value_enum)]
+    pub dtype: Option<Dtype>,
+    /// CUDA graphs kept at once, one a size of batch; 0 for none.
+    #[arg(
+        long,
+        env = "INTENTD_MAX_CUDA_GRAPHS",
+        value_name = "N",
+        default_value = "128"
+    )]
+    pub max_cuda_graphs: usize,
     /// Cores the engine computes on; all that the process may use when not given.
     #[arg(long, env = "INTENTD_THREADS", value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -31,6 +50,19 @@ impl ModelArgs {
     pub fn threads(&self) -> NonZeroUsize {
         let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         self.threads.unwrap_or_else(available)
+    }
+
+    /// What the engine is made from, for batches within `limits`.
+    pub fn engine_options(&self, limits: BatchLimits) -> EngineOptions {
+        EngineOptions {
+            kind: self.engine,
+            device: self.device,
+            dtype: self.dtype,
+            threads: self.threads(),
+            batch_tokens_max: limits.tokens_max,
+            batch_sequences_max: limits.texts_max,
+            graphs_max: self.max_cuda_graphs,
+        }
     }
 }
 

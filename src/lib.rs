@@ -15,13 +15,23 @@
 //!      │
 //! serving::batcher    when the engine can take work: everything that waits, within the limits
 //!      │  ragged batch
-//! engine              ids -> logits, nothing computed for padding; cpu | reference
+//! engine              ids -> logits, nothing computed for padding; cpu | cuda
 //!      │  logits
 //! model::labels       scores and label
 //!      │
 //! api                 text/html for curl, JSON
 //! ```
 #![forbid(unsafe_code)]
+
+#[cfg(any(
+    all(feature = "cuda", feature = "cuda-12"),
+    all(feature = "cuda", feature = "candle-cuda"),
+    all(feature = "cuda-12", feature = "candle-cuda"),
+))]
+compile_error!(
+    "take one of the features cuda, cuda-12 and candle-cuda: they link the libraries of CUDA in \
+     different ways"
+);
 
 pub mod cli;
 pub mod train;

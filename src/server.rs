@@ -17,9 +17,9 @@ use tokio::task::JoinSet;
 
 use crate::api;
 use crate::config::Config;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, LoadError, Loaded};
 use crate::metrics::Metrics;
-use crate::model::{Checkpoint, CheckpointError};
+use crate::model::Checkpoint;
 use crate::serving::{Classifier, EngineStopped};
 
 /// Why a server did not start or did not go on.
@@ -67,10 +67,11 @@ pub struct Running {
 /// # Errors
 /// When a port or a thread is not to be had.
 pub async fn start(config: &Config) -> Result<Running, ServerError> {
-    let model = config.model.clone();
+    let (model, limits) = (config.model.clone(), config.limits.batch);
     start_with(config, move || {
         let checkpoint = Checkpoint::open_or_embedded(model.model.as_deref())?;
-        let engine = engine::load(model.engine, &checkpoint, model.threads())?;
+        let Loaded { engine, place } = engine::load(&checkpoint, model.engine_options(limits))?;
+        tracing::info!("running on {place}");
         Ok((checkpoint, engine))
     })
     .await
@@ -82,7 +83,7 @@ pub async fn start(config: &Config) -> Result<Running, ServerError> {
 /// When a port or a thread is not to be had.
 pub async fn start_with<F>(config: &Config, prepare: F) -> Result<Running, ServerError>
 where
-    F: FnOnce() -> Result<(Checkpoint, Box<dyn Engine>), CheckpointError> + Send + 'static,
+    F: FnOnce() -> Result<(Checkpoint, Box<dyn Engine>), LoadError> + Send + 'static,
 {
     let main = bind(config.address, "--port").await?;
     let admin = match config.admin_address {

@@ -6,16 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::Failure;
+use super::{BATCH_LIMITS, Failure, load};
 use crate::config::ModelArgs;
 use crate::engine::{self, Engine, RaggedBatch};
 use crate::model::{Checkpoint, Text, TooLong};
 use crate::train::Recipe;
 use crate::train::data::{Corpus, HeldOut, read_examples};
 use crate::train::evaluation::evaluate;
-
-/// Tokens of a batch: what the server takes by default.
-const BATCH_TOKENS: usize = 4096;
 
 /// The flags of `intentd evaluate`.
 #[derive(Debug, Args)]
@@ -43,7 +40,7 @@ pub(super) struct EvaluateArgs {
 
 pub(super) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let checkpoint = Checkpoint::open_or_embedded(args.model.model.as_deref())?;
-    let mut engine = engine::load(args.model.engine, &checkpoint, args.model.threads())?;
+    let mut engine = load(&args.model, &checkpoint)?;
     let mut out = std::io::stdout().lock();
     let sets = sets(args)?;
     if sets.is_empty() {
@@ -116,16 +113,28 @@ fn labels(
 ) -> Result<Vec<String>, EvaluateError> {
     let mut batch = RaggedBatch::new();
     let mut answers = Vec::with_capacity(texts.len());
-    for (index, text) in texts.iter().enumerate() {
+    let mut flush = |batch: &mut RaggedBatch| -> Result<(), engine::EngineError> {
+        let logits = engine.forward(batch)?;
+        answers.extend(
+            logits
+                .rows()
+                .map(|row| checkpoint.labels.best(row).label.to_string()),
+        );
+        batch.clear();
+        Ok(())
+    };
+    for text in texts {
         let text = Text::Single((*text).to_owned());
         let encoded = checkpoint.tokenizer.encode(&text, TooLong::Truncate)?;
-        batch.push(&encoded.ids, &encoded.type_ids);
-        if batch.tokens() >= BATCH_TOKENS || index + 1 == texts.len() {
-            let logits = engine.forward(&batch)?;
-            let label = |row| checkpoint.labels.best(row).label.to_string();
-            answers.extend(logits.rows().map(label));
-            batch.clear();
+        let full = batch.sequences() == BATCH_LIMITS.texts_max
+            || batch.tokens() + encoded.ids.len() > BATCH_LIMITS.tokens_max;
+        if full && batch.sequences() > 0 {
+            flush(&mut batch)?;
         }
+        batch.push(&encoded.ids, &encoded.type_ids);
+    }
+    if batch.sequences() > 0 {
+        flush(&mut batch)?;
     }
     Ok(answers)
 }

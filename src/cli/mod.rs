@@ -10,7 +10,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::ServeArgs;
+use crate::config::{ModelArgs, ServeArgs};
+use crate::engine::{self, Engine, LoadError};
+use crate::model::Checkpoint;
+use crate::serving::BatchLimits;
 
 /// BERT intent detection server that batches under a concurrency limit and tells the autoscaler
 /// the truth.
@@ -67,6 +70,17 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
             code: u8::from(!enough),
         }
     }
+}
+
+/// Batches of the commands that do not serve stay below this.
+const BATCH_LIMITS: BatchLimits = BatchLimits {
+    tokens_max: 4096,
+    texts_max: 256,
+};
+
+/// The engine that a command's flags ask for.
+fn load(model: &ModelArgs, checkpoint: &Checkpoint) -> Result<Box<dyn Engine>, LoadError> {
+    Ok(engine::load(checkpoint, model.engine_options(BATCH_LIMITS))?.engine)
 }
 
 /// Runs the command that the process was started with.

@@ -6,9 +6,9 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::Failure;
+use super::{Failure, load};
 use crate::config::ModelArgs;
-use crate::engine::{self, Engine, RaggedBatch};
+use crate::engine::{Engine, RaggedBatch};
 use crate::model::{Checkpoint, Encoded, Text, TooLong};
 
 /// Texts in one batch: enough to keep the engine busy, few enough to print as we go.
@@ -41,7 +41,7 @@ enum Format {
 
 pub(super) fn run(args: &PredictArgs) -> Result<(), Failure> {
     let checkpoint = Checkpoint::open_or_embedded(args.model.model.as_deref())?;
-    let engine = engine::load(args.model.engine, &checkpoint, args.model.threads())?;
+    let engine = load(&args.model, &checkpoint)?;
     let mut predictor = Predictor {
         checkpoint,
         engine,

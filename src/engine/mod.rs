@@ -4,20 +4,26 @@
 //! in the same order; how many may be under way at once is the engine's to say
 //! ([`Engine::depth`]): one for an engine that computes on the caller's thread, two for a device
 //! that can copy the next batch while it runs one. [`Reference`] defines what is correct;
-//! [`Cpu`] is tested against it.
+//! [`Cpu`], [`Cuda`] and [`Candle`] are tested against it.
 
 mod batch;
+mod candle;
+mod choice;
 mod cpu;
 mod cuda;
 mod reference;
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 pub use batch::{Logits, RaggedBatch};
+pub use candle::Candle;
+use choice::{Build, Place};
+pub use choice::{DeviceChoice, Dtype, EngineKind, EngineOptions};
 pub use cpu::Cpu;
 pub use cuda::{Cuda, CudaOptions};
 pub use reference::Reference;
+
+use intentd_kernels::{Capacity, Device, DeviceError};
 
 use crate::model::{Checkpoint, CheckpointError, Text, TooLong};
 
@@ -46,11 +52,11 @@ pub enum LoadError {
     Checkpoint(#[from] CheckpointError),
     /// The device cannot be used.
     #[error(transparent)]
-    Device(#[from] intentd_kernels::DeviceError),
+    Device(#[from] DeviceError),
 }
 
 /// Something that runs a BERT classifier.
-pub trait Engine: Send {
+pub trait Engine: Send + std::fmt::Debug {
     /// What runs where, for logs and `inspect`: `cpu f32, 2 threads`.
     fn description(&self) -> String;
 
@@ -96,47 +102,66 @@ pub trait Engine: Send {
     }
 }
 
-/// Which engine runs the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum EngineKind {
-    /// Our own forward pass for the CPU: ragged, weights prepared once.
-    Cpu,
-    /// candle-transformers' BERT, one text at a time: the definition of correct, slow.
-    Reference,
+/// A model that is ready to run, and where.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The engine.
+    pub engine: Box<dyn Engine>,
+    /// Which device was chosen and why, for people.
+    pub place: String,
 }
 
-/// Prepares `checkpoint` for the engine `kind` and lets it compute once.
-///
-/// `threads` bounds the cores a CPU engine computes on.
+/// Chooses a device, prepares `checkpoint` for it and lets it compute once.
 ///
 /// # Errors
-/// When a tensor cannot be read, or when the model's answer is not a number; [`CheckpointError`]
-/// says which.
-pub fn load(
-    kind: EngineKind,
-    checkpoint: &Checkpoint,
-    threads: NonZeroUsize,
-) -> Result<Box<dyn Engine>, CheckpointError> {
-    let mut engine: Box<dyn Engine> = match kind {
-        EngineKind::Cpu => Box::new(Cpu::load(checkpoint, threads)?),
-        EngineKind::Reference => Box::new(Reference::load(checkpoint)?),
+/// [`LoadError::Device`] when what was asked for is not to be had, [`LoadError::Checkpoint`] when
+/// a tensor cannot be read or the model's answer is not a number.
+pub fn load(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Loaded, LoadError> {
+    let EngineOptions { kind, threads, .. } = options;
+    let asked = (kind, options.device, options.dtype);
+    let Place { cuda, dtype, why } = choice::choose(asked, Build::THIS, Device::cuda)?;
+    let mut engine: Box<dyn Engine> = match (kind, cuda) {
+        (EngineKind::Native, Some((_, device))) => {
+            let largest = Capacity {
+                tokens: options.batch_tokens_max,
+                sequences: options.batch_sequences_max,
+            };
+            let options = CudaOptions {
+                dtype: dtype.into(),
+                largest,
+                graphs_max: options.graphs_max,
+            };
+            Box::new(Cuda::load(checkpoint, device, options)?)
+        }
+        #[cfg(feature = "candle-cuda")]
+        (EngineKind::Candle, Some((ordinal, _))) => Box::new(Candle::cuda(checkpoint, ordinal)?),
+        (EngineKind::Native, None) => Box::new(Cpu::load(checkpoint, threads)?),
+        (EngineKind::Candle, _) => Box::new(Candle::cpu(checkpoint)?),
+        (EngineKind::Reference, _) => Box::new(Reference::load(checkpoint)?),
     };
-    self_test(checkpoint, &mut *engine).map_err(|found| {
-        CheckpointError::invalid(&checkpoint.origin, "(self-test)", "finite logits", found)
-    })?;
-    Ok(engine)
+    self_test(checkpoint, &mut *engine)?;
+    Ok(Loaded { engine, place: why })
 }
 
 /// One forward pass, so that damaged weights show before the first client comes.
-fn self_test(checkpoint: &Checkpoint, engine: &mut dyn Engine) -> Result<(), String> {
+fn self_test(checkpoint: &Checkpoint, engine: &mut dyn Engine) -> Result<(), LoadError> {
+    let invalid = |found: String| {
+        CheckpointError::invalid(&checkpoint.origin, "(self-test)", "finite logits", found)
+    };
     let text = Text::Single("a".to_owned());
     let encoded = checkpoint.tokenizer.encode(&text, TooLong::Truncate);
-    let encoded = encoded.map_err(|error| error.to_string())?;
+    let encoded = encoded.map_err(|error| invalid(error.to_string()))?;
     let mut batch = RaggedBatch::new();
     batch.push(&encoded.ids, &encoded.type_ids);
-    let logits = engine.forward(&batch).map_err(|error| error.to_string())?;
+    let logits = engine.forward(&batch).map_err(|error| match error {
+        EngineError::Lost(what) => LoadError::Device(DeviceError::Lost(what)),
+        other => invalid(other.to_string()).into(),
+    })?;
     match logits.rows().flatten().find(|logit| !logit.is_finite()) {
-        Some(logit) => Err(format!("{logit}; the weights may be damaged")),
+        Some(logit) => Err(invalid(format!(
+            "{logit}; the weights may be damaged, or too large for f16"
+        ))
+        .into()),
         None => Ok(()),
     }
 }

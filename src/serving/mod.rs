@@ -20,10 +20,10 @@ use self::admission::Admission;
 pub use self::batcher::BatchLimits;
 use self::batcher::Batcher;
 use self::queue::{Answer, Queue, Slots, Ticket, Waiting};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, LoadError};
 use crate::error::Refusal;
 use crate::metrics::{Metrics, Outcome};
-use crate::model::{Checkpoint, CheckpointError, Encoded, Labels, Text, Tokenizer, TooLong};
+use crate::model::{Checkpoint, Encoded, Labels, Text, Tokenizer, TooLong};
 
 /// Texts longer than this together are tokenized off the async threads: one to two milliseconds.
 const BLOCKING_BYTES: usize = 2 << 10;
@@ -110,9 +110,9 @@ struct Model {
 /// Why the engine's thread ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineStopped {
-    /// The checkpoint cannot be used.
+    /// The checkpoint or the device cannot be used.
     #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
+    Load(#[from] LoadError),
     /// The engine broke while serving.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -153,7 +153,7 @@ impl Classifier {
         ended: oneshot::Sender<Result<(), EngineStopped>>,
     ) -> std::io::Result<JoinHandle<()>>
     where
-        F: FnOnce() -> Result<(Checkpoint, Box<dyn Engine>), CheckpointError> + Send + 'static,
+        F: FnOnce() -> Result<(Checkpoint, Box<dyn Engine>), LoadError> + Send + 'static,
     {
         let classifier = Arc::clone(self);
         std::thread::Builder::new()
@@ -181,7 +181,7 @@ impl Classifier {
 
     fn serve(
         &self,
-        prepare: impl FnOnce() -> Result<(Checkpoint, Box<dyn Engine>), CheckpointError>,
+        prepare: impl FnOnce() -> Result<(Checkpoint, Box<dyn Engine>), LoadError>,
     ) -> Result<(), EngineStopped> {
         let (checkpoint, engine) = prepare()?;
         tracing::info!(

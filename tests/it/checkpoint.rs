@@ -4,7 +4,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use intentd::engine::{self, EngineKind};
+use intentd::engine::{self, EngineKind, EngineOptions};
 use intentd::model::Checkpoint;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -250,8 +250,13 @@ fn weights_that_are_not_numbers_fail_the_self_test() {
     bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
     let checkpoint = Checkpoint::open(directory.path()).unwrap();
-    for kind in [EngineKind::Cpu, EngineKind::Reference] {
-        let Err(error) = engine::load(kind, &checkpoint, NonZeroUsize::MIN) else {
+    for kind in [
+        EngineKind::Native,
+        EngineKind::Candle,
+        EngineKind::Reference,
+    ] {
+        let options = EngineOptions::cpu(kind, NonZeroUsize::MIN);
+        let Err(error) = engine::load(&checkpoint, options) else {
             panic!("{kind:?} takes weights that are not numbers");
         };
         assert_names(&error.to_string(), &["self-test", "NaN"]);

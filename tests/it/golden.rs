@@ -3,8 +3,9 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use intentd::engine::{self, Engine, EngineKind, RaggedBatch};
+use intentd::engine::{self, Cuda, CudaOptions, Engine, EngineKind, EngineOptions, RaggedBatch};
 use intentd::model::{Checkpoint, Encoded, Text, TooLong};
+use intentd_kernels::{Capacity, Device, DeviceError, Dtype, Emulation};
 
 use crate::support::checkpoint::catalog;
 use crate::support::golden::{self, Answers, Covers, Texts};
@@ -16,41 +17,62 @@ const NEIGHBOUR_EFFECT_MAX: f32 = 1e-5;
 /// Against the scores of transformers' pipeline, from its own logits.
 const SCORE_ERROR_MAX: f32 = 1e-6;
 
-/// Longer texts of BERT-base go through the CPU engine once only: three of them are half the work.
-const BASE_REPEATED_TOKENS_MAX: usize = 160;
+/// How much is asked of a checkpoint besides all texts in batches of 64 on the CPU.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Texts up to this length are repeated in other batches and by the reference.
+    repeated_tokens_max: usize,
+    /// As many texts as have so many tokens together go through candle and the emulated device.
+    others_tokens: usize,
+    /// Types of the emulated device, and what it may differ by: of the largest logit.
+    cuda: &'static [(Dtype, f32)],
+}
+
+const ALL: Effort = Effort {
+    repeated_tokens_max: usize::MAX,
+    others_tokens: 2000,
+    cuda: &[(Dtype::F32, 1e-3), (Dtype::F16, 1e-2)],
+};
+
+/// Three of its texts are half the work, and the emulator converts a million weights a second.
+const BASE: Effort = Effort {
+    repeated_tokens_max: 160,
+    others_tokens: 48,
+    cuda: &[(Dtype::F32, 1e-3)],
+};
 
 #[test]
 fn bert_base() {
-    check_random("base", BASE_REPEATED_TOKENS_MAX);
+    check_random("base", BASE);
 }
 
 #[test]
 fn old_names_and_odd_head_size() {
-    check_random("cased", usize::MAX);
+    check_random("cased", ALL);
 }
 
 #[test]
 fn sharded_f16_with_several_labels_a_text() {
-    check_random("multilabel", usize::MAX);
+    check_random("multilabel", ALL);
 }
 
 #[test]
 fn bf16_with_one_logit() {
-    check_random("bf16", usize::MAX);
+    check_random("bf16", ALL);
 }
 
 #[test]
 fn embedded_model() {
     let answers: Answers = golden::read("intent-snips.logits.json").unwrap();
     let directory = golden::embedded(Covers::Model, &answers.sha256).unwrap();
-    check(&directory, &answers, usize::MAX);
+    check(&directory, &answers, ALL);
 }
 
-fn check_random(name: &str, repeated_tokens_max: usize) {
+fn check_random(name: &str, effort: Effort) {
     let answers: Answers = golden::read(&format!("{name}.logits.json")).unwrap();
     let spec = catalog::spec(name).unwrap();
     let directory = golden::checkpoint(&spec, Covers::Model, &answers.sha256).unwrap();
-    check(directory.path(), &answers, repeated_tokens_max);
+    check(directory.path(), &answers, effort);
 }
 
 /// A text or pair, and what transformers answers to it.
@@ -59,11 +81,11 @@ struct Case<'a> {
     logits: &'a [f32],
 }
 
-fn check(directory: &Path, answers: &Answers, repeated_tokens_max: usize) {
+fn check(directory: &Path, answers: &Answers, effort: Effort) {
     let checkpoint = Checkpoint::open(directory).unwrap();
     check_scores(&checkpoint, answers);
     let cases = cases(&checkpoint, answers);
-    let mut cpu = load(EngineKind::Cpu, &checkpoint);
+    let mut cpu = load(EngineKind::Native, &checkpoint);
     let together = logits(&mut *cpu, &cases, 64);
     assert_close(
         "cpu, batches of 64",
@@ -75,7 +97,7 @@ fn check(directory: &Path, answers: &Answers, repeated_tokens_max: usize) {
     let (repeated, together): (Vec<Case<'_>>, Vec<Vec<f32>>) = cases
         .into_iter()
         .zip(together)
-        .filter(|(case, _)| case.input.ids.len() <= repeated_tokens_max)
+        .filter(|(case, _)| case.input.ids.len() <= effort.repeated_tokens_max)
         .unzip();
     for size in [7, 1] {
         let found = logits(&mut *cpu, &repeated, size);
@@ -85,9 +107,55 @@ fn check(directory: &Path, answers: &Answers, repeated_tokens_max: usize) {
         assert_close(&what, &found, &together, NEIGHBOUR_EFFECT_MAX);
     }
     // The reference computes one text at a time whatever the batch, so one size will do.
-    let mut reference = load(EngineKind::Reference, &checkpoint);
-    let found = logits(&mut *reference, &repeated, 64);
+    let found = logits(
+        &mut *load(EngineKind::Reference, &checkpoint),
+        &repeated,
+        64,
+    );
     assert_close("reference", &found, &expected(&repeated), ERROR_MAX);
+    let mut budget = effort.others_tokens;
+    let some: Vec<Case<'_>> = repeated
+        .into_iter()
+        .filter(|case| match budget.checked_sub(case.input.ids.len()) {
+            Some(left) => {
+                budget = left;
+                true
+            }
+            None => false,
+        })
+        .collect();
+    assert!(some.len() > 1);
+    let found = logits(&mut *load(EngineKind::Candle, &checkpoint), &some, 7);
+    assert_close("candle", &found, &expected(&some), ERROR_MAX);
+    check_cuda(&checkpoint, &some, effort.cuda);
+}
+
+/// The CUDA engine, its kernels run by the emulator. Batches of one go the way for few tokens,
+/// those of 40 through the library's products.
+fn check_cuda(checkpoint: &Checkpoint, cases: &[Case<'_>], dtypes: &[(Dtype, f32)]) {
+    let logits_of_all = cases.iter().flat_map(|case| case.logits);
+    let largest = logits_of_all.fold(0.0_f32, |max, logit| max.max(logit.abs()));
+    for &(dtype, error_max) in dtypes {
+        let device = match Device::emulator(Emulation::default()) {
+            Ok(device) => device,
+            Err(DeviceError::Unavailable(why)) => return println!("cuda: skipped, {why}"),
+            Err(error) => panic!("{error}"),
+        };
+        let options = CudaOptions {
+            dtype,
+            largest: Capacity {
+                tokens: 4096,
+                sequences: 64,
+            },
+            graphs_max: 4,
+        };
+        let mut engine = Cuda::load(checkpoint, device, options).unwrap();
+        for size in [1, 40] {
+            let found = logits(&mut engine, cases, size);
+            let what = format!("cuda {} emulated, batches of {size}", dtype.name());
+            assert_close(&what, &found, &expected(cases), error_max * largest);
+        }
+    }
 }
 
 fn expected<'a>(cases: &[Case<'a>]) -> Vec<&'a [f32]> {
@@ -96,7 +164,8 @@ fn expected<'a>(cases: &[Case<'a>]) -> Vec<&'a [f32]> {
 
 fn load(kind: EngineKind, checkpoint: &Checkpoint) -> Box<dyn Engine> {
     let threads = NonZeroUsize::new(2).unwrap();
-    engine::load(kind, checkpoint, threads).unwrap()
+    let options = EngineOptions::cpu(kind, threads);
+    engine::load(checkpoint, options).unwrap().engine
 }
 
 /// Labels and the activation of the pipeline, by the pipeline's own logits.

@@ -187,12 +187,35 @@ fn predict_takes_arguments_or_lines() {
 }
 
 #[test]
-fn both_engines_predict_the_same() {
+fn all_engines_predict_the_same() {
     let texts = "music\nbook a table for two\nasdf qwer\n\nrate this book five stars\n";
-    let cpu = run(&["predict", "--engine", "cpu"], texts);
-    let reference = run(&["predict", "--engine", "reference"], texts);
-    assert_eq!(stdout(&cpu), stdout(&reference));
-    assert_eq!(stdout(&cpu).lines().count(), 5);
+    let predict = |engine| run(&["predict", "--device", "cpu", "--engine", engine], texts);
+    let reference = predict("reference");
+    assert_eq!(stdout(&reference).lines().count(), 5);
+    for engine in ["native", "candle"] {
+        assert_eq!(stdout(&predict(engine)), stdout(&reference), "{engine}");
+    }
+}
+
+/// Without CUDA in the build, without a driver, or without so many devices.
+#[test]
+fn a_gpu_that_is_not_there_is_named_with_what_to_do() {
+    let server = ["--host", "127.0.0.1", "--port", "0", "--admin-port", "off"];
+    for command in [&["predict", "music"][..], &server] {
+        let output = run(&[command, &["--device", "cuda:99"]].concat(), "");
+        let (code, error) = failure(&output);
+        assert_eq!(code, Some(1), "{error}");
+        assert!(error.contains("--device cuda:99: "), "{error}");
+    }
+    let output = run(
+        &["predict", "music", "--device", "cpu", "--dtype", "f16"],
+        "",
+    );
+    let (code, error) = failure(&output);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("--dtype f16"), "{error}");
+    let output = run(&["predict", "music", "--device", "gpu"], "");
+    assert!(failure(&output).1.contains("cuda:N"), "{output:?}");
 }
 
 #[test]

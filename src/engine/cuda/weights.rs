@@ -1,4 +1,5 @@
-//! A checkpoint's tensors into device memory: through pinned memory, converted on the device.
+//! A checkpoint's tensors into device memory: through pinned memory, converted on the device where
+//! they are stored as another type.
 
 use intentd_kernels::{
     Activation, Attention, Buffer, Device, DeviceError, Dtype, Norm, Pinned, Tables,
@@ -226,9 +227,14 @@ impl<'a> Loader<'a> {
             // Waits for the copy of the piece before the last.
             pinned.write()?[..piece.len()].copy_from_slice(piece);
             let len = piece.len() / stored.bytes();
-            let raw = raw.reinterpret(stored).slice(0..len);
-            self.device.upload(pinned, &raw)?;
-            self.device.convert(&raw, &to.slice(done..done + len))?;
+            let to = to.slice(done..done + len);
+            if stored == self.dtype {
+                self.device.upload(pinned, &to)?;
+            } else {
+                let raw = raw.reinterpret(stored).slice(0..len);
+                self.device.upload(pinned, &raw)?;
+                self.device.convert(&raw, &to)?;
+            }
             done += len;
         }
         Ok(())

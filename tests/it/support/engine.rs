@@ -40,6 +40,7 @@ impl Gate {
 }
 
 /// An engine behind a gate.
+#[derive(Debug)]
 pub(crate) struct Gated {
     pub(crate) engine: Box<dyn Engine>,
     pub(crate) gate: Arc<Gate>,
@@ -73,6 +74,14 @@ pub(crate) struct Faulty<F> {
     pub(crate) fault: F,
 }
 
+impl<F> std::fmt::Debug for Faulty<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Faulty")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<F: FnMut(&RaggedBatch) -> Result<(), EngineError> + Send> Engine for Faulty<F> {
     fn description(&self) -> String {
         format!("faulty {}", self.engine.description())
@@ -89,6 +98,7 @@ impl<F: FnMut(&RaggedBatch) -> Result<(), EngineError> + Send> Engine for Faulty
 }
 
 /// An engine that runs one batch ahead, as a device does: results wait until they are collected.
+#[derive(Debug)]
 pub(crate) struct TwoDeep {
     pub(crate) engine: Box<dyn Engine>,
     pub(crate) ahead_max: Arc<std::sync::atomic::AtomicUsize>,
@@ -118,6 +128,7 @@ impl Engine for TwoDeep {
 }
 
 /// An engine whose logits are not numbers.
+#[derive(Debug)]
 pub(crate) struct Nan {
     pub(crate) engine: Box<dyn Engine>,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use intentd::config::{Config, ServeArgs};
-use intentd::engine::{self, Engine, EngineKind};
+use intentd::engine::{self, Engine, EngineKind, EngineOptions};
 use intentd::model::Checkpoint;
 use intentd::server::{self, Running, ServerError};
 use intentd::serving::{Classifier, Phase};
@@ -129,8 +129,9 @@ impl TestServer {
 pub(crate) fn embedded() -> (Checkpoint, Box<dyn Engine>) {
     let checkpoint = Checkpoint::embedded().expect("the embedded model is whole");
     let threads = std::thread::available_parallelism().expect("the machine has cores");
-    let engine = engine::load(EngineKind::Cpu, &checkpoint, threads).expect("it loads");
-    (checkpoint, engine)
+    let options = EngineOptions::cpu(EngineKind::Native, threads);
+    let loaded = engine::load(&checkpoint, options).expect("it loads");
+    (checkpoint, loaded.engine)
 }
 
 /// Waits until `condition` holds; the bound only keeps a broken test from hanging.
