@@ -134,6 +134,14 @@ pub struct ServeArgs {
         default_value = "2097152"
     )]
     pub max_body_bytes: usize,
+    /// Seconds after which an engine that does not come back is given up; 0 waits for ever.
+    #[arg(
+        long,
+        env = "INTENTD_ENGINE_TIMEOUT",
+        value_name = "SECONDS",
+        default_value = "60"
+    )]
+    pub engine_timeout: u64,
     /// Seconds that admitted requests get to finish after SIGTERM.
     #[arg(
         long,
@@ -231,6 +239,8 @@ pub struct Config {
     pub limits: Limits,
     /// Bytes in a request's body.
     pub body_bytes_max: usize,
+    /// Time after which an engine that does not come back is given up; zero for never.
+    pub engine_timeout: Duration,
     /// Time for admitted requests after the signal to stop.
     pub drain_timeout: Duration,
 }
@@ -308,6 +318,7 @@ impl Config {
                 },
             },
             body_bytes_max: args.max_body_bytes,
+            engine_timeout: Duration::from_secs(args.engine_timeout),
             drain_timeout: Duration::from_secs(args.drain_timeout),
         })
     }

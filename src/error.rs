@@ -79,6 +79,9 @@ pub enum Refusal {
     /// The engine failed on this request's batch.
     #[error("the engine failed on this request: {0}")]
     Engine(String),
+    /// The device has no memory left, not even for this request's text alone.
+    #[error("the device has no memory for this text; try again later or ask another replica")]
+    OutOfMemory,
     /// The body is encoded in a way that is not read.
     #[error("Content-Encoding {found:?} is not read here; send the body as it is")]
     ContentEncoding {
@@ -91,7 +94,7 @@ impl Refusal {
     /// The HTTP status code.
     pub fn status(&self) -> u16 {
         match self {
-            Self::Loading | Self::Unhealthy => 503,
+            Self::Loading | Self::Unhealthy | Self::OutOfMemory => 503,
             Self::Concurrency { .. } | Self::QueueFull { .. } => 429,
             Self::Empty | Self::Malformed(_) => 400,
             Self::TooManyTexts { .. } | Self::Invalid(_) | Self::Encode(_) => 422,
@@ -117,7 +120,7 @@ impl Refusal {
             Self::MediaType { .. } | Self::ContentEncoding { .. } => "UnsupportedMediaType",
             Self::Method { .. } => "MethodNotAllowed",
             Self::NotFound => "NotFound",
-            Self::Engine(_) => "Backend",
+            Self::Engine(_) | Self::OutOfMemory => "Backend",
         }
     }
 
@@ -129,6 +132,7 @@ impl Refusal {
             Self::Concurrency { .. } => "concurrency",
             Self::QueueFull { .. } => "queue",
             Self::Engine(_) => "engine",
+            Self::OutOfMemory => "memory",
             _ => "client",
         }
     }
@@ -136,9 +140,11 @@ impl Refusal {
     /// When it makes sense to try again, for refusals that pass by themselves.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Loading | Self::Unhealthy | Self::Concurrency { .. } | Self::QueueFull { .. } => {
-                Some(Duration::from_secs(1))
-            }
+            Self::Loading
+            | Self::Unhealthy
+            | Self::Concurrency { .. }
+            | Self::QueueFull { .. }
+            | Self::OutOfMemory => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -4,8 +4,8 @@
 //! the engine or for a lock of the batcher.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Counter, Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder,
 };
 
 /// The process's metrics.
@@ -36,6 +36,10 @@ pub struct Metrics {
     pub request_seconds: Histogram,
     /// Batches that the engine failed.
     pub engine_failures: IntCounter,
+    /// Seconds that the engine has spent on batches, by its device's clock where it has one.
+    pub engine_busy: Counter,
+    /// Seconds that the parts of the start took.
+    pub startup_seconds: GaugeVec,
     /// 1 when requests are answered, else 0.
     pub ready: IntGauge,
 }
@@ -62,12 +66,13 @@ impl Outcome {
     }
 }
 
-const REASONS: [&str; 6] = [
+const REASONS: [&str; 7] = [
     "loading",
     "unhealthy",
     "concurrency",
     "queue",
     "engine",
+    "memory",
     "client",
 ];
 
@@ -129,16 +134,33 @@ impl Metrics {
                 "engine_failures_total",
                 "Batches that the engine failed.",
             ),
+            engine_busy: seconds_total(
+                r,
+                "engine_busy_seconds_total",
+                "Seconds spent on batches, by the device's clock where there is one.",
+            ),
+            startup_seconds: seconds_vec(
+                r,
+                "startup_seconds",
+                "How long the parts of the start took.",
+                "phase",
+            ),
             ready: gauge(r, "ready", "1 when requests are answered, else 0."),
             registry,
         };
+        metrics.touch();
+        metrics
+    }
+
+    /// Makes every series whose labels are known, so that none is absent from the first scrape.
+    fn touch(&self) {
         for outcome in [Outcome::Answered, Outcome::Refused, Outcome::Abandoned] {
-            metrics.requests.with_label_values(&[outcome.label()]);
+            self.requests.with_label_values(&[outcome.label()]);
         }
         for reason in REASONS {
-            metrics.refused.with_label_values(&[reason]);
+            self.refused.with_label_values(&[reason]);
         }
-        metrics
+        self.startup_seconds.with_label_values(&["total"]);
     }
 
     /// The Prometheus text exposition of all metrics and its content type.
@@ -194,6 +216,17 @@ fn counter_vec(registry: &Registry, metric: &str, help: &str, label: &str) -> In
     )
 }
 
+fn seconds_total(registry: &Registry, metric: &str, help: &str) -> Counter {
+    register(registry, Counter::new(name(metric), help))
+}
+
+fn seconds_vec(registry: &Registry, metric: &str, help: &str, label: &str) -> GaugeVec {
+    register(
+        registry,
+        GaugeVec::new(Opts::new(name(metric), help), &[label]),
+    )
+}
+
 fn histogram(registry: &Registry, metric: &str, help: &str, buckets: &[f64]) -> Histogram {
     let opts = HistogramOpts::new(name(metric), help).buckets(buckets.to_vec());
     register(registry, Histogram::with_opts(opts))
@@ -220,6 +253,8 @@ mod tests {
             "intentd_batch_size_count 0",
             "intentd_queue_seconds_count 0",
             "intentd_ready 0",
+            "intentd_engine_busy_seconds_total 0",
+            "intentd_startup_seconds{phase=\"total\"} 0",
         ] {
             assert!(
                 text.lines().any(|line| line == series),

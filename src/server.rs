@@ -8,7 +8,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -46,6 +46,14 @@ pub enum ServerError {
     DrainTimeout(Duration),
 }
 
+impl ServerError {
+    /// Whether the engine broke while it served: a new process may do better.
+    pub fn is_engine_lost(&self) -> bool {
+        use EngineStopped::{Engine, PanickedServing, Stuck};
+        matches!(self, Self::Engine(Engine(_) | PanickedServing | Stuck(_)))
+    }
+}
+
 /// A server whose ports are bound and whose model is loading or loaded.
 #[derive(Debug)]
 pub struct Running {
@@ -59,6 +67,7 @@ pub struct Running {
     engine_ended: oneshot::Receiver<Result<(), EngineStopped>>,
     connections: JoinSet<()>,
     stop: watch::Sender<bool>,
+    engine_timeout: Duration,
     drain_timeout: Duration,
 }
 
@@ -68,13 +77,24 @@ pub struct Running {
 /// When a port or a thread is not to be had.
 pub async fn start(config: &Config) -> Result<Running, ServerError> {
     let (model, limits) = (config.model.clone(), config.limits.batch);
-    start_with(config, move || {
+    let metrics = Metrics::new();
+    let startup = metrics.startup_seconds.clone();
+    let prepare = move || {
+        let start = Instant::now();
         let checkpoint = Checkpoint::open_or_embedded(model.model.as_deref())?;
-        let Loaded { engine, place } = engine::load(&checkpoint, model.engine_options(limits))?;
-        tracing::info!("running on {place}");
+        let opened = start.elapsed();
+        let loaded = engine::load(&checkpoint, model.engine_options(limits))?;
+        let Loaded { engine, place, .. } = loaded;
+        let parts = [("checkpoint", opened)].into_iter().chain(loaded.phases);
+        for (phase, took) in parts.chain([("total", start.elapsed())]) {
+            tracing::debug!(phase, ?took, "startup");
+            let gauge = startup.with_label_values(&[phase]);
+            gauge.set(took.as_secs_f64());
+        }
+        tracing::info!(took = ?start.elapsed(), "running on {place}");
         Ok((checkpoint, engine))
-    })
-    .await
+    };
+    start_measured(config, metrics, prepare).await
 }
 
 /// As [`start`], with an engine of the caller's.
@@ -85,12 +105,23 @@ pub async fn start_with<F>(config: &Config, prepare: F) -> Result<Running, Serve
 where
     F: FnOnce() -> Result<(Checkpoint, Box<dyn Engine>), LoadError> + Send + 'static,
 {
+    start_measured(config, Metrics::new(), prepare).await
+}
+
+async fn start_measured<F>(
+    config: &Config,
+    metrics: Metrics,
+    prepare: F,
+) -> Result<Running, ServerError>
+where
+    F: FnOnce() -> Result<(Checkpoint, Box<dyn Engine>), LoadError> + Send + 'static,
+{
     let main = bind(config.address, "--port").await?;
     let admin = match config.admin_address {
         Some(address) => Some(bind(address, "--admin-port").await?),
         None => None,
     };
-    let classifier = Classifier::new(config.limits, Metrics::new());
+    let classifier = Classifier::new(config.limits, metrics);
     let (ended, engine_ended) = oneshot::channel();
     let engine = classifier
         .start(prepare, ended)
@@ -113,6 +144,7 @@ where
         engine_ended,
         connections,
         stop,
+        engine_timeout: config.engine_timeout,
         drain_timeout: config.drain_timeout,
     })
 }
@@ -127,6 +159,7 @@ impl Running {
         let ended = tokio::select! {
             () = signal => None,
             result = &mut self.engine_ended => Some(result),
+            stopped = self.classifier.stuck(self.engine_timeout) => Some(Ok(Err(stopped))),
         };
         tracing::info!("draining");
         self.classifier.drain();

@@ -1,7 +1,7 @@
 //! What a device has to be able to do: implemented by a CUDA stream and by the emulator.
 //!
 //! Everything goes in order on one stream. Nothing here waits for the device, except
-//! [`Signal::wait`] and [`Backend::synchronize`].
+//! [`Signal::wait`], [`Signal::until`] and [`Backend::synchronize`].
 
 #![cfg_attr(
     not(any(feature = "driver", has_emulator)),
@@ -158,6 +158,8 @@ pub(crate) trait Signal: Debug + Send {
     fn record(&self) -> Result<(), DeviceError>;
     /// Waits until the device has come to the point; at once when it was never recorded.
     fn wait(&self) -> Result<(), DeviceError>;
+    /// Whether the device has come to the point; does not wait.
+    fn is_done(&self) -> Result<bool, DeviceError>;
     /// Device time from this point to `end`; waits for both.
     fn until(&self, end: &dyn Signal) -> Result<Duration, DeviceError>;
     /// For `until` to get at its own type.

@@ -333,6 +333,14 @@ impl Pinned {
         self.touched.wait()
     }
 
+    /// Whether the last copy is done; does not wait.
+    ///
+    /// # Errors
+    /// What the device failed with meanwhile.
+    pub fn is_ready(&self) -> Result<bool, DeviceError> {
+        self.touched.is_done()
+    }
+
     /// The bytes, for reading.
     ///
     /// # Errors
@@ -397,6 +405,14 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// Moves the mark to after everything enqueued so far.
+    ///
+    /// # Errors
+    /// See [`DeviceError`].
+    pub fn record(&self) -> Result<(), DeviceError> {
+        self.signal.record()
+    }
+
     /// Device time from here to `end`; waits for both.
     ///
     /// # Errors

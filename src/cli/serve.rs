@@ -1,10 +1,17 @@
 //! `intentd serve`: the life of the server process.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use super::Failure;
 use crate::config::{Config, LogFormat, ServeArgs};
-use crate::server;
+use crate::server::{self, ServerError};
+
+/// Exit code of a server whose engine broke, for which a restart helps: `EX_SOFTWARE` of sysexits.h.
+const ENGINE_LOST: u8 = 70;
+
+/// Time that a server whose engine broke has to end by itself.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
@@ -22,11 +29,34 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         if let Some(address) = running.admin_address {
             tracing::info!(%address, "serving metrics and health");
         }
-        Ok(running.until(stop).await?)
+        running.until(stop).await.map_err(failure)
     });
     // Tokenizations whose clients have left must not hold up the end.
     runtime.shutdown_background();
     result
+}
+
+fn failure(error: ServerError) -> Failure {
+    let code = exit_code(&error);
+    if code == ENGINE_LOST {
+        std::thread::spawn(|| {
+            std::thread::sleep(EXIT_TIMEOUT);
+            // The driver's own work at exit may wait for a device that hangs.
+            std::process::abort();
+        });
+    }
+    Failure {
+        code,
+        ..Failure::from(error)
+    }
+}
+
+fn exit_code(error: &ServerError) -> u8 {
+    if error.is_engine_lost() {
+        ENGINE_LOST
+    } else {
+        1
+    }
 }
 
 fn start_logging(filter: &str, format: LogFormat) {
@@ -52,4 +82,23 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{EngineError, LoadError};
+    use crate::serving::EngineStopped;
+
+    #[test]
+    fn a_lost_engine_has_an_exit_code_of_its_own() {
+        let lost = EngineError::Lost("an illegal address".to_owned());
+        let code = |stopped: EngineStopped| exit_code(&stopped.into());
+        assert_eq!(code(lost.into()), 70);
+        assert_eq!(code(EngineStopped::Stuck(Duration::from_secs(60))), 70);
+        assert_eq!(code(EngineStopped::PanickedServing), 70);
+        let missing = intentd_kernels::DeviceError::Unavailable("no driver".to_owned());
+        assert_eq!(code(LoadError::from(missing).into()), 1);
+        assert_eq!(exit_code(&ServerError::DrainTimeout(Duration::ZERO)), 1);
+    }
 }

@@ -13,7 +13,7 @@ mod cpu;
 mod cuda;
 mod reference;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use batch::{Logits, RaggedBatch};
 pub use candle::Candle;
@@ -78,6 +78,21 @@ pub trait Engine: Send + std::fmt::Debug {
     /// See [`EngineError`]; the batch is then no longer under way.
     fn collect(&mut self) -> Result<Logits, EngineError>;
 
+    /// Whether [`collect`](Self::collect) would return at once. An engine that computes on the
+    /// caller's thread has nothing to wait for.
+    ///
+    /// # Errors
+    /// [`EngineError::Lost`] when the engine cannot be used any more.
+    fn is_done(&mut self) -> Result<bool, EngineError> {
+        Ok(true)
+    }
+
+    /// Time that the device has spent on the batches collected so far, for an engine with a clock
+    /// on its device.
+    fn device_time(&self) -> Option<Duration> {
+        None
+    }
+
     /// Work that the engine wants done off the requests' path, such as recording a graph; called
     /// after a batch has been answered. Takes a few milliseconds at most.
     ///
@@ -109,6 +124,8 @@ pub struct Loaded {
     pub engine: Box<dyn Engine>,
     /// Which device was chosen and why, for people.
     pub place: String,
+    /// How long the parts of it took, in their order.
+    pub phases: Vec<(&'static str, Duration)>,
 }
 
 /// Chooses a device, prepares `checkpoint` for it and lets it compute once.
@@ -119,7 +136,9 @@ pub struct Loaded {
 pub fn load(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Loaded, LoadError> {
     let EngineOptions { kind, threads, .. } = options;
     let asked = (kind, options.device, options.dtype);
+    let start = Instant::now();
     let Place { cuda, dtype, why } = choice::choose(asked, Build::THIS, Device::cuda)?;
+    let device = start.elapsed();
     let mut engine: Box<dyn Engine> = match (kind, cuda) {
         (EngineKind::Native, Some((_, device))) => {
             let largest = Capacity {
@@ -139,8 +158,19 @@ pub fn load(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Loaded, L
         (EngineKind::Candle, _) => Box::new(Candle::cpu(checkpoint)?),
         (EngineKind::Reference, _) => Box::new(Reference::load(checkpoint)?),
     };
+    let mut phases = vec![("device", device)];
+    match engine.startup_phases() {
+        [] => phases.push(("weights", start.elapsed() - device)),
+        parts => phases.extend_from_slice(parts),
+    }
+    let start = Instant::now();
     self_test(checkpoint, &mut *engine)?;
-    Ok(Loaded { engine, place: why })
+    phases.push(("self_test", start.elapsed()));
+    Ok(Loaded {
+        engine,
+        place: why,
+        phases,
+    })
 }
 
 /// One forward pass, so that damaged weights show before the first client comes.

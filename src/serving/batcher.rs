@@ -2,15 +2,19 @@
 //!
 //! Work-conserving and late-bound: whenever the engine can take a batch it takes everything that
 //! waits, within the limits, and nothing is put together before that. Under load batches grow by
-//! themselves; on an idle server a text waits for nothing (Inoue 2021, arXiv:1912.06322).
+//! themselves; on an idle server a text waits for nothing (Inoue 2021, arXiv:1912.06322). An engine
+//! that takes a second batch while it runs one gets it shortly before it needs it ([`Pace`]).
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::pace::Pace;
 use super::queue::{Queue, Waiting, Work};
+use super::watchdog::Progress;
 use crate::engine::{Engine, EngineError, Logits, RaggedBatch};
 use crate::error::Refusal;
 use crate::metrics::Metrics;
@@ -44,18 +48,50 @@ pub(crate) fn plan(lengths: impl Iterator<Item = usize>, limits: BatchLimits) ->
 /// A batch under way: who waits for it and since when.
 struct UnderWay {
     entries: Vec<Waiting>,
+    tokens: usize,
     since: Instant,
 }
 
 /// The loop of the engine's thread.
 pub(crate) struct Batcher {
-    pub(crate) engine: Box<dyn Engine>,
-    pub(crate) queue: Arc<Queue>,
-    pub(crate) limits: BatchLimits,
-    pub(crate) metrics: Metrics,
+    engine: Box<dyn Engine>,
+    queue: Arc<Queue>,
+    limits: BatchLimits,
+    metrics: Metrics,
+    progress: Arc<Progress>,
+    pace: Pace,
+    /// Submitted, oldest first.
+    under_way: VecDeque<UnderWay>,
+    /// Parts of batches that the device had no memory for; they come before the queue.
+    parts: VecDeque<Vec<Waiting>>,
+    /// When the device was last seen to be done with a batch.
+    done: Instant,
+    /// What the engine's device clock showed last.
+    device_time: Duration,
 }
 
 impl Batcher {
+    pub(crate) fn new(
+        engine: Box<dyn Engine>,
+        queue: Arc<Queue>,
+        limits: BatchLimits,
+        metrics: Metrics,
+        progress: Arc<Progress>,
+    ) -> Self {
+        Self {
+            device_time: engine.device_time().unwrap_or_default(),
+            engine,
+            queue,
+            limits,
+            metrics,
+            progress,
+            pace: Pace::new(),
+            under_way: VecDeque::new(),
+            parts: VecDeque::new(),
+            done: Instant::now(),
+        }
+    }
+
     /// Runs until the queue is closed and empty, or the engine is lost.
     ///
     /// Every entry taken from the queue is answered, whatever happens.
@@ -63,65 +99,142 @@ impl Batcher {
     /// # Errors
     /// [`EngineError::Lost`]; what was under way and waiting has then been refused.
     pub(crate) fn run(mut self) -> Result<(), EngineError> {
-        let mut under_way: VecDeque<UnderWay> = VecDeque::new();
         let mut batch = RaggedBatch::new();
         loop {
-            // After a panic with another batch under way nobody knows which is the oldest.
-            let panicked = |alone: bool| {
-                if alone {
-                    EngineError::Batch
-                } else {
-                    EngineError::Lost
+            if self.under_way.len() < self.engine.depth().max(1) {
+                if let Err(error) = self.await_turn() {
+                    self.failed(error, Vec::new())?;
                 }
-            };
-            if under_way.len() < self.engine.depth().max(1) {
-                match self.queue.take(self.limits, under_way.is_empty()) {
+                match self.next() {
                     Work::Batch(entries) => {
-                        let since = self.started(&entries);
-                        let submit = || {
-                            batch.clear();
-                            for entry in &entries {
-                                batch.push(&entry.encoded.ids, &entry.encoded.type_ids);
-                            }
-                            self.engine.submit(&batch)
-                        };
-                        match guarded(submit, panicked(under_way.is_empty())) {
-                            Ok(()) => under_way.push_back(UnderWay { entries, since }),
-                            Err(error) => self.failed(error, entries, &mut under_way)?,
-                        }
+                        self.submit(entries, &mut batch)?;
                         continue;
                     }
-                    Work::Closed if under_way.is_empty() => return Ok(()),
+                    Work::Closed if self.under_way.is_empty() => return Ok(()),
                     Work::Closed | Work::None => {}
                 }
             }
-            let Some(UnderWay { entries, since }) = under_way.pop_front() else {
-                continue;
-            };
-            match guarded(|| self.engine.collect(), panicked(under_way.is_empty())) {
-                Ok(logits) if logits.rows().len() == entries.len() => {
-                    self.answer(entries, since, &logits);
-                }
-                Ok(_) => {
-                    let what = "it answered another batch than the oldest".to_owned();
-                    self.failed(EngineError::Lost(what), entries, &mut under_way)?;
-                }
-                Err(error) => self.failed(error, entries, &mut under_way)?,
-            }
+            self.collect()?;
         }
     }
 
-    fn started(&self, entries: &[Waiting]) -> Instant {
-        let now = Instant::now();
-        let tokens: usize = entries.iter().map(|entry| entry.encoded.ids.len()).sum();
+    /// While a batch is under way: waits until it is done, or until it is time for the next.
+    fn await_turn(&mut self) -> Result<(), EngineError> {
+        let Some(running) = self.under_way.front() else {
+            return Ok(());
+        };
+        let due = self
+            .pace
+            .next_at(running.since.max(self.done), running.tokens);
+        loop {
+            let engine = &mut self.engine;
+            // A panic here leaves a batch of which nobody knows how far it is.
+            if guarded(|| engine.is_done(), EngineError::Lost)? {
+                return Ok(());
+            }
+            let standing = self.queue.standing();
+            // Waiting with a full batch wins nothing: what comes later does not get in.
+            let ripe = standing.fills(self.limits) || !self.parts.is_empty();
+            if ripe || (standing.texts > 0 && Instant::now() >= due) {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// The next texts for the engine. Blocks only while nothing is under way.
+    fn next(&mut self) -> Work {
+        if let Some(part) = self.parts.pop_front() {
+            return Work::Batch(part);
+        }
+        let idle = self.under_way.is_empty();
+        if idle {
+            self.progress.idle();
+        }
+        let work = self.queue.take(self.limits, idle);
+        self.progress.made();
+        if let Work::Batch(entries) = &work {
+            let now = Instant::now();
+            for entry in entries {
+                let waited = now - entry.since;
+                self.metrics.queue_seconds.observe(waited.as_secs_f64());
+            }
+        }
+        work
+    }
+
+    fn submit(
+        &mut self,
+        entries: Vec<Waiting>,
+        batch: &mut RaggedBatch,
+    ) -> Result<(), EngineError> {
+        let since = Instant::now();
+        let panicked = self.panicked();
+        let engine = &mut self.engine;
+        let submit = || {
+            batch.clear();
+            for entry in &entries {
+                batch.push(&entry.encoded.ids, &entry.encoded.type_ids);
+            }
+            engine.submit(batch)
+        };
+        let submitted = guarded(submit, panicked);
+        self.progress.made();
+        if let Err(error) = submitted {
+            return self.failed(error, entries);
+        }
+        if self.engine.depth() > 1 {
+            self.pace.submitted(since.elapsed());
+        }
+        let tokens = batch.tokens();
         self.metrics.batch_size.observe(entries.len() as f64);
         self.metrics.batch_tokens.observe(tokens as f64);
-        for entry in entries {
-            self.metrics
-                .queue_seconds
-                .observe((now - entry.since).as_secs_f64());
-        }
-        now
+        self.under_way.push_back(UnderWay {
+            entries,
+            tokens,
+            since,
+        });
+        Ok(())
+    }
+
+    /// Answers the oldest batch under way, if any.
+    fn collect(&mut self) -> Result<(), EngineError> {
+        let Some(UnderWay {
+            entries,
+            tokens,
+            since,
+        }) = self.under_way.pop_front()
+        else {
+            return Ok(());
+        };
+        let panicked = self.panicked();
+        let engine = &mut self.engine;
+        let collected = guarded(|| engine.collect(), panicked);
+        self.progress.made();
+        let logits = match collected {
+            Ok(logits) if logits.rows().len() == entries.len() => logits,
+            Ok(_) => {
+                let what = "it answered another batch than the oldest".to_owned();
+                return self.failed(EngineError::Lost(what), entries);
+            }
+            Err(error) => return self.failed(error, entries),
+        };
+        let done = Instant::now();
+        let took = done - since.max(self.done);
+        self.done = done;
+        self.pace.done(tokens, took);
+        let device = self.engine.device_time().map(|total| {
+            let before = std::mem::replace(&mut self.device_time, total);
+            total.saturating_sub(before)
+        });
+        self.metrics
+            .engine_busy
+            .inc_by(device.unwrap_or(took).as_secs_f64());
+        self.answer(entries, since, &logits);
+        let engine = &mut self.engine;
+        let kept_up = guarded(|| engine.upkeep(), EngineError::Lost);
+        self.progress.made();
+        kept_up.or_else(|error| self.failed(error, Vec::new()))
     }
 
     fn answer(&self, entries: Vec<Waiting>, since: Instant, logits: &Logits) {
@@ -141,33 +254,53 @@ impl Batcher {
         }
     }
 
-    /// Answers the entries of a failed batch; a lost engine takes everything else with it.
-    fn failed(
-        &self,
-        error: EngineError,
-        entries: Vec<Waiting>,
-        under_way: &mut VecDeque<UnderWay>,
-    ) -> Result<(), EngineError> {
-        self.metrics.engine_failures.inc();
+    /// Splits a batch that was too large for the device, answers the entries of one that failed
+    /// otherwise; a lost engine takes everything else with it.
+    fn failed(&mut self, error: EngineError, mut entries: Vec<Waiting>) -> Result<(), EngineError> {
         let refuse = |entries: Vec<Waiting>, refusal: &Refusal| {
             for entry in entries {
                 let _ = entry.reply.send(Err(refusal.clone()));
             }
         };
+        if matches!(error, EngineError::OutOfMemory { .. }) && entries.len() > 1 {
+            tracing::warn!(texts = entries.len(), %error, "splitting a batch");
+            let second = entries.split_off(entries.len() / 2);
+            self.parts.push_front(second);
+            self.parts.push_front(entries);
+            return Ok(());
+        }
+        self.metrics.engine_failures.inc();
         match &error {
-            EngineError::Batch(_) | EngineError::OutOfMemory { .. } => {
+            EngineError::Batch(_) => {
                 tracing::error!(texts = entries.len(), %error, "batch failed");
                 refuse(entries, &Refusal::Engine(error.to_string()));
                 Ok(())
             }
+            EngineError::OutOfMemory { .. } => {
+                tracing::error!(%error, "a single text failed");
+                refuse(entries, &Refusal::OutOfMemory);
+                Ok(())
+            }
             EngineError::Lost(_) => {
                 refuse(entries, &Refusal::Unhealthy);
-                for batch in under_way.drain(..) {
+                for batch in self.under_way.drain(..) {
                     refuse(batch.entries, &Refusal::Unhealthy);
+                }
+                for part in self.parts.drain(..) {
+                    refuse(part, &Refusal::Unhealthy);
                 }
                 refuse(self.queue.close_and_clear(), &Refusal::Unhealthy);
                 Err(error)
             }
+        }
+    }
+
+    /// What a panic means: with another batch under way nobody knows which is the oldest.
+    fn panicked(&self) -> fn(String) -> EngineError {
+        if self.under_way.is_empty() {
+            EngineError::Batch
+        } else {
+            EngineError::Lost
         }
     }
 }

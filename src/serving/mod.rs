@@ -6,69 +6,33 @@
 
 mod admission;
 mod batcher;
+mod messages;
+mod pace;
 mod queue;
+mod watchdog;
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use self::admission::Admission;
 pub use self::batcher::BatchLimits;
 use self::batcher::Batcher;
+pub use self::messages::{Limits, Prediction, Predictions, Request};
 use self::queue::{Answer, Queue, Slots, Ticket, Waiting};
+use self::watchdog::Progress;
 use crate::engine::{Engine, EngineError, LoadError};
 use crate::error::Refusal;
 use crate::metrics::{Metrics, Outcome};
-use crate::model::{Checkpoint, Encoded, Labels, Text, Tokenizer, TooLong};
+use crate::model::{Checkpoint, Encoded, Labels, Text, Tokenizer};
 
 /// Texts longer than this together are tokenized off the async threads: one to two milliseconds.
 const BLOCKING_BYTES: usize = 2 << 10;
-
-/// The bounds of a [`Classifier`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Requests admitted and not yet answered.
-    pub concurrency_max: usize,
-    /// Texts admitted and not yet taken by the engine.
-    pub queue_max: usize,
-    /// Texts in one request.
-    pub texts_max: usize,
-    /// The size of a batch.
-    pub batch: BatchLimits,
-}
-
-/// What a request wants to know.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The texts; each gets a prediction.
-    pub texts: Vec<Text>,
-    /// What to do with a text longer than the model takes.
-    pub too_long: TooLong,
-}
-
-/// The answer to one text.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Prediction {
-    /// One value a class, by row of the classifier.
-    pub logits: Vec<f32>,
-    /// Tokens the model saw, special ones included.
-    pub tokens: usize,
-    /// Whether the end of the text was cut off.
-    pub truncated: bool,
-}
-
-/// Predictions in the order of the texts, and the names to read them with.
-#[derive(Debug, Clone)]
-pub struct Predictions {
-    /// The classes.
-    pub labels: Labels,
-    /// One prediction a text.
-    pub items: Vec<Prediction>,
-}
 
 /// Where the life of a classifier stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +62,9 @@ pub struct Classifier {
     /// One permit a core. A tokenization that runs cannot be called back when its client leaves;
     /// this bounds how many there are.
     blocking: Arc<Semaphore>,
+    progress: Arc<Progress>,
+    /// Set when nobody will answer what the engine has taken.
+    given_up: watch::Sender<bool>,
 }
 
 /// What requests need of the checkpoint once the engine has its weights.
@@ -119,6 +86,9 @@ pub enum EngineStopped {
     /// Loading panicked.
     #[error("loading the model panicked; the checkpoint is damaged in a way that is not checked")]
     PanickedLoading,
+    /// The engine has taken a batch and does not come back.
+    #[error("the engine has not got anywhere for {0:?} (--engine-timeout)")]
+    Stuck(Duration),
     /// The engine's thread panicked while serving.
     #[error("the engine's thread panicked; what waited was refused")]
     PanickedServing,
@@ -139,6 +109,8 @@ impl Classifier {
             model: OnceLock::new(),
             phase: AtomicU8::new(Phase::Loading as u8),
             blocking: Arc::new(Semaphore::new(cores)),
+            progress: Arc::new(Progress::new()),
+            given_up: watch::Sender::new(false),
         })
     }
 
@@ -204,14 +176,21 @@ impl Classifier {
         });
         self.enter(Phase::Ready);
         let (queue, metrics) = (Arc::clone(&self.queue), self.metrics.clone());
-        Batcher {
-            engine,
-            queue,
-            limits: self.limits.batch,
-            metrics,
-        }
-        .run()?;
+        let progress = Arc::clone(&self.progress);
+        Batcher::new(engine, queue, self.limits.batch, metrics, progress).run()?;
         Ok(())
+    }
+
+    /// Ready once the engine has hung for `timeout` (never for zero). Everything waiting, and what
+    /// the engine has taken, is then refused.
+    pub async fn stuck(&self, timeout: Duration) -> EngineStopped {
+        self.progress.stuck(timeout).await;
+        self.enter(Phase::Lost);
+        for entry in self.queue.close_and_clear() {
+            let _ = entry.reply.send(Err(Refusal::Unhealthy));
+        }
+        self.given_up.send_replace(true);
+        EngineStopped::Stuck(timeout)
     }
 
     /// Whether the model was ever ready.
@@ -316,20 +295,13 @@ impl Classifier {
             .map(|encoded| (encoded.ids.len(), encoded.truncated))
             .collect();
         let replies = self.enqueue(tickets, encoded)?;
-        let mut items = Vec::with_capacity(tickets.len());
-        for (reply, (tokens, truncated)) in replies.into_iter().zip(shapes) {
-            let lost = || {
-                Err(Refusal::Engine(
-                    "its thread ended without an answer".to_owned(),
-                ))
-            };
-            let logits = reply.await.unwrap_or_else(|_| lost())?;
-            items.push(Prediction {
-                logits,
-                tokens,
-                truncated,
-            });
-        }
+        let mut given_up = self.given_up.subscribe();
+        let items = tokio::select! {
+            biased;
+            items = answers(replies, shapes) => items?,
+            // The sender lives as long as `self`.
+            _ = given_up.wait_for(|given_up| *given_up) => return Err(Refusal::Unhealthy),
+        };
         Ok(Predictions {
             labels: model.labels.clone(),
             items,
@@ -384,4 +356,22 @@ impl Classifier {
         self.queue.push(entries).map_err(|_| Refusal::Unhealthy)?;
         Ok(replies)
     }
+}
+
+/// The predictions that come in for texts of these lengths, truncated or not, in their order.
+async fn answers(
+    replies: Vec<oneshot::Receiver<Answer>>,
+    shapes: Vec<(usize, bool)>,
+) -> Result<Vec<Prediction>, Refusal> {
+    let mut items = Vec::with_capacity(replies.len());
+    for (reply, (tokens, truncated)) in replies.into_iter().zip(shapes) {
+        let lost = || Refusal::Engine("its thread ended without an answer".to_owned());
+        let logits = reply.await.unwrap_or_else(|_| Err(lost()))?;
+        items.push(Prediction {
+            logits,
+            tokens,
+            truncated,
+        });
+    }
+    Ok(items)
 }

@@ -156,6 +156,23 @@ pub(crate) struct Queue {
     arrival: Condvar,
     /// Entries that may stand in the queue, abandoned ones included, before it is swept.
     sweep_at: usize,
+    /// What stands in it, for those who do not take the lock.
+    texts: AtomicUsize,
+    tokens: AtomicUsize,
+}
+
+/// What stands in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) texts: usize,
+    pub(crate) tokens: usize,
+}
+
+impl Standing {
+    /// Whether a batch within `limits` would leave something behind.
+    pub(crate) fn fills(self, limits: BatchLimits) -> bool {
+        self.texts > limits.texts_max || self.tokens > limits.tokens_max
+    }
 }
 
 #[derive(Debug, Default)]
@@ -171,6 +188,8 @@ impl Queue {
             state: Mutex::default(),
             arrival: Condvar::new(),
             sweep_at: max.saturating_mul(2),
+            texts: AtomicUsize::new(0),
+            tokens: AtomicUsize::new(0),
         }
     }
 
@@ -186,7 +205,11 @@ impl Queue {
             // Slots bound the living; without this, clients that come and go while the engine is
             // busy would leave their entries here without bound.
             state.entries.retain(|entry| !entry.is_abandoned());
+            self.publish(&state);
         }
+        let tokens = entries.iter().map(|entry| entry.encoded.ids.len()).sum();
+        self.tokens.fetch_add(tokens, Ordering::Relaxed);
+        self.texts.fetch_add(entries.len(), Ordering::Relaxed);
         state.entries.extend(entries);
         drop(state);
         self.arrival.notify_one();
@@ -205,6 +228,7 @@ impl Queue {
                 limits,
             );
             let batch: Vec<Waiting> = state.entries.drain(..count).filter(Waiting::take).collect();
+            self.publish(&state);
             if !batch.is_empty() {
                 return Work::Batch(batch);
             }
@@ -224,6 +248,22 @@ impl Queue {
         }
     }
 
+    /// How much waits, abandoned entries included. Takes no lock: the engine's thread asks again
+    /// and again while its device is busy.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            texts: self.texts.load(Ordering::Relaxed),
+            tokens: self.tokens.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Publishes what stands in the queue; called before its lock is given back.
+    fn publish(&self, state: &State) {
+        let tokens = state.entries.iter().map(|entry| entry.encoded.ids.len());
+        self.tokens.store(tokens.sum(), Ordering::Relaxed);
+        self.texts.store(state.entries.len(), Ordering::Relaxed);
+    }
+
     /// Refuses further entries; those inside are still given out.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
@@ -235,6 +275,7 @@ impl Queue {
         let mut state = self.lock();
         state.closed = true;
         let entries = std::mem::take(&mut state.entries);
+        self.publish(&state);
         drop(state);
         self.arrival.notify_all();
         entries.into_iter().filter(Waiting::take).collect()

@@ -6,6 +6,7 @@
 )]
 
 mod checkpoint;
+mod faults;
 mod golden;
 mod predict;
 mod process;

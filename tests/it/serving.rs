@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use intentd::engine::{EngineError, RaggedBatch};
-use intentd::model::{Text, TooLong};
 use intentd::server;
-use intentd::serving::{Phase, Request};
+use intentd::serving::Phase;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -289,43 +288,6 @@ async fn megabytes_from_clients_who_leave_leave_nothing_behind() {
     eventually("nothing is in flight", || metrics.in_flight.get() == 0).await;
     assert_eq!(get(server.address, &path(0), &[]).await.status, 200);
     server.stop().await;
-}
-
-#[tokio::test]
-async fn a_lost_engine_refuses_and_ends_the_server() {
-    let fault = |_: &RaggedBatch| Err(EngineError::Lost("a test's fault".to_owned()));
-    let server = TestServer::with_engine(&[], move |engine| Faulty { engine, fault }).await;
-    let answer = get(server.address, &path(0), &[]).await;
-    assert_eq!(
-        (answer.status, answer.json()["error_type"].as_str()),
-        (503, Some("Unhealthy"))
-    );
-    let classifier = Arc::clone(&server.classifier);
-    eventually("it knows that it is lost", || {
-        classifier.phase() == Phase::Lost
-    })
-    .await;
-    let request = Request {
-        texts: vec![Text::Single("a".to_owned())],
-        too_long: TooLong::Refuse,
-    };
-    assert_eq!(
-        server
-            .classifier
-            .classify(request)
-            .await
-            .unwrap_err()
-            .status(),
-        503
-    );
-    assert!(
-        server
-            .ended()
-            .await
-            .unwrap_err()
-            .to_string()
-            .contains("a test's fault")
-    );
 }
 
 #[tokio::test]

@@ -262,7 +262,7 @@ impl Signal for Point {
     fn wait(&self) -> Result<(), DeviceError> {
         let start = Instant::now();
         loop {
-            if self.event.try_is_complete().map_err(device_error)? {
+            if self.is_done()? {
                 return Ok(());
             }
             if start.elapsed() > SPIN {
@@ -270,6 +270,10 @@ impl Signal for Point {
             }
             std::thread::yield_now();
         }
+    }
+
+    fn is_done(&self) -> Result<bool, DeviceError> {
+        self.event.try_is_complete().map_err(device_error)
     }
 
     fn until(&self, end: &dyn Signal) -> Result<Duration, DeviceError> {

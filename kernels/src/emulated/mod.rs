@@ -136,6 +136,10 @@ impl State {
         if self.done < target {
             self.counters.waits += 1;
         }
+        self.advance(target)
+    }
+
+    fn advance(&mut self, target: u64) -> Result<(), DeviceError> {
         while self.done < target && self.lost.is_none() {
             let Some(work) = self.queue.pop_front() else {
                 break;
@@ -377,6 +381,15 @@ impl Signal for Point {
         lock(&self.state).run_until(target.0)?;
         target.1.get_or_insert_with(Instant::now);
         Ok(())
+    }
+
+    /// Time passes between two looks: a piece of work gets done.
+    fn is_done(&self) -> Result<bool, DeviceError> {
+        let target = self.target().0;
+        let mut state = lock(&self.state);
+        let next = (state.done + 1).min(target);
+        state.advance(next)?;
+        Ok(state.done >= target)
     }
 
     fn until(&self, end: &dyn Signal) -> Result<Duration, DeviceError> {

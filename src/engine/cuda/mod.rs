@@ -18,7 +18,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use intentd_kernels::{
-    Capacity, Device, DeviceError, Dtype, InputError, Inputs, Limits, Pinned, ProductShape,
+    Capacity, Device, DeviceError, Dtype, InputError, Inputs, Limits, Mark, Pinned, ProductShape,
 };
 
 use self::forward::{Arena, Forward};
@@ -57,6 +57,7 @@ pub struct Cuda {
     graphs: Graphs,
     tuned: HashSet<ProductShape>,
     phases: Vec<(&'static str, Duration)>,
+    device_time: Duration,
 }
 
 /// Pinned memory of a batch on its way.
@@ -64,6 +65,8 @@ pub struct Cuda {
 struct Slot {
     input: Pinned,
     logits: Pinned,
+    start: Mark,
+    end: Mark,
 }
 
 #[derive(Debug)]
@@ -142,6 +145,7 @@ impl Cuda {
             graphs: Graphs::new(options.graphs_max),
             tuned: HashSet::new(),
             phases,
+            device_time: Duration::ZERO,
         })
     }
 
@@ -166,6 +170,7 @@ impl Cuda {
         let ids = (batch.ids(), batch.type_ids());
         let lengths = batch.ranges().map(|range| range.len());
         self.inputs.pack(bucket, ids, lengths, &mut slot.input)?;
+        slot.start.record()?;
         self.inputs.upload(device, bucket, &mut slot.input)?;
         match self.graphs.get(bucket) {
             Some(graph) => device.replay(graph)?,
@@ -177,6 +182,7 @@ impl Cuda {
             .arena
             .logits
             .slice(0..batch.sequences() * labels);
+        slot.end.record()?;
         device.download(&logits, &mut slot.logits)?;
         Ok(())
     }
@@ -228,6 +234,8 @@ fn buffers(
             // A smaller bucket never has more words: all its parts are smaller.
             input: device.pinned(largest.words() * Dtype::U32.bytes())?,
             logits: device.pinned(largest.sequences * model.labels * Dtype::F32.bytes())?,
+            start: device.mark()?,
+            end: device.mark()?,
         })
     };
     Ok((arena, inputs, [slot()?, slot()?]))
@@ -284,12 +292,26 @@ impl Engine for Cuda {
             return Err(EngineError::Batch("nothing was submitted".to_owned()));
         };
         let labels = self.forward.model.labels;
-        let values = self.slots[batch.slot].logits.read_f32();
-        let values = values.map_err(|error| engine_error(error, batch.tokens))?;
-        Ok(Logits::new(
-            values[..batch.sequences * labels].to_vec(),
-            labels,
-        ))
+        let slot = &self.slots[batch.slot];
+        let read = || -> Result<(Vec<f32>, Duration), DeviceError> {
+            let values = slot.logits.read_f32()?[..batch.sequences * labels].to_vec();
+            Ok((values, slot.start.until(&slot.end)?))
+        };
+        let (values, spent) = read().map_err(|error| engine_error(error, batch.tokens))?;
+        self.device_time += spent;
+        Ok(Logits::new(values, labels))
+    }
+
+    fn is_done(&mut self) -> Result<bool, EngineError> {
+        let Some(batch) = self.under_way.front() else {
+            return Ok(true);
+        };
+        let done = self.slots[batch.slot].logits.is_ready();
+        done.map_err(|error| engine_error(error, batch.tokens))
+    }
+
+    fn device_time(&self) -> Option<Duration> {
+        Some(self.device_time)
     }
 
     fn upkeep(&mut self) -> Result<(), EngineError> {

@@ -151,3 +151,95 @@ impl Engine for Nan {
         ))
     }
 }
+
+/// A device under a test's control: it has two batches at most and is done with one only when
+/// told so.
+#[derive(Debug)]
+pub(crate) struct Manual {
+    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) device: Arc<ManualDevice>,
+}
+
+/// What the test sees and says.
+#[derive(Debug, Default)]
+pub(crate) struct ManualDevice {
+    /// Sizes of the batches submitted, in texts.
+    submitted: Mutex<Vec<usize>>,
+    /// Batches that the device may be done with.
+    allowed: Mutex<usize>,
+    collected: std::sync::atomic::AtomicUsize,
+}
+
+impl ManualDevice {
+    pub(crate) fn submitted(&self) -> Vec<usize> {
+        self.submitted.lock().unwrap().clone()
+    }
+
+    /// The device gets done with so many batches more.
+    pub(crate) fn finish(&self, batches: usize) {
+        *self.allowed.lock().unwrap() += batches;
+    }
+
+    fn is_done(&self) -> bool {
+        let collected = self.collected.load(std::sync::atomic::Ordering::Relaxed);
+        *self.allowed.lock().unwrap() > collected
+    }
+}
+
+impl Engine for Manual {
+    fn description(&self) -> String {
+        format!("manual {}", self.engine.description())
+    }
+
+    fn depth(&self) -> usize {
+        2
+    }
+
+    fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
+        self.device
+            .submitted
+            .lock()
+            .unwrap()
+            .push(batch.sequences());
+        self.engine.submit(batch)
+    }
+
+    fn collect(&mut self) -> Result<Logits, EngineError> {
+        while !self.device.is_done() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self.device
+            .collected
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.engine.collect()
+    }
+
+    fn is_done(&mut self) -> Result<bool, EngineError> {
+        Ok(self.device.is_done())
+    }
+}
+
+/// An engine that fails at its upkeep.
+#[derive(Debug)]
+pub(crate) struct BadUpkeep {
+    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) fault: fn() -> Result<(), EngineError>,
+}
+
+impl Engine for BadUpkeep {
+    fn description(&self) -> String {
+        format!("bad upkeep of {}", self.engine.description())
+    }
+
+    fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
+        self.engine.submit(batch)
+    }
+
+    fn collect(&mut self) -> Result<Logits, EngineError> {
+        self.engine.collect()
+    }
+
+    fn upkeep(&mut self) -> Result<(), EngineError> {
+        (self.fault)()
+    }
+}

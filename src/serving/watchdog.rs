@@ -1,0 +1,87 @@
+//! Tells a working engine from one that hangs.
+//!
+//! The engine's thread says when it begins and when it gets somewhere; whoever watches asks how
+//! long ago that was. A thread inside a call that never returns cannot be ended, only the process
+//! can.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the engine's thread has reported last.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    origin: Instant,
+    /// Microseconds from `origin` to the last report, plus one; 0 while there is nothing to do.
+    last: AtomicU64,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// The engine has work and got somewhere just now.
+    pub(crate) fn made(&self) {
+        let micros = u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
+        self.last.store(micros + 1, Ordering::Relaxed);
+    }
+
+    /// The engine has nothing to do.
+    pub(crate) fn idle(&self) {
+        self.last.store(0, Ordering::Relaxed);
+    }
+
+    /// Time since the engine got somewhere; zero while it has nothing to do.
+    fn since(&self) -> Duration {
+        match self.last.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            last => self
+                .origin
+                .elapsed()
+                .saturating_sub(Duration::from_micros(last - 1)),
+        }
+    }
+
+    /// Ready once the engine has got nowhere for `timeout`. Never with a timeout of zero.
+    pub(crate) async fn stuck(&self, timeout: Duration) {
+        if timeout.is_zero() {
+            return std::future::pending().await;
+        }
+        let look = (timeout / 8).clamp(Duration::from_millis(5), Duration::from_secs(1));
+        while self.since() < timeout {
+            tokio::time::sleep(look).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_an_engine_with_work_hangs() {
+        let progress = Progress::new();
+        let timeout = Duration::from_millis(20);
+        let hangs = async |wait| {
+            let stuck = progress.stuck(timeout);
+            tokio::time::timeout(wait, stuck).await.is_ok()
+        };
+        assert!(!hangs(4 * timeout).await, "idle");
+        progress.made();
+        assert!(hangs(Duration::from_secs(60)).await);
+        progress.idle();
+        assert!(!hangs(4 * timeout).await, "idle again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timeout_of_zero_is_none() {
+        let progress = Progress::new();
+        progress.made();
+        let stuck = progress.stuck(Duration::ZERO);
+        let hour = Duration::from_secs(3600);
+        assert!(tokio::time::timeout(hour, stuck).await.is_err());
+    }
+}
