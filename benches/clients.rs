@@ -1,5 +1,6 @@
 //! Many clients at once against a server in this process: `cargo bench --bench clients`, with
-//! `-- --clients 64 --seconds 60 --requests 10000` for other numbers.
+//! `-- --clients 64 --seconds 60 --requests 10000` for other numbers; `--device cuda` and
+//! `--model DIR` for another server than that of the embedded model on the CPU.
 //!
 //! First every client asks again and again, and each answer is compared with the one the text
 //! gets alone. Then a number of requests is sent, half of which are given up in mid-flight; what
@@ -8,13 +9,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use intentd::engine::RaggedBatch;
-use intentd::model::{Text, TooLong};
+use intentd::model::{Checkpoint, Text, TooLong};
 use rand::{RngExt, SeedableRng};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
@@ -24,7 +26,7 @@ use tokio::task::JoinSet;
 mod support;
 
 use support::http::{Connection, keep_alive};
-use support::server::{TestServer, embedded, eventually};
+use support::server::{TestServer, cpu_engine, eventually};
 
 #[derive(Debug, Clone, Parser)]
 struct Flags {
@@ -37,6 +39,15 @@ struct Flags {
     /// Requests of the second part, half of which are given up.
     #[arg(long, default_value = "10000")]
     requests: usize,
+    /// The server's `--device`.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// The server's `--model`.
+    #[arg(long)]
+    model: Option<String>,
+    /// How far a score may be from that of the CPU engine in f32.
+    #[arg(long, default_value = "1e-5")]
+    tolerance: f64,
     /// Cargo passes this to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -50,8 +61,19 @@ struct Probe {
     score: f64,
 }
 
-fn probes() -> Vec<Probe> {
-    let (checkpoint, mut engine) = embedded();
+impl Flags {
+    async fn server(&self) -> TestServer {
+        let mut flags = vec!["--device", &self.device];
+        if let Some(model) = &self.model {
+            flags.extend(["--model", model]);
+        }
+        TestServer::start(&flags).await
+    }
+}
+
+fn probes(flags: &Flags) -> Vec<Probe> {
+    let checkpoint = Checkpoint::open_or_embedded(flags.model.as_deref().map(Path::new)).unwrap();
+    let mut engine = cpu_engine(&checkpoint);
     let lines = std::fs::read_to_string("models/intent-snips/probes.jsonl").unwrap();
     let probe = |line: &str| {
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -80,7 +102,7 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .unwrap();
-    let probes = Arc::new(probes());
+    let probes = Arc::new(probes(&flags));
     let asked = runtime.block_on(ask(&flags, &probes));
     let given_up = runtime.block_on(give_up(&flags, &probes));
     if asked && given_up {
@@ -92,11 +114,12 @@ fn main() -> ExitCode {
 
 /// Everyone asks for a while; true when every answer was right.
 async fn ask(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
-    let server = TestServer::start(&[]).await;
+    let server = flags.server().await;
     let end = Instant::now() + Duration::from_secs(flags.seconds);
     let mut clients = JoinSet::new();
     for client in 0..flags.clients {
         let (probes, address) = (Arc::clone(probes), server.address);
+        let tolerance = flags.tolerance;
         clients.spawn(async move {
             let mut connection = Connection::open(address).await;
             let (mut latencies, mut wrong) = (Vec::new(), 0);
@@ -110,7 +133,7 @@ async fn ask(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
                 let right = answer.status == 200 && {
                     let json = answer.json();
                     json["label"] == *probe.label
-                        && (json["score"].as_f64().unwrap() - probe.score).abs() < 1e-5
+                        && (json["score"].as_f64().unwrap() - probe.score).abs() < tolerance
                 };
                 wrong += usize::from(!right);
             }
@@ -123,6 +146,7 @@ async fn ask(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
     latencies.sort();
     let percentile = |p: usize| latencies[(latencies.len() - 1) * p / 100];
     let batches = server.metric("intentd_batch_size_count").await;
+    let busy = server.metric("intentd_engine_busy_seconds_total").await;
     println!("clients               {}", flags.clients);
     println!("seconds               {}", flags.seconds);
     println!("requests              {}", latencies.len());
@@ -140,13 +164,17 @@ async fn ask(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
         percentile(50),
         percentile(99)
     );
+    println!(
+        "engine busy           {:.1} % of the time",
+        100.0 * busy / flags.seconds as f64
+    );
     server.stop().await;
     wrong == 0
 }
 
 /// Half of the requests are given up in mid-flight; true when the counters add up.
 async fn give_up(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
-    let server = TestServer::start(&[]).await;
+    let server = flags.server().await;
     let lanes = flags.clients;
     let mut clients = JoinSet::new();
     for lane in 0..lanes {

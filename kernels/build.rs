@@ -58,7 +58,11 @@ fn sources() -> String {
 fn fat_binary() {
     let target = out("intentd.fatbin");
     fs::write(out("SOURCES.sha256"), sources() + "\n").expect("a writable OUT_DIR");
-    match nvcc() {
+    let nvcc = nvcc();
+    if env::var_os("CARGO_FEATURE_CUDA_12").is_some() {
+        check_is_12(nvcc.as_deref());
+    }
+    match nvcc {
         Some(nvcc) => compile(&nvcc, &target),
         None => {
             let built_from = fs::read_to_string(PREBUILT_SOURCES).unwrap_or_default();
@@ -70,6 +74,27 @@ fn fat_binary() {
             fs::copy(PREBUILT, target).expect("the prebuilt kernels");
         }
     }
+}
+
+/// What another major version's compiler makes, drivers for CUDA 12 do not load.
+fn check_is_12(nvcc: Option<&Path>) {
+    let version = nvcc.map(|nvcc| output(nvcc, "--version"));
+    if version.is_some_and(|version| version.contains("release 12.")) {
+        return;
+    }
+    let problem = "the feature cuda-12 needs nvcc 12 (NVCC, CUDA_HOME/bin or PATH): kernels of \
+                   another compiler do not load on drivers for CUDA 12";
+    assert!(env::var("PROFILE").as_deref() != Ok("release"), "{problem}");
+    println!("cargo::warning={problem}; a release build would end here");
+}
+
+/// What a program prints when called with one flag; nothing when it does not run.
+fn output(program: &Path, flag: &str) -> String {
+    let output = Command::new(program).arg(flag).output();
+    output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
 }
 
 /// A CUDA compiler that runs.
@@ -89,7 +114,8 @@ fn nvcc() -> Option<PathBuf> {
 fn compile(nvcc: &Path, target: &Path) {
     let mut command = Command::new(nvcc);
     command.args(["-fatbin", "-O3", "-std=c++17", "-Werror", "all-warnings"]);
-    if fat_binaries_compress_to_size(nvcc) {
+    // Since CUDA 12.9; drivers read that form since CUDA 12.4.
+    if output(nvcc, "--help").contains("--compress-mode") {
         command.arg("--compress-mode=size");
     }
     let threads = env::var("INTENTD_NVCC_THREADS").unwrap_or_else(|_| "2".to_owned());
@@ -111,12 +137,6 @@ fn compile(nvcc: &Path, target: &Path) {
         "{} failed on kernels/cuda/intentd.cu",
         nvcc.display()
     );
-}
-
-/// Since CUDA 12.9; drivers read that form since CUDA 12.4.
-fn fat_binaries_compress_to_size(nvcc: &Path) -> bool {
-    let help = Command::new(nvcc).arg("--help").output();
-    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--compress-mode"))
 }
 
 #[cfg(feature = "emulator")]

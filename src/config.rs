@@ -3,11 +3,15 @@
 //! Every flag has the environment variable `INTENTD_<FLAG>`; a flag wins over it. Only this
 //! module reads the environment. All mistakes are reported at once.
 
+mod ports;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use self::ports::main_port;
+pub use self::ports::{AdminPort, MainPort};
 use crate::engine::{DeviceChoice, Dtype, EngineKind, EngineOptions};
 use crate::serving::{BatchLimits, Limits};
 
@@ -163,60 +167,6 @@ pub struct ServeArgs {
     pub log_format: LogFormat,
 }
 
-/// Where operators look unless told otherwise.
-const ADMIN_PORT: u16 = 9100;
-
-/// `--port`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MainPort {
-    /// This port; 0 picks a free one.
-    Port(u16),
-    /// Not a port at all: for a Service called `intentd`, Kubernetes sets `INTENTD_PORT` to
-    /// `tcp://<address>:<port>` in every container beside it. That is nobody's wish.
-    ServiceLink,
-}
-
-impl std::str::FromStr for MainPort {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.starts_with("tcp://") {
-            return Ok(Self::ServiceLink);
-        }
-        let port = text
-            .parse()
-            .map_err(|_| "expected a port (0 to 65535)".to_owned());
-        port.map(Self::Port)
-    }
-}
-
-/// `--admin-port`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdminPort {
-    /// No second port.
-    Off,
-    /// This port; 0 picks a free one.
-    Port(u16),
-}
-
-impl std::str::FromStr for AdminPort {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self::Off);
-        }
-        // As for the main port: the link of a Service called `intentd-admin`.
-        if text.starts_with("tcp://") {
-            return Ok(Self::Port(ADMIN_PORT));
-        }
-        let port = text
-            .parse()
-            .map_err(|_| "expected a port (0 to 65535) or \"off\"".to_owned());
-        port.map(Self::Port)
-    }
-}
-
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -277,16 +227,10 @@ impl Config {
                 args.max_queue, max_texts
             ));
         }
-        let main_port = match (args.port, port) {
-            (Some(MainPort::Port(port)), _) => port,
-            (_, None | Some("")) => 8080,
-            (_, Some(text)) => text.parse().unwrap_or_else(|_| {
-                mistakes.push(format!(
-                    "PORT: expected a port (0 to 65535), found {text:?}"
-                ));
-                0
-            }),
-        };
+        let main_port = main_port(args.port, port).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            0
+        });
         if main_port != 0 && args.admin_port == AdminPort::Port(main_port) {
             mistakes.push(format!(
                 "--admin-port: expected another port than --port, found {main_port} for both"
@@ -327,19 +271,25 @@ impl Config {
     ///
     /// # Errors
     /// All mistakes at once.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this module reads the environment for all"
-    )]
     pub fn from_environment(args: ServeArgs) -> Result<Self, ConfigError> {
-        Self::new(args, std::env::var("PORT").ok().as_deref())
+        Self::new(args, port_variable().as_deref())
     }
+}
+
+/// The variable `PORT`, which Knative and others set.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module reads the environment for all"
+)]
+pub(crate) fn port_variable() -> Option<String> {
+    std::env::var("PORT").ok()
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
+    use super::ports::ADMIN_PORT;
     use super::*;
 
     #[derive(Parser)]

@@ -1,6 +1,7 @@
 //! The command line: one file a command. Without a command, `intentd` serves.
 
 mod evaluate;
+mod health;
 mod inspect;
 mod predict;
 mod serve;
@@ -33,6 +34,8 @@ pub struct Cli {
 enum Command {
     /// Serve predictions over HTTP (the default).
     Serve(Box<ServeArgs>),
+    /// Ask a server on this machine whether it answers requests: exit code 0 or 1.
+    Health(health::HealthArgs),
     /// Classify texts from the command line or from standard input, one a line.
     Predict(predict::PredictArgs),
     /// Say what a checkpoint is, whether it will run, and how much memory it takes.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         None => serve::run(cli.serve),
         Some(Command::Serve(args)) => serve::run(*args),
+        Some(Command::Health(args)) => health::run(&args),
         Some(Command::Predict(args)) => predict::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Train(args)) => train::run(&args).map_err(Failure::from),

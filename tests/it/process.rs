@@ -126,6 +126,39 @@ async fn the_environment_sets_what_flags_do_not() {
     server.signal("TERM");
 }
 
+#[tokio::test]
+async fn health_tells_a_server_that_is_well_from_one_that_is_not() {
+    let mut server = Server::start(&["--port", "0"], &[]);
+    server.ready().await;
+    let port = server.address.port().to_string();
+    for arguments in [
+        &["health", "--port", &port][..],
+        &["health", "--port", &port, "--live"],
+    ] {
+        assert_eq!(failure(&run(arguments, "")), (Some(0), ""));
+    }
+    let health = |port: &str| {
+        let mut command = intentd();
+        // As in a container, where the server's own variables are set.
+        command
+            .arg("health")
+            .env("PORT", port)
+            .env("INTENTD_HOST", "0.0.0.0");
+        command.output().expect("the program starts")
+    };
+    assert_eq!(failure(&health(&port)), (Some(0), ""));
+    assert_eq!(failure(&health("http")).0, Some(64));
+    server.signal("TERM");
+    let (code, error) = (health(&port).status.code(), health(&port));
+    assert_eq!(code, Some(1));
+    assert!(
+        failure(&error)
+            .1
+            .contains(&format!("127.0.0.1:{port}/readyz")),
+        "{error:?}"
+    );
+}
+
 #[test]
 fn wrong_settings_are_all_named_and_exit_with_64() {
     let output = run(&["--max-queue", "0", "--max-batch-tokens", "0"], "");

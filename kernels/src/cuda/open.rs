@@ -21,7 +21,7 @@ const OLDEST: (u32, u32) = (7, 5);
 
 /// The CUDA version that the bindings were made for; a driver must speak it at least.
 const CUDA: (u32, u32) = if cfg!(feature = "cuda-12") {
-    (12, 8)
+    (12, 4)
 } else {
     (13, 0)
 };

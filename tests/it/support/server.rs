@@ -41,7 +41,13 @@ pub(crate) fn config(flags: &[&str]) -> Config {
         "--admin-port",
         "0",
     ];
-    let flags = Flags::parse_from(line.iter().chain(flags));
+    // Whatever the machine has, unless the flags say otherwise.
+    let cpu = if flags.contains(&"--device") {
+        &[][..]
+    } else {
+        &["--device", "cpu"]
+    };
+    let flags = Flags::parse_from(line.iter().chain(cpu).chain(flags));
     Config::new(flags.serve, None).expect("the flags of the test are right")
 }
 
@@ -128,10 +134,15 @@ impl TestServer {
 /// The embedded checkpoint and the CPU engine for it.
 pub(crate) fn embedded() -> (Checkpoint, Box<dyn Engine>) {
     let checkpoint = Checkpoint::embedded().expect("the embedded model is whole");
+    let engine = cpu_engine(&checkpoint);
+    (checkpoint, engine)
+}
+
+/// The CPU engine for a checkpoint, on all cores.
+pub(crate) fn cpu_engine(checkpoint: &Checkpoint) -> Box<dyn Engine> {
     let threads = std::thread::available_parallelism().expect("the machine has cores");
     let options = EngineOptions::cpu(EngineKind::Native, threads);
-    let loaded = engine::load(&checkpoint, options).expect("it loads");
-    (checkpoint, loaded.engine)
+    engine::load(checkpoint, options).expect("it loads").engine
 }
 
 /// Waits until `condition` holds; the bound only keeps a broken test from hanging.

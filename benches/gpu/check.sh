@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one go of less than nine minutes, the most telling first.
+#
+#     benches/gpu/pack.sh                    here: builds into .gpu/
+#     benches/gpu/check.sh OUTPUT_FOLDER     on the machine with the GPU, from the same tree
+#
+# Needs there: an NVIDIA driver, cuBLASLt of CUDA 13 (PyTorch brings it), python3 with torch and
+# transformers for the comparison, compute-sanitizer for the memory checks. What is missing is said
+# and left out. Each part has a time limit; OUTPUT_FOLDER/summary.txt says how each ended.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+out=${1:?usage: benches/gpu/check.sh OUTPUT_FOLDER}
+mkdir -p "$out"
+scratch=$(mktemp -d)
+
+libraries=$(python3 -c 'import os, nvidia; print(*(
+    os.path.join(root, folder, "lib") for root in nvidia.__path__ for folder in os.listdir(root)
+), sep=":")' 2> /dev/null)
+export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+# Where the programs look for the data sets: beside the tree, or carried in .gpu.
+if [ ! -e ../shared/data ] && mkdir -p ../shared 2> /dev/null; then
+    ln -sfn "$PWD/.gpu" ../shared/data
+fi
+
+{
+    date -u
+    echo "commit $(cat .gpu/commit)"
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm --format=csv
+    nproc
+} > "$out/summary.txt" 2>&1
+
+part() {
+    local name=$1 seconds=$2 start=$SECONDS rc
+    shift 2
+    timeout "$seconds" "$@" > "$out/$name.txt" 2>&1
+    rc=$?
+    echo "$name: exit code $rc after $((SECONDS - start)) s" | tee -a "$out/summary.txt"
+    tail -n 14 "$out/$name.txt"
+}
+
+serve_bert_base() {
+    # Writes the checkpoint, should the comparison not have done so.
+    .gpu/gpu drive "$scratch/base" < /dev/null || return
+    .gpu/clients --clients 256 --seconds 10 --requests 0 --device cuda --tolerance 1 \
+        --model "$scratch/base"
+}
+
+sanitize() {
+    command -v compute-sanitizer || return 3
+    for tool in memcheck racecheck initcheck; do
+        echo "== $tool"
+        timeout 45 compute-sanitizer --tool "$tool" --error-exitcode 9 .gpu/gpu check --quick ||
+            return
+    done
+}
+
+export -f serve_bert_base sanitize
+export scratch
+part quick 60 .gpu/gpu check --quick
+part time 75 .gpu/gpu time
+part torch 170 python3 benches/gpu/torch_baseline.py .gpu/gpu "$scratch/base" 7
+part clients 40 .gpu/clients --clients 256 --seconds 10 --requests 10000 --device cuda --tolerance 1e-2
+part clients-base 40 bash -c serve_bert_base
+part sanitizer 60 bash -c sanitize
+part check 100 .gpu/gpu check
+cat "$out/summary.txt"

@@ -1,0 +1,89 @@
+//! The CUDA engine on a GPU: is it right, and how long does it take?
+//!
+//! ```text
+//! cargo bench --features cuda --bench gpu -- check          logits and labels against the CPU
+//! cargo bench --features cuda --bench gpu -- time           device times and shares of the floors
+//! cargo bench --features cuda --bench gpu -- drive DIR      batches on demand, for torch_baseline.py
+//! ```
+//!
+//! `check.sh` runs all of it on a machine with a GPU; `--emulate` tries the program itself on one
+//! without. Ends with exit code 1 when something is not right.
+
+#![expect(clippy::unwrap_used, reason = "a bench may panic")]
+
+mod check;
+mod drive;
+mod input;
+mod time;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use intentd_kernels::{Device, DeviceError, Emulation};
+
+#[path = "../../tests/it/support/mod.rs"]
+#[expect(dead_code, reason = "shared with the tests")]
+mod support;
+
+#[derive(Debug, Parser)]
+struct Flags {
+    #[command(subcommand)]
+    command: Command,
+    /// Run on the emulator: slow, small, good for trying this program only.
+    #[arg(long, global = true)]
+    emulate: bool,
+    /// Cargo passes this to every bench.
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Logits and labels against those of the CPU engine.
+    Check {
+        /// The embedded model and the smallest batches only.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Device times, and what share of the machine they are.
+    Time,
+    /// Reads a number of texts a batch from each line of standard input and answers with the
+    /// seconds that one batch takes.
+    Drive {
+        /// Where the BERT-base checkpoint and the batches' token ids are written.
+        directory: PathBuf,
+    },
+}
+
+impl Flags {
+    fn device(&self) -> Result<Device, DeviceError> {
+        if self.emulate {
+            return Device::emulator(Emulation::default());
+        }
+        Device::cuda(0)
+    }
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let device = match flags.device() {
+        Ok(device) => device,
+        Err(error) => {
+            eprintln!("gpu: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let facts = device.facts();
+    eprintln!("{facts:?}");
+    let right = match &flags.command {
+        Command::Check { quick } => check::run(&device, *quick || flags.emulate),
+        Command::Time => time::run(&device, flags.emulate),
+        Command::Drive { directory } => drive::run(&device, directory, flags.emulate),
+    };
+    if right {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

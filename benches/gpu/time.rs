@@ -1,0 +1,154 @@
+//! Device times of a forward pass, and what share of the machine's rates they are.
+//!
+//! Floors: the weights read once, and the products' arithmetic at the rate that one large product
+//! reaches on this machine in the same run.
+
+use std::time::{Duration, Instant};
+
+use intentd::engine::{Cuda, Engine, RaggedBatch};
+use intentd_kernels::{Device, Dtype, ProductShape};
+
+use crate::input::{SNIPS, batches, checkpoint, engine, random, texts, warm};
+
+/// Products of a layer of BERT-base on a token: queries, keys, values and output; feed-forward.
+const FLOP_PER_TOKEN: f64 = 2.0 * 12.0 * (4.0 * 768.0 * 768.0 + 2.0 * 768.0 * 3072.0);
+
+pub(crate) fn run(device: &Device, small: bool) -> bool {
+    let name = if small { "embedded" } else { "base" };
+    let checkpoint = checkpoint(name);
+    let start = Instant::now();
+    let mut engine = engine(&checkpoint, device, Dtype::F16, small);
+    println!(
+        "load {name}: {:.3?}, {:?}",
+        start.elapsed(),
+        engine.startup_phases()
+    );
+    let runs = if small { 3 } else { 300 };
+    for tokens in [8, 12, 16, 32, 64] {
+        let query = random(&checkpoint, &[tokens], 1);
+        let (device, host) = median(&mut engine, &query, runs);
+        println!(
+            "one query of {tokens} tokens: device {device:.1?}, with copies and host {host:.1?}"
+        );
+    }
+    if small {
+        return true;
+    }
+    let rate = product_rate(device, 8192);
+    println!(
+        "dense f16 product 8192 x 8192 x 8192: {:.0} TFLOP/s",
+        rate / 1e12
+    );
+    let uniform = random(&checkpoint, &[128; 128], 2);
+    let uniform_rate = throughput(&mut engine, &uniform, rate);
+    let texts = texts(&[SNIPS]);
+    let ragged = &batches(&checkpoint, &texts, 1365, 1)[0];
+    let ragged_rate = throughput(&mut engine, ragged, rate);
+    println!(
+        "tokens a second, queries against 128 x 128: {:.3}",
+        ragged_rate / uniform_rate
+    );
+    for size in [1, 2, 4, 8, 16, 32, 64, 128, 256] {
+        let batch = &batches(&checkpoint, &texts, size, 1)[0];
+        let (device, host) = median(&mut engine, batch, 100);
+        println!(
+            "{size} queries, {} tokens: device {device:.1?}, with copies and host {host:.1?}",
+            batch.tokens()
+        );
+    }
+    pipelined(&mut engine, &batches(&checkpoint, &texts, 32, 50));
+    true
+}
+
+/// Device time, and time from the batch to its logits on the host; medians.
+fn median(engine: &mut Cuda, batch: &RaggedBatch, runs: usize) -> (Duration, Duration) {
+    warm(engine, batch);
+    let mut times = Vec::new();
+    for _ in 0..runs {
+        let before = engine.device_time().unwrap();
+        let start = Instant::now();
+        engine.forward(batch).unwrap();
+        let host = start.elapsed();
+        times.push((engine.device_time().unwrap() - before, host));
+    }
+    let middle = |mut times: Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2]
+    };
+    let (device, host) = times.into_iter().unzip();
+    (middle(device), middle(host))
+}
+
+/// Tokens a second by the device's clock.
+fn throughput(engine: &mut Cuda, batch: &RaggedBatch, rate: f64) -> f64 {
+    let (device, _) = median(engine, batch, 20);
+    let tokens = batch.tokens() as f64;
+    // Of the last layer, all tokens need keys and values only: 10 of 12 parts are left out.
+    let flop = tokens * FLOP_PER_TOKEN * (1.0 - 10.0 / 12.0 / 12.0);
+    println!(
+        "{} sequences, {} tokens: device {device:.2?}, {:.0} % of the product's rate for the work \
+         done, {:.0} % for the whole of BERT",
+        batch.sequences(),
+        batch.tokens(),
+        100.0 * flop / device.as_secs_f64() / rate,
+        100.0 * tokens * FLOP_PER_TOKEN / device.as_secs_f64() / rate,
+    );
+    tokens / device.as_secs_f64()
+}
+
+/// FLOP/s of a square product in f16, the best of five runs of ten.
+fn product_rate(device: &Device, n: usize) -> f64 {
+    let shape = ProductShape {
+        dtype: Dtype::F16,
+        rows: n,
+        inner: n,
+        outer: n,
+        bias: false,
+    };
+    let [x, w, y] = [(); 3].map(|()| device.zeros(Dtype::F16, n * n).unwrap());
+    // Random values: zeros switch fewer transistors and run faster.
+    let mut pinned = device.pinned(x.bytes()).unwrap();
+    let mut state: u32 = 1;
+    for word in pinned.write_u32().unwrap() {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // Two values of 1 to 2, of random sign.
+        *word = 0x3c00_3c00 | (state >> 3 & 0x83ff_83ff);
+    }
+    device.upload(&mut pinned, &x).unwrap();
+    device.upload(&mut pinned, &w).unwrap();
+    device.tune(&shape, &x, &w, None, &y).unwrap();
+    let run = || {
+        let start = device.mark().unwrap();
+        for _ in 0..10 {
+            device.product(&shape, &x, &w, None, &y).unwrap();
+        }
+        let end = device.mark().unwrap();
+        start.until(&end).unwrap().as_secs_f64() / 10.0
+    };
+    let fastest = (0..5).map(|_| run()).fold(f64::INFINITY, f64::min);
+    2.0 * (n as f64).powi(3) / fastest
+}
+
+/// Batch after batch, two under way: how much of the time the device works.
+fn pipelined(engine: &mut Cuda, batches: &[RaggedBatch]) {
+    for batch in batches {
+        warm(engine, batch);
+    }
+    let before = engine.device_time().unwrap();
+    let start = Instant::now();
+    engine.submit(&batches[0]).unwrap();
+    for _ in 0..20 {
+        for batch in batches {
+            engine.submit(batch).unwrap();
+            engine.collect().unwrap();
+        }
+    }
+    engine.collect().unwrap();
+    let wall = start.elapsed();
+    let busy = engine.device_time().unwrap() - before;
+    println!(
+        "batches of 32 back to back: {:.0} queries a second, device busy {:.1} % of the time",
+        (20 * batches.len() * 32) as f64 / wall.as_secs_f64(),
+        100.0 * busy.as_secs_f64() / wall.as_secs_f64()
+    );
+}

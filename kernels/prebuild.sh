@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Renews kernels/prebuilt after a change of kernels/cuda, with the compiler that CI compares with.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+eval "$(./toolkit.sh "${XDG_CACHE_HOME:-$HOME/.cache}/intentd-ci/cuda-13.0")"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cargo build --quiet --features cuda-13 --target-dir "$scratch"
+out=$(dirname "$scratch"/debug/build/intentd-kernels-*/out/intentd.fatbin)
+cp "$out/intentd.fatbin" "$out/SOURCES.sha256" prebuilt/
+ls -l prebuilt

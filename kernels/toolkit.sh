@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs the CUDA 13.0 compiler from the Python package index: 105 MB, no root, no GPU.
+#
+#     kernels/toolkit.sh DIRECTORY        installs it there, unless it is there already
+#
+# Prints the line that makes it the compiler of a shell: eval "$(kernels/toolkit.sh ~/.cache/cuda)"
+# Needs python3 with venv or pip (Debian: python3-venv), and a C++ compiler for nvcc to work with.
+set -euo pipefail
+
+directory=${1:?usage: kernels/toolkit.sh DIRECTORY}
+# The versions of CUDA 13.0 update 2. A newer compiler's PTX is refused by older drivers.
+wheels=(
+    nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88
+    nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
+)
+
+home() {
+    find "$directory" -type d -path '*/nvidia/cu13' 2>/dev/null | head -n 1
+}
+
+install() {
+    local scratch
+    mkdir -p "$directory"
+    if scratch=$(mktemp -d) && python3 -m venv "$scratch" >&2; then
+        "$scratch/bin/pip" install --quiet --no-deps --target "$directory" "${wheels[@]}" >&2
+    else
+        python3 -m pip install --quiet --no-deps --target "$directory" "${wheels[@]}" >&2
+    fi
+    rm -rf "$scratch"
+}
+
+if [ ! -x "$(home)/bin/nvcc" ]; then
+    rm -rf "${directory:?}/nvidia"
+    install
+fi
+if ! "$(home)/bin/nvcc" --version >/dev/null; then
+    echo "kernels/toolkit.sh: nvcc is not usable in $directory; remove that folder and try again" >&2
+    exit 1
+fi
+home=$(realpath "$(home)")
+# Where a toolkit of NVIDIA's own installer has its libraries.
+ln -sfn lib "$home/lib64"
+echo "export CUDA_HOME=$home PATH=$home/bin:\$PATH"

@@ -1,0 +1,79 @@
+//! `intentd health`: asks a server on this machine whether it is well, for containers without a
+//! shell or curl.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use super::Failure;
+use crate::config::{MainPort, main_port, port_variable};
+
+/// The flags of `intentd health`.
+#[derive(Debug, Args)]
+pub(super) struct HealthArgs {
+    /// Address that the server listens on.
+    #[arg(
+        long,
+        env = "INTENTD_HOST",
+        value_name = "IP",
+        default_value = "127.0.0.1"
+    )]
+    host: IpAddr,
+    /// Port that the server serves predictions on; also set by PORT [default: 8080].
+    #[arg(long, env = "INTENTD_PORT", value_name = "PORT")]
+    port: Option<MainPort>,
+    /// Ask only whether the process lives, not whether it answers requests.
+    #[arg(long, env = "INTENTD_LIVE", value_parser = BoolishValueParser::new())]
+    live: bool,
+    /// Seconds to wait for the answer.
+    #[arg(
+        long,
+        env = "INTENTD_TIMEOUT",
+        value_name = "SECONDS",
+        default_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
+    timeout: u64,
+}
+
+/// Exit code 0 when the server is well, else 1 with what is wrong.
+pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
+    let port = main_port(args.port, port_variable().as_deref()).map_err(Failure::usage)?;
+    // A server that listens on all addresses is asked on the loopback one.
+    let host = match args.host {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        host => host,
+    };
+    let path = if args.live { "/healthz" } else { "/readyz" };
+    let timeout = Duration::from_secs(args.timeout);
+    let address = SocketAddr::from((host, port));
+    let (status, text) = ask(address, path, timeout).map_err(|error| Failure {
+        message: format!("no answer from http://{address}{path}: {error}"),
+        code: 1,
+    })?;
+    if status.split(' ').nth(1) == Some("200") {
+        return Ok(());
+    }
+    Err(Failure {
+        message: format!("http://{address}{path} answers {status}: {text}"),
+        code: 1,
+    })
+}
+
+/// The status line of the answer and the last line of its body.
+fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<(String, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    // Nothing of HTTP beyond these lines is needed, so no client is carried for it.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut lines = BufReader::new(stream).lines();
+    let status = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    let last = lines.last().unwrap_or_else(|| Ok(String::new()))?;
+    Ok((status, last))
+}
