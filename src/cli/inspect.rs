@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
+use crate::engine::{self, DeviceChoice};
 use crate::model::{Activation, Checkpoint, Labels, ModelConfig, Scoring};
 
 /// The flags of `intentd inspect`.
@@ -37,9 +38,14 @@ fn describe(checkpoint: &Checkpoint) -> String {
         tokenizer,
         weights,
     } = checkpoint;
+    let device = engine::place(DeviceChoice::Auto).unwrap_or_else(|error| error.to_string());
     let (parameters, stored) = weights.size(config);
     // f32 activations of the CPU engine: six buffers as wide as a token, one of the feed-forward.
     let activations = BATCH_TOKENS * 4 * (6 * config.hidden_size + config.intermediate_size);
+    // The CUDA engine's: seven as wide as a token, one of the feed-forward, and the products'
+    // workspace.
+    let cuda_activations =
+        BATCH_TOKENS * 2 * (7 * config.hidden_size + config.intermediate_size) + (32 << 20);
     let lines = [
         ("checkpoint", origin.clone()),
         ("shape", shape(config)),
@@ -69,6 +75,15 @@ fn describe(checkpoint: &Checkpoint) -> String {
                 mib(activations)
             ),
         ),
+        (
+            "",
+            format!(
+                "cuda engine: {} of f16 weights, up to {} for a batch of {BATCH_TOKENS} tokens",
+                mib(parameters * 2),
+                mib(cuda_activations)
+            ),
+        ),
+        ("device", device),
         (
             "will run",
             "yes: every tensor is there in the shape that config.json gives".to_owned(),

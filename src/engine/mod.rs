@@ -173,6 +173,27 @@ pub fn load(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Loaded, L
     })
 }
 
+/// Where `--device auto` lets the native engine run on this machine, why there, and in which type.
+///
+/// # Errors
+/// Never for `auto`; as [`load`] for other choices.
+pub fn place(device: DeviceChoice) -> Result<String, DeviceError> {
+    let asked = (EngineKind::Native, device, None);
+    let Place { cuda, dtype, why } = choice::choose(asked, Build::THIS, Device::cuda)?;
+    let dtype = intentd_kernels::Dtype::from(dtype).name();
+    let Some((_, device)) = cuda else {
+        return Ok(format!("{why} ({dtype})"));
+    };
+    let facts = device.facts();
+    let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
+    Ok(format!(
+        "{why}: {}, {:.1} of {:.1} GiB free ({dtype})",
+        facts.name,
+        gib(device.free_bytes()?),
+        gib(facts.memory_bytes)
+    ))
+}
+
 /// One forward pass, so that damaged weights show before the first client comes.
 fn self_test(checkpoint: &Checkpoint, engine: &mut dyn Engine) -> Result<(), LoadError> {
     let invalid = |found: String| {

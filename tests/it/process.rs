@@ -260,7 +260,10 @@ fn inspect_says_what_the_embedded_model_is() {
         "PlayMusic",
         "None",
         "softmax",
+        "cpu engine: ",
+        "cuda engine: ",
         "MiB",
+        "device      ",
         "will run",
     ] {
         assert!(text.contains(fact), "{fact} is missing from\n{text}");
