@@ -24,9 +24,23 @@ const WORKSPACE: usize = 4 << 20;
 /// `CUBLAS_OP_T`, which the bindings of cuBLASLt leave to those of cuBLAS.
 const TRANSPOSED: i32 = 1;
 
+/// What operands start at a multiple of: the widest load of a thread. Without being told, the library
+/// counts on 256, which the slice of a weight need not be.
+const ALIGNMENT: u32 = 16;
+
 /// Algorithms tried for a shape, and how often each.
 const CANDIDATES: usize = 8;
 const TRIES: usize = 5;
+
+const OPERAND_ALIGNMENTS: [lt_sys::cublasLtMatmulPreferenceAttributes_t; 4] = {
+    use lt_sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
+    [
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+    ]
+};
 
 /// The library and what it has been asked for so far.
 #[derive(Debug)]
@@ -176,6 +190,15 @@ impl Products {
         operands: ProductOperands,
         stream: &CudaStream,
     ) -> Result<(), DeviceError> {
+        let addresses = [operands.x, operands.w, operands.bias, operands.y];
+        if addresses
+            .iter()
+            .any(|address| !address.is_multiple_of(u64::from(ALIGNMENT)))
+        {
+            let what =
+                format!("operands of {shape:?} do not start at multiples of {ALIGNMENT} bytes");
+            return Err(DeviceError::Failed(what));
+        }
         let mut plans = self.plans();
         let plan = self
             .plan(&mut plans, shape, operands)
@@ -221,7 +244,11 @@ impl Products {
             let value = std::ptr::from_ref(&workspace).cast();
             let set =
                 lt::set_matmul_pref_attribute(preference, attribute, value, size_of::<usize>());
-            let asked = set.and_then(|()| {
+            let alignment = std::ptr::from_ref(&ALIGNMENT).cast();
+            let aligned = OPERAND_ALIGNMENTS.into_iter().try_for_each(|attribute| {
+                lt::set_matmul_pref_attribute(preference, attribute, alignment, size_of::<u32>())
+            });
+            let asked = set.and(aligned).and_then(|()| {
                 lt_sys::cublasLtMatmulAlgoGetHeuristic(
                     self.handle.0,
                     plan.operation,
