@@ -123,9 +123,8 @@ impl Batcher {
         let Some(running) = self.under_way.front() else {
             return Ok(());
         };
-        let due = self
-            .pace
-            .next_at(running.since.max(self.done), running.tokens);
+        let start = running.since.max(self.done);
+        let due = self.pace.next_at(start, running.tokens);
         loop {
             let engine = &mut self.engine;
             // A panic here leaves a batch of which nobody knows how far it is.
@@ -135,10 +134,14 @@ impl Batcher {
             let standing = self.queue.standing();
             // Waiting with a full batch wins nothing: what comes later does not get in.
             let ripe = standing.fills(self.limits) || !self.parts.is_empty();
-            if ripe || (standing.texts > 0 && Instant::now() >= due) {
+            let now = Instant::now();
+            if ripe || (standing.texts > 0 && now >= due) {
                 return Ok(());
             }
-            std::thread::yield_now();
+            match Pace::nap(now - start) {
+                Duration::ZERO => std::thread::yield_now(),
+                nap => std::thread::sleep(nap),
+            }
         }
     }
 

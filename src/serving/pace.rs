@@ -17,6 +17,12 @@ const NEWEST: f64 = 0.2;
 /// Putting together and enqueuing take at least this long: a copy, a graph, a copy.
 const LEAD_MIN: Duration = Duration::from_micros(100);
 
+/// A batch of a few queries takes less.
+const SHORT: Duration = Duration::from_micros(500);
+
+/// Lateness that nobody notices in an answer that took twenty times as long.
+const NAP_MAX: Duration = Duration::from_micros(100);
+
 /// What batches have taken so far.
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -43,6 +49,17 @@ impl Pace {
     /// It took so long to submit a batch.
     pub(crate) fn submitted(&mut self, took: Duration) {
         self.submit = blend(self.submit, took);
+    }
+
+    /// How long to look away from a batch that runs since `elapsed`: not at all from a short one,
+    /// where every microsecond counts, and for a twentieth of its time from a long one, whose wait
+    /// would burn a core for nothing.
+    pub(crate) fn nap(elapsed: Duration) -> Duration {
+        if elapsed < SHORT {
+            Duration::ZERO
+        } else {
+            (elapsed / 20).min(NAP_MAX)
+        }
     }
 
     /// When the batch after one of `tokens` that runs since `start` should be put together: at
@@ -92,6 +109,13 @@ mod tests {
         let start = Instant::now();
         pace.done(8, LEAD_MIN);
         assert_eq!(pace.next_at(start, 8), start);
+    }
+
+    #[test]
+    fn only_long_batches_are_looked_away_from() {
+        assert_eq!(Pace::nap(SHORT / 2), Duration::ZERO);
+        assert_eq!(Pace::nap(MS), MS / 20);
+        assert_eq!(Pace::nap(100 * MS), NAP_MAX);
     }
 
     #[test]
