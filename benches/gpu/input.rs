@@ -108,8 +108,8 @@ pub(crate) fn random(checkpoint: &Checkpoint, lengths: &[usize], seed: u64) -> R
 /// Runs a batch until its products are tuned and its graph is recorded.
 pub(crate) fn warm(engine: &mut Cuda, batch: &RaggedBatch) {
     engine.forward(batch).unwrap();
-    // One step at a time: about ten products, and the recording.
-    for _ in 0..32 {
+    // A step at a time: about ten products with some algorithms each, and the recording.
+    for _ in 0..100 {
         engine.upkeep().unwrap();
     }
     engine.forward(batch).unwrap();

@@ -221,7 +221,8 @@ pub(crate) trait Backend: Debug + Send + Sync {
         operands: ProductOperands,
     ) -> Result<(), DeviceError>;
 
-    /// Tries the algorithms there are for the shape and keeps the fastest; waits for the device.
+    /// Tries some more of the algorithms there are for the shape, for a few milliseconds, waiting
+    /// for the device; true when all have been tried and the fastest is kept.
     ///
     /// # Safety
     /// As for [`product`](Self::product); `y` is overwritten.
@@ -229,9 +230,12 @@ pub(crate) trait Backend: Debug + Send + Sync {
         &self,
         shape: &ProductShape,
         operands: ProductOperands,
-    ) -> Result<(), DeviceError>;
+    ) -> Result<bool, DeviceError>;
 
-    /// From here on launches and products are recorded instead of enqueued.
+    /// Gives memory that was freed and kept for later back to the system; waits for the device.
+    fn trim(&self) -> Result<(), DeviceError>;
+
+    /// From here on launches and products of this thread are recorded instead of enqueued.
     fn begin_capture(&self) -> Result<(), DeviceError>;
 
     /// Ends the recording that `begin_capture` began.

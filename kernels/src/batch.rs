@@ -5,7 +5,8 @@
 //! real.
 
 use crate::backend::{DeviceError, Dtype};
-use crate::device::{Buffer, Device, Pinned};
+use crate::device::Device;
+use crate::memory::{Buffer, Pinned};
 use crate::ops::Rows;
 
 /// Queries in a tile of the attention kernels (`cuda/attention.cu`).

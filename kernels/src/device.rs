@@ -1,15 +1,21 @@
 //! A device, memory on it, and recorded work for it.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::backend::{
-    Argument, Backend, Captured, DeviceError, Dtype, Facts, Launch, PinnedRegion, Region, Signal,
+    Argument, Backend, Captured, DeviceError, Dtype, Facts, Launch, Region, Signal,
 };
+use crate::memory::{Buffer, Pinned};
 
-/// The memory that a graph being recorded will use; none while nothing is recorded.
-type Recorded = Option<Vec<Arc<dyn Region>>>;
+/// The memory that recorded work uses.
+type Regions = Vec<Arc<dyn Region>>;
+
+/// The same while it is being recorded; none while nothing is.
+type Recorded = Option<Regions>;
+
+/// What a recording gives.
+type Recording = Result<(Box<dyn Captured>, Regions), DeviceError>;
 
 /// A GPU and its one stream: what is asked of it happens in order, after the call has returned.
 ///
@@ -79,6 +85,14 @@ impl Device {
     /// What the device is.
     pub fn facts(&self) -> &Facts {
         self.backend.facts()
+    }
+
+    /// Gives memory that was freed, and is kept for later allocations, back to the system.
+    ///
+    /// # Errors
+    /// See [`DeviceError`].
+    pub fn trim(&self) -> Result<(), DeviceError> {
+        self.backend.trim()
     }
 
     /// Free bytes of device memory.
@@ -168,16 +182,17 @@ impl Device {
         work: impl FnOnce() -> Result<(), DeviceError>,
     ) -> Result<Graph, DeviceError> {
         *self.recorded() = Some(Vec::new());
-        let result = self.backend.begin_capture().and_then(|()| {
-            let worked = work();
-            // A recording that was begun has to be ended, whatever came of it.
-            let captured = self.backend.end_capture();
-            worked.and(captured)
-        });
-        let regions = self.recorded().take().unwrap_or_default();
+        self.backend.begin_capture()?;
+        let capturing = Capturing { device: Some(self) };
+        let worked = work();
+        // A recording that was begun has to be ended, whatever came of it.
+        let recording = capturing.end();
+        worked?;
+        let (captured, regions) = recording?;
         Ok(Graph {
-            captured: result?,
+            captured,
             _regions: regions,
+            backend: Arc::clone(&self.backend),
         })
     }
 
@@ -185,7 +200,14 @@ impl Device {
     ///
     /// # Errors
     /// See [`DeviceError`].
+    ///
+    /// # Panics
+    /// When the graph was recorded on another device.
     pub fn replay(&self, graph: &Graph) -> Result<(), DeviceError> {
+        assert!(
+            Arc::ptr_eq(&self.backend, &graph.backend),
+            "a graph of this device"
+        );
         graph.captured.replay()
     }
 
@@ -205,6 +227,12 @@ impl Device {
     /// What the work failed with.
     pub fn synchronize(&self) -> Result<(), DeviceError> {
         self.backend.synchronize()
+    }
+
+    fn end_capture(&self) -> Recording {
+        let captured = self.backend.end_capture();
+        let regions = self.recorded().take().unwrap_or_default();
+        Ok((captured?, regions))
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
@@ -240,162 +268,33 @@ impl Device {
     }
 }
 
-/// A run of elements in device memory; clones and slices share it.
-#[derive(Debug, Clone)]
-pub struct Buffer {
-    region: Arc<dyn Region>,
-    address: u64,
-    dtype: Dtype,
-    len: usize,
+/// A recording under way; ended when dropped, also by a panic.
+struct Capturing<'a> {
+    device: Option<&'a Device>,
 }
 
-impl Buffer {
-    /// Type of the elements.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Size in bytes.
-    pub fn bytes(&self) -> usize {
-        self.len * self.dtype.bytes()
-    }
-
-    /// The elements in `range`.
-    ///
-    /// # Panics
-    /// When `range` reaches beyond the end.
-    pub fn slice(&self, range: Range<usize>) -> Self {
-        assert!(
-            range.start <= range.end && range.end <= self.len,
-            "a range inside the buffer"
-        );
-        Self {
-            region: Arc::clone(&self.region),
-            address: self.address + (range.start * self.dtype.bytes()) as u64,
-            dtype: self.dtype,
-            len: range.len(),
-        }
-    }
-
-    /// The same bytes read as another type of elements.
-    ///
-    /// # Panics
-    /// When the bytes are no whole number of elements.
-    pub fn reinterpret(&self, dtype: Dtype) -> Self {
-        assert!(self.bytes().is_multiple_of(dtype.bytes()), "whole elements");
-        Self {
-            dtype,
-            len: self.bytes() / dtype.bytes(),
-            ..self.clone()
-        }
-    }
-
-    pub(crate) fn address(&self) -> u64 {
-        self.address
-    }
-
-    pub(crate) fn argument(&self) -> Argument {
-        Argument::Address(self.address)
+impl Capturing<'_> {
+    fn end(mut self) -> Recording {
+        let device = self.device.take().expect("a recording is ended once");
+        device.end_capture()
     }
 }
 
-/// Host memory that the device copies from and to by itself. To look at it is to wait until the
-/// device has let go of it.
-#[derive(Debug)]
-pub struct Pinned {
-    region: Box<dyn PinnedRegion>,
-    bytes: usize,
-    /// After the last copy from or to here.
-    touched: Box<dyn Signal>,
-}
-
-impl Pinned {
-    /// Size in bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Waits for the last copy.
-    ///
-    /// # Errors
-    /// What the device failed with meanwhile.
-    pub fn wait(&self) -> Result<(), DeviceError> {
-        self.touched.wait()
-    }
-
-    /// Whether the last copy is done; does not wait.
-    ///
-    /// # Errors
-    /// What the device failed with meanwhile.
-    pub fn is_ready(&self) -> Result<bool, DeviceError> {
-        self.touched.is_done()
-    }
-
-    /// The bytes, for reading.
-    ///
-    /// # Errors
-    /// As for [`wait`](Self::wait).
-    pub fn read(&self) -> Result<&[u8], DeviceError> {
-        self.wait()?;
-        // SAFETY: the region has `bytes` initialized bytes, and no copy is under way.
-        Ok(unsafe { std::slice::from_raw_parts(self.region.pointer(), self.bytes) })
-    }
-
-    /// The bytes, for writing.
-    ///
-    /// # Errors
-    /// As for [`wait`](Self::wait).
-    pub fn write(&mut self) -> Result<&mut [u8], DeviceError> {
-        self.wait()?;
-        // SAFETY: as in `read`; `self` is borrowed exclusively.
-        Ok(unsafe { std::slice::from_raw_parts_mut(self.region.pointer(), self.bytes) })
-    }
-
-    /// The bytes as f32, for reading.
-    ///
-    /// # Errors
-    /// As for [`wait`](Self::wait).
-    pub fn read_f32(&self) -> Result<&[f32], DeviceError> {
-        // SAFETY: every pattern of bits is an f32.
-        let (before, values, _) = unsafe { self.read()?.align_to() };
-        debug_assert!(before.is_empty(), "pinned memory starts at a page");
-        Ok(values)
-    }
-
-    /// The bytes as u32, for writing.
-    ///
-    /// # Errors
-    /// As for [`wait`](Self::wait).
-    pub fn write_u32(&mut self) -> Result<&mut [u32], DeviceError> {
-        // SAFETY: every pattern of bits is a u32, and every u32 is four bytes.
-        let (before, values, _) = unsafe { self.write()?.align_to_mut() };
-        debug_assert!(before.is_empty(), "pinned memory starts at a page");
-        Ok(values)
-    }
-}
-
-impl Drop for Pinned {
+impl Drop for Capturing<'_> {
     fn drop(&mut self) {
-        // A lost device copies no more, so the error does not matter.
-        let _ = self.wait();
+        if let Some(device) = self.device {
+            // What was recorded is of no use to anybody.
+            drop(device.end_capture());
+        }
     }
 }
 
-/// Work recorded once, to be enqueued many times. Keeps the memory it uses.
+/// Work recorded once, to be enqueued many times. Keeps the memory and the code it uses.
 #[derive(Debug)]
 pub struct Graph {
     captured: Box<dyn Captured>,
-    _regions: Vec<Arc<dyn Region>>,
+    _regions: Regions,
+    backend: Arc<dyn Backend>,
 }
 
 /// A point in the stream that time is measured from.

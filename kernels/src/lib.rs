@@ -26,12 +26,14 @@ mod device;
 mod emulated;
 #[cfg(feature = "emulator")]
 mod emulation;
+mod memory;
 mod ops;
 pub mod oracle;
 
 pub use backend::{DeviceError, Dtype, Facts, ProductShape};
 pub use batch::{Capacity, InputError, Inputs, Limits, Placed};
-pub use device::{Buffer, Device, Graph, Mark, Pinned};
+pub use device::{Device, Graph, Mark};
 #[cfg(feature = "emulator")]
 pub use emulation::{Counters, Emulation};
+pub use memory::{Buffer, Pinned};
 pub use ops::{Activation, Attention, Norm, QueryRows, Rows, SKINNY_ROWS_MAX, Skinny, Tables};

@@ -2,7 +2,7 @@
 
 use cudarc::cublaslt::result::CublasError;
 use cudarc::cublaslt::sys::cublasStatus_t;
-use cudarc::driver::DriverError;
+use cudarc::driver::{CudaStream, DriverError, sys};
 
 use crate::backend::DeviceError;
 
@@ -59,15 +59,29 @@ fn classify(code: u32, text: impl FnOnce() -> String) -> DeviceError {
     }
 }
 
-/// An error of cuBLASLt in our words.
-pub(super) fn product_error(error: CublasError) -> DeviceError {
+/// An error of cuBLASLt in our words; `stream` is one that is not being recorded.
+pub(super) fn product_error(error: CublasError, stream: &CudaStream) -> DeviceError {
+    let sticky = || {
+        // "The GPU program failed to execute" may be the context's end, or no memory for the
+        // program's code; the driver knows.
+        // SAFETY: asks a stream that exists for its state.
+        let state = unsafe { sys::cuStreamQuery(stream.cu_stream()) };
+        let busy = state == sys::CUresult::CUDA_ERROR_NOT_READY;
+        state.result().err().filter(|_| !busy).map(device_error)
+    };
+    product_error_with(error, sticky)
+}
+
+fn product_error_with(
+    error: CublasError,
+    sticky: impl FnOnce() -> Option<DeviceError>,
+) -> DeviceError {
+    let failed = || DeviceError::Failed(format!("cuBLASLt: {error}"));
     match error.0 {
         cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => DeviceError::OutOfMemory { bytes: 0 },
-        // "The GPU program failed to execute": nothing on this context will work again.
-        cublasStatus_t::CUBLAS_STATUS_EXECUTION_FAILED => {
-            DeviceError::Lost(format!("cuBLASLt: {error}"))
-        }
-        _ => DeviceError::Failed(format!("cuBLASLt: {error}")),
+        cublasStatus_t::CUBLAS_STATUS_EXECUTION_FAILED
+        | cublasStatus_t::CUBLAS_STATUS_INTERNAL_ERROR => sticky().unwrap_or_else(failed),
+        _ => failed(),
     }
 }
 
@@ -85,7 +99,18 @@ mod tests {
         for code in [1, 200, 701] {
             assert_eq!(classify(code), DeviceError::Failed("text".to_owned()));
         }
-        let error = product_error(CublasError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
-        assert!(matches!(error, DeviceError::Failed(_)));
+    }
+
+    #[test]
+    fn a_failed_product_is_a_lost_device_only_if_the_driver_says_so() {
+        let lost = || Some(DeviceError::Lost("an illegal address".to_owned()));
+        let error = |status, sticky: Option<DeviceError>| {
+            product_error_with(CublasError(status), || sticky)
+        };
+        let failed = cublasStatus_t::CUBLAS_STATUS_EXECUTION_FAILED;
+        assert_eq!(Some(error(failed, lost())), lost());
+        assert!(matches!(error(failed, None), DeviceError::Failed(_)));
+        let unsupported = cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED;
+        assert!(matches!(error(unsupported, lost()), DeviceError::Failed(_)));
     }
 }

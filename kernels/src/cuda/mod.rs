@@ -6,12 +6,13 @@
 mod error;
 mod open;
 mod product;
+mod tune;
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{
@@ -37,7 +38,8 @@ pub(crate) struct Cuda {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     recorder: Arc<CudaStream>,
-    recording: AtomicBool,
+    /// The thread whose work is recorded.
+    recording: Mutex<Option<ThreadId>>,
     module: Arc<CudaModule>,
     functions: Mutex<HashMap<String, CudaFunction>>,
     products: Products,
@@ -46,11 +48,21 @@ pub(crate) struct Cuda {
 impl Cuda {
     /// Where work goes now.
     fn current(&self) -> &Arc<CudaStream> {
-        if self.recording.load(Ordering::Relaxed) {
+        if self.is_recording() {
             &self.recorder
         } else {
             &self.stream
         }
+    }
+
+    fn is_recording(&self) -> bool {
+        *self.recording() == Some(std::thread::current().id())
+    }
+
+    fn recording(&self) -> MutexGuard<'_, Option<ThreadId>> {
+        self.recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn bind(&self) -> Result<(), DeviceError> {
@@ -175,29 +187,44 @@ impl Backend for Cuda {
         operands: ProductOperands,
     ) -> Result<(), DeviceError> {
         self.bind()?;
+        let recorder = self.is_recording().then_some(&*self.recorder);
         // SAFETY: the caller's promise.
-        unsafe { self.products.run(shape, operands, self.current()) }
+        unsafe { self.products.run(shape, operands, &self.stream, recorder) }
     }
 
     unsafe fn tune(
         &self,
         shape: &ProductShape,
         operands: ProductOperands,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<bool, DeviceError> {
         self.bind()?;
         // SAFETY: the caller's promise.
         unsafe { self.products.tune(shape, operands, &self.stream) }
     }
 
+    fn trim(&self) -> Result<(), DeviceError> {
+        self.synchronize()?;
+        if !self.context.has_async_alloc() {
+            return Ok(());
+        }
+        // SAFETY: the pool of a device that exists.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(self.context.cu_device());
+            sys::cuMemPoolTrimTo(pool.map_err(device_error)?, 0)
+        }
+        .result()
+        .map_err(device_error)
+    }
+
     fn begin_capture(&self) -> Result<(), DeviceError> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.recorder.begin_capture(mode).map_err(device_error)?;
-        self.recording.store(true, Ordering::Relaxed);
+        *self.recording() = Some(std::thread::current().id());
         Ok(())
     }
 
     fn end_capture(&self) -> Result<Box<dyn Captured>, DeviceError> {
-        self.recording.store(false, Ordering::Relaxed);
+        *self.recording() = None;
         let flags = sys::CUgraphInstantiate_flags(0);
         let graph = self.recorder.end_capture(flags).map_err(device_error)?;
         let graph = graph.ok_or_else(|| DeviceError::Failed("an empty graph".to_owned()))?;
@@ -273,6 +300,10 @@ impl Signal for Point {
     }
 
     fn is_done(&self) -> Result<bool, DeviceError> {
+        self.stream
+            .context()
+            .bind_to_thread()
+            .map_err(device_error)?;
         self.event.try_is_complete().map_err(device_error)
     }
 

@@ -1,7 +1,6 @@
 //! From nothing to a device that kernels can run on, or a sentence that says what is missing.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
@@ -20,11 +19,7 @@ static FAT_BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/intentd.fat
 const OLDEST: (u32, u32) = (7, 5);
 
 /// The CUDA version that the bindings were made for; a driver must speak it at least.
-const CUDA: (u32, u32) = if cfg!(feature = "cuda-12") {
-    (12, 4)
-} else {
-    (13, 0)
-};
+const CUDA: (u32, u32) = (sys::CUDA_VERSION / 1000, sys::CUDA_VERSION % 1000 / 10);
 
 fn unavailable(what: impl Into<String>) -> DeviceError {
     DeviceError::Unavailable(what.into())
@@ -72,7 +67,7 @@ impl Cuda {
             facts,
             recorder: context.new_stream().map_err(device_error)?,
             products: Products::new(&stream)?,
-            recording: AtomicBool::new(false),
+            recording: Mutex::new(None),
             functions: Mutex::new(HashMap::new()),
             context,
             stream,
@@ -100,6 +95,18 @@ fn libraries() -> Result<(), DeviceError> {
                 CUDA.0, CUDA.0
             )));
         }
+    }
+    // The loader takes what it finds first, which may be another toolkit's.
+    // SAFETY: asks for a number.
+    let version = unsafe { cudarc::cublaslt::sys::cublasLtGetVersion() };
+    if version / 10_000 != CUDA.0 as usize {
+        return Err(unavailable(format!(
+            "the cuBLASLt that is loaded has version {}.{}, this program needs that of CUDA {}; put \
+             its folder first in LD_LIBRARY_PATH",
+            version / 10_000,
+            version / 100 % 100,
+            CUDA.0
+        )));
     }
     Ok(())
 }

@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use cudarc::cublaslt::result as lt;
 use cudarc::cublaslt::result::CublasError;
 use cudarc::cublaslt::sys as lt_sys;
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, sys};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 
 use super::error::{device_error, product_error};
+use super::tune::Trials;
 use crate::backend::{DeviceError, Dtype, ProductOperands, ProductShape};
 
 /// What NVIDIA recommends for Hopper, and for everything older (cuBLAS documentation,
@@ -28,17 +28,32 @@ const TRANSPOSED: i32 = 1;
 /// counts on 256, which the slice of a weight need not be.
 const ALIGNMENT: u32 = 16;
 
-/// Algorithms tried for a shape, and how often each.
-const CANDIDATES: usize = 8;
-const TRIES: usize = 5;
-
-const OPERAND_ALIGNMENTS: [lt_sys::cublasLtMatmulPreferenceAttributes_t; 4] = {
+/// What an algorithm may count on and do. Sums that are split between blocks are put together in f32,
+/// as all are: the library would also do it in the type of the result, where f16 overflows.
+const LIMITS: [(lt_sys::cublasLtMatmulPreferenceAttributes_t, u32); 5] = {
     use lt_sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
+    let in_f32 = lt_sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     [
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+        (
+            Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+            in_f32 as u32,
+        ),
+        (
+            Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+            ALIGNMENT,
+        ),
+        (
+            Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+            ALIGNMENT,
+        ),
+        (
+            Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+            ALIGNMENT,
+        ),
+        (
+            Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+            ALIGNMENT,
+        ),
     ]
 };
 
@@ -68,12 +83,14 @@ impl Drop for Handle {
 
 /// Descriptors of a shape, and the algorithm it is computed with.
 #[derive(Debug)]
-struct Plan {
+pub(super) struct Plan {
     operation: lt_sys::cublasLtMatmulDesc_t,
     w: lt_sys::cublasLtMatrixLayout_t,
     x: lt_sys::cublasLtMatrixLayout_t,
     y: lt_sys::cublasLtMatrixLayout_t,
-    algorithm: Option<lt_sys::cublasLtMatmulAlgo_t>,
+    pub(super) algorithm: Option<lt_sys::cublasLtMatmulAlgo_t>,
+    /// The search for a better one, once it has begun.
+    pub(super) trials: Option<Trials>,
 }
 
 // SAFETY: descriptors are plain memory; they are only used under the map's lock.
@@ -121,6 +138,7 @@ impl Plan {
             x: std::ptr::null_mut(),
             y: std::ptr::null_mut(),
             algorithm: None,
+            trials: None,
         };
         plan.w = layout(shape.inner, shape.outer)?;
         plan.x = layout(shape.inner, shape.rows)?;
@@ -169,18 +187,18 @@ impl Products {
         let workspace = stream.alloc_zeros::<u8>(bytes).map_err(device_error)?;
         let (workspace_address, _) = workspace.device_ptr(stream);
         Ok(Self {
-            handle: Handle(lt::create_handle().map_err(product_error)?),
+            handle: Handle(lt::create_handle().map_err(|error| product_error(error, stream))?),
             workspace,
             workspace_address,
             plans: Mutex::new(HashMap::new()),
         })
     }
 
-    fn plans(&self) -> MutexGuard<'_, HashMap<ProductShape, Plan>> {
+    pub(super) fn plans(&self) -> MutexGuard<'_, HashMap<ProductShape, Plan>> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enqueues a product on `stream`.
+    /// Enqueues a product on `stream`, or records it with `recorder`.
     ///
     /// # Safety
     /// As for `Backend::product`.
@@ -189,6 +207,7 @@ impl Products {
         shape: &ProductShape,
         operands: ProductOperands,
         stream: &CudaStream,
+        recorder: Option<&CudaStream>,
     ) -> Result<(), DeviceError> {
         let addresses = [operands.x, operands.w, operands.bias, operands.y];
         if addresses
@@ -200,15 +219,20 @@ impl Products {
             return Err(DeviceError::Failed(what));
         }
         let mut plans = self.plans();
-        let plan = self
-            .plan(&mut plans, shape, operands)
-            .map_err(product_error)?;
+        if recorder.is_some() && !plans.contains_key(shape) {
+            // The library may not be asked for an algorithm during a recording.
+            let what = format!("{shape:?} is recorded before it was ever run");
+            return Err(DeviceError::Failed(what));
+        }
+        let failed = |error| product_error(error, stream);
+        let plan = self.plan(&mut plans, shape, operands).map_err(failed)?;
+        let algorithm = plan.algorithm.as_ref();
         // SAFETY: the caller's promise.
-        unsafe { self.enqueue(plan, plan.algorithm.as_ref(), operands, stream) }
-            .map_err(product_error)
+        unsafe { self.enqueue(plan, algorithm, operands, recorder.unwrap_or(stream)) }
+            .map_err(failed)
     }
 
-    fn plan<'a>(
+    pub(super) fn plan<'a>(
         &self,
         plans: &'a mut HashMap<ProductShape, Plan>,
         shape: &ProductShape,
@@ -227,7 +251,7 @@ impl Products {
     }
 
     /// Up to `count` algorithms, the most promising first.
-    fn candidates(
+    pub(super) fn candidates(
         &self,
         plan: &Plan,
         count: usize,
@@ -244,11 +268,11 @@ impl Products {
             let value = std::ptr::from_ref(&workspace).cast();
             let set =
                 lt::set_matmul_pref_attribute(preference, attribute, value, size_of::<usize>());
-            let alignment = std::ptr::from_ref(&ALIGNMENT).cast();
-            let aligned = OPERAND_ALIGNMENTS.into_iter().try_for_each(|attribute| {
-                lt::set_matmul_pref_attribute(preference, attribute, alignment, size_of::<u32>())
+            let limited = LIMITS.into_iter().try_for_each(|(attribute, limit)| {
+                let limit = std::ptr::from_ref(&limit).cast();
+                lt::set_matmul_pref_attribute(preference, attribute, limit, size_of::<u32>())
             });
-            let asked = set.and(aligned).and_then(|()| {
+            let asked = set.and(limited).and_then(|()| {
                 lt_sys::cublasLtMatmulAlgoGetHeuristic(
                     self.handle.0,
                     plan.operation,
@@ -281,7 +305,7 @@ impl Products {
 
     /// # Safety
     /// As for `Backend::product`.
-    unsafe fn enqueue(
+    pub(super) unsafe fn enqueue(
         &self,
         plan: &Plan,
         algorithm: Option<&lt_sys::cublasLtMatmulAlgo_t>,
@@ -312,59 +336,5 @@ impl Products {
                 stream.cu_stream().cast(),
             )
         }
-    }
-
-    /// Times the candidates for a shape on the device and keeps the fastest.
-    ///
-    /// # Safety
-    /// As for `Backend::product`.
-    pub(super) unsafe fn tune(
-        &self,
-        shape: &ProductShape,
-        operands: ProductOperands,
-        stream: &Arc<CudaStream>,
-    ) -> Result<(), DeviceError> {
-        let mut plans = self.plans();
-        let plan = self
-            .plan(&mut plans, shape, operands)
-            .map_err(product_error)?;
-        let candidates = self.candidates(plan, CANDIDATES).map_err(product_error)?;
-        let mut best: Option<(Duration, lt_sys::cublasLtMatmulAlgo_t)> = None;
-        for candidate in &candidates {
-            // SAFETY: the caller's promise.
-            let time = unsafe { self.time(plan, &candidate.algo, operands, stream)? };
-            if best.is_none_or(|(fastest, _)| time < fastest) {
-                best = Some((time, candidate.algo));
-            }
-        }
-        plan.algorithm = best.map(|(_, algorithm)| algorithm).or(plan.algorithm);
-        Ok(())
-    }
-
-    /// The shortest of a few runs: what disturbs a run only ever makes it longer.
-    ///
-    /// # Safety
-    /// As for `Backend::product`.
-    unsafe fn time(
-        &self,
-        plan: &Plan,
-        algorithm: &lt_sys::cublasLtMatmulAlgo_t,
-        operands: ProductOperands,
-        stream: &Arc<CudaStream>,
-    ) -> Result<Duration, DeviceError> {
-        let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
-        let event = || stream.context().new_event(timed).map_err(device_error);
-        let (start, end) = (event()?, event()?);
-        let mut shortest = Duration::MAX;
-        for _ in 0..TRIES {
-            start.record(stream).map_err(device_error)?;
-            // SAFETY: the caller's promise.
-            unsafe { self.enqueue(plan, Some(algorithm), operands, stream) }
-                .map_err(product_error)?;
-            end.record(stream).map_err(device_error)?;
-            let milliseconds = start.elapsed_ms(&end).map_err(device_error)?;
-            shortest = shortest.min(Duration::from_secs_f64(f64::from(milliseconds) / 1e3));
-        }
-        Ok(shortest)
     }
 }

@@ -306,9 +306,13 @@ impl Backend for Emulator {
         })
     }
 
-    unsafe fn tune(&self, _: &ProductShape, _: ProductOperands) -> Result<(), DeviceError> {
+    unsafe fn tune(&self, _: &ProductShape, _: ProductOperands) -> Result<bool, DeviceError> {
         // There is one algorithm.
-        Ok(())
+        Ok(true)
+    }
+
+    fn trim(&self) -> Result<(), DeviceError> {
+        self.synchronize()
     }
 
     fn begin_capture(&self) -> Result<(), DeviceError> {

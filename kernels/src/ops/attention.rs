@@ -3,7 +3,8 @@
 use super::{blocks, check, int, launch};
 use crate::backend::{Argument, DeviceError, Dtype};
 use crate::batch::Placed;
-use crate::device::{Buffer, Device};
+use crate::device::Device;
+use crate::memory::Buffer;
 
 /// Heads of an attention.
 #[derive(Debug, Clone, Copy, PartialEq)]

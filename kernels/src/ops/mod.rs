@@ -10,7 +10,8 @@ pub use product::{SKINNY_ROWS_MAX, Skinny};
 
 use crate::backend::{Argument, DeviceError, Dtype, Launch};
 use crate::batch::Placed;
-use crate::device::{Buffer, Device};
+use crate::device::Device;
+use crate::memory::Buffer;
 
 /// The activations the kernels know, numbered as `cuda/device.cuh` numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use super::{Activation, Norm, Rows, check, int, optional};
 use crate::backend::{Argument, DeviceError, Launch, ProductOperands, ProductShape};
-use crate::device::{Buffer, Device};
+use crate::device::Device;
+use crate::memory::Buffer;
 
 /// A product for few rows with all that surrounds it; see `cuda/skinny.cu`.
 #[derive(Debug)]
@@ -46,7 +47,8 @@ impl Device {
         unsafe { self.backend().product(shape, operands) }
     }
 
-    /// Chooses the fastest algorithm for the shape by trying; overwrites `y`, waits.
+    /// Chooses the fastest algorithm for the shape by trying, a few milliseconds at a time; true
+    /// when all have been tried. Overwrites `y`, waits.
     ///
     /// # Errors
     /// See [`DeviceError`].
@@ -57,7 +59,7 @@ impl Device {
         w: &Buffer,
         bias: Option<&Buffer>,
         y: &Buffer,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<bool, DeviceError> {
         let operands = self.operands(shape, x, w, bias, y);
         // SAFETY: `operands` has checked the sizes.
         unsafe { self.backend().tune(shape, operands) }

@@ -34,6 +34,38 @@ fn memory_is_bounded_and_given_back() {
     device.zeros(Dtype::F32, 250).unwrap();
 }
 
+/// A flag that stays set would send all later work into a recording that never runs.
+#[test]
+fn a_panic_while_recording_ends_the_recording() {
+    let device = Device::emulator(Emulation::default()).unwrap();
+    let record = || device.capture(|| panic!("a test's panic"));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(record));
+    assert!(panicked.is_err());
+    let [x, y] = [(); 2].map(|()| device.zeros(Dtype::F32, 4).unwrap());
+    let launches = device.counters().launches;
+    device.convert(&x, &y).unwrap();
+    assert_eq!(device.counters().launches, launches + 1, "enqueued");
+    let failed = device.capture(|| Err(DeviceError::Failed("no".to_owned())));
+    assert!(failed.is_err());
+    device.convert(&x, &y).unwrap();
+    assert_eq!(device.counters().launches, launches + 2, "enqueued");
+}
+
+#[test]
+#[should_panic(expected = "a graph of this device")]
+fn a_graph_of_another_device_is_not_replayed() {
+    let [here, there] = [1, 2].map(|seed| {
+        let emulation = Emulation {
+            seed,
+            ..Emulation::default()
+        };
+        Device::emulator(emulation).unwrap()
+    });
+    let [x, y] = [(); 2].map(|()| here.zeros(Dtype::F32, 4).unwrap());
+    let graph = here.capture(|| here.convert(&x, &y)).unwrap();
+    let _ = there.replay(&graph);
+}
+
 #[test]
 fn a_graph_reads_the_counts_of_the_day() {
     let mut bench = Bench::new(4);

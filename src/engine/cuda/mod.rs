@@ -30,8 +30,8 @@ use crate::model::Checkpoint;
 /// Batches enqueued at once: one that runs and one that waits behind it.
 const DEPTH: usize = 2;
 
-/// Graphs are only recorded while so much device memory is free: what one takes is the driver's
-/// secret, some hundred kilobytes, and running out of it would fail batches.
+/// Products are only tuned and graphs only recorded while so much device memory is free: what these
+/// take is the driver's secret, some hundred kilobytes each, and running out would fail batches.
 const FREE_BYTES_MIN: usize = 256 << 20;
 
 /// Settings of a [`Cuda`] engine.
@@ -125,11 +125,13 @@ impl Cuda {
                     );
                     largest.tokens = (largest.tokens / 2).max(longest);
                     largest.sequences = largest.sequences.min(largest.tokens);
+                    device.trim()?;
                 }
                 other => break other?,
             }
         };
-        device.synchronize()?;
+        // What loading has used and left is for graphs and the library's code.
+        device.trim()?;
         phase("buffers");
         Ok(Self {
             forward: Forward {
@@ -191,25 +193,21 @@ impl Cuda {
     fn prepare(&mut self, bucket: Capacity) -> Result<(), DeviceError> {
         let device = &self.forward.device;
         let products = self.forward.products(bucket);
-        if let Some(product) = products.iter().find(|p| !self.tuned.contains(&p.shape)) {
-            // Overwrites activations, which belong to no batch: those enqueued come before in the
-            // stream or write theirs anew.
-            device.tune(
-                &product.shape,
-                product.x,
-                &product.w,
-                product.bias.as_ref(),
-                product.y,
-            )?;
-            self.tuned.insert(product.shape);
-            return Ok(());
-        }
-        drop(products);
         if device.free_bytes()? < FREE_BYTES_MIN {
             return Err(DeviceError::OutOfMemory {
                 bytes: FREE_BYTES_MIN,
             });
         }
+        if let Some(product) = products.iter().find(|p| !self.tuned.contains(&p.shape)) {
+            let (shape, bias) = (&product.shape, product.bias.as_ref());
+            // Overwrites activations, which belong to no batch: those enqueued come before in the
+            // stream or write theirs anew.
+            if device.tune(shape, product.x, &product.w, bias, product.y)? {
+                self.tuned.insert(product.shape);
+            }
+            return Ok(());
+        }
+        drop(products);
         if self.graphs.is_full() {
             device.synchronize()?;
             self.graphs.evict();
