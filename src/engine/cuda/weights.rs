@@ -110,7 +110,7 @@ fn check_shape(checkpoint: &Checkpoint) -> Result<(), LoadError> {
     let config = &checkpoint.config;
     let refuse = |key: &str, expected: &str, found: usize| {
         let path = format!("{}/config.json", checkpoint.origin);
-        let expected = format!("{expected} (or take --engine candle)");
+        let expected = format!("{expected} (or take --device cpu)");
         Err(model::CheckpointError::invalid(path, key, expected, found).into())
     };
     if !config.hidden_size.is_multiple_of(8) || config.hidden_size > 2048 {
