@@ -6,6 +6,7 @@
 )]
 
 mod checkpoint;
+mod cuda;
 mod faults;
 mod golden;
 mod predict;

@@ -6,15 +6,15 @@
 
 mod memory;
 mod product;
+mod signal;
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::ffi::{CString, c_char, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use self::memory::Memory;
 use self::product::product;
+use self::signal::Point;
 use crate::backend::{
     Argument, Backend, Captured, DeviceError, Facts, Launch, PinnedRegion, ProductOperands,
     ProductShape, Region, Signal,
@@ -359,57 +359,6 @@ struct Recording {
 impl Captured for Recording {
     fn replay(&self) -> Result<(), DeviceError> {
         self.emulator.enqueue(Work::Graph(Arc::clone(&self.work)))
-    }
-}
-
-#[derive(Debug)]
-struct Point {
-    state: Arc<Mutex<State>>,
-    target: Mutex<(u64, Option<Instant>)>,
-}
-
-impl Point {
-    fn target(&self) -> MutexGuard<'_, (u64, Option<Instant>)> {
-        self.target.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Signal for Point {
-    fn record(&self) -> Result<(), DeviceError> {
-        *self.target() = (lock(&self.state).enqueued, None);
-        Ok(())
-    }
-
-    fn wait(&self) -> Result<(), DeviceError> {
-        let mut target = self.target();
-        lock(&self.state).run_until(target.0)?;
-        target.1.get_or_insert_with(Instant::now);
-        Ok(())
-    }
-
-    /// Time passes between two looks: a piece of work gets done.
-    fn is_done(&self) -> Result<bool, DeviceError> {
-        let target = self.target().0;
-        let mut state = lock(&self.state);
-        let next = (state.done + 1).min(target);
-        state.advance(next)?;
-        Ok(state.done >= target)
-    }
-
-    fn until(&self, end: &dyn Signal) -> Result<Duration, DeviceError> {
-        self.wait()?;
-        end.wait()?;
-        let end = end
-            .as_any()
-            .downcast_ref::<Self>()
-            .and_then(|end| end.target().1);
-        Ok(end
-            .zip(self.target().1)
-            .map_or(Duration::ZERO, |(end, start)| end - start))
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 }
 
