@@ -3,7 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-eval "$(./toolkit.sh "${XDG_CACHE_HOME:-$HOME/.cache}/intentd-ci/cuda-13.0")"
+environment=$(./toolkit.sh "${XDG_CACHE_HOME:-$HOME/.cache}/intentd-ci/cuda-13.0")
+eval "$environment"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cargo build --quiet --features cuda-13 --target-dir "$scratch"

@@ -138,7 +138,7 @@ pub struct ServeArgs {
         default_value = "2097152"
     )]
     pub max_body_bytes: usize,
-    /// Seconds after which an engine that does not come back is given up; 0 waits for ever.
+    /// Seconds after which a GPU that does not come back is given up; 0 waits for ever.
     #[arg(
         long,
         env = "INTENTD_ENGINE_TIMEOUT",

@@ -156,7 +156,7 @@ impl Running {
     /// When the model cannot be loaded, when the engine is lost, or when requests are still
     /// unanswered at the drain timeout.
     pub async fn until(mut self, signal: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let ended = tokio::select! {
+        let mut ended = tokio::select! {
             () = signal => None,
             result = &mut self.engine_ended => Some(result),
             stopped = self.classifier.stuck(self.engine_timeout) => Some(Ok(Err(stopped))),
@@ -165,12 +165,18 @@ impl Running {
         self.classifier.drain();
         // Nobody listens only if the ports are closed already.
         let _ = self.stop.send(true);
-        let connections = async { while self.connections.join_next().await.is_some() {} };
         let timeout = self.drain_timeout;
-        let drained = tokio::time::timeout(timeout, connections).await;
+        let drained = tokio::select! {
+            drained = drain(&mut self.connections, timeout) => drained,
+            stopped = self.classifier.stuck(self.engine_timeout), if ended.is_none() => {
+                ended = Some(Ok(Err(stopped)));
+                // Everybody has been refused; the refusals still have to be sent.
+                drain(&mut self.connections, timeout).await
+            }
+        };
         self.classifier.close();
         let unanswered = self.classifier.metrics().in_flight.get() > 0;
-        if ended.is_none() && drained.is_err() && unanswered {
+        if ended.is_none() && !drained && unanswered {
             return Err(ServerError::DrainTimeout(timeout));
         }
         if !self.classifier.is_loaded() && ended.is_none() {
@@ -190,6 +196,12 @@ impl Running {
         let _ = self.engine.join();
         Ok(())
     }
+}
+
+/// Whether all connections ended in time.
+async fn drain(connections: &mut JoinSet<()>, timeout: Duration) -> bool {
+    let all = async { while connections.join_next().await.is_some() {} };
+    tokio::time::timeout(timeout, all).await.is_ok()
 }
 
 async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServerError> {

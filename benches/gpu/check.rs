@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use intentd::engine::{Cpu, Engine, Logits, RaggedBatch, Reference};
+use intentd::engine::{Cpu, Cuda, CudaOptions, Engine, Logits, RaggedBatch, Reference};
 use intentd::model::Checkpoint;
 use intentd_kernels::{Device, Dtype};
 use rand::{RngExt, SeedableRng};
@@ -48,6 +48,27 @@ pub(crate) fn run(device: &Device, quick: bool) -> bool {
         }
     }
     right & same_labels(device, quick)
+}
+
+/// Both ways through a layer, all kinds of attention, once each.
+pub(crate) fn sanitize(device: &Device) -> bool {
+    let checkpoint = checkpoint("embedded");
+    let mut cpu = Cpu::load(&checkpoint, cores()).unwrap();
+    let options = CudaOptions {
+        dtype: Dtype::F16,
+        largest: SMALL,
+        graphs_max: 0,
+    };
+    let mut gpu = Cuda::load(&checkpoint, device.clone(), options).unwrap();
+    let mut right = true;
+    for lengths in [&[12][..], &[3, 9, 20], &[30; 16], &[128, 1, 77]] {
+        let batch = random(&checkpoint, lengths, 5);
+        let (expected, found) = (cpu.forward(&batch).unwrap(), gpu.forward(&batch).unwrap());
+        let error = relative_error(&found, &expected, largest([&expected]));
+        println!("{lengths:?}: {error:.2e}");
+        right &= error <= 1e-2;
+    }
+    right
 }
 
 fn cores() -> NonZeroUsize {

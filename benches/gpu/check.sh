@@ -34,7 +34,8 @@ part() {
     local name=$1 seconds=$2 start=$SECONDS rc
     shift 2
     echo "== $*" >> "$out/$name.txt"
-    timeout "$seconds" "$@" >> "$out/$name.txt" 2>&1
+    # A process that hangs in the driver does not end at the first signal.
+    timeout -k 5 "$seconds" "$@" >> "$out/$name.txt" 2>&1
     rc=$?
     echo "$name: exit code $rc after $((SECONDS - start)) s: $*" | tee -a "$out/summary.txt"
     tail -n 14 "$out/$name.txt"
@@ -48,14 +49,15 @@ serve_bert_base() {
 }
 
 sanitize() {
-    part sanitizer "$2" compute-sanitizer --tool "$1" --error-exitcode 9 .gpu/gpu check --quick
+    part sanitizer "$2" compute-sanitizer --tool "$1" --error-exitcode 9 .gpu/gpu check --sanitize
 }
 
 export -f serve_bert_base
 export scratch
 part quick 60 .gpu/gpu check --quick
 part time 75 .gpu/gpu time
-part torch 150 python3 benches/gpu/torch_baseline.py .gpu/gpu "$scratch/base" 7
+part torch 150 python3 -u benches/gpu/torch_baseline.py .gpu/gpu "$scratch/base" 7
+cp "$scratch/base/times.json" "$out/" 2> /dev/null
 part clients 40 .gpu/clients --clients 256 --seconds 10 --requests 10000 --device cuda --tolerance 1e-2
 part clients 40 bash -c serve_bert_base
 sanitize memcheck 40

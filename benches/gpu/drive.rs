@@ -8,7 +8,7 @@ use intentd::engine::{Engine, RaggedBatch};
 use intentd::model::Checkpoint;
 use intentd_kernels::{Device, Dtype};
 
-use crate::input::{SNIPS, batches, engine, texts, warm};
+use crate::input::{engine, queries, warm};
 use crate::support::checkpoint::{catalog, write};
 
 /// Texts a batch.
@@ -22,12 +22,11 @@ pub(crate) fn run(device: &Device, directory: &Path, small: bool) -> bool {
     let name = if small { "cased" } else { "base" };
     write(&catalog::spec(name).unwrap(), directory).unwrap();
     let checkpoint = Checkpoint::open(directory).unwrap();
-    let texts = texts(&[SNIPS]);
     let mut engine = engine(&checkpoint, device, Dtype::F16, small);
     let sizes = if small { &SIZES[..1] } else { &SIZES[..] };
     let sets: Vec<(usize, Vec<RaggedBatch>)> = sizes
         .iter()
-        .map(|size| (*size, batches(&checkpoint, &texts, *size, BATCHES)))
+        .map(|size| (*size, queries(&checkpoint, *size, BATCHES)))
         .collect();
     let ids = |batch: &RaggedBatch| -> Vec<Vec<u32>> {
         batch

@@ -89,6 +89,29 @@ pub(crate) fn batches(
     (0..count).map(|_| batch()).collect()
 }
 
+/// Batches of random ids in sequences as long as the texts of the SNIPS test are for the embedded
+/// model's tokenizer, 11 tokens or so: that of a random checkpoint knows few words and makes twice as
+/// many of them. Type ids are zero.
+pub(crate) fn queries(checkpoint: &Checkpoint, size: usize, count: usize) -> Vec<RaggedBatch> {
+    let embedded = Checkpoint::embedded().unwrap();
+    let texts = texts(&[SNIPS]);
+    let lengths: Vec<usize> = batches(&embedded, &texts, texts.len(), 1)[0]
+        .ranges()
+        .map(|range| range.len())
+        .collect();
+    let mut lengths = lengths.into_iter().cycle();
+    let plain = |seed| {
+        let lengths: Vec<usize> = lengths.by_ref().take(size).collect();
+        let ids = random(checkpoint, &lengths, seed);
+        let mut batch = RaggedBatch::new();
+        for range in ids.ranges() {
+            batch.push(&ids.ids()[range.clone()], &vec![0; range.len()]);
+        }
+        batch
+    };
+    (0..count as u64).map(plain).collect()
+}
+
 /// Random ids in sequences of these lengths.
 pub(crate) fn random(checkpoint: &Checkpoint, lengths: &[usize], seed: u64) -> RaggedBatch {
     let mut random = ChaCha8Rng::seed_from_u64(seed);

@@ -45,6 +45,9 @@ enum Command {
         /// The embedded model and the smallest batches only.
         #[arg(long)]
         quick: bool,
+        /// A few batches, launch by launch, nothing tuned: for a tool that slows every launch.
+        #[arg(long, conflicts_with = "quick")]
+        sanitize: bool,
     },
     /// Device times, and what share of the machine they are.
     Time,
@@ -77,7 +80,8 @@ fn main() -> ExitCode {
     let facts = device.facts();
     eprintln!("{facts:?}");
     let right = match &flags.command {
-        Command::Check { quick } => check::run(&device, *quick || flags.emulate),
+        Command::Check { sanitize: true, .. } => check::sanitize(&device),
+        Command::Check { quick, .. } => check::run(&device, *quick || flags.emulate),
         Command::Time => time::run(&device, flags.emulate),
         Command::Drive { directory } => drive::run(&device, directory, flags.emulate),
     };

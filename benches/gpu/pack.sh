@@ -9,18 +9,18 @@ built() {
 import json, sys
 for line in sys.stdin:
     message = json.loads(line)
-    if message.get("executable") and message["target"]["kind"][0] in ("bin", "bench"):
+    if message.get("executable") and message["target"]["kind"][0] in ("bench",):
         print(message["target"]["name"], message["executable"])
 '
 }
 
 mkdir -p .gpu
-{ built --bin intentd; built --bench gpu --bench clients; } | while read -r name path; do
+built --bench gpu --bench clients | while read -r name path; do
     strip -o ".gpu/$name" "$path"
 done
 mkdir -p .gpu/snips .gpu/clinc150
 for file in snips/test.jsonl clinc150/test.jsonl; do
-    [ ! -e "../shared/data/$file" ] || cp "../shared/data/$file" ".gpu/$file"
+    [ ! -e "../shared/data/$file" ] || install -m 644 "../shared/data/$file" ".gpu/$file"
 done
-git rev-parse --short HEAD > .gpu/commit
+git describe --always --dirty > .gpu/commit
 du -sh .gpu

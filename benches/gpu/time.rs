@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use intentd::engine::{Cuda, Engine, RaggedBatch};
 use intentd_kernels::{Device, Dtype, ProductShape};
 
-use crate::input::{SNIPS, batches, checkpoint, engine, random, texts, warm};
+use crate::input::{LARGEST, checkpoint, engine, queries, random, warm};
 
 /// Products of a layer of BERT-base on a token: queries, keys, values and output; feed-forward.
 const FLOP_PER_TOKEN: f64 = 2.0 * 12.0 * (4.0 * 768.0 * 768.0 + 2.0 * 768.0 * 3072.0);
@@ -41,22 +41,26 @@ pub(crate) fn run(device: &Device, small: bool) -> bool {
     );
     let uniform = random(&checkpoint, &[128; 128], 2);
     let uniform_rate = throughput(&mut engine, &uniform, rate);
-    let texts = texts(&[SNIPS]);
-    let ragged = &batches(&checkpoint, &texts, 1365, 1)[0];
-    let ragged_rate = throughput(&mut engine, ragged, rate);
+    let mut sequences = 1365;
+    let mut ragged = queries(&checkpoint, sequences, 1).remove(0);
+    while ragged.tokens() > LARGEST.tokens {
+        sequences -= 1;
+        ragged = queries(&checkpoint, sequences, 1).remove(0);
+    }
+    let ragged_rate = throughput(&mut engine, &ragged, rate);
     println!(
         "tokens a second, queries against 128 x 128: {:.3}",
         ragged_rate / uniform_rate
     );
     for size in [1, 2, 4, 8, 16, 32, 64, 128, 256] {
-        let batch = &batches(&checkpoint, &texts, size, 1)[0];
+        let batch = &queries(&checkpoint, size, 1)[0];
         let (device, host) = median(&mut engine, batch, 100);
         println!(
             "{size} queries, {} tokens: device {device:.1?}, with copies and host {host:.1?}",
             batch.tokens()
         );
     }
-    pipelined(&mut engine, &batches(&checkpoint, &texts, 32, 50));
+    pipelined(&mut engine, &queries(&checkpoint, 32, 50));
     true
 }
 

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::{BATCH_LIMITS, Failure, load};
+use super::Failure;
+use super::batches::{forward, load};
 use crate::config::ModelArgs;
-use crate::engine::{self, Engine, RaggedBatch};
+use crate::engine::{self, Engine};
 use crate::model::{Checkpoint, Text, TooLong};
 use crate::train::Recipe;
 use crate::train::data::{Corpus, HeldOut, read_examples};
@@ -111,30 +112,12 @@ fn labels(
     engine: &mut dyn Engine,
     texts: &[&str],
 ) -> Result<Vec<String>, EvaluateError> {
-    let mut batch = RaggedBatch::new();
-    let mut answers = Vec::with_capacity(texts.len());
-    let mut flush = |batch: &mut RaggedBatch| -> Result<(), engine::EngineError> {
-        let logits = engine.forward(batch)?;
-        answers.extend(
-            logits
-                .rows()
-                .map(|row| checkpoint.labels.best(row).label.to_string()),
-        );
-        batch.clear();
-        Ok(())
-    };
-    for text in texts {
+    let encode = |text: &&str| {
         let text = Text::Single((*text).to_owned());
-        let encoded = checkpoint.tokenizer.encode(&text, TooLong::Truncate)?;
-        let full = batch.sequences() == BATCH_LIMITS.texts_max
-            || batch.tokens() + encoded.ids.len() > BATCH_LIMITS.tokens_max;
-        if full && batch.sequences() > 0 {
-            flush(&mut batch)?;
-        }
-        batch.push(&encoded.ids, &encoded.type_ids);
-    }
-    if batch.sequences() > 0 {
-        flush(&mut batch)?;
-    }
-    Ok(answers)
+        checkpoint.tokenizer.encode(&text, TooLong::Truncate)
+    };
+    let encoded = texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+    let rows = forward(engine, &encoded)?;
+    let label = |row: &Vec<f32>| checkpoint.labels.best(row).label.to_string();
+    Ok(rows.iter().map(label).collect())
 }

@@ -1,9 +1,9 @@
 //! `intentd health`: asks a server on this machine whether it is well, for containers without a
 //! shell or curl.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -39,6 +39,9 @@ pub(super) struct HealthArgs {
     timeout: u64,
 }
 
+/// More than that is no answer of ours.
+const ANSWER_BYTES_MAX: u64 = 16 << 10;
+
 /// Exit code 0 when the server is well, else 1 with what is wrong.
 pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let port = main_port(args.port, port_variable().as_deref()).map_err(Failure::usage)?;
@@ -72,8 +75,10 @@ fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<(S
     // Nothing of HTTP beyond these lines is needed, so no client is carried for it.
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut lines = BufReader::new(stream).lines();
+    let mut lines = BufReader::new(stream.take(ANSWER_BYTES_MAX)).lines();
     let status = lines.next().unwrap_or_else(|| Ok(String::new()))?;
-    let last = lines.last().unwrap_or_else(|| Ok(String::new()))?;
-    Ok((status, last))
+    let deadline = Instant::now() + timeout;
+    let rest = lines.map_while(Result::ok);
+    let last = rest.take_while(|_| Instant::now() < deadline).last();
+    Ok((status, last.unwrap_or_default()))
 }

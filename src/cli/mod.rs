@@ -1,5 +1,6 @@
 //! The command line: one file a command. Without a command, `intentd` serves.
 
+mod batches;
 mod evaluate;
 mod health;
 mod inspect;
@@ -11,10 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{ModelArgs, ServeArgs};
-use crate::engine::{self, Engine, LoadError};
-use crate::model::Checkpoint;
-use crate::serving::BatchLimits;
+use crate::config::ServeArgs;
 
 /// BERT intent detection server that batches under a concurrency limit and tells the autoscaler
 /// the truth.
@@ -73,17 +71,6 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
             code: u8::from(!enough),
         }
     }
-}
-
-/// Batches of the commands that do not serve stay below this.
-const BATCH_LIMITS: BatchLimits = BatchLimits {
-    tokens_max: 4096,
-    texts_max: 256,
-};
-
-/// The engine that a command's flags ask for.
-fn load(model: &ModelArgs, checkpoint: &Checkpoint) -> Result<Box<dyn Engine>, LoadError> {
-    Ok(engine::load(checkpoint, model.engine_options(BATCH_LIMITS))?.engine)
 }
 
 /// Runs the command that the process was started with.

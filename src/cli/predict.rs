@@ -6,9 +6,10 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::{Failure, load};
+use super::Failure;
+use super::batches::{forward, load};
 use crate::config::ModelArgs;
-use crate::engine::{Engine, RaggedBatch};
+use crate::engine::Engine;
 use crate::model::{Checkpoint, Encoded, Text, TooLong};
 
 /// Texts in one batch: enough to keep the engine busy, few enough to print as we go.
@@ -91,7 +92,6 @@ impl Predictor<'_> {
         } else {
             TooLong::Truncate
         };
-        let mut batch = RaggedBatch::new();
         let mut encoded = Vec::with_capacity(texts.len());
         for (index, text) in texts.iter().enumerate() {
             let text = Text::Single(text.clone());
@@ -101,12 +101,11 @@ impl Predictor<'_> {
                 .tokenizer
                 .encode(&text, too_long)
                 .map_err(|error| Failure::usage(format!("text {number}: {error}")))?;
-            batch.push(&one.ids, &one.type_ids);
             encoded.push(one);
         }
-        let logits = self.engine.forward(&batch)?;
+        let logits = forward(&mut *self.engine, &encoded)?;
         let mut out = std::io::stdout().lock();
-        for ((text, encoded), logits) in texts.iter().zip(&encoded).zip(logits.rows()) {
+        for ((text, encoded), logits) in texts.iter().zip(&encoded).zip(&logits) {
             let line = self.line(text, encoded, logits);
             writeln!(out, "{line}")?;
         }

@@ -58,6 +58,10 @@ impl Bert {
         })
     }
 
+    fn is_on_device(&self) -> bool {
+        !self.device.is_cpu()
+    }
+
     /// Logits of the sequences `batch`, padded to the longest, row after row.
     pub(super) fn logits(&self, batch: &[(&[u32], &[u32])]) -> candle_core::Result<Vec<f32>> {
         let width = batch.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0);
@@ -127,6 +131,10 @@ impl Candle {
 impl Engine for Candle {
     fn description(&self) -> String {
         self.description.clone()
+    }
+
+    fn is_on_device(&self) -> bool {
+        self.bert.is_on_device()
     }
 
     fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {

@@ -65,6 +65,17 @@ pub trait Engine: Send + std::fmt::Debug {
         1
     }
 
+    /// The largest batch that can be submitted, where the engine knows of one.
+    fn largest(&self) -> Option<Capacity> {
+        None
+    }
+
+    /// Whether a device computes, which may hang; on the caller's thread a batch takes as long as it
+    /// takes.
+    fn is_on_device(&self) -> bool {
+        self.depth() > 1
+    }
+
     /// Takes a batch. The engine has copied what it needs when this returns, and may return
     /// before anything is computed. Called with at most `depth() - 1` batches under way.
     ///

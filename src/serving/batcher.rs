@@ -78,6 +78,10 @@ impl Batcher {
         metrics: Metrics,
         progress: Arc<Progress>,
     ) -> Self {
+        let limits = engine.largest().map_or(limits, |largest| BatchLimits {
+            tokens_max: limits.tokens_max.min(largest.tokens),
+            texts_max: limits.texts_max.min(largest.sequences),
+        });
         Self {
             device_time: engine.device_time().unwrap_or_default(),
             engine,
@@ -98,19 +102,22 @@ impl Batcher {
     ///
     /// # Errors
     /// [`EngineError::Lost`]; what was under way and waiting has then been refused.
-    pub(crate) fn run(mut self) -> Result<(), EngineError> {
+    pub(crate) fn run(&mut self) -> Result<(), EngineError> {
         let mut batch = RaggedBatch::new();
         loop {
             if self.under_way.len() < self.engine.depth().max(1) {
-                if let Err(error) = self.await_turn() {
-                    self.failed(error, Vec::new())?;
-                }
+                let done = match self.await_turn() {
+                    Ok(done) => done,
+                    Err(error) => return self.failed(error, Vec::new()),
+                };
                 match self.next() {
                     Work::Batch(entries) => {
                         self.submit(entries, &mut batch)?;
                         continue;
                     }
                     Work::Closed if self.under_way.is_empty() => return Ok(()),
+                    // Those who waited have left; others may come while the batch still runs.
+                    Work::None if !done => continue,
                     Work::Closed | Work::None => {}
                 }
             }
@@ -118,25 +125,28 @@ impl Batcher {
         }
     }
 
-    /// While a batch is under way: waits until it is done, or until it is time for the next.
-    fn await_turn(&mut self) -> Result<(), EngineError> {
+    /// While a batch is under way: waits until it is done (true), or until it is time for the next.
+    fn await_turn(&mut self) -> Result<bool, EngineError> {
         let Some(running) = self.under_way.front() else {
-            return Ok(());
+            return Ok(true);
         };
         let start = running.since.max(self.done);
         let due = self.pace.next_at(start, running.tokens);
         loop {
             let engine = &mut self.engine;
             // A panic here leaves a batch of which nobody knows how far it is.
-            if guarded(|| engine.is_done(), EngineError::Lost)? {
-                return Ok(());
+            match guarded(|| engine.is_done(), EngineError::Lost) {
+                Ok(false) => {}
+                Err(error @ EngineError::Lost(_)) => return Err(error),
+                // What is wrong with the batch, its collection says.
+                Ok(true) | Err(_) => return Ok(true),
             }
             let standing = self.queue.standing();
             // Waiting with a full batch wins nothing: what comes later does not get in.
             let ripe = standing.fills(self.limits) || !self.parts.is_empty();
             let now = Instant::now();
             if ripe || (standing.texts > 0 && now >= due) {
-                return Ok(());
+                return Ok(false);
             }
             match Pace::nap(now - start) {
                 Duration::ZERO => std::thread::yield_now(),
@@ -155,7 +165,7 @@ impl Batcher {
             self.progress.idle();
         }
         let work = self.queue.take(self.limits, idle);
-        self.progress.made();
+        self.made_progress();
         if let Work::Batch(entries) = &work {
             let now = Instant::now();
             for entry in entries {
@@ -164,6 +174,13 @@ impl Batcher {
             }
         }
         work
+    }
+
+    /// For the watchdog, which watches devices only.
+    fn made_progress(&self) {
+        if self.engine.is_on_device() {
+            self.progress.made();
+        }
     }
 
     fn submit(
@@ -182,7 +199,7 @@ impl Batcher {
             engine.submit(batch)
         };
         let submitted = guarded(submit, panicked);
-        self.progress.made();
+        self.made_progress();
         if let Err(error) = submitted {
             return self.failed(error, entries);
         }
@@ -213,7 +230,7 @@ impl Batcher {
         let panicked = self.panicked();
         let engine = &mut self.engine;
         let collected = guarded(|| engine.collect(), panicked);
-        self.progress.made();
+        self.made_progress();
         let logits = match collected {
             Ok(logits) if logits.rows().len() == entries.len() => logits,
             Ok(_) => {
@@ -236,7 +253,7 @@ impl Batcher {
         self.answer(entries, since, &logits);
         let engine = &mut self.engine;
         let kept_up = guarded(|| engine.upkeep(), EngineError::Lost);
-        self.progress.made();
+        self.made_progress();
         kept_up.or_else(|error| self.failed(error, Vec::new()))
     }
 

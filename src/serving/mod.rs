@@ -177,8 +177,14 @@ impl Classifier {
         self.enter(Phase::Ready);
         let (queue, metrics) = (Arc::clone(&self.queue), self.metrics.clone());
         let progress = Arc::clone(&self.progress);
-        Batcher::new(engine, queue, self.limits.batch, metrics, progress).run()?;
-        Ok(())
+        let mut batcher = Batcher::new(engine, queue, self.limits.batch, metrics, progress);
+        let result = batcher.run();
+        if result.is_err() {
+            self.enter(Phase::Lost);
+            // Taking it down might wait for a device that does not answer; the process ends anyway.
+            std::mem::forget(batcher);
+        }
+        Ok(result?)
     }
 
     /// Ready once the engine has hung for `timeout` (never for zero). Everything waiting, and what

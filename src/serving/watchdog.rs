@@ -1,7 +1,7 @@
 //! Tells a working engine from one that hangs.
 //!
-//! The engine's thread says when it begins and when it gets somewhere; whoever watches asks how
-//! long ago that was. A thread inside a call that never returns cannot be ended, only the process
+//! The engine's thread says when it begins and when it gets somewhere; whoever watches looks whether
+//! it said anything new. A thread inside a call that never returns cannot be ended, only the process
 //! can.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Progress {
     origin: Instant,
-    /// Microseconds from `origin` to the last report, plus one; 0 while there is nothing to do.
+    /// Microseconds from `origin` to the last report, plus one; 0 while there is nothing to do. Two
+    /// reports never have the same number unless they come within a microsecond.
     last: AtomicU64,
 }
 
@@ -34,25 +35,25 @@ impl Progress {
         self.last.store(0, Ordering::Relaxed);
     }
 
-    /// Time since the engine got somewhere; zero while it has nothing to do.
-    fn since(&self) -> Duration {
-        match self.last.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            last => self
-                .origin
-                .elapsed()
-                .saturating_sub(Duration::from_micros(last - 1)),
-        }
-    }
-
     /// Ready once the engine has got nowhere for `timeout`. Never with a timeout of zero.
+    ///
+    /// Time counts from look to look, so that a process that was stopped for a while (a debugger, a
+    /// frozen container) does not find its engine stuck when it goes on.
     pub(crate) async fn stuck(&self, timeout: Duration) {
         if timeout.is_zero() {
             return std::future::pending().await;
         }
         let look = (timeout / 8).clamp(Duration::from_millis(5), Duration::from_secs(1));
-        while self.since() < timeout {
+        let (mut seen, mut silent) = (0, Duration::ZERO);
+        while silent < timeout {
             tokio::time::sleep(look).await;
+            let last = self.last.load(Ordering::Relaxed);
+            silent = if last == 0 || last != seen {
+                Duration::ZERO
+            } else {
+                silent + look
+            };
+            seen = last;
         }
     }
 }

@@ -50,7 +50,6 @@ async fn many_clients_get_the_answers_of_the_cpu() {
     let Some(cuda) = engine(Emulation::default()) else {
         return;
     };
-    // Texts of a batch come to more tokens than the device takes: some batches are split.
     let server = TestServer::with_engine(&[], |_| cuda).await;
     let cpu = TestServer::start(&[]).await;
     let (address, other) = (server.address, cpu.address);

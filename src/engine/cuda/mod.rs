@@ -156,11 +156,6 @@ impl Cuda {
         &self.forward.device
     }
 
-    /// The largest batch that fits.
-    pub fn largest(&self) -> Capacity {
-        self.largest
-    }
-
     /// Number of graphs recorded and kept.
     pub fn graphs(&self) -> usize {
         self.graphs.len()
@@ -266,6 +261,10 @@ impl Engine for Cuda {
 
     fn depth(&self) -> usize {
         DEPTH
+    }
+
+    fn largest(&self) -> Option<Capacity> {
+        Some(self.largest)
     }
 
     fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {

@@ -197,7 +197,7 @@ fn a_batch_beyond_the_largest_is_out_of_memory_and_the_next_is_not() {
     let Some((mut engine, _)) = engine(OPTIONS) else {
         return;
     };
-    let largest = engine.largest();
+    let largest = engine.largest().expect("it knows");
     let too_many = vec![2; largest.sequences + 1];
     let too_long = vec![64; largest.tokens / 64 + 1];
     for lengths in [too_many, too_long] {
@@ -229,7 +229,8 @@ fn buffers_that_do_not_fit_are_halved() {
         return;
     };
     let mut engine = Cuda::load(&checkpoint(), device, options).expect("a smaller batch fits");
-    assert!(engine.largest().tokens < 1 << 16, "{:?}", engine.largest());
+    let largest = engine.largest().expect("it knows");
+    assert!(largest.tokens < 1 << 16, "{largest:?}");
     let batch = batch(&[9, 20], 1);
     let found = engine.forward(&batch).expect("logits");
     assert!(distance(&found, &reference(&batch)) <= 1e-2);

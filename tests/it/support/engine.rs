@@ -51,6 +51,10 @@ impl Engine for Gated {
         format!("gated {}", self.engine.description())
     }
 
+    fn is_on_device(&self) -> bool {
+        true
+    }
+
     fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
         let mut state = self.gate.state.lock().unwrap();
         state.seen.push(batch.clone());
