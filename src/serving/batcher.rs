@@ -165,7 +165,10 @@ impl Batcher {
             self.progress.idle();
         }
         let work = self.queue.take(self.limits, idle);
-        self.made_progress();
+        if idle {
+            // The clock starts; with a batch under way, texts that come and go are no progress.
+            self.made_progress();
+        }
         if let Work::Batch(entries) = &work {
             let now = Instant::now();
             for entry in entries {
