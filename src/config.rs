@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub(crate) use self::ports::main_port;
 pub use self::ports::{AdminPort, MainPort};
-use crate::engine::{DeviceChoice, Dtype, EngineKind, EngineOptions};
+use crate::engine::{DeviceChoice, Dtype, EngineKind, EngineOptions, IsaLimit};
 use crate::serving::{BatchLimits, Limits};
 
 /// Which model runs where.
@@ -46,6 +46,15 @@ pub struct ModelArgs {
     /// Cores the engine computes on; all that the process may use when not given.
     #[arg(long, env = "INTENTD_THREADS", value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    /// Vector instructions the CPU engine uses at most: best (what there is), avx512, avx2
+    /// (NEON on ARM) or generic.
+    #[arg(
+        long,
+        env = "INTENTD_CPU_ISA",
+        value_name = "ISA",
+        default_value = "best"
+    )]
+    pub cpu_isa: IsaLimit,
 }
 
 impl ModelArgs {
@@ -63,6 +72,7 @@ impl ModelArgs {
             device: self.device,
             dtype: self.dtype,
             threads: self.threads(),
+            cpu_isa: self.cpu_isa,
             batch_tokens_max: limits.tokens_max,
             batch_sequences_max: limits.texts_max,
             graphs_max: self.max_cuda_graphs,

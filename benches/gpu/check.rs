@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use intentd::engine::{Cpu, Cuda, CudaOptions, Engine, Logits, RaggedBatch, Reference};
+use intentd::engine::{Cpu, CpuOptions, Cuda, CudaOptions, Engine, Logits, RaggedBatch, Reference};
 use intentd::model::Checkpoint;
 use intentd_kernels::{Device, Dtype};
 use rand::{RngExt, SeedableRng};
@@ -28,7 +28,7 @@ pub(crate) fn run(device: &Device, quick: bool) -> bool {
     println!("checkpoint | type | batches | largest difference / largest logit | bound");
     for name in names {
         let checkpoint = checkpoint(name);
-        let mut cpu = Cpu::load(&checkpoint, cores()).unwrap();
+        let mut cpu = Cpu::load(&checkpoint, CpuOptions::f32(cores())).unwrap();
         let batches = ragged(&checkpoint, quick);
         let expected: Vec<Logits> = batches.iter().map(|b| cpu.forward(b).unwrap()).collect();
         right &= cpu_is_the_reference(&checkpoint, &batches[0], &expected[0]);
@@ -53,7 +53,7 @@ pub(crate) fn run(device: &Device, quick: bool) -> bool {
 /// Both ways through a layer, all kinds of attention, once each.
 pub(crate) fn sanitize(device: &Device) -> bool {
     let checkpoint = checkpoint("embedded");
-    let mut cpu = Cpu::load(&checkpoint, cores()).unwrap();
+    let mut cpu = Cpu::load(&checkpoint, CpuOptions::f32(cores())).unwrap();
     let options = CudaOptions {
         dtype: Dtype::F16,
         largest: SMALL,
@@ -154,7 +154,7 @@ fn same_labels(device: &Device, quick: bool) -> bool {
     if quick {
         texts.truncate(100);
     }
-    let mut cpu = Cpu::load(&checkpoint, cores()).unwrap();
+    let mut cpu = Cpu::load(&checkpoint, CpuOptions::f32(cores())).unwrap();
     let mut gpu = engine(&checkpoint, device, Dtype::F16, quick);
     let size = 50;
     let (mut same, mut total) = (0_u32, 0_u32);

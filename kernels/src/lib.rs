@@ -1,4 +1,4 @@
-//! The CUDA kernels of intentd behind a safe face.
+//! The kernels of intentd behind a safe face: CUDA's here, those for the CPU in [`cpu`].
 //!
 //! `cuda/*.cu` hold the kernels, compiled by nvcc into one fat binary for Turing to Hopper (and
 //! PTX for what comes after). [`Device`] is a GPU and its stream: it gives [`Buffer`]s in device
@@ -19,6 +19,7 @@ compile_error!("kernel arguments are passed as little-endian words");
 
 mod backend;
 mod batch;
+pub mod cpu;
 #[cfg(feature = "driver")]
 mod cuda;
 mod device;

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use intentd_kernels::DeviceError;
+use intentd_kernels::cpu::IsaLimit;
 
 /// Which engine runs the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -51,16 +52,32 @@ pub enum Dtype {
     F32,
     /// IEEE 754 binary16.
     F16,
-    /// bfloat16; Ampere (compute capability 8.0) or newer.
+    /// bfloat16: on a GPU of Ampere (compute capability 8.0) or newer; on the CPU the weights,
+    /// with f32 arithmetic.
     Bf16,
+    /// 8-bit whole numbers, on the CPU: weights with a scale for each output, activations with a
+    /// scale for each token.
+    Int8,
 }
 
-impl From<Dtype> for intentd_kernels::Dtype {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::Bf16 => Self::Bf16,
+impl Dtype {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// What it is on a GPU, if anything.
+    pub fn on_cuda(self) -> Option<intentd_kernels::Dtype> {
+        match self {
+            Self::F32 => Some(intentd_kernels::Dtype::F32),
+            Self::F16 => Some(intentd_kernels::Dtype::F16),
+            Self::Bf16 => Some(intentd_kernels::Dtype::Bf16),
+            Self::Int8 => None,
         }
     }
 }
@@ -76,6 +93,8 @@ pub struct EngineOptions {
     pub dtype: Option<Dtype>,
     /// Cores that a CPU engine computes on.
     pub threads: NonZeroUsize,
+    /// Instructions that the native CPU engine uses at most.
+    pub cpu_isa: IsaLimit,
     /// Tokens in the largest batch that will come.
     pub batch_tokens_max: usize,
     /// Sequences in the largest batch that will come.
@@ -92,6 +111,7 @@ impl EngineOptions {
             device: DeviceChoice::Cpu,
             dtype: None,
             threads,
+            cpu_isa: IsaLimit::Avx512,
             batch_tokens_max: 4096,
             batch_sequences_max: 256,
             graphs_max: 0,
@@ -176,19 +196,22 @@ pub(super) fn choose<D>(
             Err(reason) => (None, format!("cpu, since {reason}")),
         },
     };
-    let native_gpu = cuda.is_some() && kind == EngineKind::Native;
-    let dtype = match dtype {
-        None if native_gpu => Dtype::F16,
-        None | Some(Dtype::F32) => Dtype::F32,
-        Some(dtype) if native_gpu => dtype,
-        Some(dtype) => {
-            let name = intentd_kernels::Dtype::from(dtype).name();
+    let on_gpu = cuda.is_some();
+    let dtype = match (kind, dtype) {
+        (EngineKind::Native, None) if on_gpu => Dtype::F16,
+        (_, None | Some(Dtype::F32)) => Dtype::F32,
+        (EngineKind::Native, Some(dtype)) if on_gpu && dtype != Dtype::Int8 => dtype,
+        (EngineKind::Native, Some(dtype)) if !on_gpu && dtype != Dtype::F16 => dtype,
+        (_, Some(dtype)) => {
             let reason = match kind {
-                EngineKind::Native => "on the CPU the native engine computes in f32",
-                EngineKind::Candle => "candle's BERT computes NaN in f16 and bf16",
+                EngineKind::Native if on_gpu => "there is no int8 on the GPU: take f16",
+                EngineKind::Native => "the CPU has no f16 arithmetic: take f32, bf16 or int8",
+                EngineKind::Candle => {
+                    "candle's BERT computes in f32 (in f16 and bf16 it gives NaN)"
+                }
                 EngineKind::Reference => "the reference engine computes in f32",
             };
-            let text = format!("--dtype {name}: {reason} (running on {why})");
+            let text = format!("--dtype {}: {reason} (running on {why})", dtype.name());
             return Err(DeviceError::Unavailable(text));
         }
     };
@@ -293,24 +316,60 @@ mod tests {
     #[test]
     fn a_type_that_the_engine_does_not_have_is_an_error() {
         use EngineKind::{Candle, Native, Reference};
-        let half = Some(Dtype::F16);
-        for (kind, device, build, gpus, text) in [
-            (Native, DeviceChoice::Cpu, NATIVE, 1, "computes in f32"),
-            (Native, DeviceChoice::Auto, NATIVE, 0, "no NVIDIA driver"),
-            (Candle, DeviceChoice::Auto, BOTH, 1, "NaN"),
-            (Reference, DeviceChoice::Cpu, NATIVE, 1, "computes in f32"),
+        for (kind, device, dtype, build, gpus, text) in [
+            (
+                Native,
+                DeviceChoice::Cpu,
+                Dtype::F16,
+                NATIVE,
+                1,
+                "take f32, bf16 or int8",
+            ),
+            (
+                Native,
+                DeviceChoice::Auto,
+                Dtype::F16,
+                NATIVE,
+                0,
+                "no NVIDIA driver",
+            ),
+            (
+                Native,
+                DeviceChoice::Auto,
+                Dtype::Int8,
+                NATIVE,
+                1,
+                "take f16",
+            ),
+            (Candle, DeviceChoice::Auto, Dtype::F16, BOTH, 1, "NaN"),
+            (
+                Candle,
+                DeviceChoice::Cpu,
+                Dtype::Int8,
+                BOTH,
+                0,
+                "computes in f32",
+            ),
+            (
+                Reference,
+                DeviceChoice::Cpu,
+                Dtype::Bf16,
+                NATIVE,
+                1,
+                "computes in f32",
+            ),
         ] {
-            let error = ask(kind, device, half, build, gpus).unwrap_err();
-            assert!(
-                error.contains("--dtype f16") && error.contains(text),
-                "{error}"
-            );
+            let error = ask(kind, device, Some(dtype), build, gpus).unwrap_err();
+            let flag = format!("--dtype {}", dtype.name());
+            assert!(error.contains(&flag) && error.contains(text), "{error}");
         }
         for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
             let found = ask(Native, DeviceChoice::Auto, Some(dtype), NATIVE, 1).unwrap();
             assert_eq!(found.1, dtype);
-            let f32_only = ask(Native, DeviceChoice::Cpu, Some(Dtype::F32), NATIVE, 1).unwrap();
-            assert_eq!((f32_only.0, f32_only.1), (None, Dtype::F32));
+        }
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Int8] {
+            let found = ask(Native, DeviceChoice::Cpu, Some(dtype), NATIVE, 1).unwrap();
+            assert_eq!((found.0, found.1), (None, dtype));
         }
     }
 }

@@ -18,8 +18,10 @@ use std::time::{Duration, Instant};
 pub use batch::{Logits, RaggedBatch};
 pub use candle::Candle;
 use choice::{Build, Place};
+pub use intentd_kernels::cpu::IsaLimit;
+
 pub use choice::{DeviceChoice, Dtype, EngineKind, EngineOptions};
-pub use cpu::Cpu;
+pub use cpu::{Cpu, CpuOptions};
 pub use cuda::{Cuda, CudaOptions};
 pub use reference::Reference;
 
@@ -157,7 +159,9 @@ pub fn load(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Loaded, L
                 sequences: options.batch_sequences_max,
             };
             let options = CudaOptions {
-                dtype: dtype.into(),
+                dtype: dtype.on_cuda().ok_or_else(|| {
+                    DeviceError::Unavailable(format!("no {} on a GPU", dtype.name()))
+                })?,
                 largest,
                 graphs_max: options.graphs_max,
             };
@@ -165,7 +169,17 @@ pub fn load(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Loaded, L
         }
         #[cfg(feature = "candle-cuda")]
         (EngineKind::Candle, Some((ordinal, _))) => Box::new(Candle::cuda(checkpoint, ordinal)?),
-        (EngineKind::Native, None) => Box::new(Cpu::load(checkpoint, threads)?),
+        (EngineKind::Native, None) => {
+            let isa = options.cpu_isa;
+            Box::new(Cpu::load(
+                checkpoint,
+                CpuOptions {
+                    dtype,
+                    threads,
+                    isa,
+                },
+            )?)
+        }
         (EngineKind::Candle, _) => Box::new(Candle::cpu(checkpoint)?),
         (EngineKind::Reference, _) => Box::new(Reference::load(checkpoint)?),
     };
@@ -191,7 +205,7 @@ pub fn load(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Loaded, L
 pub fn place(device: DeviceChoice) -> Result<String, DeviceError> {
     let asked = (EngineKind::Native, device, None);
     let Place { cuda, dtype, why } = choice::choose(asked, Build::THIS, Device::cuda)?;
-    let dtype = intentd_kernels::Dtype::from(dtype).name();
+    let dtype = dtype.name();
     let Some((_, device)) = cuda else {
         return Ok(format!("{why} ({dtype})"));
     };

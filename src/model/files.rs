@@ -1,11 +1,14 @@
 //! Where a checkpoint's files come from: a directory, or the binary itself.
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
 
-/// A set of named files, read whole.
+/// A set of named files.
 #[derive(Debug, Clone)]
 pub enum Files {
     /// A Hugging Face directory.
@@ -42,7 +45,7 @@ impl Files {
         match self {
             Self::Directory(directory) => match std::fs::read(directory.join(name)) {
                 Ok(content) => Ok(Some(Cow::Owned(content))),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(source) => Err(CheckpointError::Unreadable {
                     file: self.path(name),
                     source,
@@ -53,6 +56,31 @@ impl Files {
                 .find(|(file, _)| *file == name)
                 .map(|(_, c)| Cow::Borrowed(*c))),
         }
+    }
+
+    /// Opens `name` to read parts of it, or gives `None` when there is no such file.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unreadable`] when the file exists but cannot be opened.
+    pub fn open(&self, name: &str) -> Result<Option<StoredFile>, CheckpointError> {
+        let path = self.path(name);
+        let (content, len) = match self {
+            Self::Directory(directory) => {
+                let opened = File::open(directory.join(name));
+                match opened.and_then(|file| file.metadata().map(|meta| (file, meta.len()))) {
+                    Ok((file, len)) => (Content::File(file), len),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    Err(source) => return Err(CheckpointError::Unreadable { file: path, source }),
+                }
+            }
+            Self::Embedded(_, files) => {
+                let Some((_, content)) = files.iter().find(|(file, _)| *file == name) else {
+                    return Ok(None);
+                };
+                (Content::Embedded(content), content.len() as u64)
+            }
+        };
+        Ok(Some(StoredFile { path, len, content }))
     }
 
     /// Whether `name` exists.
@@ -77,5 +105,59 @@ impl Files {
             Self::Directory(directory) => directory.display().to_string(),
             Self::Embedded(origin, _) => (*origin).to_owned(),
         }
+    }
+}
+
+/// A file of which parts are read where they are needed: the tensors of a model go straight from
+/// the operating system's cache to where the engine wants them.
+#[derive(Debug)]
+pub struct StoredFile {
+    path: String,
+    len: u64,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    File(File),
+    Embedded(&'static [u8]),
+}
+
+impl StoredFile {
+    /// How a user would name it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Bytes in it, when it was opened.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Fills `bytes` from `offset` on. Any number of threads may read at once.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unreadable`], also when the file ends before.
+    pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), CheckpointError> {
+        let read = match &self.content {
+            Content::File(file) => file.read_exact_at(bytes, offset),
+            Content::Embedded(content) => {
+                let end = io::ErrorKind::UnexpectedEof;
+                usize::try_from(offset)
+                    .ok()
+                    .and_then(|offset| content.get(offset..)?.get(..bytes.len()))
+                    .map(|part| bytes.copy_from_slice(part))
+                    .ok_or_else(|| end.into())
+            }
+        };
+        read.map_err(|source| CheckpointError::Unreadable {
+            file: self.path.clone(),
+            source,
+        })
     }
 }

@@ -19,8 +19,8 @@ pub use error::CheckpointError;
 pub use files::Files;
 pub use labels::{Labels, Score};
 pub use tokenizer::{EncodeError, Encoded, Text, Tokenizer, TooLong};
-pub use weights::Weights;
 pub(crate) use weights::expected_tensors;
+pub use weights::{Tensor, Weights};
 
 /// A BERT classifier, read and checked.
 #[derive(Debug)]

@@ -1,17 +1,25 @@
 //! The tensors of a checkpoint: `model.safetensors`, one file or shards, f32, f16 or bf16.
 //!
 //! Names are kept in one canonical form, without the `bert.` prefix and with `weight`/`bias`
-//! for the old `gamma`/`beta`, so that an engine asks for a tensor in one way only. Bytes stay
-//! as they are on disk until an engine asks; nothing is converted twice.
+//! for the old `gamma`/`beta`, so that an engine asks for a tensor in one way only. Only the
+//! headers are read here; the tensors stay in their files until an engine asks for them.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 use serde_json::Value;
 
 use super::config::ModelConfig;
+use super::files::StoredFile;
 use super::{CheckpointError, Files};
+
+/// The longest header that the format allows (safetensors: "there's a limit on the size of the
+/// header of 100MB").
+const HEADER_BYTES_MAX: u64 = 100_000_000;
+
+/// Bytes of a header's length.
+const LENGTH_BYTES: usize = 8;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -19,14 +27,8 @@ const INDEX: &str = "model.safetensors.index.json";
 /// All tensors of a checkpoint by canonical name.
 #[derive(Debug)]
 pub struct Weights {
-    shards: Vec<Shard>,
+    shards: Vec<StoredFile>,
     tensors: HashMap<String, Location>,
-}
-
-#[derive(Debug)]
-struct Shard {
-    path: String,
-    bytes: Cow<'static, [u8]>,
 }
 
 #[derive(Debug)]
@@ -35,7 +37,16 @@ struct Location {
     stored_name: String,
     dtype: Dtype,
     shape: Vec<usize>,
-    bytes: std::ops::Range<usize>,
+    /// Where it begins in its file, and how many bytes it has.
+    offset: u64,
+    bytes: usize,
+}
+
+/// A tensor in its file: little-endian, row-major.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensor<'a> {
+    shard: &'a StoredFile,
+    location: &'a Location,
 }
 
 impl Weights {
@@ -51,19 +62,19 @@ impl Weights {
             tensors: HashMap::new(),
         };
         for name in shard_names(files)? {
-            let path = files.path(&name);
-            let bytes = files.read(&name)?.ok_or_else(|| {
+            let shard = files.open(&name)?.ok_or_else(|| {
+                let path = files.path(&name);
                 CheckpointError::missing(&path, format!("a shard, as {INDEX} names it"))
             })?;
-            weights.add_shard(Shard { path, bytes })?;
+            weights.add_shard(shard)?;
         }
         weights.check(config)?;
         Ok(weights)
     }
 
-    fn add_shard(&mut self, shard: Shard) -> Result<(), CheckpointError> {
+    fn add_shard(&mut self, shard: StoredFile) -> Result<(), CheckpointError> {
         let invalid = |key: &str, expected: &str, found: String| {
-            CheckpointError::invalid(&shard.path, key, expected, found)
+            CheckpointError::invalid(shard.path(), key, expected, found)
         };
         let damaged = |error| {
             invalid(
@@ -72,13 +83,14 @@ impl Weights {
                 format!("{error}"),
             )
         };
-        let (header_len, metadata) = SafeTensors::read_metadata(&shard.bytes).map_err(damaged)?;
-        // The library has checked that the offsets of this header lie inside `data_len` bytes.
-        let data = header_len + 8;
-        if shard.bytes.len() != data + metadata.data_len() {
-            let found = format!("{} bytes", shard.bytes.len());
-            let expected = format!("{} bytes", data + metadata.data_len());
-            return Err(invalid("(file)", &expected, found));
+        let header = header(&shard)?;
+        // The library checks that the tensors of a header lie end to end from 0 to `data_len`.
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(damaged)?;
+        let data = header.len() as u64 + LENGTH_BYTES as u64;
+        let len = data.saturating_add(metadata.data_len() as u64);
+        if shard.len() != len {
+            let found = format!("{} bytes", shard.len());
+            return Err(invalid("(file)", &format!("{len} bytes"), found));
         }
         for (stored_name, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;
@@ -86,7 +98,8 @@ impl Weights {
                 shard: self.shards.len(),
                 dtype: info.dtype,
                 shape: info.shape.clone(),
-                bytes: data + start..data + end,
+                offset: data + start as u64,
+                bytes: end - start,
                 stored_name: stored_name.clone(),
             };
             if let Some(other) = self.tensors.insert(canonical(&stored_name), location) {
@@ -122,40 +135,26 @@ impl Weights {
             .map_or(0, |classifier| classifier.shape[0])
     }
 
-    /// The bytes of tensor `name` as they are on disk (little-endian, row-major), and their type:
-    /// f32, f16 or bf16.
+    /// The tensor `name`: of type f32, f16 or bf16.
     ///
     /// # Errors
-    /// As for [`f32`](Self::f32).
-    pub fn bytes(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8]), CheckpointError> {
+    /// When the tensor is missing, of another shape, or neither f32, f16 nor bf16.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>, CheckpointError> {
         let location = self.locate(name, shape)?;
-        let bytes = &self.shards[location.shard].bytes[location.bytes.clone()];
-        Ok((location.dtype, bytes))
+        Ok(Tensor {
+            shard: &self.shards[location.shard],
+            location,
+        })
     }
 
     /// The tensor `name` as f32 in row-major order.
     ///
     /// # Errors
-    /// When the tensor is missing, of another shape, or neither f32, f16 nor bf16.
+    /// As for [`tensor`](Self::tensor), and when the file cannot be read.
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
-        let (dtype, bytes) = self.bytes(name, shape)?;
-        Ok(match dtype {
-            Dtype::F16 => {
-                let value = |b: &[u8; 2]| half::f16::from_le_bytes(*b).to_f32();
-                bytes.as_chunks::<2>().0.iter().map(value).collect()
-            }
-            Dtype::BF16 => {
-                let value = |b: &[u8; 2]| half::bf16::from_le_bytes(*b).to_f32();
-                bytes.as_chunks::<2>().0.iter().map(value).collect()
-            }
-            // `locate` lets nothing else through.
-            _ => bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect(),
-        })
+        let mut values = vec![0.0; shape.iter().product()];
+        self.tensor(name, shape)?.read(0, &mut values)?;
+        Ok(values)
     }
 
     /// Number of parameters a BERT classifier of this checkpoint uses, and the bytes they take on
@@ -167,10 +166,7 @@ impl Weights {
             .iter()
             .filter_map(|name| self.tensors.get(name))
             .fold((0, 0), |(n, b), tensor| {
-                (
-                    n + tensor.shape.iter().product::<usize>(),
-                    b + tensor.bytes.len(),
-                )
+                (n + tensor.shape.iter().product::<usize>(), b + tensor.bytes)
             })
     }
 
@@ -184,7 +180,7 @@ impl Weights {
 
     /// Paths of the files the tensors stand in.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.shards.iter().map(|shard| shard.path.as_str())
+        self.shards.iter().map(StoredFile::path)
     }
 
     fn locate_any(&self, name: &str) -> Result<&Location, CheckpointError> {
@@ -200,7 +196,7 @@ impl Weights {
         match location.dtype {
             Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(location),
             other => Err(CheckpointError::invalid(
-                &self.shards[location.shard].path,
+                self.shards[location.shard].path(),
                 &location.stored_name,
                 "type F32, F16 or BF16",
                 format!("{other:?}"),
@@ -219,9 +215,92 @@ impl Weights {
 
     fn wrong_shape(&self, location: &Location, expected: &str) -> CheckpointError {
         let found = format!("{:?}", location.shape);
-        let path = &self.shards[location.shard].path;
+        let path = self.shards[location.shard].path();
         CheckpointError::invalid(path, &location.stored_name, expected, found)
     }
+}
+
+impl Tensor<'_> {
+    /// The type it is stored in.
+    pub fn dtype(&self) -> Dtype {
+        self.location.dtype
+    }
+
+    /// Bytes it is stored in.
+    pub fn len(&self) -> usize {
+        self.location.bytes
+    }
+
+    /// Whether it has no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `bytes` with what is stored from byte `offset` on.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    ///
+    /// # Panics
+    /// When the tensor has not that many bytes.
+    pub fn read_bytes(&self, offset: usize, bytes: &mut [u8]) -> Result<(), CheckpointError> {
+        assert!(offset + bytes.len() <= self.len(), "inside the tensor");
+        self.shard
+            .read_at(self.location.offset + offset as u64, bytes)
+    }
+
+    /// Fills `values` with those from the one of number `first` on, as f32.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    ///
+    /// # Panics
+    /// When the tensor has not that many values.
+    pub fn read(&self, first: usize, values: &mut [f32]) -> Result<(), CheckpointError> {
+        let half: fn([u8; 2]) -> f32 = match self.dtype() {
+            Dtype::F16 => |bytes| half::f16::from_le_bytes(bytes).to_f32(),
+            Dtype::BF16 => |bytes| half::bf16::from_le_bytes(bytes).to_f32(),
+            // `locate` lets nothing else through.
+            _ => {
+                self.read_bytes(4 * first, bytemuck::cast_slice_mut(values))?;
+                values
+                    .iter_mut()
+                    .for_each(|value| *value = f32::from_bits(u32::from_le(value.to_bits())));
+                return Ok(());
+            }
+        };
+        let mut piece = [0; 8192];
+        for (index, values) in values.chunks_mut(piece.len() / 2).enumerate() {
+            let bytes = &mut piece[..2 * values.len()];
+            self.read_bytes(2 * first + index * 8192, bytes)?;
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *value = half(*bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The header of a file: JSON, behind its length in 8 bytes (the format's description in the
+/// README of safetensors).
+fn header(shard: &StoredFile) -> Result<Vec<u8>, CheckpointError> {
+    let mut length = [0; LENGTH_BYTES];
+    let behind = shard.len().saturating_sub(LENGTH_BYTES as u64);
+    if shard.len() >= LENGTH_BYTES as u64 {
+        shard.read_at(0, &mut length)?;
+    }
+    let length = u64::from_le_bytes(length);
+    if length == 0 || length > behind.min(HEADER_BYTES_MAX) {
+        let expected = format!(
+            "a complete safetensors file (a header of 1 to {} bytes)",
+            behind.min(HEADER_BYTES_MAX)
+        );
+        let found = format!("a header of {length} bytes");
+        return Err(CheckpointError::invalid(shard.path(), "(header)", expected, found));
+    }
+    let mut header = vec![0; length as usize];
+    shard.read_at(LENGTH_BYTES as u64, &mut header)?;
+    Ok(header)
 }
 
 /// The files that hold the tensors.

@@ -1,41 +1,43 @@
-//! The forward pass of one part of a batch, on plain buffers.
+//! The forward pass of some sequences of a batch, on plain buffers.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-use pulp::Arch;
+use intentd_kernels::Activation;
+use intentd_kernels::cpu::{
+    Activations, AttentionScratch, Form, Heads, Isa, Norm, Panels, RowsMut, Team,
+};
 
 use super::super::RaggedBatch;
-use super::attention::{AttentionScratch, Heads};
-use super::elementwise::{Norm, activate};
-use super::linear::Linear;
-use crate::model::{Activation, Checkpoint, CheckpointError};
 
 /// A BERT classifier with its weights in panels.
 #[derive(Debug)]
 pub(super) struct Bert {
-    arch: Arch,
-    hidden: usize,
-    heads: Heads,
-    activation: Activation,
+    pub(super) isa: Isa,
+    /// Of the encoder's products; those after it are few and always f32.
+    pub(super) form: Form,
+    pub(super) hidden: usize,
+    pub(super) heads: Heads,
+    pub(super) activation: Activation,
     /// `[vocabulary, hidden]`, `[positions, hidden]`, `[types, hidden]`.
-    words: Vec<f32>,
-    positions: Vec<f32>,
-    types: Vec<f32>,
-    norm: Norm,
-    layers: Vec<Layer>,
-    pooler: Linear,
-    classifier: Linear,
+    pub(super) words: Vec<f32>,
+    pub(super) positions: Vec<f32>,
+    pub(super) types: Vec<f32>,
+    pub(super) norm: Norm,
+    pub(super) layers: Vec<Layer>,
+    pub(super) pooler: Panels,
+    pub(super) classifier: Panels,
 }
 
 #[derive(Debug)]
-struct Layer {
-    query: Linear,
-    key_value: Linear,
-    attention_output: Linear,
-    attention_norm: Norm,
-    intermediate: Linear,
-    output: Linear,
-    output_norm: Norm,
+pub(super) struct Layer {
+    pub(super) query: Panels,
+    pub(super) key_value: Panels,
+    pub(super) attention_output: Panels,
+    pub(super) attention_norm: Norm,
+    pub(super) intermediate: Panels,
+    pub(super) output: Panels,
+    pub(super) output_norm: Norm,
 }
 
 /// Some sequences of a batch.
@@ -46,113 +48,94 @@ pub(super) struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// Token ranges of the sequences, counted from the part's first token.
-    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
-        let first = self.tokens().start;
-        self.sequences.clone().map(move |index| {
-            let range = self.batch.range(index);
-            range.start - first..range.end - first
-        })
-    }
-
     fn tokens(&self) -> Range<usize> {
-        let last = self
-            .sequences
-            .end
-            .checked_sub(1)
-            .map_or(0, |last| self.batch.range(last).end);
-        let first = if self.sequences.is_empty() {
-            last
-        } else {
-            self.batch.range(self.sequences.start).start
-        };
-        first..last
+        match self.sequences.is_empty() {
+            true => 0..0,
+            false => {
+                let last = self.batch.range(self.sequences.end - 1);
+                self.batch.range(self.sequences.start).start..last.end
+            }
+        }
     }
 }
 
-/// Activations of one thread, kept from batch to batch.
-#[derive(Debug, Default)]
+/// Activations of one forward pass, kept from batch to batch.
+#[derive(Debug)]
 pub(super) struct Scratch {
     /// The layer's input, `[tokens, hidden]`.
-    x: Vec<f32>,
-    query: Vec<f32>,
-    key_value: Vec<f32>,
-    context: Vec<f32>,
+    x: Activations,
+    query: Activations,
+    key_value: Activations,
+    context: Activations,
     /// Output of the attention block, `[rows, hidden]`.
-    attended: Vec<f32>,
-    intermediate: Vec<f32>,
-    attention: AttentionScratch,
+    attended: Activations,
+    intermediate: Activations,
+    pooled: Activations,
+    logits: Activations,
+    /// One for each thread.
+    attention: Vec<Mutex<AttentionScratch>>,
+    shares: Shares,
+}
+
+/// How the rows of a part are shared out.
+#[derive(Debug, Default)]
+struct Shares {
+    /// Token ranges of the sequences, counted from the part's first token.
+    sequences: Vec<Range<usize>>,
+    /// All tokens, in about equal pieces.
+    tokens: Vec<Range<usize>>,
+    /// The sequences, in about equal pieces: one `[CLS]` row each.
+    firsts: Vec<Range<usize>>,
+}
+
+impl Shares {
+    fn of(part: &Part<'_>, threads: usize, shares: &mut Self) {
+        let tokens = part.tokens();
+        shares.sequences.clear();
+        let ranges = part.sequences.clone().map(|index| part.batch.range(index));
+        let relative = |range: Range<usize>| range.start - tokens.start..range.end - tokens.start;
+        shares.sequences.extend(ranges.map(relative));
+        // More pieces than threads, since a thread may be held up by another process.
+        let pieces = if threads == 1 { 1 } else { 2 * threads };
+        cut(tokens.len(), pieces, &mut shares.tokens);
+        cut(shares.sequences.len(), pieces, &mut shares.firsts);
+    }
+}
+
+/// `0..count` in at most `pieces` parts of equal size, none empty.
+fn cut(count: usize, pieces: usize, parts: &mut Vec<Range<usize>>) {
+    let pieces = pieces.min(count);
+    parts.clear();
+    parts.extend((0..pieces).map(|n| count * n / pieces..count * (n + 1) / pieces));
+}
+
+impl Scratch {
+    /// For a team of `threads`.
+    pub(super) fn new(bert: &Bert, threads: usize) -> Self {
+        let Bert {
+            isa, form, hidden, ..
+        } = *bert;
+        let of = |width, form| Activations::new(isa, width, form);
+        let intermediate = bert
+            .layers
+            .first()
+            .map_or(hidden, |layer| layer.intermediate.outputs());
+        Self {
+            x: of(hidden, form),
+            query: of(hidden, Form::F32),
+            key_value: of(2 * hidden, Form::F32),
+            context: of(hidden, form),
+            attended: of(hidden, form),
+            intermediate: of(intermediate, form),
+            pooled: of(hidden, Form::F32),
+            logits: of(bert.labels(), Form::F32),
+            attention: (0..threads).map(|_| Mutex::default()).collect(),
+            shares: Shares::default(),
+        }
+    }
 }
 
 impl Bert {
-    /// Reads and packs all tensors.
-    pub(super) fn load(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
-        let read = Reader {
-            checkpoint,
-            eps: checkpoint.config.layer_norm_eps as f32,
-        };
-        let config = &checkpoint.config;
-        let (h, ff, labels) = (
-            config.hidden_size,
-            config.intermediate_size,
-            checkpoint.labels.len(),
-        );
-        let table = |name: &str, rows: usize| {
-            checkpoint
-                .weights
-                .f32(&format!("embeddings.{name}_embeddings.weight"), &[rows, h])
-        };
-        let layer = |index: usize| -> Result<Layer, CheckpointError> {
-            let prefix = format!("encoder.layer.{index}");
-            let attention = format!("{prefix}.attention");
-            // Scaling the queries' weights by 1/√d here saves scaling the scores each time.
-            let scale = 1.0 / (config.head_size() as f32).sqrt();
-            Ok(Layer {
-                query: read.linear(&[&format!("{attention}.self.query")], h, h, scale)?,
-                key_value: read.linear(
-                    &[
-                        &format!("{attention}.self.key"),
-                        &format!("{attention}.self.value"),
-                    ],
-                    h,
-                    h,
-                    1.0,
-                )?,
-                attention_output: read.linear(
-                    &[&format!("{attention}.output.dense")],
-                    h,
-                    h,
-                    1.0,
-                )?,
-                attention_norm: read.norm(&format!("{attention}.output.LayerNorm"), h)?,
-                intermediate: read.linear(
-                    &[&format!("{prefix}.intermediate.dense")],
-                    ff,
-                    h,
-                    1.0,
-                )?,
-                output: read.linear(&[&format!("{prefix}.output.dense")], h, ff, 1.0)?,
-                output_norm: read.norm(&format!("{prefix}.output.LayerNorm"), h)?,
-            })
-        };
-        Ok(Self {
-            arch: Arch::new(),
-            hidden: h,
-            heads: Heads {
-                count: config.heads,
-                size: config.head_size(),
-            },
-            activation: config.activation,
-            words: table("word", config.vocab_size)?,
-            positions: table("position", config.max_positions)?,
-            types: table("token_type", config.type_vocab_size)?,
-            norm: read.norm("embeddings.LayerNorm", h)?,
-            layers: (0..config.layers).map(layer).collect::<Result<_, _>>()?,
-            pooler: read.linear(&["pooler.dense"], h, h, 1.0)?,
-            classifier: read.linear(&["classifier"], labels, h, 1.0)?,
-        })
-    }
-
     /// Number of classes.
     pub(super) fn labels(&self) -> usize {
         self.classifier.outputs()
@@ -164,140 +147,147 @@ impl Bert {
         self.layers.iter().map(layer).sum()
     }
 
-    /// Logits of a part, `[sequences, labels]`; `parallel` shares out each product over the
-    /// current rayon pool.
+    /// Logits of a part, `[sequences, labels]`; the team shares out each step.
     pub(super) fn forward(
         &self,
         part: &Part<'_>,
-        parallel: bool,
-        scratch: &mut Scratch,
+        team: &mut Team,
+        s: &mut Scratch,
         logits: &mut [f32],
     ) {
-        let apply = |layer: &Linear, x: &[f32], y: &mut Vec<f32>| {
-            y.resize(x.len() / layer.inputs() * layer.outputs(), 0.0);
-            if parallel {
-                layer.apply_parallel(self.arch, x, y)
-            } else {
-                layer.apply(self.arch, x, y)
-            }
-        };
-        self.embed(part, &mut scratch.x);
+        Shares::of(part, team.threads(), &mut s.shares);
+        self.embed(part, team, s);
         for (index, layer) in self.layers.iter().enumerate() {
-            let s = &mut *scratch;
-            apply(&layer.key_value, &s.x, &mut s.key_value);
+            layer
+                .key_value
+                .multiply(team, &s.x, &mut s.key_value, Activation::None);
             // From here on the last layer goes on with the [CLS] rows alone.
-            let cls_only = index + 1 == self.layers.len();
-            if cls_only {
-                keep_first_rows(part, self.hidden, &mut s.x);
+            let firsts_only = index + 1 == self.layers.len();
+            if firsts_only {
+                keep_first_rows(team, s);
             }
-            apply(&layer.query, &s.x, &mut s.query);
-            self.attend(part, cls_only, s);
-            apply(&layer.attention_output, &s.context, &mut s.attended);
-            self.arch
-                .dispatch(|| layer.attention_norm.add(&mut s.attended, &s.x));
-            apply(&layer.intermediate, &s.attended, &mut s.intermediate);
-            self.arch
-                .dispatch(|| activate(self.activation, &mut s.intermediate));
-            apply(&layer.output, &s.intermediate, &mut s.x);
-            self.arch
-                .dispatch(|| layer.output_norm.add(&mut s.x, &s.attended));
+            self.layer(layer, firsts_only, team, s);
         }
-        let pooled = &mut scratch.attended;
-        apply(&self.pooler, &scratch.x, pooled);
-        pooled.iter_mut().for_each(|value| *value = value.tanh());
-        self.classifier.apply(self.arch, pooled, logits);
+        self.pooler
+            .multiply(team, &s.x, &mut s.pooled, Activation::Tanh);
+        self.classifier
+            .multiply(team, &s.pooled, &mut s.logits, Activation::None);
+        for (logits, row) in logits
+            .chunks_exact_mut(self.labels())
+            .zip(s.logits.rows().iter())
+        {
+            logits.copy_from_slice(row);
+        }
     }
 
-    fn embed(&self, part: &Part<'_>, x: &mut Vec<f32>) {
+    /// What is left of a layer when its keys and values are there.
+    fn layer(&self, layer: &Layer, firsts_only: bool, team: &mut Team, s: &mut Scratch) {
+        let isa = self.isa;
+        layer
+            .query
+            .multiply(team, &s.x, &mut s.query, Activation::None);
+        self.attend(firsts_only, team, s);
+        layer
+            .attention_output
+            .multiply(team, &s.context, &mut s.attended, Activation::None);
+        let rows = if firsts_only {
+            &s.shares.firsts
+        } else {
+            &s.shares.tokens
+        };
+        let residual = s.x.rows();
+        s.attended.write(team, rows, |_, range, attended| {
+            for (row, attended) in range.zip(attended.iter_mut()) {
+                layer.attention_norm.add(isa, attended, residual.row(row));
+            }
+        });
+        layer
+            .intermediate
+            .multiply(team, &s.attended, &mut s.intermediate, self.activation);
+        s.intermediate.prepare(team, rows);
+        layer
+            .output
+            .multiply(team, &s.intermediate, &mut s.x, Activation::None);
+        let residual = s.attended.rows();
+        s.x.write(team, rows, |_, range, x| {
+            for (row, x) in range.zip(x.iter_mut()) {
+                layer.output_norm.add(isa, x, residual.row(row));
+            }
+        });
+    }
+
+    fn embed(&self, part: &Part<'_>, team: &mut Team, s: &mut Scratch) {
         let h = self.hidden;
         let row = |index: u32| index as usize * h..(index as usize + 1) * h;
         let tokens = part.tokens();
         let ids = &part.batch.ids()[tokens.clone()];
         let type_ids = &part.batch.type_ids()[tokens];
-        x.resize(ids.len() * h, 0.0);
-        self.arch.dispatch(|| {
-            for range in part.ranges() {
-                for (position, token) in range.enumerate() {
-                    let word = &self.words[row(ids[token])];
-                    let kind = &self.types[row(type_ids[token])];
-                    let place = &self.positions[position * h..][..h];
-                    let x = &mut x[token * h..][..h];
-                    for (((x, word), kind), place) in x.iter_mut().zip(word).zip(kind).zip(place) {
-                        *x = word + kind + place;
-                    }
-                    self.norm.row(x);
-                }
+        let Shares {
+            sequences, tokens, ..
+        } = &s.shares;
+        s.x.resize(ids.len());
+        s.x.write(team, tokens, |_, range, x| {
+            let mut sequence = sequences.partition_point(|s| s.end <= range.start);
+            for (token, x) in range.zip(x.iter_mut()) {
+                sequence += usize::from(sequences[sequence].end <= token);
+                let position = token - sequences[sequence].start;
+                x.copy_from_slice(&self.words[row(ids[token])]);
+                let kind = &self.types[row(type_ids[token])];
+                let place = &self.positions[position * h..][..h];
+                self.norm.of_sum(self.isa, x, kind, place);
             }
         });
     }
 
-    /// Attention of each sequence; with `cls_only` there is one query a sequence.
-    fn attend(&self, part: &Part<'_>, cls_only: bool, s: &mut Scratch) {
-        let h = self.hidden;
-        s.context.resize(s.query.len(), 0.0);
-        for (sequence, tokens) in part.ranges().enumerate() {
-            let rows = if cls_only {
-                sequence..sequence + 1
-            } else {
-                tokens.clone()
-            };
-            let values = rows.start * h..rows.end * h;
-            self.heads.attend(
-                self.arch,
-                &s.query[values.clone()],
-                &s.key_value[tokens.start * 2 * h..tokens.end * 2 * h],
-                &mut s.context[values],
-                &mut s.attention,
-            );
-        }
+    /// Attention of each sequence; with `firsts_only` there is one query a sequence.
+    fn attend(&self, firsts_only: bool, team: &mut Team, s: &mut Scratch) {
+        let Shares {
+            sequences,
+            tokens,
+            firsts,
+        } = &s.shares;
+        let (query, key_value) = (s.query.rows(), s.key_value.rows());
+        let attend = |queries, tokens: &Range<usize>, context: &mut RowsMut<'_>, member: usize| {
+            let scratch = &s.attention[member];
+            // No two threads have the same number; a panic leaves nothing that the next use
+            // would not write anew.
+            let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
+            let (query, key_value) = ((query, queries), (key_value, tokens.clone()));
+            self.heads
+                .attend(self.isa, query, key_value, context, &mut scratch);
+        };
+        s.context.resize(s.query.len());
+        let parts = if firsts_only { firsts } else { tokens };
+        s.context.write(team, parts, |member, part, context| {
+            if firsts_only {
+                for sequence in part.clone() {
+                    let mut context =
+                        context.part(sequence - part.start..sequence + 1 - part.start);
+                    attend(
+                        sequence..sequence + 1,
+                        &sequences[sequence],
+                        &mut context,
+                        member,
+                    );
+                }
+                return;
+            }
+            let first = sequences.partition_point(|s| s.end <= part.start);
+            let of_part = sequences[first..].iter().take_while(|s| s.start < part.end);
+            for sequence in of_part {
+                let queries = sequence.start.max(part.start)..sequence.end.min(part.end);
+                let rows = queries.start - part.start..queries.end - part.start;
+                attend(queries, sequence, &mut context.part(rows), member);
+            }
+        });
     }
 }
 
 /// Moves each sequence's first row to the front and drops the others.
-fn keep_first_rows(part: &Part<'_>, width: usize, x: &mut Vec<f32>) {
-    for (sequence, tokens) in part.ranges().enumerate() {
-        x.copy_within(
-            tokens.start * width..(tokens.start + 1) * width,
-            sequence * width,
-        );
-    }
-    x.truncate(part.sequences.len() * width);
-}
-
-/// Reads tensors of one checkpoint into this engine's forms.
-struct Reader<'a> {
-    checkpoint: &'a Checkpoint,
-    eps: f32,
-}
-
-impl Reader<'_> {
-    /// One layer of the stacked rows of `names`, each `[outputs, inputs]`, times `scale`.
-    fn linear(
-        &self,
-        names: &[&str],
-        outputs: usize,
-        inputs: usize,
-        scale: f32,
-    ) -> Result<Linear, CheckpointError> {
-        let (mut weight, mut bias) = (Vec::new(), Vec::new());
-        for name in names {
-            let weights = &self.checkpoint.weights;
-            weight.extend(weights.f32(&format!("{name}.weight"), &[outputs, inputs])?);
-            bias.extend(weights.f32(&format!("{name}.bias"), &[outputs])?);
-        }
-        weight
-            .iter_mut()
-            .chain(&mut bias)
-            .for_each(|value| *value *= scale);
-        Ok(Linear::pack(&weight, &bias, inputs))
-    }
-
-    fn norm(&self, name: &str, width: usize) -> Result<Norm, CheckpointError> {
-        let weights = &self.checkpoint.weights;
-        Ok(Norm {
-            weight: weights.f32(&format!("{name}.weight"), &[width])?,
-            bias: weights.f32(&format!("{name}.bias"), &[width])?,
-            eps: self.eps,
-        })
-    }
+fn keep_first_rows(team: &mut Team, s: &mut Scratch) {
+    let Shares {
+        sequences, firsts, ..
+    } = &s.shares;
+    s.x.keep_rows(sequences.iter().map(|tokens| tokens.start));
+    s.x.prepare(team, firsts);
 }

@@ -1,58 +1,118 @@
-//! The CPU engine: our own BERT forward pass over ragged batches, in f32.
+//! The CPU engine: our own BERT forward pass over ragged batches.
 //!
 //! Weights are cut into panels once at load. Linear layers run on all tokens of a batch at once,
 //! attention on each sequence by itself; nothing is computed for padding, and the last layer
-//! computes only what the `[CLS]` rows need, since only they feed the classifier. A batch with
-//! at least as many sequences as threads is split by sequence, each part running on its own; a
-//! smaller one shares out the columns of each product.
+//! computes only what the `[CLS]` rows need, since only they feed the classifier.
+//!
+//! A batch that is small runs on one thread. Otherwise a team of threads either shares out each
+//! step (the columns of products, the rows of what lies between them), so that each weight is
+//! read once; or, where the weights fit the cache, each thread takes some sequences and nobody
+//! waits for anybody.
 
-mod attention;
-mod elementwise;
 mod forward;
-mod linear;
-mod product;
+mod load;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-use rayon::prelude::*;
+use intentd_kernels::cpu::{Form, Isa, IsaLimit, Team};
 
 use self::forward::{Bert, Part, Scratch};
-use super::{Engine, EngineError, Logits, RaggedBatch};
+use super::{Dtype, Engine, EngineError, Logits, RaggedBatch};
 use crate::model::{Checkpoint, CheckpointError};
 
 /// Batches of fewer multiply-adds than this a thread run on the engine's own thread: waking
 /// another costs tens of microseconds.
 const MULTIPLY_ADDS_PER_THREAD: usize = 2 << 20;
 
+/// What a CPU engine is made from, besides a checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuOptions {
+    /// f32, bf16 (weights only) or int8.
+    pub dtype: Dtype,
+    /// Threads that compute, the caller's included.
+    pub threads: NonZeroUsize,
+    /// Instructions to use at most.
+    pub isa: IsaLimit,
+}
+
+impl CpuOptions {
+    /// f32, with the best instructions of this machine.
+    pub fn f32(threads: NonZeroUsize) -> Self {
+        Self {
+            dtype: Dtype::F32,
+            threads,
+            isa: IsaLimit::Avx512,
+        }
+    }
+}
+
 /// Our own BERT forward pass for the CPU.
 #[derive(Debug)]
 pub struct Cpu {
     bert: Bert,
-    pool: rayon::ThreadPool,
-    scratch: Vec<Scratch>,
+    team: Team,
+    shared: Scratch,
+    /// One for each thread, to work on sequences of its own.
+    alone: Vec<Mutex<Alone>>,
     done: VecDeque<Logits>,
 }
 
+/// What a thread needs to run a forward pass by itself.
+#[derive(Debug)]
+struct Alone {
+    team: Team,
+    scratch: Scratch,
+    /// Its part of the batch, and the logits of it.
+    sequences: Range<usize>,
+    logits: Vec<f32>,
+}
+
 impl Cpu {
-    /// Prepares the weights for this machine's vector width.
+    /// Prepares the weights for the instructions of this machine.
     ///
     /// # Errors
-    /// When a tensor cannot be read, or the operating system gives no threads.
-    pub fn load(checkpoint: &Checkpoint, threads: NonZeroUsize) -> Result<Self, CheckpointError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .thread_name(|index| format!("engine-cpu-{index}"))
-            .build()
-            .map_err(|error| {
-                CheckpointError::invalid(&checkpoint.origin, "threads", threads, error)
-            })?;
-        let scratch = (0..threads.get()).map(|_| Scratch::default()).collect();
+    /// When a tensor cannot be read, there is no such type on the CPU, or the operating system
+    /// gives no threads.
+    pub fn load(checkpoint: &Checkpoint, options: CpuOptions) -> Result<Self, CheckpointError> {
+        let CpuOptions {
+            dtype,
+            threads,
+            isa,
+        } = options;
+        let mut team = Team::new(threads).map_err(|error| {
+            CheckpointError::invalid(&checkpoint.origin, "threads", threads, error)
+        })?;
+        let form = match dtype {
+            Dtype::F32 => Form::F32,
+            Dtype::Bf16 => Form::Bf16,
+            Dtype::Int8 => Form::Int8,
+            Dtype::F16 => {
+                let expected = "f32, bf16 or int8";
+                return Err(CheckpointError::invalid(
+                    &checkpoint.origin,
+                    "dtype",
+                    expected,
+                    "f16",
+                ));
+            }
+        };
+        let bert = Bert::load(checkpoint, (Isa::up_to(isa), form), &mut team)?;
+        let alone = |_| {
+            Mutex::new(Alone {
+                team: Team::solo(),
+                scratch: Scratch::new(&bert, 1),
+                sequences: 0..0,
+                logits: Vec::new(),
+            })
+        };
         Ok(Self {
-            bert: Bert::load(checkpoint)?,
-            pool,
-            scratch,
+            shared: Scratch::new(&bert, threads.get()),
+            alone: (0..threads.get()).map(alone).collect(),
+            bert,
+            team,
             done: VecDeque::new(),
         })
     }
@@ -60,42 +120,70 @@ impl Cpu {
     fn compute(&mut self, batch: &RaggedBatch) -> Logits {
         let labels = self.bert.labels();
         let mut logits = vec![0.0; batch.sequences() * labels];
-        let threads = self.pool.current_num_threads();
-        let bert = &self.bert;
-        let work = batch.tokens() * bert.multiply_adds_per_token();
-        let whole = Part {
-            batch,
-            sequences: 0..batch.sequences(),
-        };
+        let threads = self.team.threads();
+        let work = batch.tokens() * self.bert.multiply_adds_per_token();
+        let whole = 0..batch.sequences();
         if threads == 1 || work < threads * MULTIPLY_ADDS_PER_THREAD {
-            bert.forward(&whole, false, &mut self.scratch[0], &mut logits);
-        } else if batch.sequences() < threads {
-            let scratch = &mut self.scratch[0];
-            self.pool
-                .install(|| bert.forward(&whole, true, scratch, &mut logits));
+            let sequences = whole;
+            let part = Part { batch, sequences };
+            let alone = self.alone[0]
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner);
+            let Alone { team, scratch, .. } = alone;
+            self.bert.forward(&part, team, scratch, &mut logits);
+        } else if std::env::var_os("SPLIT").is_some() && batch.sequences() >= threads {
+            self.by_sequence(batch, &mut logits);
         } else {
-            let mut rest = logits.as_mut_slice();
-            let mut parts = Vec::with_capacity(threads);
-            for (sequences, scratch) in split(batch, threads).into_iter().zip(&mut self.scratch) {
-                let (part, tail) = rest.split_at_mut(sequences.len() * labels);
-                rest = tail;
-                parts.push((Part { batch, sequences }, scratch, part));
-            }
-            self.pool.install(|| {
-                parts.into_par_iter().for_each(|(part, scratch, logits)| {
-                    bert.forward(&part, false, scratch, logits)
-                });
-            });
+            let sequences = whole;
+            let part = Part { batch, sequences };
+            self.bert
+                .forward(&part, &mut self.team, &mut self.shared, &mut logits);
         }
         Logits::new(logits, labels)
+    }
+
+    /// Each thread computes some of the sequences.
+    fn by_sequence(&mut self, batch: &RaggedBatch, logits: &mut [f32]) {
+        let labels = self.bert.labels();
+        let runs = split(batch, self.alone.len());
+        for (alone, sequences) in self.alone.iter_mut().zip(&runs) {
+            let alone = alone.get_mut().unwrap_or_else(PoisonError::into_inner);
+            alone.sequences = sequences.clone();
+            alone.logits.resize(sequences.len() * labels, 0.0);
+        }
+        let (bert, alone) = (&self.bert, &self.alone[..runs.len()]);
+        self.team.share(runs.len(), 1, &|_, range| {
+            for alone in &alone[range] {
+                let mut alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
+                let Alone {
+                    team,
+                    scratch,
+                    sequences,
+                    logits,
+                } = &mut *alone;
+                let sequences = sequences.clone();
+                bert.forward(&Part { batch, sequences }, team, scratch, logits);
+            }
+        });
+        for alone in &mut self.alone[..runs.len()] {
+            let alone = alone.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let place = alone.sequences.start * labels..alone.sequences.end * labels;
+            logits[place].copy_from_slice(&alone.logits);
+        }
     }
 }
 
 impl Engine for Cpu {
     fn description(&self) -> String {
-        let threads = self.pool.current_num_threads();
+        let threads = self.team.threads();
+        let form = match self.bert.form {
+            Form::F32 => "f32",
+            Form::Bf16 => "bf16 weights",
+            Form::Int8 => "int8",
+        };
         format!(
-            "cpu f32, {threads} thread{}",
+            "cpu {form}, {}, {threads} thread{}",
+            self.bert.isa,
             if threads == 1 { "" } else { "s" }
         )
     }

@@ -213,20 +213,21 @@ impl<'a> Loader<'a> {
     }
 
     fn copy(&mut self, name: &str, shape: &[usize], to: &Buffer) -> Result<(), LoadError> {
-        let (stored, bytes) = self.checkpoint.weights.bytes(name, shape)?;
-        let stored = match stored {
+        let tensor = self.checkpoint.weights.tensor(name, shape)?;
+        let stored = match tensor.dtype() {
             safetensors::Dtype::F16 => Dtype::F16,
             safetensors::Dtype::BF16 => Dtype::Bf16,
             // `Weights` lets nothing else through.
             _ => Dtype::F32,
         };
         let mut done = 0;
-        for piece in bytes.chunks(PIECE_BYTES) {
+        for start in (0..tensor.len()).step_by(PIECE_BYTES) {
+            let bytes = PIECE_BYTES.min(tensor.len() - start);
             let (pinned, raw) = &mut self.pieces[self.next];
             self.next = 1 - self.next;
             // Waits for the copy of the piece before the last.
-            pinned.write()?[..piece.len()].copy_from_slice(piece);
-            let len = piece.len() / stored.bytes();
+            tensor.read_bytes(start, &mut pinned.write()?[..bytes])?;
+            let len = bytes / stored.bytes();
             let to = to.slice(done..done + len);
             if stored == self.dtype {
                 self.device.upload(pinned, &to)?;

@@ -1,10 +1,11 @@
 //! What happens to values one by one or row by row. Plain loops that the compiler turns into
 //! vector code when they are inlined into a `pulp` dispatch.
 
-use crate::model::Activation;
+use super::Isa;
+use crate::Activation;
 
 /// Independent sums that fill the vector units of every machine we know.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Sum of `f` over a row, in [`LANES`] independent parts.
 #[inline(always)]
@@ -21,16 +22,19 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 
 /// LayerNorm over the last axis (Ba et al. 2016, arXiv:1607.06450).
 #[derive(Debug)]
-pub(super) struct Norm {
-    pub(super) weight: Vec<f32>,
-    pub(super) bias: Vec<f32>,
-    pub(super) eps: f32,
+pub struct Norm {
+    /// Factor of each value, `[width]`.
+    pub weight: Vec<f32>,
+    /// Added to each value, `[width]`.
+    pub bias: Vec<f32>,
+    /// Added to the variance.
+    pub eps: f32,
 }
 
 impl Norm {
     /// Normalises one row in place. The variance is that of the population, as in BERT.
     #[inline(always)]
-    pub(super) fn row(&self, row: &mut [f32]) {
+    fn row(&self, row: &mut [f32]) {
         let count = row.len() as f32;
         let mean = sum(row, |value| value) / count;
         let variance = sum(row, |value| (value - mean) * (value - mean)) / count;
@@ -40,26 +44,56 @@ impl Norm {
         }
     }
 
-    /// `x = norm(x + residual)` for rows as wide as this norm.
-    #[inline(always)]
-    pub(super) fn add(&self, x: &mut [f32], residual: &[f32]) {
-        let width = self.weight.len();
-        for (row, residual) in x.chunks_exact_mut(width).zip(residual.chunks_exact(width)) {
-            for (value, residual) in row.iter_mut().zip(residual) {
-                *value += residual;
-            }
-            self.row(row);
-        }
+    /// `x = norm(x + a + b)` for one row and the two that are added to it.
+    pub fn of_sum(&self, isa: Isa, x: &mut [f32], a: &[f32], b: &[f32]) {
+        isa.dispatch(
+            #[inline(always)]
+            || {
+                for ((x, a), b) in x.iter_mut().zip(a).zip(b) {
+                    *x += a + b;
+                }
+                self.row(x);
+            },
+        );
+    }
+
+    /// `x = norm(x + residual)` for one row.
+    pub fn add(&self, isa: Isa, x: &mut [f32], residual: &[f32]) {
+        isa.dispatch(
+            #[inline(always)]
+            || {
+                for (x, residual) in x.iter_mut().zip(residual) {
+                    *x += residual;
+                }
+                self.row(x);
+            },
+        );
     }
 }
 
-/// The activation between the feed-forward products, in place.
+/// The largest magnitude in a row, 0 for none.
+#[inline(always)]
+pub(super) fn largest_magnitude(row: &[f32]) -> f32 {
+    let mut maxima = [0.0_f32; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (max, value) in maxima.iter_mut().zip(chunk) {
+            *max = max.max(value.abs());
+        }
+    }
+    let rest = rest.iter().map(|value| value.abs());
+    maxima.into_iter().chain(rest).fold(0.0, f32::max)
+}
+
+/// `activation(x)` for each value, in place.
 #[inline(always)]
 pub(super) fn activate(activation: Activation, values: &mut [f32]) {
     match activation {
+        Activation::None => {}
         Activation::Gelu => values.iter_mut().for_each(|x| *x = gelu(*x)),
         Activation::GeluTanh => values.iter_mut().for_each(|x| *x = gelu_tanh(*x)),
         Activation::Relu => values.iter_mut().for_each(|x| *x = x.max(0.0)),
+        Activation::Tanh => values.iter_mut().for_each(|x| *x = tanh(*x)),
     }
 }
 
@@ -74,6 +108,12 @@ fn gelu(x: f32) -> f32 {
 fn gelu_tanh(x: f32) -> f32 {
     let u = 0.797_884_6 * (x + 0.044_715 * x * x * x);
     x / (1.0 + exp(-2.0 * u))
+}
+
+/// `1 - 2/(1 + e^{2x})`; |error| < 3e-7.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (1.0 + exp(2.0 * x))
 }
 
 /// The error function as an odd rational function on [-4, 4], where it reaches ±1 in f32;
@@ -197,6 +237,16 @@ mod tests {
     }
 
     #[test]
+    fn tanh_is_the_hyperbolic_tangent() {
+        for step in -2000..=2000 {
+            let x = step as f32 / 100.0;
+            let exact = f64::from(x).tanh();
+            assert!((f64::from(tanh(x)) - exact).abs() < 3e-7, "at {x}");
+        }
+        assert_eq!((tanh(1e30), tanh(-1e30)), (1.0, -1.0));
+    }
+
+    #[test]
     fn gelu_tanh_is_its_formula() {
         for step in -200..=200 {
             let x = f64::from(step) / 20.0;
@@ -230,8 +280,8 @@ mod tests {
                 eps: 1e-12,
             };
             let mut x: Vec<f32> = (0..2 * width).map(|n| (n * 31 % 17) as f32).collect();
-            norm.add(&mut x, &vec![3.0; 2 * width]);
-            for row in x.chunks(width) {
+            for row in x.chunks_mut(width) {
+                norm.add(Isa::best(), row, &vec![3.0; width]);
                 let mean = row.iter().sum::<f32>() / width as f32;
                 let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / width as f32;
                 assert!((mean - 0.5).abs() < 1e-4 && (variance - 1.0).abs() < 1e-3);

@@ -1,0 +1,271 @@
+//! Rows of activations, in the form in which a product reads them.
+
+use std::ops::Range;
+
+use super::buffer::Buffer;
+use super::int8::{Codes, quantize};
+use super::{Form, Isa, Team};
+
+/// `[rows, width]`, reused from batch to batch.
+#[derive(Debug)]
+pub struct Activations {
+    isa: Isa,
+    width: usize,
+    rows: usize,
+    /// Numbers from one row to the next.
+    stride: usize,
+    values: Buffer<f32>,
+    /// For int8 products: each row as whole numbers, and what one of them stands for.
+    quantized: Option<Quantized>,
+}
+
+/// Rows as whole numbers: `value ≈ scale · code`.
+#[derive(Debug)]
+pub(super) struct Quantized {
+    pub(super) codes: Codes,
+    pub(super) scales: Buffer<f32>,
+}
+
+/// Rows of f32 to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    values: &'a [f32],
+    width: usize,
+    stride: usize,
+}
+
+/// Rows of f32 to write, counted from the first of them.
+#[derive(Debug)]
+pub struct RowsMut<'a> {
+    values: &'a mut [f32],
+    width: usize,
+    stride: usize,
+}
+
+/// Rows whose distance is a multiple of 2 KiB fall into the same few sets of the first-level
+/// cache, which then cannot hold a tile of them: a line more keeps them apart.
+pub(super) fn stride(width: usize, size: usize) -> usize {
+    let line = 64 / size;
+    let stride = width.next_multiple_of(line);
+    match (stride * size).is_multiple_of(2048) {
+        true => stride + line,
+        false => stride,
+    }
+}
+
+impl Activations {
+    /// Room for rows of `width` numbers, that products of `form` will read.
+    pub fn new(isa: Isa, width: usize, form: Form) -> Self {
+        Self {
+            isa,
+            width,
+            rows: 0,
+            stride: stride(width, size_of::<f32>()),
+            values: Buffer::default(),
+            quantized: (form == Form::Int8).then(|| Quantized {
+                codes: Codes::new(isa, width),
+                scales: Buffer::default(),
+            }),
+        }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Numbers in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Changes the number of rows; the first ones keep their values.
+    pub fn resize(&mut self, rows: usize) {
+        self.rows = rows;
+        self.values.resize(rows * self.stride);
+        if let Some(quantized) = &mut self.quantized {
+            quantized.codes.resize(rows);
+            quantized.scales.resize(rows);
+        }
+    }
+
+    /// Moves some rows, in ascending order, to the front and drops the others. Products read them
+    /// after [`prepare`](Self::prepare).
+    ///
+    /// # Panics
+    /// When a row does not exist or comes twice.
+    pub fn keep_rows(&mut self, rows: impl ExactSizeIterator<Item = usize>) {
+        let (stride, kept) = (self.stride, rows.len());
+        let values = self.values.as_mut_slice();
+        for (place, row) in rows.enumerate() {
+            assert!(place <= row, "rows in ascending order");
+            values.copy_within(row * stride..(row + 1) * stride, place * stride);
+        }
+        self.resize(kept);
+    }
+
+    /// All rows.
+    pub fn rows(&self) -> Rows<'_> {
+        Rows {
+            values: self.values.as_slice(),
+            width: self.width,
+            stride: self.stride,
+        }
+    }
+
+    /// Writes rows: `work` gets the number of the thread, a range of rows and these rows. `parts`
+    /// are handed out to the threads one by one; rows in none of them are left alone. Afterwards
+    /// the rows are in the form that products read.
+    ///
+    /// # Panics
+    /// When `parts` are not in ascending order, or when `work` panics.
+    pub fn write(
+        &mut self,
+        team: &mut Team,
+        parts: &[Range<usize>],
+        work: impl Fn(usize, Range<usize>, &mut RowsMut<'_>) + Sync,
+    ) {
+        let mut end = 0;
+        for part in parts {
+            assert!(
+                end <= part.start && part.start <= part.end,
+                "ascending parts"
+            );
+            end = part.end;
+        }
+        assert!(end <= self.rows, "{end} rows of {}", self.rows);
+        let (isa, width, stride) = (self.isa, self.width, self.stride);
+        let values = Shared(self.values.as_mut_slice().as_mut_ptr());
+        let quantized = self.quantized.as_mut().map(Quantized::shared);
+        team.share(parts.len(), 1, &|member, range| {
+            for part in &parts[range] {
+                let (first, count) = (part.start, part.len());
+                // SAFETY: parts do not overlap (checked above) and each is handed out once, so
+                // nobody else has these rows; they lie inside the buffer, which `self` lends.
+                let values = unsafe {
+                    std::slice::from_raw_parts_mut(values.at(first * stride), count * stride)
+                };
+                let mut rows = RowsMut {
+                    values,
+                    width,
+                    stride,
+                };
+                work(member, part.clone(), &mut rows);
+                if let Some(quantized) = &quantized {
+                    for (offset, row) in rows.as_rows().iter().enumerate() {
+                        // SAFETY: as above.
+                        let place = unsafe { quantized.row(first + offset) };
+                        quantize(isa, row, place);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Brings rows that a product has written into the form that the next one reads.
+    pub fn prepare(&mut self, team: &mut Team, parts: &[Range<usize>]) {
+        if self.quantized.is_some() {
+            self.write(team, parts, |_, _, _| {});
+        }
+    }
+
+    pub(super) fn quantized(&self) -> Option<&Quantized> {
+        self.quantized.as_ref()
+    }
+
+    /// Where a product writes: the first row, and the numbers from row to row.
+    pub(super) fn output(&mut self) -> (Shared<f32>, usize) {
+        (Shared(self.values.as_mut_slice().as_mut_ptr()), self.stride)
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// Row `index`.
+    pub fn row(self, index: usize) -> &'a [f32] {
+        &self.values[index * self.stride..][..self.width]
+    }
+
+    /// Number of rows.
+    pub fn len(self) -> usize {
+        self.values.len() / self.stride
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The rows one by one.
+    pub fn iter(self) -> impl Iterator<Item = &'a [f32]> {
+        self.values
+            .chunks_exact(self.stride)
+            .map(move |row| &row[..self.width])
+    }
+
+    /// The numbers from the first row's `column` on, and the distance from row to row.
+    pub(super) fn from(self, row: usize, column: usize) -> (&'a [f32], usize) {
+        (&self.values[row * self.stride + column..], self.stride)
+    }
+}
+
+impl RowsMut<'_> {
+    /// The rows one by one.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let width = self.width;
+        self.values
+            .chunks_exact_mut(self.stride)
+            .map(move |row| &mut row[..width])
+    }
+
+    /// Some of the rows.
+    pub fn part(&mut self, rows: Range<usize>) -> RowsMut<'_> {
+        RowsMut {
+            values: &mut self.values[rows.start * self.stride..rows.end * self.stride],
+            width: self.width,
+            stride: self.stride,
+        }
+    }
+
+    fn as_rows(&self) -> Rows<'_> {
+        Rows {
+            values: self.values,
+            width: self.width,
+            stride: self.stride,
+        }
+    }
+
+    /// As [`Rows::from`].
+    pub(super) fn from(&mut self, row: usize, column: usize) -> (&mut [f32], usize) {
+        (&mut self.values[row * self.stride + column..], self.stride)
+    }
+}
+
+/// A pointer that threads share; each of them writes elsewhere.
+pub(super) struct Shared<T>(pub(super) *mut T);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
+
+// SAFETY: it is only a pointer; whoever follows it says why nobody else does.
+unsafe impl<T: Send> Sync for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// `offset` is inside what the pointer points to.
+    pub(super) unsafe fn at(self, offset: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+}

@@ -1,0 +1,158 @@
+//! Attention of one sequence: softmax(Q·Kᵀ/√d)·V, head by head, with nothing computed for
+//! padding (Vaswani et al. 2017, arXiv:1706.03762, section 3.2).
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::Isa;
+use super::activations::{Rows, RowsMut};
+use super::elementwise::{LANES, softmax};
+use super::float::{Left, Product, Right, Values};
+use super::panels::Output;
+use crate::Activation;
+
+/// The shape of one attention.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// Number of heads.
+    pub count: usize,
+    /// Width of one.
+    pub size: usize,
+}
+
+/// Memory that attention reuses from call to call.
+#[derive(Debug, Default)]
+pub struct AttentionScratch {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+impl Heads {
+    /// Attends from some rows of `query` to every token of one sequence.
+    ///
+    /// `query` is `[_, count · size]`, already scaled by 1/√size; `key_value` is
+    /// `[_, 2 · count · size]`, keys first, of which `tokens` are the rows of the sequence.
+    /// `context` holds as many rows as `queries`.
+    pub fn attend(
+        self,
+        isa: Isa,
+        (query, queries): (Rows<'_>, Range<usize>),
+        (key_value, tokens): (Rows<'_>, Range<usize>),
+        context: &mut RowsMut<'_>,
+        scratch: &mut AttentionScratch,
+    ) {
+        if queries.is_empty() || tokens.is_empty() {
+            return;
+        }
+        isa.dispatch(Attention {
+            heads: self,
+            query,
+            queries,
+            key_value,
+            tokens,
+            context,
+            scratch,
+        });
+    }
+}
+
+struct Attention<'a, 'b> {
+    heads: Heads,
+    query: Rows<'a>,
+    queries: Range<usize>,
+    key_value: Rows<'a>,
+    tokens: Range<usize>,
+    context: &'a mut RowsMut<'b>,
+    scratch: &'a mut AttentionScratch,
+}
+
+impl WithSimd for Attention<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Heads { count, size } = self.heads;
+        let (width, tokens) = (2 * S::F32_LANES, self.tokens.len());
+        // Whole panels of scores, and whole vectors for the softmax.
+        let columns = tokens.next_multiple_of(width.max(LANES));
+        let scratch = self.scratch;
+        scratch.scores.resize(self.queries.len() * columns, 0.0);
+        let (first, rows) = (self.tokens.start, &self.key_value);
+        for head in 0..count {
+            let column = head * size;
+            let panels = columns.div_ceil(width) * size * width;
+            scratch.keys.resize(panels, 0.0);
+            let keys = (0..tokens).map(|token| &rows.row(first + token)[column..][..size]);
+            pack_transposed(keys, width, &mut scratch.keys);
+            scratch
+                .values
+                .resize(size.div_ceil(width) * tokens * width, 0.0);
+            let from = count * size + column;
+            let values = (0..tokens).map(|token| &rows.row(first + token)[from..][..size]);
+            pack(values, width, &mut scratch.values);
+            let (query, stride) = self.query.from(self.queries.start, column);
+            let product = Product {
+                left: Left {
+                    values: query,
+                    stride,
+                    count: self.queries.len(),
+                },
+                right: Right {
+                    values: Values::F32(&scratch.keys),
+                    bias: None,
+                    inputs: size,
+                    columns,
+                },
+                range: 0..columns.div_ceil(width),
+                output: Output::exclusive((&mut scratch.scores, columns)),
+                activation: Activation::None,
+            };
+            product.with_simd(simd);
+            for scores in scratch.scores.chunks_exact_mut(columns) {
+                scores[tokens..].fill(f32::NEG_INFINITY);
+                softmax(scores);
+            }
+            let product = Product {
+                left: Left {
+                    values: &scratch.scores,
+                    stride: columns,
+                    count: self.queries.len(),
+                },
+                right: Right {
+                    values: Values::F32(&scratch.values),
+                    bias: None,
+                    inputs: tokens,
+                    columns: size,
+                },
+                range: 0..size.div_ceil(width),
+                output: Output::exclusive(self.context.from(0, column)),
+                activation: Activation::None,
+            };
+            product.with_simd(simd);
+        }
+    }
+}
+
+/// Rows as panels: the rows are the inputs.
+#[inline(always)]
+fn pack<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, width: usize, panels: &mut [f32]) {
+    let inputs = rows.len();
+    for (input, row) in rows.enumerate() {
+        for (panel, values) in row.chunks(width).enumerate() {
+            panels[(panel * inputs + input) * width..][..values.len()].copy_from_slice(values);
+        }
+    }
+}
+
+/// Rows as panels, transposed: the rows are the panels' columns.
+#[inline(always)]
+fn pack_transposed<'a>(rows: impl Iterator<Item = &'a [f32]>, width: usize, panels: &mut [f32]) {
+    for (token, row) in rows.enumerate() {
+        let panel = &mut panels[token / width * row.len() * width..][..row.len() * width];
+        for (values, value) in panel.chunks_exact_mut(width).zip(row) {
+            values[token % width] = *value;
+        }
+    }
+}

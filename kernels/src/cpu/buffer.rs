@@ -1,0 +1,80 @@
+//! Memory that begins at a cache line, so that no vector lies across two.
+
+use std::fmt::{self, Debug, Formatter};
+use std::marker::PhantomData;
+
+/// One cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Numbers of which every bit pattern is one.
+///
+/// # Safety
+/// Only for types of which each bit pattern is a value, whose alignment divides 64, and whose size
+/// divides 64.
+pub(super) unsafe trait Number: Copy {}
+
+// SAFETY: every bit pattern of these is a value, and their sizes are 1, 2 and 4.
+unsafe impl Number for u8 {}
+// SAFETY: as above.
+unsafe impl Number for i8 {}
+// SAFETY: as above.
+unsafe impl Number for i16 {}
+// SAFETY: as above.
+unsafe impl Number for u32 {}
+// SAFETY: as above.
+unsafe impl Number for i32 {}
+// SAFETY: as above.
+unsafe impl Number for f32 {}
+
+/// A vector of numbers that begins at a cache line. It grows and never gives memory back.
+pub(super) struct Buffer<T> {
+    lines: Vec<Line>,
+    len: usize,
+    numbers: PhantomData<T>,
+}
+
+impl<T> Default for Buffer<T> {
+    fn default() -> Self {
+        Self {
+            lines: Vec::new(),
+            len: 0,
+            numbers: PhantomData,
+        }
+    }
+}
+
+impl<T: Number> Debug for Buffer<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}; {}]", std::any::type_name::<T>(), self.len)
+    }
+}
+
+impl<T: Number> Buffer<T> {
+    /// Zeros.
+    pub(super) fn zeros(len: usize) -> Self {
+        let mut buffer = Self::default();
+        buffer.resize(len);
+        buffer
+    }
+
+    /// What is new is zero; what was there before keeps its value.
+    pub(super) fn resize(&mut self, len: usize) {
+        let lines = (len * size_of::<T>()).div_ceil(64);
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line([0; 64]));
+        }
+        self.len = len;
+    }
+
+    pub(super) fn as_slice(&self) -> &[T] {
+        // SAFETY: the lines hold at least `len` initialised numbers (see `resize` and `Number`).
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
+        // SAFETY: as in `as_slice`, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}

@@ -1,0 +1,302 @@
+//! Dense layers: weights cut into panels once, at load.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use super::activations::Shared;
+use super::buffer::Buffer;
+use super::float::{self, Left, Product, Right, Values};
+use super::int8::{self, Int8Panels};
+use super::{Activations, Form, Isa, Team};
+use crate::Activation;
+
+/// Products below this many multiply-adds are computed by the calling thread: some microseconds,
+/// which is what handing them over costs when the others have gone to sleep.
+const SHARED_MULTIPLY_ADDS: usize = 1 << 18;
+
+/// A dense layer, prepared for this machine's instructions.
+#[derive(Debug)]
+pub struct Panels {
+    isa: Isa,
+    inputs: usize,
+    outputs: usize,
+    /// Columns in a panel.
+    width: usize,
+    /// `[panels · width]`.
+    bias: Vec<f32>,
+    weights: Weights,
+}
+
+#[derive(Debug)]
+enum Weights {
+    F32(Buffer<f32>),
+    Bf16(Buffer<u32>),
+    Int8(Int8Panels),
+}
+
+impl Panels {
+    /// Packs a weight of `[bias.len(), inputs]`. `row` writes the weights of one output into the
+    /// slice it gets; it is called once for each output, from all threads of the team.
+    ///
+    /// f32 weights are kept as they are, bf16 ones rounded to the nearest even, and int8 ones
+    /// scaled for each output so that the largest is 127 (per-channel, symmetric).
+    ///
+    /// # Errors
+    /// The first that `row` returns.
+    pub fn pack<E: Send>(
+        team: &mut Team,
+        (isa, form): (Isa, Form),
+        inputs: usize,
+        mut bias: Vec<f32>,
+        row: impl Fn(usize, &mut [f32]) -> Result<(), E> + Sync,
+    ) -> Result<Self, E> {
+        let outputs = bias.len();
+        let width = match form {
+            Form::F32 | Form::Bf16 => float::panel_width(isa),
+            Form::Int8 => int8::panel_width(isa),
+        };
+        let panels = outputs.div_ceil(width);
+        bias.resize(panels * width, 0.0);
+        let mut weights = match form {
+            Form::F32 => Weights::F32(Buffer::zeros(panels * inputs * width)),
+            Form::Bf16 => Weights::Bf16(Buffer::zeros(panels * inputs.div_ceil(2) * width)),
+            Form::Int8 => Weights::Int8(Int8Panels::zeros(isa, panels, inputs)),
+        };
+        let place = weights.shared();
+        let failure = Mutex::new(None);
+        team.share(panels, 1, &|_, range| {
+            // The rows of one panel; the first values of each lie in different cache sets.
+            let stride = super::activations::stride(inputs, size_of::<f32>());
+            let mut rows = vec![0.0; width * stride];
+            for panel in range {
+                let existing = panel * width..((panel + 1) * width).min(outputs);
+                for (output, values) in existing.clone().zip(rows.chunks_exact_mut(stride)) {
+                    if let Err(error) = row(output, &mut values[..inputs]) {
+                        let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                        failure.get_or_insert(error);
+                        return;
+                    }
+                }
+                rows[existing.len() * stride..].fill(0.0);
+                let rows = Left {
+                    values: &rows,
+                    stride,
+                    count: width,
+                };
+                // SAFETY: each panel is handed out once, and nobody else writes to it.
+                unsafe { place.fill(panel, rows, inputs) };
+            }
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(Self {
+                isa,
+                inputs,
+                outputs,
+                width,
+                bias,
+                weights,
+            }),
+        }
+    }
+
+    /// Width of an input row.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Width of an output row.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// `y = activation(x · weightᵀ + bias)` for `x` `[rows, inputs]`; `y` becomes
+    /// `[rows, outputs]`.
+    ///
+    /// The columns are shared out over the team. No sum is split: the result is the same to the
+    /// last bit for every number of threads.
+    ///
+    /// # Panics
+    /// When the width of `x` or `y` is not that of this layer, or `x` is not in the form that its
+    /// weights need.
+    pub fn multiply(
+        &self,
+        team: &mut Team,
+        x: &Activations,
+        y: &mut Activations,
+        activation: Activation,
+    ) {
+        assert_eq!(x.width(), self.inputs, "the width of the input");
+        assert_eq!(y.width(), self.outputs, "the width of the output");
+        let rows = x.len();
+        y.resize(rows);
+        if rows == 0 {
+            return;
+        }
+        let (pointer, stride) = y.output();
+        let output = Output {
+            pointer,
+            stride,
+            end: rows * stride,
+            borrow: std::marker::PhantomData,
+        };
+        let panels = self.bias.len() / self.width;
+        let share = panels.div_ceil(4 * team.threads());
+        let grain = match rows * self.inputs * self.outputs < SHARED_MULTIPLY_ADDS {
+            true => panels,
+            false => share,
+        };
+        team.share(panels, grain, &|_, range| {
+            self.part(x, output, range, activation);
+        });
+    }
+
+    /// The columns of some panels.
+    fn part(
+        &self,
+        x: &Activations,
+        output: Output<'_>,
+        range: Range<usize>,
+        activation: Activation,
+    ) {
+        let values = match &self.weights {
+            Weights::F32(values) => Values::F32(values.as_slice()),
+            Weights::Bf16(words) => Values::Bf16(words.as_slice()),
+            Weights::Int8(panels) => {
+                let Some(rows) = x.quantized() else {
+                    panic!("int8 weights need int8 activations");
+                };
+                let bias = &self.bias;
+                let right = int8::Right {
+                    panels,
+                    bias,
+                    columns: self.outputs,
+                };
+                return int8::multiply(self.isa, (rows, x.len()), right, range, output, activation);
+            }
+        };
+        let (left, stride) = x.rows().from(0, 0);
+        self.isa.dispatch(Product {
+            left: Left {
+                values: left,
+                stride,
+                count: x.len(),
+            },
+            right: Right {
+                values,
+                bias: Some(&self.bias),
+                inputs: self.inputs,
+                columns: self.outputs,
+            },
+            range,
+            output,
+            activation,
+        });
+    }
+}
+
+impl Weights {
+    fn shared(&mut self) -> Place {
+        match self {
+            Self::F32(values) => Place::F32(Shared(values.as_mut_slice().as_mut_ptr())),
+            Self::Bf16(values) => Place::Bf16(Shared(values.as_mut_slice().as_mut_ptr())),
+            Self::Int8(panels) => Place::Int8(panels.shared()),
+        }
+    }
+}
+
+/// Where panels are packed.
+#[derive(Clone, Copy)]
+enum Place {
+    F32(Shared<f32>),
+    Bf16(Shared<u32>),
+    Int8(int8::Place),
+}
+
+impl Place {
+    /// Packs the rows of one panel.
+    ///
+    /// # Safety
+    /// The panel exists, and nobody else uses it.
+    unsafe fn fill(self, panel: usize, rows: Left<'_>, inputs: usize) {
+        let width = rows.count;
+        let row = |column: usize| &rows.values[column * rows.stride..][..inputs];
+        match self {
+            Self::F32(place) => {
+                let size = inputs * width;
+                // SAFETY: the caller's promise.
+                let values =
+                    unsafe { std::slice::from_raw_parts_mut(place.at(panel * size), size) };
+                for (input, values) in values.chunks_exact_mut(width).enumerate() {
+                    for (column, value) in values.iter_mut().enumerate() {
+                        *value = rows.values[column * rows.stride + input];
+                    }
+                }
+            }
+            Self::Bf16(place) => {
+                let size = inputs.div_ceil(2) * width;
+                // SAFETY: the caller's promise.
+                let words = unsafe { std::slice::from_raw_parts_mut(place.at(panel * size), size) };
+                let half = |column: usize, input: usize| {
+                    let value = row(column).get(input).copied().unwrap_or(0.0);
+                    u32::from(half::bf16::from_f32(value).to_bits())
+                };
+                for (pair, words) in words.chunks_exact_mut(width).enumerate() {
+                    for (column, word) in words.iter_mut().enumerate() {
+                        *word = half(column, 2 * pair) | half(column, 2 * pair + 1) << 16;
+                    }
+                }
+            }
+            // SAFETY: the caller's promise.
+            Self::Int8(place) => unsafe { place.fill(panel, rows, inputs) },
+        }
+    }
+}
+
+/// Rows of sums that threads write at the same time, each into columns of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Output<'a> {
+    pointer: Shared<f32>,
+    /// Numbers from row to row.
+    stride: usize,
+    /// Numbers from the pointer to the end of the memory.
+    end: usize,
+    borrow: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Output<'a> {
+    /// Memory that nobody else writes to.
+    pub(super) fn exclusive((values, stride): (&'a mut [f32], usize)) -> Self {
+        Self {
+            pointer: Shared(values.as_mut_ptr()),
+            stride,
+            end: values.len(),
+            borrow: std::marker::PhantomData,
+        }
+    }
+
+    /// From this row and column on.
+    #[inline(always)]
+    pub(super) fn part(self, row: usize, column: usize) -> Self {
+        let offset = row * self.stride + column;
+        assert!(offset <= self.end, "inside the output");
+        Self {
+            // SAFETY: inside the memory, as asserted.
+            pointer: Shared(unsafe { self.pointer.at(offset) }),
+            end: self.end - offset,
+            ..self
+        }
+    }
+
+    /// The first `columns` of a row. Only for the columns of panels that were handed to the
+    /// calling thread: `Team::share` hands out each panel once, and a thread holds one row of a
+    /// panel at a time, so that no two live slices overlap.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize, columns: usize) -> &'a mut [f32] {
+        let offset = row * self.stride;
+        assert!(offset + columns <= self.end, "inside the output");
+        // SAFETY: inside the memory, as asserted, which is borrowed for 'a; see above for why
+        // nobody else has this part of it.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.at(offset), columns) }
+    }
+}

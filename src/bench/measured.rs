@@ -1,0 +1,336 @@
+//! What one run of a load against a target gave.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Latencies are kept in microseconds, to three digits, up to this.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// The percentiles of reports.
+pub(super) const PERCENTILES: [(&str, f64); 5] = [
+    ("p50_ms", 50.0),
+    ("p90_ms", 90.0),
+    ("p95_ms", 95.0),
+    ("p99_ms", 99.0),
+    ("p99_9_ms", 99.9),
+];
+
+/// A share of all requests must be answered rightly within a time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Objective {
+    /// From the moment when the request was to be sent.
+    pub latency: Duration,
+    /// In percent of all requests that were to be sent.
+    pub percentile: f64,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// 2xx, and the label that was expected, if one was.
+    Answered,
+    /// 2xx with another label.
+    Wrong,
+    /// Another status.
+    Status(u16),
+    /// No connection.
+    Unconnected,
+    /// The connection broke.
+    Broken,
+    /// No answer within the timeout.
+    TimedOut,
+}
+
+/// Statuses that are no errors but the server's word that it has enough to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused;
+
+impl Refused {
+    /// Too Many Requests, Service Unavailable.
+    pub const STATUSES: [u16; 2] = [429, 503];
+}
+
+/// Counts and latencies of one run.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// The time in which the requests were to be sent.
+    pub duration: Duration,
+    /// Requests that were to be sent.
+    pub offered: u64,
+    /// Answered with 2xx.
+    pub answered: u64,
+    /// Answered with 429 or 503.
+    pub refused: u64,
+    /// 2xx with another label than expected, where that was checked.
+    pub wrong: u64,
+    /// Other statuses.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Connections not made, connections broken, no answer in time.
+    pub unconnected: u64,
+    /// Connections that broke under a request.
+    pub broken: u64,
+    /// Requests without an answer within the timeout.
+    pub timed_out: u64,
+    /// From the start of the first request that counts to the last answer.
+    pub took: Duration,
+    /// Of what was answered, in microseconds.
+    latencies: Histogram<u64>,
+    /// How late requests were handed to a connection's queue, in microseconds: the load
+    /// generator's own fault.
+    lags: Histogram<u64>,
+    /// What happened in each second, by the time when requests were to be sent.
+    pub seconds: Vec<Second>,
+}
+
+/// One second of a run.
+#[derive(Debug, Clone)]
+pub struct Second {
+    /// Requests that were to be sent.
+    pub offered: u64,
+    /// Of these, those answered.
+    pub answered: u64,
+    latencies: Histogram<u64>,
+}
+
+fn histogram(digits: u8) -> Histogram<u64> {
+    let most = LONGEST.as_micros() as u64;
+    let histogram = Histogram::new_with_bounds(1, most, digits);
+    histogram.expect("bounds and digits are those that the library allows")
+}
+
+impl Second {
+    fn new() -> Self {
+        Self {
+            offered: 0,
+            answered: 0,
+            latencies: histogram(2),
+        }
+    }
+
+    /// A percentile of its latencies, in milliseconds; none without answers.
+    pub fn percentile(&self, percentile: f64) -> Option<f64> {
+        value(&self.latencies, percentile)
+    }
+}
+
+fn value(histogram: &Histogram<u64>, percentile: f64) -> Option<f64> {
+    (!histogram.is_empty()).then(|| histogram.value_at_percentile(percentile) as f64 / 1000.0)
+}
+
+impl Measured {
+    pub(super) fn new(duration: Duration) -> Self {
+        Self {
+            duration,
+            offered: 0,
+            answered: 0,
+            refused: 0,
+            wrong: 0,
+            statuses: BTreeMap::new(),
+            unconnected: 0,
+            broken: 0,
+            timed_out: 0,
+            took: Duration::ZERO,
+            latencies: histogram(3),
+            lags: histogram(2),
+            seconds: Vec::new(),
+        }
+    }
+
+    /// Counts one request that was to be sent at `at` (from the start of the measurement) and
+    /// ended so much later.
+    pub(super) fn count(&mut self, at: Duration, latency: Duration, outcome: Outcome) {
+        let second = at.as_secs() as usize;
+        while self.seconds.len() <= second {
+            self.seconds.push(Second::new());
+        }
+        let second = &mut self.seconds[second];
+        self.offered += 1;
+        second.offered += 1;
+        self.took = self.took.max(at + latency);
+        match outcome {
+            Outcome::Answered => {
+                self.answered += 1;
+                second.answered += 1;
+                let micros = latency.as_micros() as u64;
+                self.latencies.saturating_record(micros);
+                second.latencies.saturating_record(micros);
+            }
+            Outcome::Wrong => self.wrong += 1,
+            Outcome::Status(status) if Refused::STATUSES.contains(&status) => self.refused += 1,
+            Outcome::Status(status) => *self.statuses.entry(status).or_default() += 1,
+            Outcome::Unconnected => self.unconnected += 1,
+            Outcome::Broken => self.broken += 1,
+            Outcome::TimedOut => self.timed_out += 1,
+        }
+    }
+
+    pub(super) fn count_lag(&mut self, lag: Duration) {
+        self.lags.saturating_record(lag.as_micros() as u64);
+    }
+
+    /// Adds what another worker counted in the same run.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.offered += other.offered;
+        self.answered += other.answered;
+        self.refused += other.refused;
+        self.wrong += other.wrong;
+        self.unconnected += other.unconnected;
+        self.broken += other.broken;
+        self.timed_out += other.timed_out;
+        self.took = self.took.max(other.took);
+        for (status, count) in &other.statuses {
+            *self.statuses.entry(*status).or_default() += count;
+        }
+        let same = "histograms of the same bounds";
+        self.latencies.add(&other.latencies).expect(same);
+        self.lags.add(&other.lags).expect(same);
+        while self.seconds.len() < other.seconds.len() {
+            self.seconds.push(Second::new());
+        }
+        for (second, other) in self.seconds.iter_mut().zip(&other.seconds) {
+            second.offered += other.offered;
+            second.answered += other.answered;
+            second.latencies.add(&other.latencies).expect(same);
+        }
+    }
+
+    /// Requests a second that were to be sent.
+    pub fn offered_rate(&self) -> f64 {
+        self.offered as f64 / self.duration.as_secs_f64()
+    }
+
+    /// Requests a second that were answered, until the last answer.
+    pub fn answered_rate(&self) -> f64 {
+        self.answered as f64 / self.duration.max(self.took).as_secs_f64()
+    }
+
+    /// A percentile of the latencies of what was answered, in milliseconds.
+    pub fn percentile(&self, percentile: f64) -> Option<f64> {
+        value(&self.latencies, percentile)
+    }
+
+    /// The mean latency, in milliseconds.
+    pub fn mean(&self) -> Option<f64> {
+        (!self.latencies.is_empty()).then(|| self.latencies.mean() / 1000.0)
+    }
+
+    /// The longest latency, in milliseconds.
+    pub fn max(&self) -> Option<f64> {
+        (!self.latencies.is_empty()).then(|| self.latencies.max() as f64 / 1000.0)
+    }
+
+    /// The 99th percentile of how late requests left, in milliseconds.
+    pub fn lag(&self) -> f64 {
+        value(&self.lags, 99.0).unwrap_or(0.0)
+    }
+
+    /// Whether the objective was held. What was not answered counts as late.
+    pub fn holds(&self, objective: Objective) -> bool {
+        let micros = objective.latency.as_micros() as u64;
+        let within = self.latencies.count_between(0, micros);
+        self.offered > 0 && within as f64 >= objective.percentile / 100.0 * self.offered as f64
+    }
+
+    /// How requests failed, by kind, without the kinds that did not occur.
+    pub fn failures(&self) -> Vec<(String, u64)> {
+        let statuses = self.statuses.iter();
+        let statuses = statuses.map(|(status, count)| (format!("status {status}"), *count));
+        let others = [
+            ("wrong", self.wrong),
+            ("refused", self.refused),
+            ("not connected", self.unconnected),
+            ("connection broken", self.broken),
+            ("timed out", self.timed_out),
+        ];
+        let others = others.map(|(kind, count)| (kind.to_owned(), count));
+        others
+            .into_iter()
+            .chain(statuses)
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+impl Serialize for Measured {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("offered_per_second", &self.offered_rate())?;
+        map.serialize_entry("answered_per_second", &self.answered_rate())?;
+        map.serialize_entry("offered", &self.offered)?;
+        map.serialize_entry("answered", &self.answered)?;
+        map.serialize_entry("seconds", &self.duration.as_secs_f64())?;
+        map.serialize_entry("mean_ms", &self.mean())?;
+        for (name, percentile) in PERCENTILES {
+            map.serialize_entry(name, &self.percentile(percentile))?;
+        }
+        map.serialize_entry("max_ms", &self.max())?;
+        map.serialize_entry("lag_p99_ms", &self.lag())?;
+        let failures: BTreeMap<String, u64> = self.failures().into_iter().collect();
+        map.serialize_entry("failures", &failures)?;
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// 98 answers of 1 to 98 ms, one refusal and one timeout.
+    fn measured() -> Measured {
+        let mut measured = Measured::new(Duration::from_secs(2));
+        for n in 1..=98 {
+            measured.count(millis(n * 10), millis(n), Outcome::Answered);
+        }
+        measured.count(millis(1500), millis(1), Outcome::Status(429));
+        measured.count(millis(1600), millis(900), Outcome::TimedOut);
+        measured
+    }
+
+    #[test]
+    fn what_failed_counts_as_late() {
+        let measured = measured();
+        let objective = |ms, percentile| Objective { latency: millis(ms), percentile };
+        assert!(measured.holds(objective(98, 98.0)));
+        assert!(!measured.holds(objective(98, 98.1)));
+        assert!(measured.holds(objective(50, 50.0)));
+        assert!(!measured.holds(objective(49, 50.0)));
+        assert!(!Measured::new(millis(1)).holds(objective(1, 50.0)));
+    }
+
+    #[test]
+    fn counts_add_up_and_workers_merge() {
+        let mut both = measured();
+        both.merge(&measured());
+        assert_eq!((both.offered, both.answered, both.refused, both.timed_out), (200, 196, 2, 2));
+        assert_eq!(both.seconds.len(), 2);
+        assert_eq!(both.seconds[1].offered, 4);
+        assert_eq!(both.took, millis(2500));
+        assert_eq!(both.offered_rate(), 100.0);
+        assert_eq!(both.answered_rate(), 196.0 / 2.5);
+        assert_eq!(
+            both.failures(),
+            [("refused".to_owned(), 2), ("timed out".to_owned(), 2)]
+        );
+        let p50 = both.percentile(50.0).unwrap();
+        assert!((p50 - 49.0).abs() < 0.1, "{p50}");
+        assert!((both.seconds[0].percentile(100.0).unwrap() - 98.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn without_answers_there_is_no_latency() {
+        let mut measured = Measured::new(millis(1000));
+        measured.count(millis(0), millis(5), Outcome::Status(500));
+        assert_eq!((measured.percentile(99.0), measured.mean(), measured.max()), (None, None, None));
+        let json = serde_json::to_value(&measured).unwrap();
+        assert!(json["p99_ms"].is_null());
+        assert_eq!(json["failures"]["status 500"], 1);
+    }
+}

@@ -1,0 +1,96 @@
+//! What is asked: texts, one a line.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// The probes of the embedded model's card: short requests of everyday English.
+const PROBES: &str = include_str!("../../models/intent-snips/probes.jsonl");
+
+/// A file that holds no texts.
+#[derive(Debug, thiserror::Error)]
+pub enum TextsError {
+    /// It cannot be read.
+    #[error("{}: {source}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line is not what the file's other lines are.
+    #[error("{}, line {line}: expected a JSON object with a \"text\"", file.display())]
+    NotAText {
+        /// The file.
+        file: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// It is empty.
+    #[error("{}: no texts in it", file.display())]
+    Empty {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// The texts of a file: lines of `{"text": …}` in a `.jsonl`, else each line that is not blank.
+/// Without a file, the probes of the embedded model.
+///
+/// # Errors
+/// When there is no text, or a line of a `.jsonl` that has none.
+pub fn read_texts(file: Option<&Path>) -> Result<Vec<String>, TextsError> {
+    let Some(path) = file else {
+        return parse(Path::new("probes.jsonl"), PROBES);
+    };
+    let content = std::fs::read_to_string(path).map_err(|source| TextsError::Unreadable {
+        file: path.to_owned(),
+        source,
+    })?;
+    parse(path, &content)
+}
+
+fn parse(path: &Path, content: &str) -> Result<Vec<String>, TextsError> {
+    let file = path.to_owned();
+    let json = path.extension().is_some_and(|extension| extension == "jsonl");
+    let mut texts = Vec::new();
+    for (index, line) in content.lines().enumerate() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        if !json {
+            texts.push(line.to_owned());
+            continue;
+        }
+        let value: Option<Value> = serde_json::from_str(line).ok();
+        match value.as_ref().and_then(|value| value["text"].as_str()) {
+            Some(text) => texts.push(text.to_owned()),
+            None => {
+                let line = index + 1;
+                return Err(TextsError::NotAText { file, line });
+            }
+        }
+    }
+    match texts.is_empty() {
+        true => Err(TextsError::Empty { file }),
+        false => Ok(texts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_json_lines_are_texts() {
+        let lines = parse(Path::new("a.txt"), "play some jazz\n\n {\"text\": 1}\n").unwrap();
+        assert_eq!(lines, ["play some jazz", " {\"text\": 1}"]);
+        let lines = parse(Path::new("a.jsonl"), "{\"text\": \"a\", \"label\": \"b\"}\n\n").unwrap();
+        assert_eq!(lines, ["a"]);
+        let error = parse(Path::new("a.jsonl"), "{\"text\": \"a\"}\n{\"text\": 1}").unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+        assert!(parse(Path::new("a.txt"), " \n").is_err());
+        assert!(read_texts(Some(Path::new("/no/such"))).is_err());
+        assert!(read_texts(None).unwrap().len() > 100);
+    }
+}
