@@ -33,7 +33,9 @@ compile_error!(
      different ways"
 );
 
+pub mod bench;
 pub mod cli;
+pub mod plot;
 pub mod train;
 
 pub mod config;

@@ -49,8 +49,14 @@ mod tests {
         let label = |body: &str, pointer| label_of(body.as_bytes(), pointer);
         let music = Some("PlayMusic".to_owned());
         assert_eq!(label("PlayMusic\n", None), music);
-        assert_eq!(label(r#"{"label": "PlayMusic", "score": 1.0}"#, None), music);
-        assert_eq!(label(r#"[[{"score": 0.9, "label": "PlayMusic"}]]"#, None), music);
+        assert_eq!(
+            label(r#"{"label": "PlayMusic", "score": 1.0}"#, None),
+            music
+        );
+        assert_eq!(
+            label(r#"[[{"score": 0.9, "label": "PlayMusic"}]]"#, None),
+            music
+        );
         let infinity = r#"{"object": "classify", "data": [[{"score": 1, "label": "PlayMusic"}]]}"#;
         assert_eq!(label(infinity, None), music);
         let triton = r#"{"outputs": [{"data": ["PlayMusic"]}]}"#;

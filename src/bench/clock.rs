@@ -14,6 +14,10 @@ const SHORTEST: Duration = Duration::from_micros(1);
 
 #[cfg(target_os = "linux")]
 impl Clock {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for types that may give up their descriptor; ours owns it"
+    )]
     pub(super) fn new() -> std::io::Result<Self> {
         use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
@@ -28,7 +32,10 @@ impl Clock {
         if wait < SHORTEST {
             return Ok(());
         }
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let zero = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         let time = Itimerspec {
             it_interval: zero,
             it_value: Timespec::try_from(wait).unwrap_or(zero),

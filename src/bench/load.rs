@@ -98,8 +98,8 @@ impl Load {
     /// A time in seconds in each line, ascending; what follows a comma, a header and lines that
     /// start with `#` are skipped.
     fn read_trace(file: &Path) -> Result<Self, String> {
-        let content =
-            std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let content = std::fs::read_to_string(file)
+            .map_err(|error| format!("{}: {error}", file.display()))?;
         let mut times: Vec<f64> = Vec::new();
         for (index, line) in content.lines().enumerate() {
             let first = line.split(',').next().unwrap_or_default().trim();
@@ -248,7 +248,11 @@ mod tests {
     fn a_poisson_load_has_its_rate_and_the_variance_of_independent_clients() {
         let times = seconds("poisson:1000", 50.0);
         // A Poisson count of 50,000 has a standard deviation of 224.
-        assert!((times.len() as f64 - 50_000.0).abs() < 1200.0, "{}", times.len());
+        assert!(
+            (times.len() as f64 - 50_000.0).abs() < 1200.0,
+            "{}",
+            times.len()
+        );
         let gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
@@ -260,7 +264,11 @@ mod tests {
     fn a_ramp_grows_or_falls_evenly() {
         for (text, first_half) in [("ramp:100..300", 150.0), ("ramp:300..100", 250.0)] {
             let times = seconds(text, 10.0);
-            assert!((times.len() as f64 - 2000.0).abs() <= 1.0, "{text}: {}", times.len());
+            assert!(
+                (times.len() as f64 - 2000.0).abs() <= 1.0,
+                "{text}: {}",
+                times.len()
+            );
             let early = times.iter().filter(|time| **time < 5.0).count() as f64;
             assert!((early - 5.0 * first_half).abs() <= 1.0, "{text}: {early}");
             assert!(times.is_sorted());
@@ -271,8 +279,9 @@ mod tests {
     #[test]
     fn a_warm_up_comes_before_and_is_like_the_load() {
         let load = load("constant:10");
-        let times: Vec<Duration> =
-            load.times(Duration::from_secs(2), Duration::from_secs(1), 0).collect();
+        let times: Vec<Duration> = load
+            .times(Duration::from_secs(2), Duration::from_secs(1), 0)
+            .collect();
         assert_eq!(times.len(), 30);
         assert!(times.is_sorted());
         assert_eq!(times.iter().filter(|t| t.as_secs() >= 2).count(), 10);
@@ -301,7 +310,12 @@ mod tests {
             let error = read(content).unwrap_err();
             assert!(error.contains(part), "{content:?}: {error}");
         }
-        assert!("trace:/no/such/file".parse::<Loads>().unwrap_err().contains("/no/such/file"));
+        assert!(
+            "trace:/no/such/file"
+                .parse::<Loads>()
+                .unwrap_err()
+                .contains("/no/such/file")
+        );
     }
 
     #[test]
@@ -309,8 +323,20 @@ mod tests {
         let Loads(loads) = "poisson:100,200.5".parse().unwrap();
         assert_eq!(loads, [Load::Poisson(100.0), Load::Poisson(200.5)]);
         for text in [
-            "", "poisson", "poisson:", "poisson:0", "constant:-1", "constant:inf", "constant:NaN",
-            "bursts:50", "bursts:0/1s", "bursts:5/0", "ramp:5", "ramp:0..5", "article:3", "wave:1",
+            "",
+            "poisson",
+            "poisson:",
+            "poisson:0",
+            "constant:-1",
+            "constant:inf",
+            "constant:NaN",
+            "bursts:50",
+            "bursts:0/1s",
+            "bursts:5/0",
+            "ramp:5",
+            "ramp:0..5",
+            "article:3",
+            "wave:1",
         ] {
             assert!(text.parse::<Loads>().is_err(), "{text}");
         }

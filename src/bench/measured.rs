@@ -44,14 +44,9 @@ pub(super) enum Outcome {
     TimedOut,
 }
 
-/// Statuses that are no errors but the server's word that it has enough to do.
-#[derive(Debug, Clone, Copy)]
-pub struct Refused;
-
-impl Refused {
-    /// Too Many Requests, Service Unavailable.
-    pub const STATUSES: [u16; 2] = [429, 503];
-}
+/// Statuses that are no errors but the server's word that it has enough to do: Too Many Requests,
+/// Service Unavailable.
+const REFUSALS: [u16; 2] = [429, 503];
 
 /// Counts and latencies of one run.
 #[derive(Debug, Clone)]
@@ -68,7 +63,7 @@ pub struct Measured {
     pub wrong: u64,
     /// Other statuses.
     pub statuses: BTreeMap<u16, u64>,
-    /// Connections not made, connections broken, no answer in time.
+    /// Requests for which no connection could be opened.
     pub unconnected: u64,
     /// Connections that broke under a request.
     pub broken: u64,
@@ -159,7 +154,7 @@ impl Measured {
                 second.latencies.saturating_record(micros);
             }
             Outcome::Wrong => self.wrong += 1,
-            Outcome::Status(status) if Refused::STATUSES.contains(&status) => self.refused += 1,
+            Outcome::Status(status) if REFUSALS.contains(&status) => self.refused += 1,
             Outcome::Status(status) => *self.statuses.entry(status).or_default() += 1,
             Outcome::Unconnected => self.unconnected += 1,
             Outcome::Broken => self.broken += 1,
@@ -297,7 +292,10 @@ mod tests {
     #[test]
     fn what_failed_counts_as_late() {
         let measured = measured();
-        let objective = |ms, percentile| Objective { latency: millis(ms), percentile };
+        let objective = |ms, percentile| Objective {
+            latency: millis(ms),
+            percentile,
+        };
         assert!(measured.holds(objective(98, 98.0)));
         assert!(!measured.holds(objective(98, 98.1)));
         assert!(measured.holds(objective(50, 50.0)));
@@ -309,7 +307,10 @@ mod tests {
     fn counts_add_up_and_workers_merge() {
         let mut both = measured();
         both.merge(&measured());
-        assert_eq!((both.offered, both.answered, both.refused, both.timed_out), (200, 196, 2, 2));
+        assert_eq!(
+            (both.offered, both.answered, both.refused, both.timed_out),
+            (200, 196, 2, 2)
+        );
         assert_eq!(both.seconds.len(), 2);
         assert_eq!(both.seconds[1].offered, 4);
         assert_eq!(both.took, millis(2500));
@@ -328,7 +329,10 @@ mod tests {
     fn without_answers_there_is_no_latency() {
         let mut measured = Measured::new(millis(1000));
         measured.count(millis(0), millis(5), Outcome::Status(500));
-        assert_eq!((measured.percentile(99.0), measured.mean(), measured.max()), (None, None, None));
+        assert_eq!(
+            (measured.percentile(99.0), measured.mean(), measured.max()),
+            (None, None, None)
+        );
         let json = serde_json::to_value(&measured).unwrap();
         assert!(json["p99_ms"].is_null());
         assert_eq!(json["failures"]["status 500"], 1);

@@ -22,11 +22,11 @@ mod target;
 mod texts;
 
 pub use answer::Expected;
-pub use compare::{Comparison, compare};
+pub use compare::{Plan, measure};
 pub use draw::draw;
 pub use load::{Load, Loads};
-pub use measured::{Measured, Objective, Refused};
-pub use report::{Report, Series};
+pub use measured::{Measured, Objective, Second};
+pub use report::{Report, Round, Run, Series};
 pub use run::{Options, Runner};
 pub use search::{Search, Step};
 pub use target::{Protocol, Target};

@@ -56,6 +56,9 @@ pub struct Target {
     /// The version of HTTP.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Whether it was read from a file, which says all there is to say.
+    #[serde(skip)]
+    pub from_file: bool,
 }
 
 impl FromStr for Target {
@@ -72,8 +75,9 @@ impl FromStr for Target {
                 headers: BTreeMap::new(),
                 label: None,
                 protocol: Protocol::Http1,
+                from_file: false,
             };
-            return target.checked();
+            return target.named();
         }
         let path = Path::new(text);
         let content = std::fs::read_to_string(path).map_err(|error| {
@@ -85,13 +89,22 @@ impl FromStr for Target {
             let stem = path.file_stem().unwrap_or_default();
             target.name = stem.to_string_lossy().into_owned();
         }
-        target.checked().map_err(|error| format!("{text}: {error}"))
+        target.from_file = true;
+        target.named().map_err(|error| format!("{text}: {error}"))
     }
 }
 
 impl Target {
-    fn checked(mut self) -> Result<Self, String> {
-        self.prepare("music")?;
+    /// Whether requests can be made of it.
+    ///
+    /// # Errors
+    /// What is wrong with which of its parts.
+    pub fn check(&self) -> Result<(), String> {
+        self.prepare("music").map(drop)
+    }
+
+    fn named(mut self) -> Result<Self, String> {
+        self.check()?;
         if self.name.is_empty() {
             self.name = self.authority()?.to_string();
         }
@@ -154,11 +167,20 @@ impl Target {
             && !headers.contains_key(header::CONTENT_TYPE)
         {
             let json = body.trim_start().starts_with(['{', '[', '"']);
-            let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
+            let kind = if json {
+                "application/json"
+            } else {
+                "text/plain; charset=utf-8"
+            };
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
         let body = body.unwrap_or_default().into();
-        Ok(Prepared { method, uri, headers, body })
+        Ok(Prepared {
+            method,
+            uri,
+            headers,
+            body,
+        })
     }
 }
 
@@ -271,7 +293,10 @@ mod tests {
             ("url = \"http://a/\"\nheaders = { \"a b\" = \"c\" }", "a b"),
         ] {
             let error = from_toml(content).unwrap_err();
-            assert!(error.contains(part) && error.contains("ours.toml"), "{error}");
+            assert!(
+                error.contains(part) && error.contains("ours.toml"),
+                "{error}"
+            );
         }
     }
 }

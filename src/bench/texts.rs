@@ -52,7 +52,9 @@ pub fn read_texts(file: Option<&Path>) -> Result<Vec<String>, TextsError> {
 
 fn parse(path: &Path, content: &str) -> Result<Vec<String>, TextsError> {
     let file = path.to_owned();
-    let json = path.extension().is_some_and(|extension| extension == "jsonl");
+    let json = path
+        .extension()
+        .is_some_and(|extension| extension == "jsonl");
     let mut texts = Vec::new();
     for (index, line) in content.lines().enumerate() {
         if line.trim().is_empty() {
@@ -85,7 +87,11 @@ mod tests {
     fn lines_and_json_lines_are_texts() {
         let lines = parse(Path::new("a.txt"), "play some jazz\n\n {\"text\": 1}\n").unwrap();
         assert_eq!(lines, ["play some jazz", " {\"text\": 1}"]);
-        let lines = parse(Path::new("a.jsonl"), "{\"text\": \"a\", \"label\": \"b\"}\n\n").unwrap();
+        let lines = parse(
+            Path::new("a.jsonl"),
+            "{\"text\": \"a\", \"label\": \"b\"}\n\n",
+        )
+        .unwrap();
         assert_eq!(lines, ["a"]);
         let error = parse(Path::new("a.jsonl"), "{\"text\": \"a\"}\n{\"text\": 1}").unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");

@@ -1,6 +1,7 @@
 //! The command line: one file a command. Without a command, `intentd` serves.
 
 mod batches;
+mod bench;
 mod evaluate;
 mod health;
 mod inspect;
@@ -40,6 +41,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Train a classifier from labelled texts and write a Hugging Face directory.
     Train(Box<train::TrainArgs>),
+    /// Send load to a server, this one or another, and measure what it makes of it.
+    Bench(Box<bench::BenchArgs>),
     /// Measure how often a model is right on labelled texts.
     Evaluate(evaluate::EvaluateArgs),
 }
@@ -57,6 +60,14 @@ impl Failure {
         Self {
             message: error.to_string(),
             code: 64,
+        }
+    }
+
+    /// Something failed outside of this program, or in a measurement.
+    fn other(error: impl std::fmt::Display) -> Self {
+        Self {
+            message: error.to_string(),
+            code: 1,
         }
     }
 }
@@ -83,6 +94,7 @@ pub fn main() -> ExitCode {
         Some(Command::Predict(args)) => predict::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Train(args)) => train::run(&args).map_err(Failure::from),
+        Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Evaluate(args)) => evaluate::run(&args),
     };
     match result {

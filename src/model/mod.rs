@@ -11,6 +11,7 @@ mod files;
 mod labels;
 mod tokenizer;
 mod weights;
+mod words;
 
 use std::path::Path;
 

@@ -16,6 +16,7 @@ use tokenizers::utils::truncation::{
 use tokenizers::{AddedToken, Encoding, ModelWrapper, PostProcessor};
 
 use super::config::ModelConfig;
+use super::words::{Known, Words};
 use super::{CheckpointError, Files};
 
 /// `model_max_length` values from here on mean "no limit" (transformers writes 1e30).
@@ -90,6 +91,7 @@ pub enum EncodeError {
 #[derive(Debug)]
 pub struct Tokenizer {
     whole: tokenizers::Tokenizer,
+    words: Option<Words>,
     max_tokens: usize,
     direction: TruncationDirection,
     pairs: bool,
@@ -120,10 +122,13 @@ impl Tokenizer {
             .with_truncation(None)
             .map_err(|error| CheckpointError::invalid(&path, "truncation", "none", error))?;
         let max_tokens = settings.max_tokens.unwrap_or(config.max_positions);
+        let direction = settings.direction;
+        let words = Words::of(&whole).filter(|_| direction == TruncationDirection::Right);
         let tokenizer = Self {
             whole,
+            words,
             max_tokens: max_tokens.min(config.max_positions),
-            direction: settings.direction,
+            direction,
             pairs: config.type_vocab_size > 1,
         };
         let special = tokenizer.added(tokenizer.pairs);
@@ -144,6 +149,40 @@ impl Tokenizer {
     /// # Errors
     /// [`EncodeError::TooLong`] under [`TooLong::Refuse`]; [`EncodeError::PairUnsupported`].
     pub fn encode(&self, text: &Text, too_long: TooLong) -> Result<Encoded, EncodeError> {
+        if let (Some(words), Text::Single(text)) = (&self.words, text)
+            && let Some(known) = words.encode(&self.whole, text, self.max_tokens)
+        {
+            return self.known(known, too_long);
+        }
+        self.encode_whole(text, too_long)
+    }
+
+    fn known(&self, known: Known, too_long: TooLong) -> Result<Encoded, EncodeError> {
+        let Known {
+            ids,
+            type_ids,
+            truncated,
+        } = known;
+        if truncated && too_long == TooLong::Refuse {
+            return Err(EncodeError::TooLong {
+                max: self.max_tokens,
+            });
+        }
+        if ids.is_empty() {
+            return Err(EncodeError::NoTokens);
+        }
+        Ok(Encoded {
+            ids,
+            type_ids,
+            truncated,
+        })
+    }
+
+    /// As [`encode`](Self::encode), by the library alone.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_whole(&self, text: &Text, too_long: TooLong) -> Result<Encoded, EncodeError> {
         let refused = |error: tokenizers::Error| EncodeError::Refused(error.to_string());
         let (first, second) = match text {
             Text::Single(text) => (self.part(text).map_err(refused)?, None),

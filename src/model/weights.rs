@@ -296,7 +296,12 @@ fn header(shard: &StoredFile) -> Result<Vec<u8>, CheckpointError> {
             behind.min(HEADER_BYTES_MAX)
         );
         let found = format!("a header of {length} bytes");
-        return Err(CheckpointError::invalid(shard.path(), "(header)", expected, found));
+        return Err(CheckpointError::invalid(
+            shard.path(),
+            "(header)",
+            expected,
+            found,
+        ));
     }
     let mut header = vec![0; length as usize];
     shard.read_at(LENGTH_BYTES as u64, &mut header)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use intentd::model::{Checkpoint, EncodeError, Text, TooLong};
 
-use crate::support::checkpoint::{Shape, catalog};
+use crate::support::checkpoint::{Shape, catalog, write};
 use crate::support::golden::{self, Covers, Ids, Texts};
 
 const MISMATCHES_SHOWN: usize = 5;
@@ -87,6 +87,38 @@ fn check(directory: &Path, golden: &Ids) {
         "{} texts differ:\n{shown}",
         mismatches.len()
     );
+}
+
+/// What is remembered of words gives the ids that the library gives to the whole text, whichever
+/// words came before.
+#[test]
+fn remembered_words_change_no_id() {
+    use proptest::prelude::*;
+    let pieces = prop_oneof![
+        4 => "[ -~]{0,24}",
+        2 => "[a-zA-Z']{1,9} ",
+        1 => "(\\[MASK\\]|\\[mask\\]|\\[|\t|\r\n|\u{1}|\u{b}|\u{7f}|\u{301}|é|日)",
+        1 => "[a-z]{30,120}",
+    ];
+    let texts = proptest::collection::vec(pieces, 0..12);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for name in ["cased", "multilabel", "bf16"] {
+        let directory = tempfile::tempdir().unwrap();
+        write(&catalog::spec(name).unwrap(), directory.path()).unwrap();
+        let checkpoint = Checkpoint::open(directory.path()).unwrap();
+        let tokenizer = &checkpoint.tokenizer;
+        let same = |pieces: Vec<String>| {
+            let text = Text::Single(pieces.concat());
+            for too_long in [TooLong::Truncate, TooLong::Refuse] {
+                let expected = tokenizer.encode_whole(&text, too_long);
+                // Twice: what was unknown is known then.
+                prop_assert_eq!(&tokenizer.encode(&text, too_long), &expected);
+                prop_assert_eq!(&tokenizer.encode(&text, too_long), &expected);
+            }
+            Ok(())
+        };
+        runner.run(&texts, same).unwrap();
+    }
 }
 
 /// Only the beginning of a long text is read; the ids are those of reading all of it.

@@ -167,6 +167,42 @@ fn multiply_add<S: Simd>(simd: S, value: S::f32s, weights: S::f32s, sum: S::f32s
     }
 }
 
+/// Adds what one input contributes to all sums.
+#[inline(always)]
+fn step<S: Simd, const ROWS: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; 2]; ROWS],
+    rows: &[&[f32]; ROWS],
+    input: usize,
+    [low, high]: [S::f32s; 2],
+) {
+    for (sum, row) in sums.iter_mut().zip(rows) {
+        let value = simd.splat_f32s(row[input]);
+        sum[0] = multiply_add(simd, value, low, sum[0]);
+        sum[1] = multiply_add(simd, value, high, sum[1]);
+    }
+}
+
+/// The bf16 in the low halves of words, as f32, of which a bf16 is the upper half.
+#[inline(always)]
+fn low_halves<S: Simd>(simd: S, [first, second]: [S::u32s; 2]) -> [S::f32s; 2] {
+    let sixteen = simd.splat_u32s(16);
+    [
+        simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(first, sixteen)),
+        simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(second, sixteen)),
+    ]
+}
+
+/// The bf16 in the high halves of words, as f32.
+#[inline(always)]
+fn high_halves<S: Simd>(simd: S, [first, second]: [S::u32s; 2]) -> [S::f32s; 2] {
+    let mask = simd.splat_u32s(0xffff_0000);
+    [
+        simd.transmute_f32s_u32s(simd.and_u32s(first, mask)),
+        simd.transmute_f32s_u32s(simd.and_u32s(second, mask)),
+    ]
+}
+
 /// `ROWS` rows times one panel.
 #[inline(always)]
 fn kernel<S: Simd, const ROWS: usize>(
@@ -176,8 +212,10 @@ fn kernel<S: Simd, const ROWS: usize>(
     side: Side<'_>,
     output: Output<'_>,
 ) {
-    let rows: [&[f32]; ROWS] =
-        std::array::from_fn(|row| &left.values[row * left.stride..][..inputs]);
+    let mut rows: [&[f32]; ROWS] = [&[]; ROWS];
+    for (row, values) in rows.iter_mut().enumerate() {
+        *values = &left.values[row * left.stride..][..inputs];
+    }
     let start = match side.bias {
         Some(bias) => {
             let (bias, _) = S::as_simd_f32s(bias);
@@ -186,40 +224,24 @@ fn kernel<S: Simd, const ROWS: usize>(
         None => [simd.splat_f32s(0.0); 2],
     };
     let mut sums = [start; ROWS];
-    let mut step = |input: usize, [low, high]: [S::f32s; 2]| {
-        for (sum, row) in sums.iter_mut().zip(rows) {
-            let value = simd.splat_f32s(row[input]);
-            sum[0] = multiply_add(simd, value, low, sum[0]);
-            sum[1] = multiply_add(simd, value, high, sum[1]);
-        }
-    };
     match side.values {
         Values::F32(values) => {
             let (panel, _) = S::as_simd_f32s(values);
             let panel = &panel.as_chunks::<2>().0[..inputs];
             for (input, weights) in panel.iter().enumerate() {
-                step(input, *weights);
+                step(simd, &mut sums, &rows, input, *weights);
             }
         }
         Values::Bf16(values) => {
             let (panel, _) = S::as_simd_u32s(values);
             let panel = &panel.as_chunks::<2>().0[..inputs.div_ceil(2)];
-            // A bf16 is the upper half of an f32.
-            let low = |word| {
-                let word = simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(16));
-                simd.transmute_f32s_u32s(word)
-            };
-            let high = |word| {
-                let word = simd.and_u32s(word, simd.splat_u32s(0xffff_0000));
-                simd.transmute_f32s_u32s(word)
-            };
             let (pairs, last) = panel.split_at(inputs / 2);
             for (pair, words) in pairs.iter().enumerate() {
-                step(2 * pair, words.map(low));
-                step(2 * pair + 1, words.map(high));
+                step(simd, &mut sums, &rows, 2 * pair, low_halves::<S>(simd, *words));
+                step(simd, &mut sums, &rows, 2 * pair + 1, high_halves::<S>(simd, *words));
             }
             for words in last {
-                step(inputs - 1, words.map(low));
+                step(simd, &mut sums, &rows, inputs - 1, low_halves::<S>(simd, *words));
             }
         }
     }

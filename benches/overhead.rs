@@ -1,0 +1,311 @@
+//! What a request costs outside the engine: `cargo bench --bench overhead`.
+//!
+//! Two servers, each a process of its own, take turns under full load from 64 connections: intentd
+//! with the embedded model, and the least that the same libraries can do, an axum server whose
+//! `GET /predict` answers a constant. The operating system says how much CPU time each process
+//! took (user and system); from intentd's, what its forward passes took (measured by the clock of
+//! the thread) is taken off. Then both answer one request every ten milliseconds, which shows how
+//! much the way through the server adds to the time of a forward pass.
+
+#![expect(clippy::unwrap_used, reason = "a bench may panic")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderValue, header};
+use clap::{Parser, ValueEnum};
+use indicatif::ProgressBar;
+use intentd::bench::{Expected, Load, Options, Runner, Target, read_texts};
+use intentd::config::{Config, ServeArgs};
+use intentd::engine::{Cpu, CpuOptions, Engine, EngineError, Logits, RaggedBatch};
+use intentd::model::Checkpoint;
+use rustix::time::{ClockId, clock_gettime};
+
+#[derive(Debug, Parser)]
+struct Flags {
+    /// How often each server is measured.
+    #[arg(long, default_value = "5")]
+    rounds: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value = "4")]
+    seconds: u64,
+    /// Runs as one of the servers.
+    #[arg(long, hide = true)]
+    serve: Option<Kind>,
+    /// Cargo passes this to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    Intentd,
+    Constant,
+}
+
+fn main() {
+    let flags = Flags::parse();
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.enable_all().build().unwrap()
+    };
+    match flags.serve {
+        Some(Kind::Intentd) => runtime().block_on(intentd()),
+        Some(Kind::Constant) => runtime().block_on(constant()),
+        None => compare(&flags),
+    }
+}
+
+/// What the engine has done.
+#[derive(Debug, Default, Clone, Copy)]
+struct Work {
+    /// CPU time of its thread inside forward passes.
+    cpu: Duration,
+    /// The median of the last forward passes' wall time is over these.
+    passes: usize,
+}
+
+/// An engine that measures itself.
+#[derive(Debug)]
+struct Measured {
+    engine: Cpu,
+    work: Arc<Mutex<(Work, Vec<Duration>)>>,
+}
+
+fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap()
+}
+
+impl Engine for Measured {
+    fn description(&self) -> String {
+        self.engine.description()
+    }
+
+    fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
+        let (cpu, wall) = (thread_cpu(), Instant::now());
+        let result = self.engine.submit(batch);
+        let mut work = self.work.lock().unwrap();
+        work.1.push(wall.elapsed());
+        work.0.cpu += thread_cpu() - cpu;
+        work.0.passes += 1;
+        result
+    }
+
+    fn collect(&mut self) -> Result<Logits, EngineError> {
+        self.engine.collect()
+    }
+}
+
+/// Serves until standard input ends. For each line on it, one comes back: the CPU time of forward
+/// passes so far in microseconds, and the median wall time of those since the line before.
+async fn intentd() {
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+    let flags = [
+        "intentd",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--admin-port",
+        "off",
+    ];
+    let config = Config::new(Command::parse_from(flags).serve, None).unwrap();
+    let work: Arc<Mutex<(Work, Vec<Duration>)>> = Arc::default();
+    let shared = Arc::clone(&work);
+    let running = intentd::server::start_with(&config, move || {
+        let checkpoint = Checkpoint::embedded()?;
+        // One thread, so that its clock is that of the forward pass.
+        let engine = Cpu::load(&checkpoint, CpuOptions::f32(NonZeroUsize::MIN))?;
+        let measured = Measured {
+            engine,
+            work: shared,
+        };
+        Ok((checkpoint, Box::new(measured) as Box<dyn Engine>))
+    });
+    let running = running.await.unwrap();
+    while !running.classifier.is_loaded() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    announce(running.address);
+    let (asked, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            line.unwrap();
+            let (total, mut passes) = {
+                let mut work = work.lock().unwrap();
+                (work.0, std::mem::take(&mut work.1))
+            };
+            passes.sort();
+            let median = passes.get(passes.len() / 2).copied().unwrap_or_default();
+            println!("{} {}", total.cpu.as_micros(), median.as_micros());
+        }
+        asked.send(()).unwrap();
+    });
+    running.until(async { end.await.unwrap() }).await.unwrap();
+}
+
+/// The least that an HTTP server with these libraries can do.
+async fn constant() {
+    let answer = async || {
+        let kind = HeaderValue::from_static("text/html; charset=utf-8");
+        ([(header::CONTENT_TYPE, kind)], "PlayMusic")
+    };
+    let routes = axum::Router::new().route("/predict", axum::routing::get(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    announce(listener.local_addr().unwrap());
+    std::thread::spawn(|| {
+        for _ in std::io::stdin().lines() {
+            println!("0 0");
+        }
+        // Nothing is left to be done: its clients have had their answers.
+        std::process::abort();
+    });
+    axum::serve(listener, routes).await.unwrap();
+}
+
+fn announce(address: SocketAddr) {
+    println!("{address}");
+    std::io::stdout().flush().unwrap();
+}
+
+/// A server in a process of its own.
+struct Server {
+    process: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    target: Target,
+}
+
+impl Server {
+    fn start(kind: Kind) -> Self {
+        let name = kind.to_possible_value().unwrap();
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--serve", name.get_name()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = process.stdin.take();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let mut address = String::new();
+        output.read_line(&mut address).unwrap();
+        let url = format!("http://{}/predict?query={{query}}", address.trim());
+        Self {
+            process,
+            input,
+            output,
+            target: url.parse().unwrap(),
+        }
+    }
+
+    /// CPU time of the process (user and system), that of its forward passes, and the median wall
+    /// time of those since the last call.
+    fn times(&mut self) -> (Duration, Duration, Duration) {
+        writeln!(self.input.as_mut().unwrap()).unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        let (cpu, wall) = line.trim().split_once(' ').unwrap();
+        let micros = |text: &str| Duration::from_micros(text.parse().unwrap());
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        // proc(5): after the name in brackets come state and so on; utime and stime are 14 and 15.
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        let ticks = |index: usize| fields[index].parse::<u64>().unwrap();
+        let per_second = rustix::param::clock_ticks_per_second();
+        let total = Duration::from_secs_f64((ticks(11) + ticks(12)) as f64 / per_second as f64);
+        (total, micros(cpu), micros(wall))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        self.process.wait().unwrap();
+    }
+}
+
+fn compare(flags: &Flags) {
+    let duration = Duration::from_secs(flags.seconds);
+    let runner = Runner {
+        options: Options {
+            warm_up: Duration::from_millis(500),
+            duration,
+            timeout: Duration::from_secs(5),
+            connections: 64,
+            streams: 1,
+            workers: 1,
+            seed: 1,
+        },
+        texts: read_texts(None).unwrap(),
+    };
+    let mut servers = [Kind::Intentd, Kind::Constant].map(Server::start);
+    println!(
+        "round | intentd CPU µs/request | of it forward | constant | ratio | p50 µs | forward | added | constant p50"
+    );
+    let (mut ratios, mut added) = (Vec::new(), Vec::new());
+    for round in 1..=flags.rounds {
+        let [(total, forward, p50, pass), (constant, _, constant_p50, _)] =
+            [0, 1].map(|index| measure(&runner, &mut servers[index], duration));
+        let ratio = (total - forward) / constant;
+        ratios.push(ratio);
+        added.push(p50 - pass);
+        println!(
+            "{round} | {total:.1} | {forward:.1} | {constant:.1} | {ratio:.2} | {p50:.0} | \
+             {pass:.0} | {:.0} | {constant_p50:.0}",
+            p50 - pass
+        );
+    }
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    println!(
+        "median ratio of CPU time outside the engine: {:.2}",
+        median(ratios)
+    );
+    println!(
+        "median of what is added to a forward pass at p50: {:.0} µs",
+        median(added)
+    );
+}
+
+/// Per request in microseconds: CPU time, that of forward passes, latency at low load, and the
+/// median forward pass at low load.
+fn measure(runner: &Runner, server: &mut Server, duration: Duration) -> (f64, f64, f64, f64) {
+    runner.saturate(&server.target, duration / 4).unwrap();
+    let before = server.times();
+    let rate = runner.saturate(&server.target, duration).unwrap();
+    let after = server.times();
+    let requests = rate * duration.as_secs_f64();
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / requests;
+    let (total, forward) = (each(after.0 - before.0), each(after.1 - before.1));
+    let low = Load::Constant(100.0);
+    let measured = runner
+        .run(
+            &server.target,
+            &low,
+            &Expected::anything(),
+            &ProgressBar::hidden(),
+        )
+        .unwrap();
+    let pass = server.times().2.as_secs_f64() * 1e6;
+    (
+        total,
+        forward,
+        measured.percentile(50.0).unwrap() * 1000.0,
+        pass,
+    )
+}

@@ -1,0 +1,363 @@
+//! Targets in turn, and the ratios between them.
+//!
+//! On a machine that others use, two servers measured one after the other may differ by what else
+//! went on. So the targets take turns, each round in another order, and what is compared is the
+//! ratio within a round.
+
+use std::fmt::{self, Display, Formatter};
+
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use super::answer::Expected;
+use super::load::Load;
+use super::measured::{Measured, Objective};
+use super::report::{Report, Round, Run, Series};
+use super::run::Runner;
+use super::search::{Search, Step};
+use super::target::Target;
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Run in each round.
+    pub loads: Vec<Load>,
+    /// What is to be held, if anything.
+    pub objective: Option<Objective>,
+    /// Looks for the highest Poisson rate that holds the objective, to this precision (0.05: 5 %).
+    pub search: Option<f64>,
+    /// Rounds.
+    pub rounds: usize,
+    /// Whether each text must get the label that it gets alone from the first target.
+    pub check: bool,
+}
+
+/// A ratio of the first target to another one; above 1, the first is better.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ratio {
+    measure: String,
+    first: String,
+    other: String,
+    values: Vec<f64>,
+}
+
+/// Of at least one value.
+pub(super) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        _ => sorted[middle],
+    }
+}
+
+/// Measures `targets` by `plan`, in turn.
+///
+/// # Errors
+/// When a target cannot be reached.
+pub fn measure(
+    runner: &Runner,
+    targets: &[Target],
+    plan: &Plan,
+    bar: &ProgressBar,
+) -> Result<Report, String> {
+    let expected = match (plan.check, targets.first()) {
+        (true, Some(first)) => {
+            bar.set_message(format!("{}: labels", first.name));
+            runner.labels(first, bar)?
+        }
+        _ => Expected::anything(),
+    };
+    let mut series: Vec<Series> = targets
+        .iter()
+        .map(|target| Series {
+            name: target.name.clone(),
+            url: target.url.clone(),
+            rounds: Vec::new(),
+        })
+        .collect();
+    for round in 0..plan.rounds {
+        for turn in 0..targets.len() {
+            // Whoever comes first, comes last in the next round.
+            let index = match round % 2 {
+                0 => turn,
+                _ => targets.len() - 1 - turn,
+            };
+            let target = &targets[index];
+            let turn = Turn {
+                runner,
+                target,
+                plan,
+                expected: &expected,
+                bar,
+                title: format!("{}, round {} of {}", target.name, round + 1, plan.rounds),
+            };
+            series[index].rounds.push(turn.round()?);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(Report {
+        objective: plan.objective,
+        options: runner.options,
+        series,
+    })
+}
+
+/// One target in one round.
+struct Turn<'a> {
+    runner: &'a Runner,
+    target: &'a Target,
+    plan: &'a Plan,
+    expected: &'a Expected,
+    bar: &'a ProgressBar,
+    title: String,
+}
+
+impl Turn<'_> {
+    fn round(&self) -> Result<Round, String> {
+        let mut round = Round::default();
+        for load in &self.plan.loads {
+            round.runs.push(self.run(load)?);
+        }
+        if let (Some(objective), Some(precision)) = (self.plan.objective, self.plan.search) {
+            round.highest = Some(self.search(objective, precision, &mut round.runs)?);
+        }
+        Ok(round)
+    }
+
+    fn run(&self, load: &Load) -> Result<Run, String> {
+        self.bar.set_message(format!("{}: {load}", self.title));
+        let Turn {
+            runner,
+            target,
+            expected,
+            bar,
+            ..
+        } = self;
+        let measured = runner.run(target, load, expected, bar)?;
+        Ok(Run {
+            load: load.to_string(),
+            holds: self
+                .plan
+                .objective
+                .map(|objective| measured.holds(objective)),
+            measured,
+        })
+    }
+
+    fn search(
+        &self,
+        objective: Objective,
+        precision: f64,
+        runs: &mut Vec<Run>,
+    ) -> Result<f64, String> {
+        self.bar
+            .set_message(format!("{}: how much it can do", self.title));
+        // Twice: a server that has just started is slower.
+        let most = self.runner.options.duration;
+        self.runner.saturate(self.target, most / 4)?;
+        let saturated = self.runner.saturate(self.target, most / 2)?;
+        let mut search = Search::new(saturated, precision);
+        loop {
+            match search.step() {
+                Step::Done(rate) => return Ok(rate.unwrap_or(0.0)),
+                Step::Try(rate) => {
+                    let run = self.run(&Load::Poisson(rate))?;
+                    search.tell(run.measured.holds(objective));
+                    runs.push(run);
+                }
+            }
+        }
+    }
+}
+
+/// The first target against each other one, in whatever both were measured.
+pub(super) fn ratios(report: &Report) -> Vec<Ratio> {
+    let Some((first, others)) = report.series.split_first() else {
+        return Vec::new();
+    };
+    let mut ratios = Vec::new();
+    for other in others {
+        let pair = |measure: String, values: Vec<f64>| Ratio {
+            measure,
+            first: first.name.clone(),
+            other: other.name.clone(),
+            values,
+        };
+        let rounds = || first.rounds.iter().zip(&other.rounds);
+        if report.objective.is_some() && first.highest().is_some() {
+            let rates =
+                rounds().filter_map(|(first, other)| Some((first.highest?, other.highest?)));
+            let values = rates.map(|(first, other)| first / other).collect();
+            ratios.push(pair("highest rate".to_owned(), values));
+            continue;
+        }
+        for (index, run) in first
+            .rounds
+            .first()
+            .map_or(&[][..], |r| &r.runs)
+            .iter()
+            .enumerate()
+        {
+            let of = |value: fn(&Measured) -> Option<f64>| -> Vec<f64> {
+                let runs = rounds().filter_map(|(first, other)| {
+                    let (first, other) = (first.runs.get(index)?, other.runs.get(index)?);
+                    Some(value(&other.measured)? / value(&first.measured)?)
+                });
+                runs.collect()
+            };
+            for (name, value) in MEASURES {
+                let values = of(value);
+                ratios.push(pair(format!("{}: {name}", run.load), values));
+            }
+        }
+    }
+    ratios.retain(|ratio| !ratio.values.is_empty());
+    ratios
+}
+
+type Measure = (&'static str, fn(&Measured) -> Option<f64>);
+
+/// What is compared where no rate is looked for: less is better.
+const MEASURES: [Measure; 3] = [
+    ("p50", |measured| measured.percentile(50.0)),
+    ("p99", |measured| measured.percentile(99.0)),
+    ("time an answer", |measured| {
+        (measured.answered > 0).then(|| 1.0 / measured.answered_rate())
+    }),
+];
+
+impl Ratio {
+    fn range(&self) -> (f64, f64) {
+        let values = self.values.iter().copied();
+        (
+            values.clone().fold(f64::INFINITY, f64::min),
+            values.fold(0.0, f64::max),
+        )
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let (low, high) = self.range();
+        json!({
+            "measure": self.measure,
+            "first": self.first,
+            "other": self.other,
+            "median": median(&self.values),
+            "min": low,
+            "max": high,
+            "rounds": self.values,
+        })
+    }
+}
+
+impl Display for Ratio {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (low, high) = self.range();
+        write!(
+            f,
+            "{}: {} is {:.2} times as good as {} ({low:.2} to {high:.2} in {} rounds)",
+            self.measure,
+            self.first,
+            median(&self.values),
+            self.other,
+            self.values.len()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::measured::Outcome;
+    use super::super::run::Options;
+    use super::*;
+
+    fn run(latency_ms: u64) -> Run {
+        let mut measured = Measured::new(Duration::from_secs(1));
+        for n in 0..100 {
+            let latency = Duration::from_millis(latency_ms);
+            measured.count(Duration::from_millis(n), latency, Outcome::Answered);
+        }
+        let load = "poisson 100/s".to_owned();
+        Run {
+            load,
+            measured,
+            holds: None,
+        }
+    }
+
+    fn report(searched: bool) -> Report {
+        let series = |name: &str, latencies: [u64; 3], rates: [f64; 3]| Series {
+            name: name.to_owned(),
+            url: "http://localhost/".to_owned(),
+            rounds: (0..3)
+                .map(|n| Round {
+                    runs: vec![run(latencies[n])],
+                    highest: searched.then_some(rates[n]),
+                })
+                .collect(),
+        };
+        Report {
+            objective: searched.then_some(Objective {
+                latency: Duration::from_millis(50),
+                percentile: 99.0,
+            }),
+            options: Options {
+                warm_up: Duration::ZERO,
+                duration: Duration::from_secs(1),
+                timeout: Duration::from_secs(1),
+                connections: 1,
+                streams: 1,
+                workers: 1,
+                seed: 0,
+            },
+            series: vec![
+                series("ours", [10, 20, 10], [300.0, 200.0, 400.0]),
+                series("theirs", [30, 40, 50], [100.0, 100.0, 100.0]),
+            ],
+        }
+    }
+
+    #[test]
+    fn ratios_are_paired_and_above_one_where_the_first_is_better() {
+        let found = ratios(&report(false));
+        let p50 = &found[0];
+        assert_eq!(p50.measure, "poisson 100/s: p50");
+        assert!((median(&p50.values) - 3.0).abs() < 0.02, "{p50:?}");
+        let found = ratios(&report(true));
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (median(&found[0].values), found[0].range()),
+            (3.0, (2.0, 4.0))
+        );
+        assert!(
+            found[0]
+                .to_string()
+                .contains("ours is 3.00 times as good as theirs")
+        );
+    }
+
+    #[test]
+    fn the_table_and_the_json_say_the_same() {
+        let report = report(true);
+        let table = report.table();
+        for part in ["ours (http://localhost/)", "300.0/s", "3 of 3", "p99.9 ms"] {
+            assert!(table.contains(part), "{part} is missing from\n{table}");
+        }
+        let json = report.json();
+        assert_eq!(json["targets"][0]["highest_per_second"], 300.0);
+        assert_eq!(json["ratios"][0]["median"], 3.0);
+        assert_eq!(
+            json["targets"][1]["rounds"][2]["runs"][0]["load"],
+            "poisson 100/s"
+        );
+    }
+
+    #[test]
+    fn medians_of_even_and_odd_counts() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}

@@ -1,0 +1,140 @@
+//! What was measured, as a picture: latency and throughput over the offered load, or, of a single
+//! run, over time.
+
+use super::compare::median;
+use super::measured::Measured;
+use super::report::{Report, Run};
+use crate::plot::{Line, Panel, Stroke};
+
+/// The panels of a report.
+pub fn draw(report: &Report) -> Vec<Panel> {
+    let runs = |series: &super::Series| series.loads().len();
+    match report.series.iter().any(|series| runs(series) > 1) {
+        true => over_load(report),
+        false => over_time(report),
+    }
+}
+
+fn over_load(report: &Report) -> Vec<Panel> {
+    let (mut latency, mut throughput) = (Vec::new(), Vec::new());
+    let mut most = 0.0_f64;
+    for (colour, series) in report.series.iter().enumerate() {
+        let loads = series.loads();
+        let points = |value: fn(&Measured) -> Option<f64>| -> Vec<(f64, f64)> {
+            let point = |measured: &[&Measured]| {
+                let values: Vec<f64> = measured.iter().filter_map(|m| value(m)).collect();
+                (!values.is_empty()).then(|| (measured[0].offered_rate(), median(&values)))
+            };
+            loads
+                .iter()
+                .filter_map(|(_, measured)| point(measured))
+                .collect()
+        };
+        for (name, stroke, value) in LATENCIES {
+            latency.push(Line {
+                name: format!("{} {name}", series.name),
+                colour,
+                stroke,
+                points: points(value),
+            });
+        }
+        let points = points(|measured| Some(measured.answered_rate()));
+        most = points
+            .iter()
+            .fold(most, |most, (offered, _)| most.max(*offered));
+        throughput.push(Line {
+            name: series.name.clone(),
+            colour,
+            stroke: Stroke::Strong,
+            points,
+        });
+    }
+    latency.extend(objective(report, most));
+    throughput.push(Line {
+        name: "all of it".to_owned(),
+        stroke: Stroke::Dashed,
+        points: vec![(0.0, 0.0), (most, most)],
+        ..Line::default()
+    });
+    panels("offered load, requests a second", latency, throughput)
+}
+
+type Latency = (&'static str, Stroke, fn(&Measured) -> Option<f64>);
+
+const LATENCIES: [Latency; 2] = [
+    ("p50", Stroke::Faint, |measured| measured.percentile(50.0)),
+    ("p99", Stroke::Strong, |measured| measured.percentile(99.0)),
+];
+
+fn over_time(report: &Report) -> Vec<Panel> {
+    let (mut latency, mut throughput) = (Vec::new(), Vec::new());
+    let mut longest = 0;
+    for (colour, series) in report.series.iter().enumerate() {
+        let Some(run) = series.rounds.last().and_then(|round| round.runs.last()) else {
+            continue;
+        };
+        let Run { measured, .. } = run;
+        longest = longest.max(measured.seconds.len());
+        let seconds = || measured.seconds.iter().enumerate();
+        for (name, stroke, percentile) in
+            [("p50", Stroke::Faint, 50.0), ("p99", Stroke::Strong, 99.0)]
+        {
+            let point = |(second, s): (usize, &super::measured::Second)| {
+                Some((second as f64, s.percentile(percentile)?))
+            };
+            latency.push(Line {
+                name: format!("{} {name}", series.name),
+                colour,
+                stroke,
+                points: seconds().filter_map(point).collect(),
+            });
+        }
+        throughput.push(Line {
+            name: format!("{}, offered", series.name),
+            colour,
+            stroke: Stroke::Faint,
+            points: seconds()
+                .map(|(n, s)| (n as f64, s.offered as f64))
+                .collect(),
+        });
+        throughput.push(Line {
+            name: format!("{}, answered", series.name),
+            colour,
+            stroke: Stroke::Strong,
+            points: seconds()
+                .map(|(n, s)| (n as f64, s.answered as f64))
+                .collect(),
+        });
+    }
+    latency.extend(objective(report, longest as f64));
+    panels("seconds", latency, throughput)
+}
+
+fn objective(report: &Report, end: f64) -> Option<Line> {
+    let ms = report.objective?.latency.as_secs_f64() * 1000.0;
+    Some(Line {
+        name: "objective".to_owned(),
+        stroke: Stroke::Dashed,
+        points: vec![(0.0, ms), (end, ms)],
+        ..Line::default()
+    })
+}
+
+fn panels(x: &str, latency: Vec<Line>, throughput: Vec<Line>) -> Vec<Panel> {
+    vec![
+        Panel {
+            title: "Latency".to_owned(),
+            x: x.to_owned(),
+            y: "milliseconds".to_owned(),
+            logarithmic: true,
+            lines: latency,
+        },
+        Panel {
+            title: "Throughput".to_owned(),
+            x: x.to_owned(),
+            y: "answers a second".to_owned(),
+            logarithmic: false,
+            lines: throughput,
+        },
+    ]
+}

@@ -1,0 +1,310 @@
+//! One load against one target.
+//!
+//! Each worker is a thread with a runtime of its own: it waits for the time of the next request,
+//! puts it into a queue, and whichever connection is free takes it. What waits in that queue waits
+//! for the server, so the wait is part of the latency.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use tokio::sync::Semaphore;
+
+use super::answer::Expected;
+use super::clock::Clock;
+use super::connection::{Address, Connection};
+use super::load::Load;
+use super::measured::{Measured, Outcome};
+use super::target::{Prepared, Protocol, Target};
+
+/// How a load is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Time before the measurement in which the load already runs.
+    pub warm_up: Duration,
+    /// Time of the measurement.
+    pub duration: Duration,
+    /// Time for an answer, from when the request was to be sent.
+    pub timeout: Duration,
+    /// Connections in all.
+    pub connections: usize,
+    /// Requests at once on a connection, in HTTP/2.
+    pub streams: usize,
+    /// Threads that send.
+    pub workers: usize,
+    /// Of random times and of the order of texts.
+    pub seed: u64,
+}
+
+/// Runs loads against targets.
+#[derive(Debug)]
+pub struct Runner {
+    /// How.
+    pub options: Options,
+    /// What is asked, again and again in this order.
+    pub texts: Vec<String>,
+}
+
+/// A request that is due.
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    text: usize,
+    due: Instant,
+    /// From the start of the measurement; none while warming up.
+    at: Option<Duration>,
+}
+
+/// What the tasks of a worker share.
+#[derive(Debug)]
+struct Worker {
+    requests: Arc<[Prepared]>,
+    expected: Expected,
+    timeout: Duration,
+    waiting: Mutex<VecDeque<Job>>,
+    /// One permit for each job that waits; in the end one for each task, to find that none does.
+    tickets: Semaphore,
+    measured: Mutex<Measured>,
+    done: Arc<AtomicU64>,
+}
+
+impl Worker {
+    fn push(&self, job: Job) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push_back(job);
+        drop(waiting);
+        self.tickets.add_permits(1);
+    }
+
+    async fn next(&self) -> Option<Job> {
+        self.tickets.acquire().await.ok()?.forget();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.pop_front()
+    }
+
+    /// Takes what is due, one request after the other, until there is no more.
+    async fn serve(&self, connection: &Connection) {
+        while let Some(job) = self.next().await {
+            let expected = self.expected.0.as_ref().map(|labels| &*labels[job.text]);
+            let asked = connection.ask(&self.requests[job.text], expected);
+            let deadline = job.due + self.timeout;
+            let outcome = tokio::time::timeout_at(deadline.into(), asked).await;
+            let outcome = outcome.unwrap_or(Outcome::TimedOut);
+            let latency = job.due.elapsed();
+            if let Some(at) = job.at {
+                self.measured().count(at, latency, outcome);
+            }
+            self.done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn measured(&self) -> std::sync::MutexGuard<'_, Measured> {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runner {
+    /// Runs `load` against `target`; `bar` shows how far it is.
+    ///
+    /// # Errors
+    /// When the target cannot be reached at all; what fails later is counted.
+    pub fn run(
+        &self,
+        target: &Target,
+        load: &Load,
+        expected: &Expected,
+        bar: &ProgressBar,
+    ) -> Result<Measured, String> {
+        let Options {
+            warm_up, duration, ..
+        } = self.options;
+        let times = || load.times(warm_up, duration, self.options.seed);
+        bar.set_length(times().count() as u64);
+        bar.set_position(0);
+        let workers = self.options.workers.clamp(1, self.options.connections);
+        let done = Arc::new(AtomicU64::new(0));
+        let barrier = Barrier::new(workers);
+        let unreachable = AtomicBool::new(false);
+        let requests = self.requests(target)?;
+        let finished = AtomicU64::new(0);
+        let run = |index: usize| {
+            let worker = Worker {
+                requests: Arc::clone(&requests),
+                expected: expected.clone(),
+                timeout: self.options.timeout,
+                waiting: Mutex::default(),
+                tickets: Semaphore::new(0),
+                measured: Mutex::new(Measured::new(duration)),
+                done: Arc::clone(&done),
+            };
+            let (worker, times) = (Arc::new(worker), times().enumerate());
+            let times = times.skip(index).step_by(workers);
+            let start = || {
+                barrier.wait();
+                !unreachable.load(Ordering::SeqCst)
+            };
+            let result = self.work(target, &worker, times, (index, workers), &|reached| {
+                unreachable.fetch_or(!reached, Ordering::SeqCst);
+                start()
+            });
+            finished.fetch_add(1, Ordering::SeqCst);
+            let measured = worker.measured().clone();
+            result.map(|()| measured)
+        };
+        std::thread::scope(|scope| {
+            let run = &run;
+            let threads: Vec<_> = (0..workers)
+                .map(|index| scope.spawn(move || run(index)))
+                .collect();
+            while finished.load(Ordering::SeqCst) < workers as u64 {
+                std::thread::sleep(Duration::from_millis(50));
+                bar.set_position(done.load(Ordering::Relaxed));
+            }
+            let mut all = Measured::new(duration);
+            for thread in threads {
+                let result = thread.join().map_err(|_| "a worker panicked".to_owned())?;
+                all.merge(&result?);
+            }
+            Ok(all)
+        })
+    }
+
+    fn requests(&self, target: &Target) -> Result<Arc<[Prepared]>, String> {
+        self.texts.iter().map(|text| target.prepare(text)).collect()
+    }
+
+    /// A worker's life: connections, then `started`, then its share of the times.
+    fn work(
+        &self,
+        target: &Target,
+        worker: &Arc<Worker>,
+        times: impl Iterator<Item = (usize, Duration)>,
+        (index, workers): (usize, usize),
+        started: &dyn Fn(bool) -> bool,
+    ) -> Result<(), String> {
+        let runtime = runtime();
+        let connected = runtime.as_ref().map_err(Clone::clone).and_then(|runtime| {
+            let share = self.options.connections.div_ceil(workers);
+            let count = share
+                .min(self.options.connections.saturating_sub(index * share))
+                .max(1);
+            runtime.block_on(connections(target, count))
+        });
+        if !started(connected.is_ok()) {
+            return connected.map(drop);
+        }
+        let (runtime, connections) = (runtime?, connected?);
+        runtime.block_on(self.pace(target.protocol, worker, times, connections))
+    }
+
+    async fn pace(
+        &self,
+        protocol: Protocol,
+        worker: &Arc<Worker>,
+        times: impl Iterator<Item = (usize, Duration)>,
+        connections: Vec<Arc<Connection>>,
+    ) -> Result<(), String> {
+        let streams = match protocol {
+            Protocol::Http1 => 1,
+            Protocol::H2c => self.options.streams.max(1),
+        };
+        let mut tasks = tokio::task::JoinSet::new();
+        for connection in connections {
+            for _ in 0..streams {
+                let (worker, connection) = (Arc::clone(worker), Arc::clone(&connection));
+                tasks.spawn(async move { worker.serve(&connection).await });
+            }
+        }
+        let clock = Clock::new().map_err(|error| format!("no timer: {error}"))?;
+        let start = Instant::now();
+        for (number, time) in times {
+            let due = start + time;
+            clock.until(due).await.map_err(|error| error.to_string())?;
+            let at = time.checked_sub(self.options.warm_up);
+            if at.is_some() {
+                worker.measured().count_lag(due.elapsed());
+            }
+            let text = number % self.texts.len();
+            worker.push(Job { text, due, at });
+        }
+        worker.tickets.add_permits(tasks.len());
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The rate at which `target` answers when every connection asks again and again.
+    ///
+    /// # Errors
+    /// When the target cannot be reached.
+    pub fn saturate(&self, target: &Target, duration: Duration) -> Result<f64, String> {
+        let requests = self.requests(target)?;
+        runtime()?.block_on(async {
+            let connections = connections(target, self.options.connections).await?;
+            let end = Instant::now() + duration;
+            let answered = Arc::new(AtomicU64::new(0));
+            let mut tasks = tokio::task::JoinSet::new();
+            for (first, connection) in connections.into_iter().enumerate() {
+                let (requests, answered) = (Arc::clone(&requests), Arc::clone(&answered));
+                tasks.spawn(async move {
+                    for request in requests.iter().cycle().skip(first) {
+                        let asked = connection.ask(request, None);
+                        match tokio::time::timeout_at(end.into(), asked).await {
+                            Ok(Outcome::Answered) => answered.fetch_add(1, Ordering::Relaxed),
+                            // A server that refuses or breaks is not to be asked in a tight loop.
+                            Ok(_) => {
+                                tokio::time::sleep(Duration::from_millis(10)).await;
+                                0
+                            }
+                            Err(_) => return,
+                        };
+                    }
+                });
+            }
+            while tasks.join_next().await.is_some() {}
+            Ok(answered.load(Ordering::Relaxed) as f64 / duration.as_secs_f64())
+        })
+    }
+
+    /// The label of each text, asked one by one.
+    ///
+    /// # Errors
+    /// When a text gets no answer, or one without a label.
+    pub fn labels(&self, target: &Target, bar: &ProgressBar) -> Result<Expected, String> {
+        let requests = self.requests(target)?;
+        bar.set_length(requests.len() as u64);
+        bar.set_position(0);
+        runtime()?.block_on(async {
+            let connection = Connection::new(Address::of(target).await?);
+            let mut labels = Vec::with_capacity(requests.len());
+            for request in requests.iter() {
+                let label = connection.label(request).await;
+                labels.push(label.map_err(|error| format!("{}: {error}", target.name))?);
+                bar.inc(1);
+            }
+            Ok(Expected(Some(labels.into())))
+        })
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.map_err(|error| format!("no runtime: {error}"))
+}
+
+/// Opens so many connections, before any time counts.
+async fn connections(target: &Target, count: usize) -> Result<Vec<Arc<Connection>>, String> {
+    let address = Address::of(target).await?;
+    let mut connections = Vec::with_capacity(count);
+    for _ in 0..count {
+        let connection = Connection::new(address.clone());
+        let opened = connection.open().await;
+        opened.map_err(|error| format!("{}: cannot connect: {error}", target.name))?;
+        connections.push(Arc::new(connection));
+    }
+    Ok(connections)
+}

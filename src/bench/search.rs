@@ -1,0 +1,107 @@
+//! The highest rate that holds an objective: a bisection over rates.
+
+/// Below this share of what the server answers when it is saturated, the search ends: no rate
+/// holds the objective.
+const LOWEST_SHARE: f64 = 0.01;
+
+/// How much above a rate that holds the next one is, while none is known that does not.
+const STEP_UP: f64 = 1.25;
+
+/// A search for the highest rate that holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Search {
+    next: f64,
+    lowest: f64,
+    precision: f64,
+    good: Option<f64>,
+    bad: Option<f64>,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Step {
+    /// See whether this rate holds.
+    Try(f64),
+    /// This is the highest rate seen to hold; none when not even the lowest did.
+    Done(Option<f64>),
+}
+
+impl Search {
+    /// Begins just below `saturated`, the rate at which the server answers under full load. It ends
+    /// when the rate that holds and the one that does not are within `precision` (0.05: 5 %).
+    pub fn new(saturated: f64, precision: f64) -> Self {
+        Self {
+            next: saturated * 0.8,
+            lowest: saturated * LOWEST_SHARE,
+            precision,
+            good: None,
+            bad: None,
+        }
+    }
+
+    /// The next step.
+    pub fn step(&self) -> Step {
+        let done = match (self.good, self.bad) {
+            (Some(good), Some(bad)) => bad <= good * (1.0 + self.precision),
+            (None, Some(bad)) => bad <= self.lowest,
+            _ => false,
+        };
+        // A server that answers nothing has no rate at all.
+        let hopeless = self.next.is_nan() || self.next <= 0.0;
+        match done || hopeless {
+            true => Step::Done(self.good),
+            false => Step::Try(self.next),
+        }
+    }
+
+    /// Tells whether the rate of the last step held.
+    pub fn tell(&mut self, holds: bool) {
+        let rate = self.next;
+        if holds {
+            self.good = Some(rate);
+        } else {
+            self.bad = Some(rate);
+        }
+        self.next = match (self.good, self.bad) {
+            (Some(good), Some(bad)) => (good * bad).sqrt(),
+            (Some(good), None) => good * STEP_UP,
+            (None, _) => rate / 2.0,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn search(saturated: f64, limit: f64) -> (Option<f64>, usize) {
+        let mut search = Search::new(saturated, 0.05);
+        for tries in 0..100 {
+            match search.step() {
+                Step::Try(rate) => search.tell(rate <= limit),
+                Step::Done(rate) => return (rate, tries),
+            }
+        }
+        panic!("it does not end");
+    }
+
+    #[test]
+    fn it_finds_the_limit_wherever_it_is() {
+        for limit in [20.0, 130.0, 799.0, 801.0, 1000.0, 1800.0] {
+            let (found, tries) = search(1000.0, limit);
+            let found = found.unwrap();
+            assert!(
+                found <= limit && found * 1.05 >= limit * 0.999,
+                "{limit}: {found}"
+            );
+            assert!(tries <= 14, "{limit}: {tries}");
+        }
+    }
+
+    #[test]
+    fn without_a_rate_that_holds_it_says_so() {
+        assert_eq!(search(1000.0, 0.0).0, None);
+        assert_eq!(search(0.0, 0.0), (None, 0));
+        assert_eq!(search(f64::NAN, 0.0), (None, 0));
+    }
+}
