@@ -85,15 +85,22 @@ pub(super) fn largest_magnitude(row: &[f32]) -> f32 {
     maxima.into_iter().chain(rest).fold(0.0, f32::max)
 }
 
-/// `activation(x)` for each value, in place.
+/// `values = activation(x)`.
 #[inline(always)]
-pub(super) fn activate(activation: Activation, values: &mut [f32]) {
+pub(super) fn activate(activation: Activation, x: &[f32], values: &mut [f32]) {
     match activation {
-        Activation::None => {}
-        Activation::Gelu => values.iter_mut().for_each(|x| *x = gelu(*x)),
-        Activation::GeluTanh => values.iter_mut().for_each(|x| *x = gelu_tanh(*x)),
-        Activation::Relu => values.iter_mut().for_each(|x| *x = x.max(0.0)),
-        Activation::Tanh => values.iter_mut().for_each(|x| *x = tanh(*x)),
+        Activation::None => values.copy_from_slice(x),
+        Activation::Gelu => map(x, values, gelu),
+        Activation::GeluTanh => map(x, values, gelu_tanh),
+        Activation::Relu => map(x, values, |x| x.max(0.0)),
+        Activation::Tanh => map(x, values, tanh),
+    }
+}
+
+#[inline(always)]
+fn map(x: &[f32], values: &mut [f32], f: impl Fn(f32) -> f32) {
+    for (value, x) in values.iter_mut().zip(x) {
+        *value = f(*x);
     }
 }
 

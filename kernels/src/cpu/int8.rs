@@ -301,9 +301,9 @@ pub(super) fn multiply(
                 || {
                     for (row, (sums, row_scale)) in sums.iter().zip(&scales[start..end]).enumerate()
                     {
-                        let values = output.row(row, columns);
-                        scale.apply(sums, offset, *row_scale, values);
-                        activate(activation, values);
+                        let mut numbers = [0.0; 32];
+                        scale.apply(sums, offset, *row_scale, &mut numbers);
+                        activate(activation, &numbers[..columns], output.row(row, columns));
                     }
                 },
             );

@@ -15,6 +15,7 @@ mod attention;
 mod buffer;
 mod elementwise;
 mod float;
+mod float_kernels;
 mod int8;
 mod int8_kernels;
 mod isa;

@@ -1,0 +1,325 @@
+//! The inner loops of the products with f32 arithmetic: a tile of sums in registers, walked once
+//! through the inputs.
+//!
+//! Intrinsics for AVX-512 and AVX2, in functions of their own: inlined into what surrounds them,
+//! the compiler keeps constants of other loops in registers and the sums in memory, which costs
+//! half of the speed.
+
+use std::any::TypeId;
+
+use pulp::{Scalar256b, Simd};
+
+use super::float::{Left, Values};
+
+/// The most rows of a tile.
+pub(super) const ROWS_MAX: usize = 14;
+
+/// Sums of a tile: its rows, and room for the widest panel.
+pub(super) type Sums = [[f32; 32]; ROWS_MAX];
+
+/// The most rows of a tile: what the registers hold besides what feeds the sums.
+#[inline(always)]
+pub(super) fn rows_max<S: Simd>(values: Values<'_>) -> usize {
+    match values {
+        _ if is_generic::<S>() => 3,
+        Values::F32(_) if S::F32_LANES >= 16 => ROWS_MAX,
+        _ if S::F32_LANES >= 16 || cfg!(target_arch = "aarch64") => 12,
+        Values::F32(_) => 6,
+        Values::Bf16(_) => 5,
+    }
+}
+
+/// `sums[row][column] = bias[column] + Σ left[row][input] · panel[input][column]` for the rows of
+/// `left`, over `inputs`.
+///
+/// # Panics
+/// When `left` has more rows than [`rows_max`], or a side is too short.
+#[inline(always)]
+pub(super) fn tile<S: Simd>(
+    simd: S,
+    left: Left<'_>,
+    inputs: usize,
+    (panel, bias): (Values<'_>, Option<&[f32]>),
+    sums: &mut Sums,
+) {
+    let width = 2 * S::F32_LANES;
+    let enough = match panel {
+        Values::F32(values) => values.len() >= inputs * width,
+        Values::Bf16(words) => words.len() >= inputs.div_ceil(2) * width,
+    };
+    assert!(enough && bias.is_none_or(|bias| bias.len() >= width), "a whole panel");
+    assert!(left.count > 0 && left.count <= rows_max::<S>(panel), "rows of a tile");
+    assert!(left.values.len() >= (left.count - 1) * left.stride + inputs, "whole rows");
+    #[cfg(target_arch = "x86_64")]
+    {
+        let side = x86::Side {
+            left: left.values.as_ptr(),
+            stride: left.stride,
+            inputs,
+            bias,
+        };
+        // SAFETY: `S` is proof of the instructions, and the lengths have been checked.
+        unsafe {
+            if TypeId::of::<S>() == TypeId::of::<pulp::x86::V4>() {
+                return match panel {
+                    Values::F32(values) => x86::f32_avx512(side, left.count, values, sums),
+                    Values::Bf16(words) => x86::bf16_avx512(side, left.count, words, sums),
+                };
+            }
+            if TypeId::of::<S>() == TypeId::of::<pulp::x86::V3>() {
+                return match panel {
+                    Values::F32(values) => x86::f32_avx2(side, left.count, values, sums),
+                    Values::Bf16(words) => x86::bf16_avx2(side, left.count, words, sums),
+                };
+            }
+        }
+    }
+    macro_rules! heights {
+        ($($height:literal)*) => {
+            match left.count {
+                $($height if $height <= ROWS_MAX => {
+                    plain::<S, $height>(simd, left, inputs, (panel, bias), sums)
+                })*
+                _ => unreachable!("checked above"),
+            }
+        };
+    }
+    heights!(1 2 3 4 5 6 7 8 9 10 11 12);
+}
+
+/// Whether `S` is the plain code for machines whose vectors we do not know.
+fn is_generic<S: Simd>() -> bool {
+    TypeId::of::<S>() == TypeId::of::<Scalar256b>()
+}
+
+/// `sum + value · weights`; two roundings where one would call a library.
+#[inline(always)]
+fn multiply_add<S: Simd>(simd: S, value: S::f32s, weights: S::f32s, sum: S::f32s) -> S::f32s {
+    if is_generic::<S>() {
+        simd.add_f32s(simd.mul_f32s(value, weights), sum)
+    } else {
+        simd.mul_add_e_f32s(value, weights, sum)
+    }
+}
+
+/// Adds what one input contributes to all sums.
+#[inline(always)]
+fn step<S: Simd, const ROWS: usize>(
+    simd: S,
+    tile: &mut [[S::f32s; 2]; ROWS],
+    (left, input): (Left<'_>, usize),
+    [low, high]: [S::f32s; 2],
+) {
+    for (row, sums) in tile.iter_mut().enumerate() {
+        let value = simd.splat_f32s(left.values[row * left.stride + input]);
+        sums[0] = multiply_add(simd, value, low, sums[0]);
+        sums[1] = multiply_add(simd, value, high, sums[1]);
+    }
+}
+
+/// For other machines than those above.
+#[inline(always)]
+fn plain<S: Simd, const ROWS: usize>(
+    simd: S,
+    left: Left<'_>,
+    inputs: usize,
+    (panel, bias): (Values<'_>, Option<&[f32]>),
+    sums: &mut Sums,
+) {
+    let start = match bias {
+        Some(bias) => {
+            let (bias, _) = S::as_simd_f32s(bias);
+            [bias[0], bias[1]]
+        }
+        None => [simd.splat_f32s(0.0); 2],
+    };
+    let mut tile = [start; ROWS];
+    match panel {
+        Values::F32(values) => {
+            let (panel, _) = S::as_simd_f32s(values);
+            let panel = &panel.as_chunks::<2>().0[..inputs];
+            for (input, weights) in panel.iter().enumerate() {
+                step(simd, &mut tile, (left, input), *weights);
+            }
+        }
+        Values::Bf16(words) => {
+            let (panel, _) = S::as_simd_u32s(words);
+            let panel = &panel.as_chunks::<2>().0[..inputs.div_ceil(2)];
+            // A bf16 is the upper half of an f32.
+            let (sixteen, mask) = (simd.splat_u32s(16), simd.splat_u32s(0xffff_0000));
+            for (pair, words) in panel.iter().enumerate() {
+                let [first, second] = *words;
+                let low = [
+                    simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(first, sixteen)),
+                    simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(second, sixteen)),
+                ];
+                step(simd, &mut tile, (left, 2 * pair), low);
+                if 2 * pair + 1 < inputs {
+                    let high = [
+                        simd.transmute_f32s_u32s(simd.and_u32s(first, mask)),
+                        simd.transmute_f32s_u32s(simd.and_u32s(second, mask)),
+                    ];
+                    step(simd, &mut tile, (left, 2 * pair + 1), high);
+                }
+            }
+        }
+    }
+    for (sums, tile) in sums.iter_mut().zip(tile) {
+        let (sums, _) = S::as_mut_simd_f32s(sums);
+        (sums[0], sums[1]) = (tile[0], tile[1]);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Sums;
+
+    /// Inputs whose weights are fetched ahead of the sums.
+    const AHEAD: usize = 24;
+
+    /// The left side of a tile, and what its sums begin with.
+    #[derive(Clone, Copy)]
+    pub(super) struct Side<'a> {
+        /// The first value of the first row.
+        pub(super) left: *const f32,
+        pub(super) stride: usize,
+        pub(super) inputs: usize,
+        pub(super) bias: Option<&'a [f32]>,
+    }
+
+    /// The kernel of one instruction set and one form of weights: a function that turns the number
+    /// of rows into a constant, so that the sums live in registers.
+    macro_rules! kernel {
+        (
+            $name:ident, $of:ident, $features:literal, $weight:ty, $lanes:literal,
+            load: $load:ident, store: $store:ident, set: $set:ident, zero: $zero:ident,
+            add: $add:ident, heights: $($height:literal)*,
+            widen: |$words:ident| $widened:expr
+        ) => {
+            /// # Safety
+            /// The machine has the instructions; each of the rows has `side.inputs` values, the
+            /// panel that many steps, and the bias a panel's width.
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn $name(
+                side: Side<'_>,
+                rows: usize,
+                panel: &[$weight],
+                sums: &mut Sums,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match rows {
+                        $($height => $of::<$height>(side, panel, sums),)*
+                        _ => unreachable!("the caller has checked the number of rows"),
+                    }
+                }
+            }
+
+            #[inline(never)]
+            #[target_feature(enable = $features)]
+            unsafe fn $of<const ROWS: usize>(side: Side<'_>, panel: &[$weight], sums: &mut Sums) {
+                /// Inputs whose weights lie in one word.
+                const GROUP: usize = size_of::<$weight>() / size_of::<f32>() * PER_WORD;
+                const PER_WORD: usize = widths::$name;
+                let start = match side.bias {
+                    // SAFETY: the caller's promise.
+                    Some(bias) => unsafe {
+                        [$load(bias.as_ptr()), $load(bias.as_ptr().add($lanes))]
+                    },
+                    None => [$zero(); 2],
+                };
+                let mut tile = [start; ROWS];
+                let mut weights = panel.as_ptr();
+                let mut input = 0;
+                while input < side.inputs {
+                    // SAFETY: a panel has this step; a prefetch may point anywhere.
+                    let $words = unsafe {
+                        _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(2 * $lanes * AHEAD).cast());
+                        if $lanes == 16 {
+                            let second = weights.wrapping_add(2 * $lanes * AHEAD + $lanes);
+                            _mm_prefetch::<_MM_HINT_T0>(second.cast());
+                        }
+                        [$load(weights.cast()), $load(weights.add($lanes).cast())]
+                    };
+                    for (part, [low, high]) in $widened.into_iter().enumerate() {
+                        // Of an odd last word there is only the first half.
+                        if part > 0 && input + part >= side.inputs {
+                            break;
+                        }
+                        for (row, sums) in tile.iter_mut().enumerate() {
+                            // SAFETY: a row has this input.
+                            let value =
+                                unsafe { $set(*side.left.add(row * side.stride + input + part)) };
+                            sums[0] = $add(value, low, sums[0]);
+                            sums[1] = $add(value, high, sums[1]);
+                        }
+                    }
+                    input += GROUP;
+                    weights = weights.wrapping_add(2 * $lanes);
+                }
+                for (sums, tile) in sums.iter_mut().zip(tile) {
+                    // SAFETY: the sums of a row are as wide as the widest panel.
+                    unsafe {
+                        $store(sums.as_mut_ptr(), tile[0]);
+                        $store(sums.as_mut_ptr().add($lanes), tile[1]);
+                    }
+                }
+            }
+        };
+    }
+
+    /// Inputs in a word of weights, by kernel.
+    #[expect(non_upper_case_globals, reason = "named after the kernels")]
+    mod widths {
+        pub(super) const f32_avx512: usize = 1;
+        pub(super) const f32_avx2: usize = 1;
+        pub(super) const bf16_avx512: usize = 2;
+        pub(super) const bf16_avx2: usize = 2;
+    }
+
+    kernel!(
+        f32_avx512, f32_avx512_of, "avx512f", f32, 16,
+        load: _mm512_loadu_ps, store: _mm512_storeu_ps, set: _mm512_set1_ps,
+        zero: _mm512_setzero_ps, add: _mm512_fmadd_ps,
+        heights: 1 2 3 4 5 6 7 8 9 10 11 12 13 14,
+        widen: |weights| [weights]
+    );
+    kernel!(
+        f32_avx2, f32_avx2_of, "avx2,fma", f32, 8,
+        load: _mm256_loadu_ps, store: _mm256_storeu_ps, set: _mm256_set1_ps,
+        zero: _mm256_setzero_ps, add: _mm256_fmadd_ps,
+        heights: 1 2 3 4 5 6,
+        widen: |weights| [weights]
+    );
+    // A bf16 is the upper half of an f32.
+    kernel!(
+        bf16_avx512, bf16_avx512_of, "avx512f", u32, 16,
+        load: _mm512_loadu_ps, store: _mm512_storeu_ps, set: _mm512_set1_ps,
+        zero: _mm512_setzero_ps, add: _mm512_fmadd_ps,
+        heights: 1 2 3 4 5 6 7 8 9 10 11 12,
+        widen: |words| {
+            let words = words.map(|words| _mm512_castps_si512(words));
+            let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            [
+                words.map(|words| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))),
+                words.map(|words| _mm512_castsi512_ps(_mm512_and_si512(words, mask))),
+            ]
+        }
+    );
+    kernel!(
+        bf16_avx2, bf16_avx2_of, "avx2,fma", u32, 8,
+        load: _mm256_loadu_ps, store: _mm256_storeu_ps, set: _mm256_set1_ps,
+        zero: _mm256_setzero_ps, add: _mm256_fmadd_ps,
+        heights: 1 2 3 4 5,
+        widen: |words| {
+            let words = words.map(|words| _mm256_castps_si256(words));
+            let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            [
+                words.map(|words| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))),
+                words.map(|words| _mm256_castsi256_ps(_mm256_and_si256(words, mask))),
+            ]
+        }
+    );
+}
