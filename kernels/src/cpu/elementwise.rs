@@ -1,5 +1,8 @@
 //! What happens to values one by one or row by row. Plain loops that the compiler turns into
-//! vector code when they are inlined into a `pulp` dispatch.
+//! vector code when they are inlined into a `pulp` dispatch. What is dispatched are types of their
+//! own and not closures, whose code the compiler may put elsewhere, without the instructions.
+
+use pulp::{Simd, WithSimd};
 
 use super::Isa;
 use crate::Activation;
@@ -46,28 +49,45 @@ impl Norm {
 
     /// `x = norm(x + a + b)` for one row and the two that are added to it.
     pub fn of_sum(&self, isa: Isa, x: &mut [f32], a: &[f32], b: &[f32]) {
-        isa.dispatch(
-            #[inline(always)]
-            || {
-                for ((x, a), b) in x.iter_mut().zip(a).zip(b) {
-                    *x += a + b;
-                }
-                self.row(x);
-            },
-        );
+        let norm = self;
+        isa.dispatch(NormOfSum {
+            norm,
+            x,
+            a,
+            b: Some(b),
+        });
     }
 
     /// `x = norm(x + residual)` for one row.
     pub fn add(&self, isa: Isa, x: &mut [f32], residual: &[f32]) {
-        isa.dispatch(
-            #[inline(always)]
-            || {
-                for (x, residual) in x.iter_mut().zip(residual) {
-                    *x += residual;
-                }
-                self.row(x);
-            },
-        );
+        let (norm, a) = (self, residual);
+        isa.dispatch(NormOfSum {
+            norm,
+            x,
+            a,
+            b: None,
+        });
+    }
+}
+
+struct NormOfSum<'a> {
+    norm: &'a Norm,
+    x: &'a mut [f32],
+    a: &'a [f32],
+    b: Option<&'a [f32]>,
+}
+
+impl WithSimd for NormOfSum<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for part in std::iter::once(self.a).chain(self.b) {
+            for (x, part) in self.x.iter_mut().zip(part) {
+                *x += part;
+            }
+        }
+        self.norm.row(self.x);
     }
 }
 
@@ -85,23 +105,43 @@ pub(super) fn largest_magnitude(row: &[f32]) -> f32 {
     maxima.into_iter().chain(rest).fold(0.0, f32::max)
 }
 
-/// `values = activation(x)`.
+/// `values = activation(x)` for the first values of a row of sums.
 #[inline(always)]
-pub(super) fn activate(activation: Activation, x: &[f32], values: &mut [f32]) {
-    match activation {
-        Activation::None => values.copy_from_slice(x),
-        Activation::Gelu => map(x, values, gelu),
-        Activation::GeluTanh => map(x, values, gelu_tanh),
-        Activation::Relu => map(x, values, |x| x.max(0.0)),
-        Activation::Tanh => map(x, values, tanh),
+pub(super) fn activate(activation: Activation, x: &[f32; 32], values: &mut [f32]) {
+    // Most panels are whole; a loop of constant length has no rest.
+    match values.len() {
+        32 => of_length::<32>(activation, x, values),
+        16 => of_length::<16>(activation, x, values),
+        _ => {
+            let mut all = [0.0; 32];
+            of_length::<32>(activation, x, &mut all);
+            for (value, x) in values.iter_mut().zip(all) {
+                *value = x;
+            }
+        }
     }
 }
 
 #[inline(always)]
-fn map(x: &[f32], values: &mut [f32], f: impl Fn(f32) -> f32) {
-    for (value, x) in values.iter_mut().zip(x) {
-        *value = f(*x);
+fn of_length<const N: usize>(activation: Activation, x: &[f32; 32], values: &mut [f32]) {
+    let (Some(x), Some(values)) = (x.first_chunk::<N>(), values.first_chunk_mut::<N>()) else {
+        return;
+    };
+    match activation {
+        Activation::None => *values = *x,
+        Activation::Gelu => *values = each(*x, gelu),
+        Activation::GeluTanh => *values = each(*x, gelu_tanh),
+        Activation::Relu => *values = each(*x, |x| x.max(0.0)),
+        Activation::Tanh => *values = each(*x, tanh),
     }
+}
+
+#[inline(always)]
+fn each<const N: usize>(mut x: [f32; N], f: impl Fn(f32) -> f32) -> [f32; N] {
+    for x in &mut x {
+        *x = f(*x);
+    }
+    x
 }
 
 /// `x·Φ(x)`.

@@ -100,7 +100,7 @@ impl WithSimd for Product<'_> {
                 tile(simd, left, inputs, (values, bias), &mut sums);
                 let output = self.output.part(start, column);
                 for (row, sums) in sums[..left.count].iter().enumerate() {
-                    activate(self.activation, &sums[..columns], output.row(row, columns));
+                    activate(self.activation, sums, output.row(row, columns));
                 }
             }
         }

@@ -47,9 +47,18 @@ pub(super) fn tile<S: Simd>(
         Values::F32(values) => values.len() >= inputs * width,
         Values::Bf16(words) => words.len() >= inputs.div_ceil(2) * width,
     };
-    assert!(enough && bias.is_none_or(|bias| bias.len() >= width), "a whole panel");
-    assert!(left.count > 0 && left.count <= rows_max::<S>(panel), "rows of a tile");
-    assert!(left.values.len() >= (left.count - 1) * left.stride + inputs, "whole rows");
+    assert!(
+        enough && bias.is_none_or(|bias| bias.len() >= width),
+        "a whole panel"
+    );
+    assert!(
+        left.count > 0 && left.count <= rows_max::<S>(panel),
+        "rows of a tile"
+    );
+    assert!(
+        left.values.len() >= (left.count - 1) * left.stride + inputs,
+        "whole rows"
+    );
     #[cfg(target_arch = "x86_64")]
     {
         let side = x86::Side {

@@ -11,6 +11,8 @@
 
 use std::ops::Range;
 
+use pulp::{Simd, WithSimd};
+
 use super::activations::{Quantized, Shared, stride};
 use super::buffer::Buffer;
 use super::elementwise::{activate, largest_magnitude};
@@ -126,30 +128,39 @@ impl SharedRows {
 
 /// Writes the codes of one row.
 pub(super) fn quantize(isa: Isa, row: &[f32], place: RowPlace<'_>) {
-    isa.dispatch(
-        #[inline(always)]
-        || {
-            let largest = largest_magnitude(row);
-            *place.scale = largest / CODE_MAX;
-            let factor = if largest > 0.0 {
-                CODE_MAX / largest
-            } else {
-                0.0
-            };
-            match place.codes {
-                RowCodes::Unsigned(codes) => {
-                    for (code, value) in codes.iter_mut().zip(row) {
-                        *code = (nearest(value * factor) + OFFSET) as u8;
-                    }
-                }
-                RowCodes::Words(codes) => {
-                    for (code, value) in codes.iter_mut().zip(row) {
-                        *code = nearest(value * factor) as i16;
-                    }
+    isa.dispatch(Quantize { row, place });
+}
+
+struct Quantize<'a> {
+    row: &'a [f32],
+    place: RowPlace<'a>,
+}
+
+impl WithSimd for Quantize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let largest = largest_magnitude(self.row);
+        *self.place.scale = largest / CODE_MAX;
+        let factor = if largest > 0.0 {
+            CODE_MAX / largest
+        } else {
+            0.0
+        };
+        match self.place.codes {
+            RowCodes::Unsigned(codes) => {
+                for (code, value) in codes.iter_mut().zip(self.row) {
+                    *code = (nearest(value * factor) + OFFSET) as u8;
                 }
             }
-        },
-    );
+            RowCodes::Words(codes) => {
+                for (code, value) in codes.iter_mut().zip(self.row) {
+                    *code = nearest(value * factor) as i16;
+                }
+            }
+        }
+    }
 }
 
 /// The nearest whole number, ties to even, of a value between -2²¹ and 2²¹.
@@ -269,6 +280,7 @@ pub(super) fn multiply(
     // Tiles of equal height: 15 rows are 8 + 7, not 14 + 1.
     let tiles = count.div_ceil(heights);
     let scales = &rows.scales.as_slice()[..count];
+    let mut sums = [[0; 32]; int8_kernels::ROWS_MAX];
     for panel in range {
         let column = panel * width;
         let columns = width.min(right.columns - column);
@@ -281,7 +293,6 @@ pub(super) fn multiply(
         };
         for tile in 0..tiles {
             let (start, end) = (count * tile / tiles, count * (tile + 1) / tiles);
-            let mut sums = [[0; 32]; int8_kernels::ROWS_MAX];
             let sums = &mut sums[..end - start];
             let offset = match &rows.codes {
                 Codes::Unsigned(codes, stride) => {
@@ -295,23 +306,20 @@ pub(super) fn multiply(
                     0
                 }
             };
-            let output = output.part(start, column);
-            isa.dispatch(
-                #[inline(always)]
-                || {
-                    for (row, (sums, row_scale)) in sums.iter().zip(&scales[start..end]).enumerate()
-                    {
-                        let mut numbers = [0.0; 32];
-                        scale.apply(sums, offset, *row_scale, &mut numbers);
-                        activate(activation, &numbers[..columns], output.row(row, columns));
-                    }
-                },
-            );
+            isa.dispatch(Rescale {
+                sums,
+                offset,
+                rows: &scales[start..end],
+                scale,
+                activation,
+                output: output.part(start, column),
+                columns,
+            });
         }
     }
 }
 
-/// How the sums of a panel become numbers again.
+/// The scales, the sums of weights and the bias of a panel's columns.
 #[derive(Clone, Copy)]
 struct Scale<'a> {
     columns: &'a [f32],
@@ -319,12 +327,35 @@ struct Scale<'a> {
     bias: &'a [f32],
 }
 
-impl Scale<'_> {
+/// How the sums of a tile become numbers again.
+struct Rescale<'a, 'b> {
+    sums: &'a [[i32; 32]],
+    /// What was added to each code of the rows.
+    offset: i32,
+    /// The scales of the rows.
+    rows: &'a [f32],
+    scale: Scale<'a>,
+    activation: Activation,
+    output: Output<'b>,
+    columns: usize,
+}
+
+impl WithSimd for Rescale<'_, '_> {
+    type Output = ();
+
     #[inline(always)]
-    fn apply(self, sums: &[i32; 32], offset: i32, row: f32, values: &mut [f32]) {
-        let columns = self.columns.iter().zip(self.sums).zip(self.bias);
-        for ((value, sum), ((scale, weights), bias)) in values.iter_mut().zip(sums).zip(columns) {
-            *value = (sum - offset * weights) as f32 * (row * scale) + bias;
+    fn with_simd<S: Simd>(self, _: S) {
+        let mut numbers = [0.0; 32];
+        for (row, (sums, row_scale)) in self.sums.iter().zip(self.rows).enumerate() {
+            let columns = self.scale.columns.iter().zip(self.scale.sums);
+            let columns = columns.zip(self.scale.bias);
+            for ((number, sum), ((scale, weights), bias)) in
+                numbers.iter_mut().zip(sums).zip(columns)
+            {
+                *number = (sum - self.offset * weights) as f32 * (row_scale * scale) + bias;
+            }
+            let values = self.output.row(row, self.columns);
+            activate(self.activation, &numbers, values);
         }
     }
 }

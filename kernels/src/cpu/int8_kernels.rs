@@ -31,6 +31,7 @@ pub(super) fn fours(
     }
     let _ = isa;
     for (row, sums) in sums.iter_mut().enumerate() {
+        sums.fill(0);
         let codes = &codes[row * stride..][..4 * groups];
         let weights = weights.as_chunks::<128>().0;
         for (codes, weights) in codes.as_chunks::<4>().0.iter().zip(weights) {
@@ -58,21 +59,17 @@ pub(super) fn pairs(
         // SAFETY: `isa` is proof of the instructions, and the lengths have been checked.
         return unsafe { x86::pairs(codes.as_ptr(), stride, weights, sums) };
     }
-    isa.dispatch(
-        #[inline(always)]
-        || {
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let codes = &codes[row * stride..][..2 * groups];
-                let weights = weights.as_chunks::<32>().0;
-                for ([low, high], weights) in codes.as_chunks::<2>().0.iter().zip(weights) {
-                    for (sum, [first, second]) in sums.iter_mut().zip(weights.as_chunks::<2>().0) {
-                        *sum += i32::from(*low) * i32::from(*first)
-                            + i32::from(*high) * i32::from(*second);
-                    }
-                }
+    let _ = isa;
+    for (row, sums) in sums.iter_mut().enumerate() {
+        sums.fill(0);
+        let codes = &codes[row * stride..][..2 * groups];
+        let weights = weights.as_chunks::<32>().0;
+        for ([low, high], weights) in codes.as_chunks::<2>().0.iter().zip(weights) {
+            for (sum, [first, second]) in sums.iter_mut().zip(weights.as_chunks::<2>().0) {
+                *sum += i32::from(*low) * i32::from(*first) + i32::from(*high) * i32::from(*second);
             }
-        },
-    );
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
