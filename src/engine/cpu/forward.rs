@@ -147,6 +147,16 @@ impl Bert {
         self.layers.iter().map(layer).sum()
     }
 
+    /// Bytes of the weights of the linear layers, which every token is multiplied with.
+    pub(super) fn weight_bytes(&self) -> usize {
+        let bytes = match self.form {
+            Form::F32 => 4,
+            Form::Bf16 => 2,
+            Form::Int8 => 1,
+        };
+        self.multiply_adds_per_token() * bytes
+    }
+
     /// Logits of a part, `[sequences, labels]`; the team shares out each step.
     pub(super) fn forward(
         &self,
