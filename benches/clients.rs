@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use intentd::engine::RaggedBatch;
+use intentd::metrics::Outcome;
 use intentd::model::{Checkpoint, Text, TooLong};
 use rand::{RngExt, SeedableRng};
 use tokio::io::AsyncWriteExt;
@@ -206,9 +207,9 @@ async fn give_up(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
     clients.join_all().await;
     let metrics = server.classifier.metrics().clone();
     eventually("nothing is in flight", || metrics.in_flight.get() == 0).await;
-    let outcome = |name: &str| metrics.requests.with_label_values(&[name]).get();
-    let (answered, refused) = (outcome("answered"), outcome("refused"));
-    let (abandoned, abandoned_texts) = (outcome("abandoned"), metrics.abandoned_texts.get());
+    let outcome = |outcome| metrics.ended(outcome).get();
+    let (answered, refused) = (outcome(Outcome::Answered), outcome(Outcome::Refused));
+    let (abandoned, abandoned_texts) = (outcome(Outcome::Abandoned), metrics.abandoned_texts.get());
     let computed = metrics.batch_size.get_sample_sum() as u64;
     println!("requests sent         {}", flags.requests);
     println!("answered              {answered}");

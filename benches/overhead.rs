@@ -4,13 +4,14 @@
 //! with the embedded model, and the least that the same libraries can do, an axum server whose
 //! `GET /predict` answers a constant. The operating system says how much CPU time each process
 //! took (user and system); from intentd's, what its forward passes took (measured by the clock of
-//! the thread) is taken off. Then both answer one request every ten milliseconds, which shows how
-//! much the way through the server adds to the time of a forward pass.
+//! the thread) is taken off. Then one client asks and pauses, again and again, which shows how much
+//! the way through the server adds to the time of a forward pass. The longer the pause, the deeper
+//! a core sleeps that has to be woken; what the other server takes is what the machine takes.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -18,8 +19,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::{HeaderValue, header};
 use clap::{Parser, ValueEnum};
-use indicatif::ProgressBar;
-use intentd::bench::{Expected, Load, Options, Runner, Target, read_texts};
+use intentd::bench::{Options, Runner, Target, read_texts};
 use intentd::config::{Config, ServeArgs};
 use intentd::engine::{Cpu, CpuOptions, Engine, EngineError, Logits, RaggedBatch};
 use intentd::model::Checkpoint;
@@ -60,20 +60,19 @@ fn main() {
     }
 }
 
-/// What the engine has done.
-#[derive(Debug, Default, Clone, Copy)]
+/// What the engine has done: the CPU time of its thread inside forward passes, and the wall time
+/// of each since that was last asked for.
+#[derive(Debug, Default)]
 struct Work {
-    /// CPU time of its thread inside forward passes.
     cpu: Duration,
-    /// The median of the last forward passes' wall time is over these.
-    passes: usize,
+    passes: Vec<Duration>,
 }
 
 /// An engine that measures itself.
 #[derive(Debug)]
 struct Measured {
     engine: Cpu,
-    work: Arc<Mutex<(Work, Vec<Duration>)>>,
+    work: Arc<Mutex<Work>>,
 }
 
 fn thread_cpu() -> Duration {
@@ -90,9 +89,8 @@ impl Engine for Measured {
         let (cpu, wall) = (thread_cpu(), Instant::now());
         let result = self.engine.submit(batch);
         let mut work = self.work.lock().unwrap();
-        work.1.push(wall.elapsed());
-        work.0.cpu += thread_cpu() - cpu;
-        work.0.passes += 1;
+        work.passes.push(wall.elapsed());
+        work.cpu += thread_cpu() - cpu;
         result
     }
 
@@ -119,7 +117,7 @@ async fn intentd() {
         "off",
     ];
     let config = Config::new(Command::parse_from(flags).serve, None).unwrap();
-    let work: Arc<Mutex<(Work, Vec<Duration>)>> = Arc::default();
+    let work: Arc<Mutex<Work>> = Arc::default();
     let shared = Arc::clone(&work);
     let running = intentd::server::start_with(&config, move || {
         let checkpoint = Checkpoint::embedded()?;
@@ -140,13 +138,13 @@ async fn intentd() {
     std::thread::spawn(move || {
         for line in std::io::stdin().lines() {
             line.unwrap();
-            let (total, mut passes) = {
+            let (cpu, mut passes) = {
                 let mut work = work.lock().unwrap();
-                (work.0, std::mem::take(&mut work.1))
+                (work.cpu, std::mem::take(&mut work.passes))
             };
             passes.sort();
             let median = passes.get(passes.len() / 2).copied().unwrap_or_default();
-            println!("{} {}", total.cpu.as_micros(), median.as_micros());
+            println!("{} {}", cpu.as_micros(), median.as_micros());
         }
         asked.send(()).unwrap();
     });
@@ -182,6 +180,7 @@ struct Server {
     process: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
+    address: SocketAddr,
     target: Target,
 }
 
@@ -198,11 +197,13 @@ impl Server {
         let mut output = BufReader::new(process.stdout.take().unwrap());
         let mut address = String::new();
         output.read_line(&mut address).unwrap();
-        let url = format!("http://{}/predict?query={{query}}", address.trim());
+        let address: SocketAddr = address.trim().parse().unwrap();
+        let url = format!("http://{address}/predict?query={{query}}");
         Self {
             process,
             input,
             output,
+            address,
             target: url.parse().unwrap(),
         }
     }
@@ -237,11 +238,20 @@ impl Drop for Server {
     }
 }
 
+/// Pauses of the single client.
+const PAUSES: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(1),
+    Duration::from_millis(10),
+];
+/// Requests of the single client for each pause.
+const ASKED: usize = 200;
+
 fn compare(flags: &Flags) {
     let duration = Duration::from_secs(flags.seconds);
     let runner = Runner {
         options: Options {
-            warm_up: Duration::from_millis(500),
+            warm_up: Duration::ZERO,
             duration,
             timeout: Duration::from_secs(5),
             connections: 64,
@@ -252,60 +262,70 @@ fn compare(flags: &Flags) {
         texts: read_texts(None).unwrap(),
     };
     let mut servers = [Kind::Intentd, Kind::Constant].map(Server::start);
-    println!(
-        "round | intentd CPU µs/request | of it forward | constant | ratio | p50 µs | forward | added | constant p50"
-    );
-    let (mut ratios, mut added) = (Vec::new(), Vec::new());
+    println!("CPU time of a request in µs, 64 connections");
+    println!("round | intentd | of it forward passes | constant | ratio outside of them");
+    let mut ratios = Vec::new();
     for round in 1..=flags.rounds {
-        let [(total, forward, p50, pass), (constant, _, constant_p50, _)] =
-            [0, 1].map(|index| measure(&runner, &mut servers[index], duration));
+        let [(total, forward), (constant, _)] =
+            [0, 1].map(|index| full_load(&runner, &mut servers[index], duration));
         let ratio = (total - forward) / constant;
         ratios.push(ratio);
-        added.push(p50 - pass);
-        println!(
-            "{round} | {total:.1} | {forward:.1} | {constant:.1} | {ratio:.2} | {p50:.0} | \
-             {pass:.0} | {:.0} | {constant_p50:.0}",
-            p50 - pass
-        );
+        println!("{round} | {total:.1} | {forward:.1} | {constant:.1} | {ratio:.2}");
     }
-    let median = |mut values: Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    println!(
-        "median ratio of CPU time outside the engine: {:.2}",
-        median(ratios)
-    );
-    println!(
-        "median of what is added to a forward pass at p50: {:.0} µs",
-        median(added)
-    );
+    println!("median ratio: {:.2}", median(&mut ratios));
+    println!("Latency of a single client in µs, medians");
+    println!("pause | intentd | of it the forward pass | added | constant");
+    for pause in PAUSES {
+        let mut rows = [const { Vec::new() }; 4];
+        for _ in 0..flags.rounds {
+            let [(latency, forward), (constant, _)] =
+                [0, 1].map(|index| low_load(&mut servers[index], pause));
+            for (row, value) in rows
+                .iter_mut()
+                .zip([latency, forward, latency - forward, constant])
+            {
+                row.push(value);
+            }
+        }
+        let [latency, forward, added, constant] = rows.map(|mut row| median(&mut row));
+        println!("{pause:?} | {latency:.0} | {forward:.0} | {added:.0} | {constant:.0}");
+    }
 }
 
-/// Per request in microseconds: CPU time, that of forward passes, latency at low load, and the
-/// median forward pass at low load.
-fn measure(runner: &Runner, server: &mut Server, duration: Duration) -> (f64, f64, f64, f64) {
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// CPU time of a request and of its part of the forward passes, in microseconds.
+fn full_load(runner: &Runner, server: &mut Server, duration: Duration) -> (f64, f64) {
     runner.saturate(&server.target, duration / 4).unwrap();
     let before = server.times();
     let rate = runner.saturate(&server.target, duration).unwrap();
     let after = server.times();
     let requests = rate * duration.as_secs_f64();
     let each = |time: Duration| time.as_secs_f64() * 1e6 / requests;
-    let (total, forward) = (each(after.0 - before.0), each(after.1 - before.1));
-    let low = Load::Constant(100.0);
-    let measured = runner
-        .run(
-            &server.target,
-            &low,
-            &Expected::anything(),
-            &ProgressBar::hidden(),
-        )
-        .unwrap();
-    let pass = server.times().2.as_secs_f64() * 1e6;
-    (
-        total,
-        forward,
-        measured.percentile(50.0).unwrap() * 1000.0,
-        pass,
-    )
+    (each(after.0 - before.0), each(after.1 - before.1))
+}
+
+/// The median latency and the median forward pass, in microseconds.
+fn low_load(server: &mut Server, pause: Duration) -> (f64, f64) {
+    let mut client = TcpStream::connect(server.address).unwrap();
+    client.set_nodelay(true).unwrap();
+    let request = b"GET /predict?query=play%20some%20jazz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut latencies = Vec::new();
+    let mut answer = [0; 4096];
+    server.times();
+    for _ in 0..ASKED {
+        std::thread::sleep(pause);
+        let start = Instant::now();
+        client.write_all(request).unwrap();
+        let read = client.read(&mut answer).unwrap();
+        latencies.push(start.elapsed().as_secs_f64() * 1e6);
+        assert!(
+            answer[..read].ends_with(b"PlayMusic"),
+            "a whole answer in one piece"
+        );
+    }
+    (median(&mut latencies), server.times().2.as_secs_f64() * 1e6)
 }

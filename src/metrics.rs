@@ -12,8 +12,8 @@ use prometheus::{
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
-    /// Requests by how they ended.
-    pub requests: IntCounterVec,
+    /// Requests by how they ended, in the order of [`Outcome`].
+    ended: [IntCounter; 3],
     /// Refused requests by reason.
     pub refused: IntCounterVec,
     /// Requests admitted and not yet answered.
@@ -56,6 +56,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    const ALL: [Self; 3] = [Self::Answered, Self::Refused, Self::Abandoned];
+
     /// The label's value.
     pub fn label(self) -> &'static str {
         match self {
@@ -90,13 +92,14 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
+        let requests = counter_vec(
+            r,
+            "requests_total",
+            "Requests for predictions by how they ended.",
+            "outcome",
+        );
         let metrics = Self {
-            requests: counter_vec(
-                r,
-                "requests_total",
-                "Requests for predictions by how they ended.",
-                "outcome",
-            ),
+            ended: Outcome::ALL.map(|outcome| requests.with_label_values(&[outcome.label()])),
             refused: counter_vec(
                 r,
                 "refused_total",
@@ -154,13 +157,15 @@ impl Metrics {
 
     /// Makes every series whose labels are known, so that none is absent from the first scrape.
     fn touch(&self) {
-        for outcome in [Outcome::Answered, Outcome::Refused, Outcome::Abandoned] {
-            self.requests.with_label_values(&[outcome.label()]);
-        }
         for reason in REASONS {
             self.refused.with_label_values(&[reason]);
         }
         self.startup_seconds.with_label_values(&["total"]);
+    }
+
+    /// Requests that ended so.
+    pub fn ended(&self, outcome: Outcome) -> &IntCounter {
+        &self.ended[outcome as usize]
     }
 
     /// The Prometheus text exposition of all metrics and its content type.

@@ -82,10 +82,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let metrics = &self.admission.metrics;
-        metrics
-            .requests
-            .with_label_values(&[self.outcome.label()])
-            .inc();
+        metrics.ended(self.outcome).inc();
         metrics.in_flight.dec();
         self.admission.in_flight.fetch_sub(1, Ordering::AcqRel);
     }

@@ -72,6 +72,8 @@ pub struct Classifier {
 struct Model {
     labels: Labels,
     tokenizer: Arc<Tokenizer>,
+    /// Whether the engine may hang and be given up.
+    is_on_device: bool,
 }
 
 /// Why the engine's thread ended early.
@@ -173,6 +175,7 @@ impl Classifier {
         self.model.get_or_init(|| Model {
             labels,
             tokenizer: Arc::new(tokenizer),
+            is_on_device: engine.is_on_device(),
         });
         self.enter(Phase::Ready);
         let (queue, metrics) = (Arc::clone(&self.queue), self.metrics.clone());
@@ -258,10 +261,7 @@ impl Classifier {
             .refused
             .with_label_values(&[refusal.reason()])
             .inc();
-        self.metrics
-            .requests
-            .with_label_values(&[Outcome::Refused.label()])
-            .inc();
+        self.metrics.ended(Outcome::Refused).inc();
         refusal
     }
 
@@ -301,12 +301,17 @@ impl Classifier {
             .map(|encoded| (encoded.ids.len(), encoded.truncated))
             .collect();
         let replies = self.enqueue(tickets, encoded)?;
-        let mut given_up = self.given_up.subscribe();
-        let items = tokio::select! {
-            biased;
-            items = answers(replies, shapes) => items?,
-            // The sender lives as long as `self`.
-            _ = given_up.wait_for(|given_up| *given_up) => return Err(Refusal::Unhealthy),
+        let answers = answers(replies, shapes);
+        let items = if model.is_on_device {
+            let mut given_up = self.given_up.subscribe();
+            tokio::select! {
+                biased;
+                items = answers => items?,
+                // The sender lives as long as `self`.
+                _ = given_up.wait_for(|given_up| *given_up) => return Err(Refusal::Unhealthy),
+            }
+        } else {
+            answers.await?
         };
         Ok(Predictions {
             labels: model.labels.clone(),

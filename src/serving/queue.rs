@@ -179,6 +179,9 @@ impl Standing {
 struct State {
     entries: VecDeque<Waiting>,
     closed: bool,
+    /// Whether the engine's thread sleeps until something arrives. Waking it is a system call, also
+    /// when it is awake.
+    sleeping: bool,
 }
 
 impl Queue {
@@ -211,8 +214,11 @@ impl Queue {
         self.tokens.fetch_add(tokens, Ordering::Relaxed);
         self.texts.fetch_add(entries.len(), Ordering::Relaxed);
         state.entries.extend(entries);
+        let wake = std::mem::take(&mut state.sleeping);
         drop(state);
-        self.arrival.notify_one();
+        if wake {
+            self.arrival.notify_one();
+        }
         Ok(())
     }
 
@@ -241,10 +247,12 @@ impl Queue {
             if !wait {
                 return Work::None;
             }
+            state.sleeping = true;
             state = self
                 .arrival
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
+            state.sleeping = false;
         }
     }
 
