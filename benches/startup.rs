@@ -1,54 +1,157 @@
-//! From the start of the process to the first answer: `cargo bench --bench startup`.
+//! From the start of the process to the first answer, and its memory: `cargo bench --bench startup`,
+//! with `-- --model DIR` for another model than the embedded one.
 //!
-//! Starts the program on a free port and asks for `music` until it hears `PlayMusic`; prints the
-//! shortest, the median and the longest of a number of runs.
+//! Starts the program on a free port and asks for `music` until it hears a label; prints the
+//! shortest, the median and the longest of a number of runs. The last one is then loaded from 64
+//! connections; what its memory is beyond the weights, as they are in the checkpoint's tensors in
+//! f32, is what the server itself takes.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const RUNS: usize = 21;
+use clap::Parser;
+use intentd::bench::{Options, Runner, read_texts};
+
+#[derive(Debug, Parser)]
+struct Flags {
+    /// Directory of the checkpoint; the embedded model when not given.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    #[arg(long, default_value = "21")]
+    runs: usize,
+    /// Seconds of load.
+    #[arg(long, default_value = "5")]
+    seconds: u64,
+    /// Cargo passes this to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
 
 fn main() {
-    let mut times: Vec<Duration> = (0..RUNS).map(|_| start_to_answer()).collect();
-    times.sort();
-    let (first, median, last) = (times[0], times[RUNS / 2], times[RUNS - 1]);
-    println!("process start to first PlayMusic, {RUNS} runs");
-    println!("shortest, median, longest  {first:.1?}, {median:.1?}, {last:.1?}");
-}
-
-fn start_to_answer() -> Duration {
-    let start = Instant::now();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_intentd"))
-        .args(["--host", "127.0.0.1", "--port", "0", "--admin-port", "off"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    let address = loop {
-        line.clear();
-        assert!(
-            log.read_line(&mut line).unwrap() > 0,
-            "the program ended early"
-        );
-        if let Some((_, address)) = line.split_once("serving predictions address=") {
-            break address.trim().to_owned();
-        }
-    };
-    while ask(&address) != "PlayMusic" {
-        std::thread::sleep(Duration::from_micros(500));
+    let flags = Flags::parse();
+    let mut times = Vec::new();
+    let mut last = None;
+    for _ in 0..flags.runs {
+        last = None;
+        let server = Server::start(flags.model.as_deref());
+        times.push(server.took);
+        last = Some(server);
     }
-    let time = start.elapsed();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    time
+    times.sort();
+    let (first, median) = (times[0], times[times.len() / 2]);
+    println!("process start to the first label, {} runs", flags.runs);
+    println!(
+        "shortest, median, longest  {first:.1?}, {median:.1?}, {:.1?}",
+        times[times.len() - 1]
+    );
+    let server = last.unwrap();
+    let weights = parameters(flags.model.as_deref()) * 4;
+    let idle = server.memory("VmRSS:");
+    let url = format!("http://{}/predict?query={{query}}", server.address);
+    let runner = Runner {
+        options: Options {
+            warm_up: Duration::ZERO,
+            duration: Duration::ZERO,
+            timeout: Duration::from_secs(60),
+            connections: 64,
+            streams: 1,
+            workers: 1,
+            seed: 1,
+        },
+        texts: read_texts(None).unwrap(),
+    };
+    let duration = Duration::from_secs(flags.seconds);
+    let rate = runner.saturate(&url.parse().unwrap(), duration).unwrap();
+    let loaded = server.memory("VmRSS:");
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    let beyond = |bytes: u64| mb(bytes) - mb(weights);
+    println!(
+        "memory in MB             resident | beyond the weights ({:.1})",
+        mb(weights)
+    );
+    println!(
+        "after the first label  {:10.1} | {:.1}",
+        mb(idle),
+        beyond(idle)
+    );
+    println!(
+        "under load ({rate:.0}/s)  {:10.1} | {:.1}",
+        mb(loaded),
+        beyond(loaded)
+    );
+    let most = server.memory("VmHWM:");
+    println!(
+        "at most                {:10.1} | {:.1}",
+        mb(most),
+        beyond(most)
+    );
 }
 
-/// The body of the answer, whatever its status.
+struct Server {
+    child: Child,
+    address: String,
+    took: Duration,
+}
+
+impl Server {
+    fn start(model: Option<&Path>) -> Self {
+        let start = Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_intentd"));
+        command.args(["--host", "127.0.0.1", "--port", "0", "--admin-port", "off"]);
+        if let Some(model) = model {
+            command.arg("--model").arg(model);
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert!(
+                log.read_line(&mut line).unwrap() > 0,
+                "the program ended early"
+            );
+            if let Some((_, address)) = line.split_once("serving predictions address=") {
+                break address.trim().to_owned();
+            }
+        };
+        // Nobody reads the rest; the pipe stays open.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        while !ask(&address).starts_with("HTTP/1.1 200") {
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        let took = start.elapsed();
+        Self {
+            child,
+            address,
+            took,
+        }
+    }
+
+    /// A line of /proc/PID/status (proc(5)), in bytes.
+    fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kib * 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// The answer, whatever its status.
 fn ask(address: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let request = "GET /predict?query=music HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -56,6 +159,16 @@ fn ask(address: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
-        .split_once("\r\n\r\n")
-        .map_or_else(String::new, |(_, body)| body.to_owned())
+}
+
+/// Numbers in all tensors of a checkpoint in one file.
+fn parameters(model: Option<&Path>) -> u64 {
+    let directory = model.unwrap_or(Path::new("models/intent-snips"));
+    let content = std::fs::read(directory.join("model.safetensors")).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&content).unwrap();
+    let tensors = metadata.tensors();
+    tensors
+        .values()
+        .map(|info| info.shape.iter().product::<usize>() as u64)
+        .sum()
 }

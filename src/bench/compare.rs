@@ -213,6 +213,12 @@ pub(super) fn ratios(report: &Report) -> Vec<Ratio> {
             }
         }
     }
+    for ratio in &mut ratios {
+        // Of a server that held no rate there is no ratio.
+        ratio
+            .values
+            .retain(|value| value.is_finite() && *value > 0.0);
+    }
     ratios.retain(|ratio| !ratio.values.is_empty());
     ratios
 }

@@ -235,36 +235,46 @@ impl Runner {
         Ok(())
     }
 
-    /// The rate at which `target` answers when every connection asks again and again.
+    /// The rate at which `target` answers when every connection asks again and again for `duration`;
+    /// what is under way then is waited for.
     ///
     /// # Errors
     /// When the target cannot be reached.
     pub fn saturate(&self, target: &Target, duration: Duration) -> Result<f64, String> {
         let requests = self.requests(target)?;
+        let timeout = self.options.timeout;
         runtime()?.block_on(async {
             let connections = connections(target, self.options.connections).await?;
-            let end = Instant::now() + duration;
-            let answered = Arc::new(AtomicU64::new(0));
+            let start = Instant::now();
             let mut tasks = tokio::task::JoinSet::new();
             for (first, connection) in connections.into_iter().enumerate() {
-                let (requests, answered) = (Arc::clone(&requests), Arc::clone(&answered));
+                let requests = Arc::clone(&requests);
                 tasks.spawn(async move {
+                    let (mut answered, mut last) = (0_u64, Duration::ZERO);
                     for request in requests.iter().cycle().skip(first) {
+                        if start.elapsed() >= duration {
+                            break;
+                        }
                         let asked = connection.ask(request, None);
-                        match tokio::time::timeout_at(end.into(), asked).await {
-                            Ok(Outcome::Answered) => answered.fetch_add(1, Ordering::Relaxed),
-                            // A server that refuses or breaks is not to be asked in a tight loop.
-                            Ok(_) => {
-                                tokio::time::sleep(Duration::from_millis(10)).await;
-                                0
+                        match tokio::time::timeout(timeout, asked).await {
+                            Ok(Outcome::Answered) => {
+                                answered += 1;
+                                last = start.elapsed();
                             }
-                            Err(_) => return,
-                        };
+                            // A server that refuses or breaks is not to be asked in a tight loop.
+                            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                        }
                     }
+                    (answered, last)
                 });
             }
-            while tasks.join_next().await.is_some() {}
-            Ok(answered.load(Ordering::Relaxed) as f64 / duration.as_secs_f64())
+            let (mut answered, mut took) = (0, duration);
+            while let Some(ended) = tasks.join_next().await {
+                let (count, last) = ended.map_err(|error| error.to_string())?;
+                answered += count;
+                took = took.max(last);
+            }
+            Ok(answered as f64 / took.as_secs_f64())
         })
     }
 

@@ -5,6 +5,7 @@
     reason = "a helper of a test may panic as the test itself may"
 )]
 
+mod bench;
 mod checkpoint;
 mod cuda;
 mod faults;
