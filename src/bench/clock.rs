@@ -70,6 +70,45 @@ impl Clock {
     }
 }
 
+/// How busy the calling thread is: of a load generator that has no time left, the latencies are its
+/// own.
+#[derive(Debug)]
+pub(super) struct Busy(Option<(Instant, Duration)>);
+
+impl Busy {
+    pub(super) fn new() -> Self {
+        Self(None)
+    }
+
+    /// From here on, if not before.
+    pub(super) fn start(&mut self) {
+        if self.0.is_none() {
+            self.0 = thread_cpu().map(|cpu| (Instant::now(), cpu));
+        }
+    }
+
+    /// The share of the time since the start in which the thread was running; 0 where the
+    /// operating system does not tell.
+    pub(super) fn share(&self) -> f64 {
+        let Some((start, cpu)) = self.0 else {
+            return 0.0;
+        };
+        let ran = thread_cpu().map_or(Duration::ZERO, |now| now.saturating_sub(cpu));
+        ran.as_secs_f64() / start.elapsed().as_secs_f64().max(1e-9)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn thread_cpu() -> Option<Duration> {
+    use rustix::time::{ClockId, clock_gettime};
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn thread_cpu() -> Option<Duration> {
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

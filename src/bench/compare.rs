@@ -30,6 +30,8 @@ pub struct Plan {
     pub rounds: usize,
     /// Whether each text must get the label that it gets alone from the first target.
     pub check: bool,
+    /// Whether the first target is compared with the others.
+    pub compare: bool,
 }
 
 /// A ratio of the first target to another one; above 1, the first is better.
@@ -39,6 +41,8 @@ pub(super) struct Ratio {
     first: String,
     other: String,
     values: Vec<f64>,
+    /// Rounds, also those without a ratio.
+    rounds: usize,
 }
 
 /// Of at least one value.
@@ -52,16 +56,18 @@ pub(super) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Measures `targets` by `plan`, in turn.
+/// Measures `targets` by `plan`, in turn. What breaks off later is in the report, with all that was
+/// measured before.
 ///
 /// # Errors
-/// When a target cannot be reached.
+/// When a target cannot be reached, or gives no labels that answers can be checked by.
 pub fn measure(
     runner: &Runner,
     targets: &[Target],
     plan: &Plan,
     bar: &ProgressBar,
 ) -> Result<Report, String> {
+    targets.iter().try_for_each(|target| runner.reach(target))?;
     let expected = match (plan.check, targets.first()) {
         (true, Some(first)) => {
             bar.set_message(format!("{}: labels", first.name));
@@ -69,7 +75,7 @@ pub fn measure(
         }
         _ => Expected::anything(),
     };
-    let mut series: Vec<Series> = targets
+    let series = targets
         .iter()
         .map(|target| Series {
             name: target.name.clone(),
@@ -77,7 +83,14 @@ pub fn measure(
             rounds: Vec::new(),
         })
         .collect();
-    for round in 0..plan.rounds {
+    let mut report = Report {
+        objective: plan.objective,
+        options: runner.options,
+        compared: plan.compare,
+        series,
+        broken_off: None,
+    };
+    'rounds: for round in 0..plan.rounds {
         for turn in 0..targets.len() {
             // Whoever comes first, comes last in the next round.
             let index = match round % 2 {
@@ -93,15 +106,16 @@ pub fn measure(
                 bar,
                 title: format!("{}, round {} of {}", target.name, round + 1, plan.rounds),
             };
-            series[index].rounds.push(turn.round()?);
+            let (round, error) = turn.round();
+            report.series[index].rounds.push(round);
+            if error.is_some() {
+                report.broken_off = error;
+                break 'rounds;
+            }
         }
     }
     bar.finish_and_clear();
-    Ok(Report {
-        objective: plan.objective,
-        options: runner.options,
-        series,
-    })
+    Ok(report)
 }
 
 /// One target in one round.
@@ -115,15 +129,21 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn round(&self) -> Result<Round, String> {
+    /// What was measured, and what broke it off.
+    fn round(&self) -> (Round, Option<String>) {
         let mut round = Round::default();
+        let error = self.measure(&mut round).err();
+        (round, error)
+    }
+
+    fn measure(&self, round: &mut Round) -> Result<(), String> {
         for load in &self.plan.loads {
             round.runs.push(self.run(load)?);
         }
         if let (Some(objective), Some(precision)) = (self.plan.objective, self.plan.search) {
             round.highest = Some(self.search(objective, precision, &mut round.runs)?);
         }
-        Ok(round)
+        Ok(())
     }
 
     fn run(&self, load: &Load) -> Result<Run, String> {
@@ -174,7 +194,7 @@ impl Turn<'_> {
 
 /// The first target against each other one, in whatever both were measured.
 pub(super) fn ratios(report: &Report) -> Vec<Ratio> {
-    let Some((first, others)) = report.series.split_first() else {
+    let Some((first, others)) = report.series.split_first().filter(|_| report.compared) else {
         return Vec::new();
     };
     let mut ratios = Vec::new();
@@ -184,6 +204,7 @@ pub(super) fn ratios(report: &Report) -> Vec<Ratio> {
             first: first.name.clone(),
             other: other.name.clone(),
             values,
+            rounds: first.rounds.len().min(other.rounds.len()),
         };
         let rounds = || first.rounds.iter().zip(&other.rounds);
         if report.objective.is_some() && first.highest().is_some() {
@@ -191,6 +212,8 @@ pub(super) fn ratios(report: &Report) -> Vec<Ratio> {
                 rounds().filter_map(|(first, other)| Some((first.highest?, other.highest?)));
             let values = rates.map(|(first, other)| first / other).collect();
             ratios.push(pair("highest rate".to_owned(), values));
+        }
+        if loads_differ(first, other) {
             continue;
         }
         for (index, run) in first
@@ -223,12 +246,32 @@ pub(super) fn ratios(report: &Report) -> Vec<Ratio> {
     ratios
 }
 
+/// Whether two targets ran other loads: those of a search depend on the target.
+fn loads_differ(first: &Series, other: &Series) -> bool {
+    let loads = |series: &Series| -> Vec<Vec<String>> {
+        let of_round = |round: &Round| round.runs.iter().map(|run| run.load.clone()).collect();
+        series.rounds.iter().map(of_round).collect()
+    };
+    let searched = |series: &Series| series.highest().is_some();
+    searched(first) || searched(other) || loads(first) != loads(other)
+}
+
+/// The latency of a target that fails more than this share of the requests is no measure: who
+/// refuses most of them is quick with the rest.
+const FAILED_SHARE_MAX: f64 = 0.01;
+
+fn latency(measured: &Measured, percentile: f64) -> Option<f64> {
+    let failed = (measured.offered - measured.answered) as f64;
+    let answers = failed <= FAILED_SHARE_MAX * measured.offered as f64;
+    answers.then(|| measured.percentile(percentile)).flatten()
+}
+
 type Measure = (&'static str, fn(&Measured) -> Option<f64>);
 
 /// What is compared where no rate is looked for: less is better.
 const MEASURES: [Measure; 3] = [
-    ("p50", |measured| measured.percentile(50.0)),
-    ("p99", |measured| measured.percentile(99.0)),
+    ("p50", |measured| latency(measured, 50.0)),
+    ("p99", |measured| latency(measured, 99.0)),
     ("time an answer", |measured| {
         (measured.answered > 0).then(|| 1.0 / measured.answered_rate())
     }),
@@ -262,12 +305,13 @@ impl Display for Ratio {
         let (low, high) = self.range();
         write!(
             f,
-            "{}: {} is {:.2} times as good as {} ({low:.2} to {high:.2} in {} rounds)",
+            "{}: {} is {:.2} times as good as {} ({low:.2} to {high:.2} in {} of {} rounds)",
             self.measure,
             self.first,
             median(&self.values),
             self.other,
-            self.values.len()
+            self.values.len(),
+            self.rounds
         )
     }
 }
@@ -306,6 +350,8 @@ mod tests {
                 .collect(),
         };
         Report {
+            compared: true,
+            broken_off: None,
             objective: searched.then_some(Objective {
                 latency: Duration::from_millis(50),
                 percentile: 99.0,

@@ -100,8 +100,8 @@ impl Sender {
 
 /// The connection broke, before the request was sent or after it.
 enum Failed {
-    Before,
-    After,
+    Before(String),
+    After(String),
 }
 
 impl Connection {
@@ -133,14 +133,14 @@ impl Connection {
     /// Sends a request and reads the whole answer.
     pub(super) async fn ask(&self, request: &Prepared, expected: Option<&str>) -> Outcome {
         let mut result = self.try_to_ask(request, expected).await;
-        if let Ok(Err(Failed::Before)) = result {
+        if let Ok(Err(Failed::Before(_))) = result {
             // The server had closed the connection while it was idle, as it may.
             result = self.try_to_ask(request, expected).await;
         }
         match result {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Outcome::Broken,
-            Err(_) => Outcome::Unconnected,
+            Ok(Err(Failed::Before(reason) | Failed::After(reason))) => Outcome::Broken(reason),
+            Err(error) => Outcome::Unconnected(error.to_string()),
         }
     }
 
@@ -151,8 +151,8 @@ impl Connection {
     ) -> std::io::Result<Result<Outcome, Failed>> {
         let mut sender = self.usable().await?;
         let failed = |error: hyper::Error| match error.is_canceled() {
-            true => Failed::Before,
-            false => Failed::After,
+            true => Failed::Before(error.to_string()),
+            false => Failed::After(error.to_string()),
         };
         let answered = match &mut *sender {
             Some(Sender::Http1(open)) => {
@@ -170,7 +170,7 @@ impl Connection {
                     Err(error) => Err(failed(error)),
                 }
             }
-            None => Err(Failed::Before),
+            None => Err(Failed::Before("no connection".to_owned())),
         };
         Ok(answered)
     }
@@ -182,7 +182,9 @@ impl Connection {
     ) -> Result<Outcome, Failed> {
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
-        let body = body.await.map_err(|_| Failed::After)?;
+        let body = body
+            .await
+            .map_err(|error| Failed::After(error.to_string()))?;
         if !status.is_success() {
             return Ok(Outcome::Status(status.as_u16()));
         }

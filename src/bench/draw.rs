@@ -74,35 +74,39 @@ fn over_time(report: &Report) -> Vec<Panel> {
             continue;
         };
         let Run { measured, .. } = run;
-        longest = longest.max(measured.seconds.len());
-        let seconds = || measured.seconds.iter().enumerate();
+        longest = longest.max(measured.intervals.len() as u64 * measured.interval);
+        let step = measured.interval as f64;
+        let intervals = || {
+            let intervals = measured.intervals.iter().enumerate();
+            intervals.map(move |(n, interval)| (n as f64 * step, interval))
+        };
         for (name, stroke, percentile) in
             [("p50", Stroke::Faint, 50.0), ("p99", Stroke::Strong, 99.0)]
         {
-            let point = |(second, s): (usize, &super::measured::Second)| {
-                Some((second as f64, s.percentile(percentile)?))
+            let point = |(second, s): (f64, &super::measured::Interval)| {
+                Some((second, s.percentile(percentile)?))
             };
             latency.push(Line {
                 name: format!("{} {name}", series.name),
                 colour,
                 stroke,
-                points: seconds().filter_map(point).collect(),
+                points: intervals().filter_map(point).collect(),
             });
         }
         throughput.push(Line {
             name: format!("{}, offered", series.name),
             colour,
             stroke: Stroke::Faint,
-            points: seconds()
-                .map(|(n, s)| (n as f64, s.offered as f64))
+            points: intervals()
+                .map(|(n, s)| (n, s.offered as f64 / step))
                 .collect(),
         });
         throughput.push(Line {
             name: format!("{}, answered", series.name),
             colour,
             stroke: Stroke::Strong,
-            points: seconds()
-                .map(|(n, s)| (n as f64, s.answered as f64))
+            points: intervals()
+                .map(|(n, s)| (n, s.answered as f64 / step))
                 .collect(),
         });
     }

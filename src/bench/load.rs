@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
@@ -34,7 +35,7 @@ pub enum Load {
         /// The file they come from.
         file: PathBuf,
         /// The times.
-        times: Vec<f64>,
+        times: Arc<[f64]>,
     },
 }
 
@@ -126,6 +127,7 @@ impl Load {
             return Err(format!("{}: no times in it", file.display()));
         }
         let file = file.to_owned();
+        let times = times.into();
         Ok(Self::Trace { file, times })
     }
 
@@ -190,7 +192,13 @@ impl Load {
                     (root >= 0.0).then(|| 2.0 * n / (from + root.sqrt()))
                 }))
             }
-            Self::Trace { times, .. } => Box::new(times.into_iter()),
+            Self::Trace { times, .. } => {
+                let mut index = 0;
+                Box::new(std::iter::from_fn(move || {
+                    index += 1;
+                    times.get(index - 1).copied()
+                }))
+            }
         };
         let times = times.take_while(move |time| *time < seconds);
         Box::new(times.map(Duration::from_secs_f64))
@@ -209,9 +217,9 @@ impl Display for Load {
     }
 }
 
-/// Three digits are enough to name a rate.
+/// Five digits are enough to tell rates apart.
 fn short(rate: f64) -> String {
-    let decimals = (2 - rate.log10().floor() as i32).clamp(0, 3) as usize;
+    let decimals = (4 - rate.log10().floor() as i32).clamp(0, 5) as usize;
     let text = format!("{rate:.decimals$}");
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
@@ -340,7 +348,7 @@ mod tests {
         ] {
             assert!(text.parse::<Loads>().is_err(), "{text}");
         }
-        assert_eq!(load("poisson:123.456").to_string(), "poisson 123/s");
+        assert_eq!(load("poisson:123.456").to_string(), "poisson 123.46/s");
         assert_eq!(load("constant:0.5").to_string(), "constant 0.5/s");
     }
 }

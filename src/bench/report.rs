@@ -49,9 +49,16 @@ pub struct Report {
     pub objective: Option<Objective>,
     /// How it was measured.
     pub options: Options,
+    /// Whether the first target is compared with the others.
+    pub compared: bool,
+    /// Why not all was measured that was asked for.
+    pub broken_off: Option<String>,
     /// One for each target.
     pub series: Vec<Series>,
 }
+
+/// A thread that runs for more of its time than this may be what limits the rate.
+const BUSY_MAX: f64 = 0.85;
 
 const COLUMNS: [&str; 10] = [
     "load",
@@ -105,7 +112,8 @@ impl Report {
             }
             text.push_str(&aligned(&rows));
             for (kind, count) in failures(series) {
-                let _ = writeln!(text, "  {kind}: {count}");
+                let reason = reason(series, &kind);
+                let _ = writeln!(text, "  {kind}: {count}{reason}");
             }
             if let (Some(highest), Some(objective)) = (series.highest(), self.objective) {
                 let Objective {
@@ -123,11 +131,12 @@ impl Report {
         for ratio in ratios(self) {
             let _ = writeln!(text, "{ratio}");
         }
-        if let Some(lag) = self.worst_lag() {
+        if let Some(busy) = self.too_busy() {
             let _ = writeln!(
                 text,
-                "The load generator was late itself ({lag:.1} ms at the 99th percentile): take \
-                 more --workers, or a machine with cores to spare."
+                "The load generator had no time to spare ({:.0} % of a core): what is measured may \
+                 be its own limit. Take more --workers, or a machine with cores to spare.",
+                100.0 * busy
             );
         }
         text
@@ -171,17 +180,13 @@ impl Report {
         ]
     }
 
-    /// How late the load generator was at worst, where that spoils what was measured: by more
-    /// than a millisecond, and by more than a tenth of the median latency.
-    fn worst_lag(&self) -> Option<f64> {
+    /// The share of its time for which the load generator ran, where that leaves it none.
+    fn too_busy(&self) -> Option<f64> {
         let runs = self.series.iter().flat_map(|series| &series.rounds);
-        let runs = runs.flat_map(|round| &round.runs).map(|run| &run.measured);
-        let spoiled = |m: &&Measured| {
-            m.lag() > 1.0 && m.percentile(50.0).is_some_and(|p50| m.lag() > p50 / 10.0)
-        };
-        runs.filter(spoiled)
-            .map(Measured::lag)
-            .max_by(f64::total_cmp)
+        let busy = runs
+            .flat_map(|round| &round.runs)
+            .map(|run| run.measured.busy);
+        busy.filter(|busy| *busy > BUSY_MAX).max_by(f64::total_cmp)
     }
 
     /// For programs.
@@ -216,6 +221,7 @@ impl Report {
                 "latency_ms": objective.latency.as_secs_f64() * 1000.0,
                 "percentile": objective.percentile,
             })),
+            "broken_off": self.broken_off,
             "options": {
                 "warm_up_seconds": warm_up.as_secs_f64(),
                 "duration_seconds": duration.as_secs_f64(),
@@ -229,6 +235,13 @@ impl Report {
             "ratios": ratios(self).iter().map(Ratio::json).collect::<Vec<_>>(),
         })
     }
+}
+
+/// The first reason that a kind of failure had, if it has reasons.
+fn reason(series: &Series, kind: &str) -> String {
+    let runs = series.rounds.iter().flat_map(|round| &round.runs);
+    let reason = runs.filter_map(|run| run.measured.reasons.get(kind)).next();
+    reason.map_or_else(String::new, |reason| format!(" ({reason})"))
 }
 
 /// All failures of a target, by kind.

@@ -5,19 +5,26 @@
 //! for the server, so the wait is part of the latency.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use tokio::sync::Semaphore;
 
 use super::answer::Expected;
-use super::clock::Clock;
+use super::clock::{Busy, Clock};
 use super::connection::{Address, Connection};
+use super::crew::{self, Crew};
 use super::load::Load;
 use super::measured::{Measured, Outcome};
 use super::target::{Prepared, Protocol, Target};
+
+/// More requests than this in one run are a mistake.
+const REQUESTS_MAX: f64 = 1e8;
+
+/// Requests that are put into the queue before the connections get their turn.
+const PUSHES_AT_ONCE: usize = 64;
 
 /// How a load is run.
 #[derive(Debug, Clone, Copy)]
@@ -86,11 +93,17 @@ impl Worker {
     /// Takes what is due, one request after the other, until there is no more.
     async fn serve(&self, connection: &Connection) {
         while let Some(job) = self.next().await {
-            let expected = self.expected.0.as_ref().map(|labels| &*labels[job.text]);
-            let asked = connection.ask(&self.requests[job.text], expected);
             let deadline = job.due + self.timeout;
-            let outcome = tokio::time::timeout_at(deadline.into(), asked).await;
-            let outcome = outcome.unwrap_or(Outcome::TimedOut);
+            // What has waited too long for a connection is not sent: the server would be asked for
+            // what nobody waits for.
+            let outcome = if Instant::now() < deadline {
+                let expected = self.expected.0.as_ref().map(|labels| &*labels[job.text]);
+                let asked = connection.ask(&self.requests[job.text], expected);
+                let asked = tokio::time::timeout_at(deadline.into(), asked).await;
+                asked.unwrap_or(Outcome::TimedOut)
+            } else {
+                Outcome::TimedOut
+            };
             let latency = job.due.elapsed();
             if let Some(at) = job.at {
                 self.measured().count(at, latency, outcome);
@@ -99,7 +112,7 @@ impl Worker {
         }
     }
 
-    fn measured(&self) -> std::sync::MutexGuard<'_, Measured> {
+    fn measured(&self) -> MutexGuard<'_, Measured> {
         self.measured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -108,7 +121,8 @@ impl Runner {
     /// Runs `load` against `target`; `bar` shows how far it is.
     ///
     /// # Errors
-    /// When the target cannot be reached at all; what fails later is counted.
+    /// When the target cannot be reached at all, or the load sends nothing, or more than can be
+    /// counted; what fails later is counted.
     pub fn run(
         &self,
         target: &Target,
@@ -117,90 +131,72 @@ impl Runner {
         bar: &ProgressBar,
     ) -> Result<Measured, String> {
         let Options {
-            warm_up, duration, ..
+            warm_up,
+            duration,
+            timeout,
+            ..
         } = self.options;
+        let count = load.rate(duration) * (warm_up + duration).as_secs_f64();
+        if count > REQUESTS_MAX {
+            return Err(format!(
+                "{load}: {count:.0} requests; at most {REQUESTS_MAX} are sent"
+            ));
+        }
         let times = || load.times(warm_up, duration, self.options.seed);
-        bar.set_length(times().count() as u64);
+        if times().next().is_none() {
+            return Err(format!("{load}: nothing is to be sent within {duration:?}"));
+        }
+        bar.set_length(count as u64);
         bar.set_position(0);
         let workers = self.options.workers.clamp(1, self.options.connections);
         let done = Arc::new(AtomicU64::new(0));
-        let barrier = Barrier::new(workers);
-        let unreachable = AtomicBool::new(false);
         let requests = self.requests(target)?;
-        let finished = AtomicU64::new(0);
-        let run = |index: usize| {
-            let worker = Worker {
+        let run = |index: usize, crew: &Crew| {
+            let worker = Arc::new(Worker {
                 requests: Arc::clone(&requests),
                 expected: expected.clone(),
-                timeout: self.options.timeout,
+                timeout,
                 waiting: Mutex::default(),
                 tickets: Semaphore::new(0),
                 measured: Mutex::new(Measured::new(duration)),
                 done: Arc::clone(&done),
-            };
-            let (worker, times) = (Arc::new(worker), times().enumerate());
-            let times = times.skip(index).step_by(workers);
-            let start = || {
-                barrier.wait();
-                !unreachable.load(Ordering::SeqCst)
-            };
-            let result = self.work(target, &worker, times, (index, workers), &|reached| {
-                unreachable.fetch_or(!reached, Ordering::SeqCst);
-                start()
             });
-            finished.fetch_add(1, Ordering::SeqCst);
-            let measured = worker.measured().clone();
-            result.map(|()| measured)
+            let times = times().enumerate().skip(index).step_by(workers);
+            self.work(target, &worker, times, (index, workers), crew)?;
+            let measured = std::mem::replace(&mut *worker.measured(), Measured::new(duration));
+            Ok(measured)
         };
-        std::thread::scope(|scope| {
-            let run = &run;
-            let threads: Vec<_> = (0..workers)
-                .map(|index| scope.spawn(move || run(index)))
-                .collect();
-            while finished.load(Ordering::SeqCst) < workers as u64 {
-                std::thread::sleep(Duration::from_millis(50));
-                bar.set_position(done.load(Ordering::Relaxed));
-            }
-            let mut all = Measured::new(duration);
-            for thread in threads {
-                let result = thread.join().map_err(|_| "a worker panicked".to_owned())?;
-                all.merge(&result?);
-            }
-            Ok(all)
-        })
+        let show = || bar.set_position(done.load(Ordering::Relaxed));
+        let parts = crew::work_together(workers, &run, &show)?;
+        let mut all = Measured::new(duration);
+        parts.iter().for_each(|part| all.merge(part));
+        Ok(all)
     }
 
     fn requests(&self, target: &Target) -> Result<Arc<[Prepared]>, String> {
         self.texts.iter().map(|text| target.prepare(text)).collect()
     }
 
-    /// A worker's life: connections, then `started`, then its share of the times.
+    /// A worker's life: connections, then, when all others have theirs, its share of the times.
     fn work(
         &self,
         target: &Target,
         worker: &Arc<Worker>,
         times: impl Iterator<Item = (usize, Duration)>,
         (index, workers): (usize, usize),
-        started: &dyn Fn(bool) -> bool,
+        crew: &Crew,
     ) -> Result<(), String> {
-        let runtime = runtime();
-        let connected = runtime.as_ref().map_err(Clone::clone).and_then(|runtime| {
-            let share = self.options.connections.div_ceil(workers);
-            let count = share
-                .min(self.options.connections.saturating_sub(index * share))
-                .max(1);
-            runtime.block_on(connections(target, count))
-        });
-        if !started(connected.is_ok()) {
-            return connected.map(drop);
-        }
-        let (runtime, connections) = (runtime?, connected?);
-        runtime.block_on(self.pace(target.protocol, worker, times, connections))
+        let runtime = runtime()?;
+        let all = self.options.connections;
+        let count = all / workers + usize::from(index < all % workers);
+        let connections = runtime.block_on(self.connections(target, count))?;
+        let start = crew.ready()?;
+        runtime.block_on(self.pace((target.protocol, start), worker, times, connections))
     }
 
     async fn pace(
         &self,
-        protocol: Protocol,
+        (protocol, start): (Protocol, Instant),
         worker: &Arc<Worker>,
         times: impl Iterator<Item = (usize, Duration)>,
         connections: Vec<Arc<Connection>>,
@@ -217,17 +213,23 @@ impl Runner {
             }
         }
         let clock = Clock::new().map_err(|error| format!("no timer: {error}"))?;
-        let start = Instant::now();
-        for (number, time) in times {
+        let mut busy = Busy::new();
+        for (count, (number, time)) in times.enumerate() {
             let due = start + time;
             clock.until(due).await.map_err(|error| error.to_string())?;
+            if count % PUSHES_AT_ONCE == PUSHES_AT_ONCE - 1 {
+                // What is due has to be sent, too.
+                tokio::task::yield_now().await;
+            }
             let at = time.checked_sub(self.options.warm_up);
             if at.is_some() {
+                busy.start();
                 worker.measured().count_lag(due.elapsed());
             }
             let text = number % self.texts.len();
             worker.push(Job { text, due, at });
         }
+        worker.measured().count_busy(busy.share());
         worker.tickets.add_permits(tasks.len());
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(|error| error.to_string())?;
@@ -244,7 +246,7 @@ impl Runner {
         let requests = self.requests(target)?;
         let timeout = self.options.timeout;
         runtime()?.block_on(async {
-            let connections = connections(target, self.options.connections).await?;
+            let connections = self.connections(target, self.options.connections).await?;
             let start = Instant::now();
             let mut tasks = tokio::task::JoinSet::new();
             for (first, connection) in connections.into_iter().enumerate() {
@@ -287,15 +289,51 @@ impl Runner {
         bar.set_length(requests.len() as u64);
         bar.set_position(0);
         runtime()?.block_on(async {
-            let connection = Connection::new(Address::of(target).await?);
+            let connections = self.connections(target, 1).await?;
             let mut labels = Vec::with_capacity(requests.len());
             for request in requests.iter() {
-                let label = connection.label(request).await;
+                let late = |_| Err(format!("no answer within {:?}", self.options.timeout));
+                let label = connections[0].label(request);
+                let label = tokio::time::timeout(self.options.timeout, label).await;
+                let label = label.unwrap_or_else(late);
                 labels.push(label.map_err(|error| format!("{}: {error}", target.name))?);
                 bar.inc(1);
             }
             Ok(Expected(Some(labels.into())))
         })
+    }
+
+    /// Whether `target` can be reached.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn reach(&self, target: &Target) -> Result<(), String> {
+        self.requests(target)?;
+        runtime()?.block_on(self.connections(target, 1)).map(drop)
+    }
+
+    /// Opens so many connections, before any time counts.
+    async fn connections(
+        &self,
+        target: &Target,
+        count: usize,
+    ) -> Result<Vec<Arc<Connection>>, String> {
+        let failed = |what: String| format!("{}: cannot connect: {what}", target.name);
+        let open = async {
+            let address = Address::of(target).await?;
+            let mut connections = Vec::with_capacity(count);
+            for _ in 0..count {
+                let connection = Connection::new(address.clone());
+                connection.open().await.map_err(|error| error.to_string())?;
+                connections.push(Arc::new(connection));
+            }
+            Ok(connections)
+        };
+        let timeout = self.options.timeout;
+        let opened = tokio::time::timeout(timeout, open).await;
+        opened
+            .unwrap_or_else(|_| Err(format!("not within {timeout:?} (--timeout)")))
+            .map_err(failed)
     }
 }
 
@@ -304,17 +342,4 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
         .enable_all()
         .build();
     runtime.map_err(|error| format!("no runtime: {error}"))
-}
-
-/// Opens so many connections, before any time counts.
-async fn connections(target: &Target, count: usize) -> Result<Vec<Arc<Connection>>, String> {
-    let address = Address::of(target).await?;
-    let mut connections = Vec::with_capacity(count);
-    for _ in 0..count {
-        let connection = Connection::new(address.clone());
-        let opened = connection.open().await;
-        opened.map_err(|error| format!("{}: cannot connect: {error}", target.name))?;
-        connections.push(Arc::new(connection));
-    }
-    Ok(connections)
 }

@@ -7,11 +7,16 @@ const LOWEST_SHARE: f64 = 0.01;
 /// How much above a rate that holds the next one is, while none is known that does not.
 const STEP_UP: f64 = 1.25;
 
+/// More than this many times what a saturated server answers is not tried: an objective that holds
+/// there is held by any server.
+const HIGHEST_SHARE: f64 = 8.0;
+
 /// A search for the highest rate that holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Search {
     next: f64,
     lowest: f64,
+    highest: f64,
     precision: f64,
     good: Option<f64>,
     bad: Option<f64>,
@@ -33,6 +38,7 @@ impl Search {
         Self {
             next: saturated * 0.8,
             lowest: saturated * LOWEST_SHARE,
+            highest: saturated * HIGHEST_SHARE,
             precision,
             good: None,
             bad: None,
@@ -44,6 +50,7 @@ impl Search {
         let done = match (self.good, self.bad) {
             (Some(good), Some(bad)) => bad <= good * (1.0 + self.precision),
             (None, Some(bad)) => bad <= self.lowest,
+            (Some(good), None) => good >= self.highest,
             _ => false,
         };
         // A server that answers nothing has no rate at all.
@@ -103,5 +110,7 @@ mod tests {
         assert_eq!(search(1000.0, 0.0).0, None);
         assert_eq!(search(0.0, 0.0), (None, 0));
         assert_eq!(search(f64::NAN, 0.0), (None, 0));
+        let (everything, tries) = search(1000.0, f64::INFINITY);
+        assert!(everything.unwrap() >= 8000.0 && tries < 20);
     }
 }

@@ -103,6 +103,13 @@ impl Target {
         self.prepare("music").map(drop)
     }
 
+    /// Whether requests differ from text to text.
+    pub fn has_text(&self) -> bool {
+        let names = ["{query}", "{json}", "{text}"];
+        let holds = |template: &str| names.iter().any(|name| template.contains(name));
+        holds(&self.url) || self.body.as_deref().is_some_and(holds)
+    }
+
     fn named(mut self) -> Result<Self, String> {
         self.check()?;
         if self.name.is_empty() {
@@ -121,6 +128,9 @@ impl Target {
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let authority = &rest[..end];
+        if authority.contains('@') {
+            return Err(format!("{:?}: send a user's name in a header", self.url));
+        }
         authority
             .parse()
             .map_err(|error| format!("{:?}: host {authority:?}: {error}", self.url))
@@ -144,9 +154,10 @@ impl Target {
             Protocol::Http1 => path.clone(),
             Protocol::H2c => format!("http://{authority}{path}"),
         };
-        let uri: Uri = uri
-            .parse()
-            .map_err(|error| format!("{path:?}: {error}; percent-encode what is special"))?;
+        let uri: Uri = uri.parse().map_err(|error| {
+            let url = &self.url;
+            format!("{url:?}: {error}; {{query}} is the text percent-encoded")
+        })?;
         let method = match (&self.method, &body) {
             (Some(method), _) => Method::from_bytes(method.to_uppercase().as_bytes())
                 .map_err(|_| format!("method: expected a method of HTTP, found {method:?}"))?,
@@ -281,6 +292,7 @@ mod tests {
             ("http://", "host"),
             ("http://local host/", "host"),
             ("http://localhost/{text} x", "percent-encode"),
+            ("http://me:secret@localhost/", "header"),
             ("no-such-file.toml", "no-such-file.toml"),
         ] {
             let error = text.parse::<Target>().unwrap_err();

@@ -1,5 +1,7 @@
 //! `intentd bench`: load for a server, and what it makes of it.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,24 +28,24 @@ pub(super) struct BenchArgs {
     /// When requests are sent: constant:RATE, poisson:RATE, bursts:SIZE/SECONDS, ramp:FROM..TO,
     /// trace:FILE or article (50 at once each second). poisson:100,200,400 are three, one after the
     /// other [default: poisson:10].
-    #[arg(long, env = "INTENTD_LOAD", value_name = "LOAD")]
+    #[arg(long, env = "INTENTD_BENCH_LOAD", value_name = "LOAD")]
     load: Vec<Loads>,
     /// How long each load is measured.
-    #[arg(long, env = "INTENTD_DURATION", value_name = "TIME", default_value = "10s", value_parser = time)]
+    #[arg(long, env = "INTENTD_BENCH_DURATION", value_name = "TIME", default_value = "10s", value_parser = time)]
     duration: Duration,
     /// How long it runs before it is measured.
-    #[arg(long, env = "INTENTD_WARM_UP", value_name = "TIME", default_value = "1s", value_parser = time)]
+    #[arg(long, env = "INTENTD_BENCH_WARM_UP", value_name = "TIME", default_value = "1s", value_parser = time)]
     warm_up: Duration,
     /// Looks for the highest rate that holds --slo.
-    #[arg(long, env = "INTENTD_FIND_MAX", value_parser = BoolishValueParser::new(), requires = "slo")]
+    #[arg(long, env = "INTENTD_BENCH_FIND_MAX", value_parser = BoolishValueParser::new())]
     find_max: bool,
     /// The objective: the time within which --percentile of the requests must be answered.
-    #[arg(long, env = "INTENTD_SLO", value_name = "TIME", value_parser = time)]
+    #[arg(long, env = "INTENTD_BENCH_SLO", value_name = "TIME", value_parser = time)]
     slo: Option<Duration>,
     /// Percent of the requests that the objective is for.
     #[arg(
         long,
-        env = "INTENTD_PERCENTILE",
+        env = "INTENTD_BENCH_PERCENTILE",
         value_name = "PERCENT",
         default_value = "99"
     )]
@@ -51,66 +53,86 @@ pub(super) struct BenchArgs {
     /// How closely --find-max looks, in percent of the rate.
     #[arg(
         long,
-        env = "INTENTD_PRECISION",
+        env = "INTENTD_BENCH_PRECISION",
         value_name = "PERCENT",
         default_value = "5"
     )]
     precision: f64,
-    /// Takes turns between the targets and gives the ratios of the first to the others.
-    #[arg(long, env = "INTENTD_COMPARE", value_parser = BoolishValueParser::new())]
+    /// Gives the ratios of the first target to the others; several targets take turns in any case.
+    #[arg(long, env = "INTENTD_BENCH_COMPARE", value_parser = BoolishValueParser::new())]
     compare: bool,
     /// How often everything is measured [default: 1; 5 with --compare].
-    #[arg(long, env = "INTENTD_ROUNDS", value_name = "N")]
+    #[arg(long, env = "INTENTD_BENCH_ROUNDS", value_name = "N")]
     rounds: Option<usize>,
     /// Texts to ask: each line, or the "text" of each line of a .jsonl; some short requests of
     /// everyday English when not given.
-    #[arg(long, env = "INTENTD_TEXTS", value_name = "FILE")]
+    #[arg(long, env = "INTENTD_BENCH_TEXTS", value_name = "FILE")]
     texts: Option<PathBuf>,
     /// Counts an answer as wrong when its label is not the one that the first target gives to the
     /// text alone.
-    #[arg(long, env = "INTENTD_CHECK", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "INTENTD_BENCH_CHECK", value_parser = BoolishValueParser::new())]
     check: bool,
     /// Body of the requests to targets given as URLs: {json} is the text as a JSON string, {query}
     /// percent-encoded, {text} as it is.
-    #[arg(long, env = "INTENTD_BODY", value_name = "TEMPLATE")]
+    #[arg(long, env = "INTENTD_BENCH_BODY", value_name = "TEMPLATE")]
     body: Option<String>,
     /// Method of the requests to targets given as URLs [default: GET; POST with --body].
-    #[arg(long, env = "INTENTD_METHOD", value_name = "METHOD")]
+    #[arg(long, env = "INTENTD_BENCH_METHOD", value_name = "METHOD")]
     method: Option<String>,
     /// A header of the requests to targets given as URLs; may come more than once.
-    #[arg(long, env = "INTENTD_HEADER", value_name = "NAME: VALUE", value_parser = header)]
+    #[arg(long, env = "INTENTD_BENCH_HEADER", value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
     /// Version of HTTP for targets given as URLs.
-    #[arg(long, env = "INTENTD_PROTOCOL", value_enum, default_value = "http1")]
+    #[arg(
+        long,
+        env = "INTENTD_BENCH_PROTOCOL",
+        value_enum,
+        default_value = "http1"
+    )]
     protocol: Protocol,
     /// Connections to each target.
     #[arg(
         long,
-        env = "INTENTD_CONNECTIONS",
+        env = "INTENTD_BENCH_CONNECTIONS",
         value_name = "N",
         default_value = "64"
     )]
     connections: usize,
     /// Requests at once on a connection of HTTP/2.
-    #[arg(long, env = "INTENTD_STREAMS", value_name = "N", default_value = "16")]
+    #[arg(
+        long,
+        env = "INTENTD_BENCH_STREAMS",
+        value_name = "N",
+        default_value = "16"
+    )]
     streams: usize,
     /// Threads that send.
-    #[arg(long, env = "INTENTD_WORKERS", value_name = "N", default_value = "1")]
+    #[arg(
+        long,
+        env = "INTENTD_BENCH_WORKERS",
+        value_name = "N",
+        default_value = "1"
+    )]
     workers: usize,
     /// Time for an answer, from when the request was to be sent.
-    #[arg(long, env = "INTENTD_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
+    #[arg(long, env = "INTENTD_BENCH_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
     timeout: Duration,
     /// Of random times: the same seed sends at the same times.
-    #[arg(long, env = "INTENTD_SEED", value_name = "N", default_value = "1")]
+    #[arg(
+        long,
+        env = "INTENTD_BENCH_SEED",
+        value_name = "N",
+        default_value = "1"
+    )]
     seed: u64,
     /// File for the figures as JSON; - for standard output, instead of the table.
-    #[arg(long, env = "INTENTD_JSON", value_name = "FILE")]
+    #[arg(long, env = "INTENTD_BENCH_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
     /// File for a picture: .svg or .png.
-    #[arg(long, env = "INTENTD_PLOT", value_name = "FILE")]
+    #[arg(long, env = "INTENTD_BENCH_PLOT", value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Shows no progress.
-    #[arg(long, env = "INTENTD_QUIET", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "INTENTD_BENCH_QUIET", value_parser = BoolishValueParser::new())]
     quiet: bool,
 }
 
@@ -134,27 +156,50 @@ fn header(text: &str) -> Result<(String, String), String> {
 pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let (runner, plan) = checked(args)?;
     let targets = targets(args)?;
-    if let Some(plot) = &args.plot {
-        plot::check(plot).map_err(Failure::usage)?;
+    // Before anything is measured: what cannot be written would be lost.
+    let json = match args.json.as_deref() {
+        Some(file) if file == Path::new("-") => Some(Json::Standard),
+        Some(file) => {
+            let failed = |error| Failure::usage(format!("--json: {}: {error}", file.display()));
+            Some(Json::File(File::create(file).map_err(failed)?))
+        }
+        None => None,
+    };
+    if let Some(file) = &args.plot {
+        plot::check(file).map_err(Failure::usage)?;
+    }
+    for target in targets.iter().filter(|target| !target.has_text()) {
+        eprintln!(
+            "intentd: {}: all requests are the same: no {{query}}, {{json}} or {{text}} in them",
+            target.name
+        );
     }
     let bar = progress(args.quiet);
     let report = bench::measure(&runner, &targets, &plan, &bar).map_err(|message| {
         bar.finish_and_clear();
         Failure::other(message)
     })?;
-    match args.json.as_deref() {
-        Some(file) if file == Path::new("-") => println!("{:#}", report.json()),
-        Some(file) => {
-            std::fs::write(file, format!("{:#}\n", report.json()))
-                .map_err(|error| Failure::other(format!("{}: {error}", file.display())))?;
-            print!("{}", report.table());
-        }
-        None => print!("{}", report.table()),
+    if !matches!(json, Some(Json::Standard)) {
+        print!("{}", report.table());
+    }
+    match json {
+        Some(Json::Standard) => println!("{:#}", report.json()),
+        Some(Json::File(mut file)) => writeln!(file, "{:#}", report.json())?,
+        None => {}
     }
     if let Some(file) = &args.plot {
         plot::save(file, &bench::draw(&report))?;
     }
-    Ok(())
+    match report.broken_off {
+        Some(why) => Err(Failure::other(format!("broken off: {why}"))),
+        None => Ok(()),
+    }
+}
+
+/// Where the figures go.
+enum Json {
+    Standard,
+    File(File),
 }
 
 /// All that is wrong with the flags, at once.
@@ -184,6 +229,25 @@ fn checked(args: &BenchArgs) -> Result<(Runner, Plan), Failure> {
     if !(args.precision >= 0.1 && args.precision <= 100.0) {
         let found = args.precision;
         mistakes.push(format!("--precision: expected 0.1 to 100, found {found}"));
+    }
+    if args.find_max && args.slo.is_none() {
+        mistakes.push("--find-max: expected --slo, the objective that is to be held".to_owned());
+    }
+    if let Some(slo) = args.slo
+        && (slo.is_zero() || slo > args.timeout)
+    {
+        let timeout = args.timeout;
+        mistakes.push(format!(
+            "--slo: expected above 0 up to --timeout ({timeout:?})"
+        ));
+    }
+    let asks_otherwise = args.body.is_some() || args.method.is_some() || !args.header.is_empty();
+    let files_alone = !args.targets.is_empty() && args.targets.iter().all(|t| t.from_file);
+    if files_alone && (asks_otherwise || args.protocol != Protocol::Http1) {
+        let flags = "--body, --method, --header, --protocol";
+        mistakes.push(format!(
+            "{flags}: expected a target that is a URL; a file says it all"
+        ));
     }
     if args.compare && args.targets.len() < 2 {
         mistakes.push("--compare: expected two targets or more".to_owned());
@@ -220,6 +284,7 @@ fn checked(args: &BenchArgs) -> Result<(Runner, Plan), Failure> {
         search: args.find_max.then_some(args.precision / 100.0),
         rounds: args.rounds.unwrap_or(if args.compare { ROUNDS } else { 1 }),
         check: args.check,
+        compare: args.compare,
     };
     Ok((Runner { options, texts }, plan))
 }
@@ -237,6 +302,12 @@ fn targets(args: &BenchArgs) -> Result<Vec<Target>, Failure> {
         target.headers = args.header.iter().cloned().collect();
         target.protocol = args.protocol;
         target.check().map_err(Failure::usage)?;
+    }
+    for index in 1..targets.len() {
+        let (before, rest) = targets.split_at_mut(index);
+        if before.iter().any(|other| other.name == rest[0].name) {
+            rest[0].name = format!("{} ({})", rest[0].name, index + 1);
+        }
     }
     Ok(targets)
 }

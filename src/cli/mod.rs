@@ -133,7 +133,12 @@ mod tests {
                 if matches!(name, "help" | "version") {
                     continue;
                 }
-                let variable = format!("INTENTD_{}", name.replace('-', "_").to_uppercase());
+                // Those of a load generator must not change a server beside it.
+                let prefix = match command.get_name() {
+                    "bench" => "INTENTD_BENCH",
+                    _ => "INTENTD",
+                };
+                let variable = format!("{prefix}_{}", name.replace('-', "_").to_uppercase());
                 let found = arg.get_env().and_then(|env| env.to_str());
                 assert_eq!(
                     found,

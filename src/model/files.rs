@@ -155,9 +155,13 @@ impl StoredFile {
                     .ok_or_else(|| end.into())
             }
         };
-        read.map_err(|source| CheckpointError::Unreadable {
-            file: self.path.clone(),
-            source,
+        read.map_err(|source| {
+            let became_shorter = source.kind() == io::ErrorKind::UnexpectedEof;
+            let shorter = || io::Error::other("the file became shorter while it was read");
+            CheckpointError::Unreadable {
+                file: self.path.clone(),
+                source: if became_shorter { shorter() } else { source },
+            }
         })
     }
 }

@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod labels;
 mod tokenizer;
+mod vocabulary;
 mod weights;
 mod words;
 

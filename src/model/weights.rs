@@ -152,8 +152,10 @@ impl Weights {
     /// # Errors
     /// As for [`tensor`](Self::tensor), and when the file cannot be read.
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        // Only what the file holds is asked memory for.
+        let tensor = self.tensor(name, shape)?;
         let mut values = vec![0.0; shape.iter().product()];
-        self.tensor(name, shape)?.read(0, &mut values)?;
+        tensor.read(0, &mut values)?;
         Ok(values)
     }
 

@@ -17,6 +17,9 @@ use tokenizers::{ModelWrapper, Tokenizer};
 /// fewer, and a client that sends nonsense takes no more than some megabytes.
 const WORDS_MAX: usize = 32_768;
 
+/// A text with this many unknown words goes to the library whole, which is quicker then.
+const UNKNOWN_MAX: usize = 8;
+
 /// Longer words are rare and not remembered.
 const WORD_BYTES_MAX: usize = 32;
 
@@ -71,6 +74,11 @@ impl Words {
         let special = probe.get_special_tokens_mask();
         let start = special.iter().position(|special| *special == 0)?;
         let end = start + bare.len();
+        // The text stands there once, and all else is special: a template may say otherwise.
+        let outside = special[..start].iter().chain(special.get(end..)?);
+        if outside.into_iter().any(|special| *special == 0) {
+            return None;
+        }
         let added: Vec<(u32, u32)> = probe
             .get_ids()
             .iter()
@@ -129,7 +137,7 @@ impl Words {
     ) -> Option<()> {
         let mut words = Cut(text);
         let mut next = words.next();
-        loop {
+        for _ in 0..UNKNOWN_MAX {
             // One lock for all known words in a row.
             let known = self.ids.read().unwrap_or_else(PoisonError::into_inner);
             while let Some(word) = next {
@@ -150,13 +158,18 @@ impl Words {
             ids.extend_from_slice(encoding.get_ids());
             if word.len() <= WORD_BYTES_MAX {
                 let mut known = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+                let mut forgotten = None;
                 if known.len() >= WORDS_MAX {
-                    known.clear();
+                    forgotten = Some(std::mem::take(&mut *known));
                 }
                 known.insert(word.into(), encoding.get_ids().into());
+                drop(known);
+                // Without the lock: that takes a while.
+                drop(forgotten);
             }
             next = words.next();
         }
+        None
     }
 }
 

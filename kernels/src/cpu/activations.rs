@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, product};
 use super::int8::{Codes, quantize};
 use super::{Form, Isa, Team};
 
@@ -87,7 +87,7 @@ impl Activations {
     /// Changes the number of rows; the first ones keep their values.
     pub fn resize(&mut self, rows: usize) {
         self.rows = rows;
-        self.values.resize(rows * self.stride);
+        self.values.resize(product([rows, self.stride]));
         if let Some(quantized) = &mut self.quantized {
             quantized.codes.resize(rows);
             quantized.scales.resize(rows);
@@ -102,8 +102,10 @@ impl Activations {
     pub fn keep_rows(&mut self, rows: impl ExactSizeIterator<Item = usize>) {
         let (stride, kept) = (self.stride, rows.len());
         let values = self.values.as_mut_slice();
+        let mut first = 0;
         for (place, row) in rows.enumerate() {
-            assert!(place <= row, "rows in ascending order");
+            assert!(row >= first, "rows in ascending order");
+            first = row + 1;
             values.copy_within(row * stride..(row + 1) * stride, place * stride);
         }
         self.resize(kept);
@@ -200,6 +202,11 @@ impl<'a> Rows<'a> {
         self.values.is_empty()
     }
 
+    /// Numbers in a row.
+    pub(super) fn width(self) -> usize {
+        self.width
+    }
+
     /// The rows one by one.
     pub fn iter(self) -> impl Iterator<Item = &'a [f32]> {
         self.values
@@ -220,6 +227,16 @@ impl RowsMut<'_> {
         self.values
             .chunks_exact_mut(self.stride)
             .map(move |row| &mut row[..width])
+    }
+
+    /// Numbers in a row.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.values.len() / self.stride
     }
 
     /// Some of the rows.

@@ -35,6 +35,9 @@ impl Heads {
     /// `query` is `[_, count · size]`, already scaled by 1/√size; `key_value` is
     /// `[_, 2 · count · size]`, keys first, of which `tokens` are the rows of the sequence.
     /// `context` holds as many rows as `queries`.
+    ///
+    /// # Panics
+    /// When a width or the number of rows of `context` is another.
     pub fn attend(
         self,
         isa: Isa,
@@ -43,6 +46,13 @@ impl Heads {
         context: &mut RowsMut<'_>,
         scratch: &mut AttentionScratch,
     ) {
+        let hidden = self.count * self.size;
+        let widths = [query.width(), key_value.width(), context.width()];
+        assert_eq!(widths, [hidden, 2 * hidden, hidden], "widths of attention");
+        assert!(
+            context.len() >= queries.len(),
+            "a row of context for each query"
+        );
         if queries.is_empty() || tokens.is_empty() {
             return;
         }

@@ -57,16 +57,20 @@ impl<T: Number> Buffer<T> {
         let mut buffer = Self::default();
         buffer
             .lines
-            .reserve_exact((len * size_of::<T>()).div_ceil(64));
+            .reserve_exact(product([len, size_of::<T>()]).div_ceil(64));
         // Before the first write, which is what takes the pages.
         ask_for_large_pages(buffer.lines.spare_capacity_mut());
         buffer.resize(len);
         buffer
     }
 
-    /// What is new is zero; what was there before keeps its value.
+    /// What was there before keeps its value, also what a shorter length had hidden; the rest is
+    /// zero.
+    ///
+    /// # Panics
+    /// When that is more than can be addressed.
     pub(super) fn resize(&mut self, len: usize) {
-        let lines = (len * size_of::<T>()).div_ceil(64);
+        let lines = product([len, size_of::<T>()]).div_ceil(64);
         if self.lines.len() < lines {
             self.lines.resize(lines, Line([0; 64]));
         }
@@ -82,6 +86,16 @@ impl<T: Number> Buffer<T> {
         // SAFETY: as in `as_slice`, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
+}
+
+/// A size.
+///
+/// # Panics
+/// When it is more than can be addressed: everything that is read or written without a check lies
+/// in a buffer of such a size.
+pub(super) fn product<const N: usize>(factors: [usize; N]) -> usize {
+    let product = factors.into_iter().try_fold(1_usize, usize::checked_mul);
+    product.expect("a size that can be addressed")
 }
 
 /// Weights are read from end to end in every batch: in pages of 2 MB, that takes a fraction of the

@@ -48,6 +48,9 @@ impl Norm {
     }
 
     /// `x = norm(x + a + b)` for one row and the two that are added to it.
+    ///
+    /// # Panics
+    /// When their widths differ.
     pub fn of_sum(&self, isa: Isa, x: &mut [f32], a: &[f32], b: &[f32]) {
         let norm = self;
         isa.dispatch(NormOfSum {
@@ -59,6 +62,9 @@ impl Norm {
     }
 
     /// `x = norm(x + residual)` for one row.
+    ///
+    /// # Panics
+    /// When their widths differ.
     pub fn add(&self, isa: Isa, x: &mut [f32], residual: &[f32]) {
         let (norm, a) = (self, residual);
         isa.dispatch(NormOfSum {
@@ -82,7 +88,14 @@ impl WithSimd for NormOfSum<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
+        let width = self.x.len();
+        assert_eq!(
+            [self.norm.weight.len(), self.norm.bias.len()],
+            [width; 2],
+            "width of the norm"
+        );
         for part in std::iter::once(self.a).chain(self.b) {
+            assert_eq!(part.len(), width, "width of what is added");
             for (x, part) in self.x.iter_mut().zip(part) {
                 *x += part;
             }
@@ -91,9 +104,11 @@ impl WithSimd for NormOfSum<'_> {
     }
 }
 
-/// The largest magnitude in a row, 0 for none.
+/// The largest magnitude in a row, 0 for none; NaN where the row holds a NaN or an infinity.
 #[inline(always)]
 pub(super) fn largest_magnitude(row: &[f32]) -> f32 {
+    // Of numbers this is 0, of anything else NaN; `max` alone would pass over it.
+    let poison = sum(row, |value| value * 0.0);
     let mut maxima = [0.0_f32; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
@@ -102,7 +117,7 @@ pub(super) fn largest_magnitude(row: &[f32]) -> f32 {
         }
     }
     let rest = rest.iter().map(|value| value.abs());
-    maxima.into_iter().chain(rest).fold(0.0, f32::max)
+    maxima.into_iter().chain(rest).fold(0.0, f32::max) + poison
 }
 
 /// `values = activation(x)` for the first values of a row of sums.
@@ -111,6 +126,7 @@ pub(super) fn activate(activation: Activation, x: &[f32; 32], values: &mut [f32]
     // Most panels are whole; a loop of constant length has no rest.
     match values.len() {
         32 => of_length::<32>(activation, x, values),
+        8 => of_length::<8>(activation, x, values),
         16 => of_length::<16>(activation, x, values),
         _ => {
             let mut all = [0.0; 32];
@@ -131,7 +147,8 @@ fn of_length<const N: usize>(activation: Activation, x: &[f32; 32], values: &mut
         Activation::None => *values = *x,
         Activation::Gelu => *values = each(*x, gelu),
         Activation::GeluTanh => *values = each(*x, gelu_tanh),
-        Activation::Relu => *values = each(*x, |x| x.max(0.0)),
+        // Not `max`, for which a number beats NaN.
+        Activation::Relu => *values = each(*x, |x| if x < 0.0 { 0.0 } else { x }),
         Activation::Tanh => *values = each(*x, tanh),
     }
 }

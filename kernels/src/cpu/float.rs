@@ -100,7 +100,10 @@ impl WithSimd for Product<'_> {
                 tile(simd, left, inputs, (values, bias), &mut sums);
                 let output = self.output.part(start, column);
                 for (row, sums) in sums[..left.count].iter().enumerate() {
-                    activate(self.activation, sums, output.row(row, columns));
+                    // SAFETY: these columns are a panel's that was handed to this thread (or to the
+                    // owner of the whole output), and the slice before this one is gone.
+                    let values = unsafe { output.row(row, columns) };
+                    activate(self.activation, sums, values);
                 }
             }
         }

@@ -14,7 +14,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::activations::{Quantized, Shared, stride};
-use super::buffer::Buffer;
+use super::buffer::{Buffer, product};
 use super::elementwise::{activate, largest_magnitude};
 use super::float::Left;
 use super::panels::Output;
@@ -27,6 +27,8 @@ const CODE_MAX: f32 = 127.0;
 const OFFSET: i32 = 128;
 /// Inputs are padded to a multiple of this, which both kernels' groups divide.
 const INPUTS_MULTIPLE: usize = 4;
+/// The widest rows of int8 products: with more, a sum of 255 · 127 an input could overflow 32 bits.
+pub const INPUTS_MAX: usize = 65_536;
 
 /// Columns in a panel of int8 weights.
 pub(super) fn panel_width(isa: Isa) -> usize {
@@ -58,8 +60,8 @@ impl Codes {
 
     pub(super) fn resize(&mut self, rows: usize) {
         match self {
-            Self::Unsigned(codes, stride) => codes.resize(rows * *stride),
-            Self::Words(codes, stride) => codes.resize(rows * *stride),
+            Self::Unsigned(codes, stride) => codes.resize(product([rows, *stride])),
+            Self::Words(codes, stride) => codes.resize(product([rows, *stride])),
         }
     }
 }
@@ -143,11 +145,7 @@ impl WithSimd for Quantize<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let largest = largest_magnitude(self.row);
         *self.place.scale = largest / CODE_MAX;
-        let factor = if largest > 0.0 {
-            CODE_MAX / largest
-        } else {
-            0.0
-        };
+        let factor = factor(largest);
         match self.place.codes {
             RowCodes::Unsigned(codes) => {
                 for (code, value) in codes.iter_mut().zip(self.row) {
@@ -160,6 +158,17 @@ impl WithSimd for Quantize<'_> {
                 }
             }
         }
+    }
+}
+
+/// What makes a code of a value, in a row whose largest magnitude is given. Of a row that holds
+/// something else than numbers no code means anything: its scale is NaN, and so is the answer.
+#[inline(always)]
+fn factor(largest: f32) -> f32 {
+    let factor = CODE_MAX / largest;
+    match factor.is_finite() {
+        true => factor,
+        false => 0.0,
     }
 }
 
@@ -187,14 +196,17 @@ pub(super) struct Int8Panels {
 }
 
 impl Int8Panels {
+    /// # Panics
+    /// When so many inputs could overflow the 32 bits of a sum.
     pub(super) fn zeros(isa: Isa, panels: usize, inputs: usize) -> Self {
+        assert!(inputs <= INPUTS_MAX, "{inputs} inputs of int8 products");
         let inputs = inputs.next_multiple_of(INPUTS_MULTIPLE);
         let width = panel_width(isa);
         Self {
             inputs,
             width,
             group: group(isa),
-            values: Buffer::zeros(panels * inputs * width),
+            values: Buffer::zeros(product([panels, inputs, width])),
             scales: Buffer::zeros(panels * width),
             sums: Buffer::zeros(panels * width),
         }
@@ -240,16 +252,12 @@ impl Place {
         for column in 0..width {
             let row = &rows.values[column * rows.stride..][..inputs];
             let largest = largest_magnitude(row);
-            let factor = if largest > 0.0 {
-                CODE_MAX / largest
-            } else {
-                0.0
-            };
+            let factor = factor(largest);
             let mut sum = 0;
             for (input, value) in row.iter().enumerate() {
-                let code = nearest(value * factor);
-                sum += code;
-                values[(input / group * width + column) * group + input % group] = code as i8;
+                let code = nearest(value * factor) as i8;
+                sum += i32::from(code);
+                values[(input / group * width + column) * group + input % group] = code;
             }
             scales[column] = largest / CODE_MAX;
             sums[column] = sum;
@@ -275,7 +283,20 @@ pub(super) fn multiply(
     output: Output<'_>,
     activation: Activation,
 ) {
-    let Int8Panels { inputs, width, .. } = *right.panels;
+    let Int8Panels {
+        inputs,
+        width,
+        group,
+        ..
+    } = *right.panels;
+    let codes_group = match rows.codes {
+        Codes::Unsigned(..) => 4,
+        Codes::Words(..) => 2,
+    };
+    assert_eq!(
+        codes_group, group,
+        "codes and weights for the same instructions"
+    );
     let heights = int8_kernels::rows_max(isa);
     // Tiles of equal height: 15 rows are 8 + 7, not 14 + 1.
     let tiles = count.div_ceil(heights);
@@ -354,7 +375,9 @@ impl WithSimd for Rescale<'_, '_> {
             {
                 *number = (sum - self.offset * weights) as f32 * (row_scale * scale) + bias;
             }
-            let values = self.output.row(row, self.columns);
+            // SAFETY: these columns are a panel's that was handed to this thread, and the slice
+            // before this one is gone.
+            let values = unsafe { self.output.row(row, self.columns) };
             activate(self.activation, &numbers, values);
         }
     }

@@ -5,10 +5,11 @@
 //! of a dense layer, cut at load into the order in which the products read them. [`Activations`]
 //! are rows of numbers that steps read and write. A [`Team`] of threads shares out each step.
 //!
-//! f32 and bf16 products, and all that is done value by value, are safe code compiled for each
-//! instruction set by `pulp`; int8 products are intrinsics (`int8_kernels`). What is `unsafe` is
-//! there, in the memory that a team writes together (`activations`, `panels`), in how a team
-//! takes its work (`team`), and in memory aligned to cache lines (`buffer`).
+//! What is done value by value, and products on machines that are not x86-64, is safe code compiled
+//! for each instruction set by `pulp`; the inner loops of products are intrinsics (`float_kernels`,
+//! `int8_kernels`). What is `unsafe` is there, in the memory that a team writes together
+//! (`activations`, `panels`, `int8`), in how a team takes its work (`team`), and in memory aligned
+//! to cache lines (`buffer`).
 
 mod activations;
 mod attention;
@@ -27,6 +28,7 @@ mod tests;
 pub use activations::{Activations, Rows, RowsMut};
 pub use attention::{AttentionScratch, Heads};
 pub use elementwise::Norm;
+pub use int8::INPUTS_MAX as INT8_INPUTS_MAX;
 pub use isa::{Isa, IsaLimit};
 pub use panels::Panels;
 pub use team::Team;

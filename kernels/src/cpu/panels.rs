@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::activations::Shared;
-use super::buffer::Buffer;
+use super::buffer::{Buffer, product};
 use super::float::{self, Left, Product, Right, Values};
 use super::int8::{self, Int8Panels};
 use super::{Activations, Form, Isa, Team};
@@ -58,8 +58,10 @@ impl Panels {
         let panels = outputs.div_ceil(width);
         bias.resize(panels * width, 0.0);
         let mut weights = match form {
-            Form::F32 => Weights::F32(Buffer::zeros(panels * inputs * width)),
-            Form::Bf16 => Weights::Bf16(Buffer::zeros(panels * inputs.div_ceil(2) * width)),
+            Form::F32 => Weights::F32(Buffer::zeros(product([panels, inputs, width]))),
+            Form::Bf16 => {
+                Weights::Bf16(Buffer::zeros(product([panels, inputs.div_ceil(2), width])))
+            }
             Form::Int8 => Weights::Int8(Int8Panels::zeros(isa, panels, inputs)),
         };
         let place = weights.shared();
@@ -142,7 +144,10 @@ impl Panels {
         };
         let panels = self.bias.len() / self.width;
         let share = panels.div_ceil(4 * team.threads());
-        let grain = match rows * self.inputs * self.outputs < SHARED_MULTIPLY_ADDS {
+        let work = rows
+            .saturating_mul(self.inputs)
+            .saturating_mul(self.outputs);
+        let grain = match work < SHARED_MULTIPLY_ADDS {
             true => panels,
             false => share,
         };
@@ -288,15 +293,17 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// The first `columns` of a row. Only for the columns of panels that were handed to the
-    /// calling thread: `Team::share` hands out each panel once, and a thread holds one row of a
-    /// panel at a time, so that no two live slices overlap.
+    /// The first `columns` of a row.
+    ///
+    /// # Safety
+    /// Nobody else has these columns: they are those of a panel that `Team::share` handed to the
+    /// calling thread, which holds one row of it at a time; or the output is exclusive.
     #[inline(always)]
-    pub(super) fn row(&self, row: usize, columns: usize) -> &'a mut [f32] {
+    pub(super) unsafe fn row(&self, row: usize, columns: usize) -> &'a mut [f32] {
         let offset = row * self.stride;
         assert!(offset + columns <= self.end, "inside the output");
-        // SAFETY: inside the memory, as asserted, which is borrowed for 'a; see above for why
-        // nobody else has this part of it.
+        // SAFETY: inside the memory, as asserted, which is borrowed for 'a; that nobody else has
+        // this part of it is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.at(offset), columns) }
     }
 }

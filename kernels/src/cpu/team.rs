@@ -159,13 +159,15 @@ impl Team {
             return work(0, 0..count);
         }
         let next = Padded(AtomicUsize::new(0));
+        let chunks = count.div_ceil(grain);
         self.run(&|member| {
             loop {
-                let first = next.0.fetch_add(grain, Ordering::Relaxed);
-                if first >= count {
+                let chunk = next.0.fetch_add(1, Ordering::Relaxed);
+                if chunk >= chunks {
                     return;
                 }
-                work(member, first..(first + grain).min(count));
+                let first = chunk * grain;
+                work(member, first..count.min(first.saturating_add(grain)));
             }
         });
     }
@@ -194,8 +196,10 @@ impl Shared {
             // keeps it alive until `running` is 0.
             let work = unsafe { (*self.job.get()).map(|job| &*job) };
             if let Some(work) = work
-                && catch_unwind(AssertUnwindSafe(|| work(worker + 1))).is_err()
+                && let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(worker + 1)))
             {
+                // Dropping it may panic, too, and then nobody would count this worker down.
+                std::mem::forget(panic);
                 self.panicked.store(true, Ordering::Relaxed);
             }
             self.running.0.fetch_sub(1, Ordering::Release);

@@ -197,6 +197,31 @@ fn a_row_of_zeros_and_an_output_of_zeros_are_the_bias() {
     }
 }
 
+/// See: a NaN in a checkpoint became a finite number in int8 and under ReLU, which no check of the
+/// answer could see.
+#[test]
+fn what_is_no_number_stays_none() {
+    for isa in isas() {
+        for form in [Form::F32, Form::Bf16, Form::Int8] {
+            for poison in [f32::NAN, f32::INFINITY] {
+                let mut case = Case::new(40, 40, 3);
+                case.x[45] = poison;
+                case.weight[7 * 40 + 3] = poison;
+                let found = case.run(isa, form, 1, Activation::Relu);
+                let rows: Vec<&[f32]> = found.chunks_exact(40).collect();
+                assert!(
+                    !rows[0][7].is_finite() || poison == f32::INFINITY,
+                    "{isa} {form:?}"
+                );
+                assert!(rows[0][8].is_finite(), "{isa} {form:?}");
+                if poison.is_nan() {
+                    assert!(rows[1].iter().all(|value| value.is_nan()), "{isa} {form:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn attention_equals_its_formula() {
     for isa in isas() {

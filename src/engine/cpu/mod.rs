@@ -17,7 +17,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use intentd_kernels::cpu::{Form, Isa, IsaLimit, Team};
+use intentd_kernels::cpu::{Form, INT8_INPUTS_MAX, Isa, IsaLimit, Team};
 
 use self::forward::{Bert, Part, Scratch};
 use super::{Dtype, Engine, EngineError, Logits, RaggedBatch};
@@ -104,6 +104,19 @@ impl Cpu {
                 ));
             }
         };
+        if form == Form::Int8 {
+            let config = &checkpoint.config;
+            for (key, size) in [
+                ("hidden_size", config.hidden_size),
+                ("intermediate_size", config.intermediate_size),
+            ] {
+                if size > INT8_INPUTS_MAX {
+                    let expected = format!("at most {INT8_INPUTS_MAX} for int8");
+                    let origin = &checkpoint.origin;
+                    return Err(CheckpointError::invalid(origin, key, expected, size));
+                }
+            }
+        }
         let bert = Bert::load(checkpoint, (Isa::up_to(isa), form), &mut team)?;
         let alone = |_| {
             Mutex::new(Alone {
