@@ -202,8 +202,8 @@ enum Json {
     File(File),
 }
 
-/// All that is wrong with the flags, at once.
-fn checked(args: &BenchArgs) -> Result<(Runner, Plan), Failure> {
+/// What makes no sense in the flags, one line each.
+fn mistakes(args: &BenchArgs) -> Vec<String> {
     let mut mistakes = Vec::new();
     for (flag, value) in [
         ("--connections", args.connections),
@@ -252,6 +252,12 @@ fn checked(args: &BenchArgs) -> Result<(Runner, Plan), Failure> {
     if args.compare && args.targets.len() < 2 {
         mistakes.push("--compare: expected two targets or more".to_owned());
     }
+    mistakes
+}
+
+/// What is measured and how; all that is wrong with the flags, at once.
+fn checked(args: &BenchArgs) -> Result<(Runner, Plan), Failure> {
+    let mut mistakes = mistakes(args);
     let texts = bench::read_texts(args.texts.as_deref())
         .map_err(|error| mistakes.push(format!("--texts: {error}")))
         .unwrap_or_default();

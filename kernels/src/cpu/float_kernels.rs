@@ -259,8 +259,8 @@ mod x86 {
                         }
                         for (row, sums) in tile.iter_mut().enumerate() {
                             // SAFETY: a row has this input.
-                            let value =
-                                unsafe { $set(*side.left.add(row * side.stride + input + part)) };
+                            let value = unsafe { *side.left.add(row * side.stride + input + part) };
+                            let value = $set(value);
                             sums[0] = $add(value, low, sums[0]);
                             sums[1] = $add(value, high, sums[1]);
                         }

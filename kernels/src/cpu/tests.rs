@@ -17,7 +17,7 @@ fn value(n: usize) -> f32 {
 }
 
 fn whole(rows: usize) -> Vec<Range<usize>> {
-    vec![0..rows]
+    std::iter::once(0..rows).collect()
 }
 
 /// One dense layer and an input.
