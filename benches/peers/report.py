@@ -81,6 +81,17 @@ def sections(folder):
         yield "\n".join(serve(result))
     for path in sorted(folder.glob("*.svg")):
         yield f"![{path.stem}](../{path.relative_to(ROOT)})"
+    flames = ROOT / "docs" / "flamegraph.svg"
+    if flames.exists():
+        yield "## Where a request's microseconds go"
+        yield (
+            "[The flame graph](flamegraph.svg) (open it in a browser to zoom) was taken from a server with one engine "
+            "thread under full load: two thirds of the CPU time are the forward pass, most of that its products. Of "
+            "the rest, a third is sending the answer (the system's TCP), a tenth receiving the request, a seventh "
+            "threads that go to sleep and wake between batches, a fifth our own decoding, look-up of words, queue and "
+            "encoding, and what remains hyper, axum and tokio."
+        )
+        yield "![flame graph](flamegraph.svg)"
     for path in sorted(folder.glob("*.txt")):
         yield f"## {path.stem[0].upper()}{path.stem[1:].replace('-', ' ')}"
         yield "```text\n" + path.read_text().strip() + "\n```"
