@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::http::Response;
+use axum::http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -98,6 +98,9 @@ impl Sender {
     }
 }
 
+/// A status and a whole body.
+type Answer = (StatusCode, Bytes);
+
 /// The connection broke, before the request was sent or after it.
 enum Failed {
     Before(String),
@@ -132,85 +135,32 @@ impl Connection {
 
     /// Sends a request and reads the whole answer.
     pub(super) async fn ask(&self, request: &Prepared, expected: Option<&str>) -> Outcome {
-        let mut result = self.try_to_ask(request, expected).await;
-        if let Ok(Err(Failed::Before(_))) = result {
-            // The server had closed the connection while it was idle, as it may.
-            result = self.try_to_ask(request, expected).await;
-        }
-        match result {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(Failed::Before(reason) | Failed::After(reason))) => Outcome::Broken(reason),
-            Err(error) => Outcome::Unconnected(error.to_string()),
-        }
-    }
-
-    async fn try_to_ask(
-        &self,
-        request: &Prepared,
-        expected: Option<&str>,
-    ) -> std::io::Result<Result<Outcome, Failed>> {
-        let mut sender = self.usable().await?;
-        let failed = |error: hyper::Error| match error.is_canceled() {
-            true => Failed::Before(error.to_string()),
-            false => Failed::After(error.to_string()),
-        };
-        let answered = match &mut *sender {
-            Some(Sender::Http1(open)) => {
-                // Nobody else uses the connection until the answer has been read.
-                match open.send_request(request.request()).await {
-                    Ok(response) => self.read(response, expected).await,
-                    Err(error) => Err(failed(error)),
-                }
+        let (status, body) = match self.exchange(request).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(Failed::Before(reason) | Failed::After(reason))) => {
+                return Outcome::Broken(reason);
             }
-            Some(Sender::H2c(open)) => {
-                let mut open = open.clone();
-                drop(sender);
-                match open.send_request(request.request()).await {
-                    Ok(response) => self.read(response, expected).await,
-                    Err(error) => Err(failed(error)),
-                }
-            }
-            None => Err(Failed::Before("no connection".to_owned())),
+            Err(error) => return Outcome::Unconnected(error.to_string()),
         };
-        Ok(answered)
-    }
-
-    async fn read(
-        &self,
-        response: Response<Incoming>,
-        expected: Option<&str>,
-    ) -> Result<Outcome, Failed> {
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
-        let body = body
-            .await
-            .map_err(|error| Failed::After(error.to_string()))?;
         if !status.is_success() {
-            return Ok(Outcome::Status(status.as_u16()));
+            return Outcome::Status(status.as_u16());
         }
         let right = expected.is_none_or(|expected| {
-            let found = label_of(&body.to_bytes(), self.address.label.as_deref());
+            let found = label_of(&body, self.address.label.as_deref());
             found.as_deref() == Some(expected)
         });
-        Ok(if right {
-            Outcome::Answered
-        } else {
-            Outcome::Wrong
-        })
+        match right {
+            true => Outcome::Answered,
+            false => Outcome::Wrong,
+        }
     }
 
     /// The label that a text gets.
     pub(super) async fn label(&self, request: &Prepared) -> Result<String, String> {
-        let mut sender = self.usable().await.map_err(|error| error.to_string())?;
-        let response = match &mut *sender {
-            Some(Sender::Http1(open)) => open.send_request(request.request()).await,
-            Some(Sender::H2c(open)) => open.send_request(request.request()).await,
-            None => return Err("no connection".to_owned()),
-        };
-        let response = response.map_err(|error| error.to_string())?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
-        let body = body.await.map_err(|error| error.to_string())?.to_bytes();
+        let exchanged = self.exchange(request).await;
+        let (status, body) = exchanged
+            .map_err(|error| error.to_string())?
+            .map_err(|(Failed::Before(reason) | Failed::After(reason))| reason)?;
         if !status.is_success() {
             return Err(format!("it answers {status}"));
         }
@@ -218,4 +168,39 @@ impl Connection {
             "no label in its answer; \"label\" in the target's file says where it is".to_owned()
         })
     }
+
+    /// Status and body, or how the connection broke; the outer error is that there is none.
+    async fn exchange(&self, request: &Prepared) -> std::io::Result<Result<Answer, Failed>> {
+        let answer = self.try_exchange(request).await;
+        match answer {
+            // The server had closed the connection while it was idle, as it may.
+            Ok(Err(Failed::Before(_))) => self.try_exchange(request).await,
+            answer => answer,
+        }
+    }
+
+    async fn try_exchange(&self, request: &Prepared) -> std::io::Result<Result<Answer, Failed>> {
+        let mut sender = self.usable().await?;
+        Ok(match &mut *sender {
+            // Nobody else uses the connection until the answer has been read.
+            Some(Sender::Http1(open)) => read(open.send_request(request.request()).await).await,
+            Some(Sender::H2c(open)) => {
+                let mut open = open.clone();
+                drop(sender);
+                read(open.send_request(request.request()).await).await
+            }
+            None => Err(Failed::Before("no connection".to_owned())),
+        })
+    }
+}
+
+async fn read(response: hyper::Result<Response<Incoming>>) -> Result<Answer, Failed> {
+    let response = response.map_err(|error| match error.is_canceled() {
+        true => Failed::Before(error.to_string()),
+        false => Failed::After(error.to_string()),
+    })?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
+    let broke = |error: Box<dyn std::error::Error + Send + Sync>| Failed::After(error.to_string());
+    Ok((status, body.await.map_err(broke)?.to_bytes()))
 }

@@ -1,8 +1,8 @@
 //! What was measured, as a picture: latency and throughput over the offered load, or, of a single
 //! run, over time.
 
-use super::compare::median;
 use super::measured::Measured;
+use super::ratio::median;
 use super::report::{Report, Run};
 use crate::plot::{Line, Panel, Stroke};
 

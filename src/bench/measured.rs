@@ -76,9 +76,6 @@ pub struct Measured {
     pub took: Duration,
     /// Of what was answered, in microseconds.
     latencies: Histogram<u64>,
-    /// How late requests were handed to a connection's queue, in microseconds: the load
-    /// generator's own fault.
-    lags: Histogram<u64>,
     /// What happened in each interval, by the time when requests were to be sent.
     pub intervals: Vec<Interval>,
     /// Seconds in one.
@@ -141,7 +138,6 @@ impl Measured {
             timed_out: 0,
             took: Duration::ZERO,
             latencies: histogram(3),
-            lags: histogram(2),
             intervals: Vec::new(),
             interval: duration.as_secs().div_ceil(INTERVALS_MAX).max(1),
             busy: 0.0,
@@ -183,10 +179,6 @@ impl Measured {
         }
     }
 
-    pub(super) fn count_lag(&mut self, lag: Duration) {
-        self.lags.saturating_record(lag.as_micros() as u64);
-    }
-
     pub(super) fn count_busy(&mut self, share: f64) {
         self.busy = self.busy.max(share);
     }
@@ -206,7 +198,6 @@ impl Measured {
         }
         let same = "histograms of the same bounds";
         self.latencies.add(&other.latencies).expect(same);
-        self.lags.add(&other.lags).expect(same);
         while self.intervals.len() < other.intervals.len() {
             self.intervals.push(Interval::new());
         }
@@ -244,11 +235,6 @@ impl Measured {
     /// The longest latency, in milliseconds.
     pub fn max(&self) -> Option<f64> {
         (!self.latencies.is_empty()).then(|| self.latencies.max() as f64 / 1000.0)
-    }
-
-    /// The 99th percentile of how late requests left, in milliseconds.
-    pub fn lag(&self) -> f64 {
-        value(&self.lags, 99.0).unwrap_or(0.0)
     }
 
     /// Whether the objective was held. What was not answered counts as late.
@@ -294,7 +280,6 @@ impl Serialize for Measured {
             map.serialize_entry(name, &self.percentile(percentile))?;
         }
         map.serialize_entry("max_ms", &self.max())?;
-        map.serialize_entry("lag_p99_ms", &self.lag())?;
         map.serialize_entry("generator_busy", &self.busy)?;
         let failures: BTreeMap<String, u64> = self.failures().into_iter().collect();
         map.serialize_entry("failures", &failures)?;

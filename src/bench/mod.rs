@@ -16,6 +16,7 @@ mod crew;
 mod draw;
 mod load;
 mod measured;
+mod ratio;
 mod report;
 mod run;
 mod search;

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::compare::{Ratio, median, ratios};
 use super::measured::{Measured, Objective};
+use super::ratio::{Ratio, median, ratios};
 use super::run::Options;
 
 /// One target and what it did, round by round.

@@ -41,7 +41,7 @@ pub struct Options {
     pub streams: usize,
     /// Threads that send.
     pub workers: usize,
-    /// Of random times and of the order of texts.
+    /// Of random times.
     pub seed: u64,
 }
 
@@ -224,7 +224,6 @@ impl Runner {
             let at = time.checked_sub(self.options.warm_up);
             if at.is_some() {
                 busy.start();
-                worker.measured().count_lag(due.elapsed());
             }
             let text = number % self.texts.len();
             worker.push(Job { text, due, at });

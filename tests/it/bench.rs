@@ -24,6 +24,14 @@ const OPTIONS: Options = Options {
     seed: 1,
 };
 
+/// One connection, and nothing before the measurement.
+const ALONE: Options = Options {
+    warm_up: Duration::ZERO,
+    connections: 1,
+    workers: 1,
+    ..OPTIONS
+};
+
 fn runner(options: Options) -> Runner {
     let texts = read_texts(None).unwrap();
     Runner { options, texts }
@@ -123,14 +131,8 @@ async fn a_stall_counts_for_everybody_who_would_have_come() {
         }
     })
     .await;
-    let options = Options {
-        warm_up: Duration::ZERO,
-        connections: 1,
-        workers: 1,
-        ..OPTIONS
-    };
     let target = target(address, Protocol::Http1);
-    let measured = run(options, target, load("constant:100"), Expected::anything()).await;
+    let measured = run(ALONE, target, load("constant:100"), Expected::anything()).await;
     assert_eq!((measured.offered, measured.answered), (100, 100));
     let within = |ms| Objective {
         latency: Duration::from_millis(ms),
@@ -158,16 +160,10 @@ async fn every_way_to_fail_has_its_name() {
         }
     })
     .await;
-    let options = Options {
-        warm_up: Duration::ZERO,
-        connections: 1,
-        workers: 1,
-        ..OPTIONS
-    };
     let target = target(address, Protocol::Http1);
     let of = target.clone();
     let anything = run(
-        options,
+        ALONE,
         target.clone(),
         load("constant:50"),
         Expected::anything(),
@@ -180,7 +176,7 @@ async fn every_way_to_fail_has_its_name() {
     assert_eq!((anything.broken, anything.statuses[&500]), (10, 10));
     assert!(!anything.reasons["connection broken"].is_empty());
     // The texts cannot be given labels by such a server, and that is said.
-    let labels = move || runner(options).labels(&of, &ProgressBar::hidden());
+    let labels = move || runner(ALONE).labels(&of, &ProgressBar::hidden());
     let error = tokio::task::spawn_blocking(labels)
         .await
         .unwrap()
@@ -205,11 +201,8 @@ async fn no_answer_in_time_is_a_timeout_and_the_connection_is_replaced() {
     })
     .await;
     let options = Options {
-        warm_up: Duration::ZERO,
         timeout: Duration::from_millis(1500),
-        connections: 1,
-        workers: 1,
-        ..OPTIONS
+        ..ALONE
     };
     let target = target(address, Protocol::Http1);
     let measured = run(options, target, load("constant:2"), Expected::anything()).await;
