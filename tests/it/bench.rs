@@ -217,7 +217,7 @@ async fn two_targets_are_compared_and_a_search_finds_a_rate() {
     let server = TestServer::start(&[]).await;
     let address = server.address;
     let options = Options {
-        duration: Duration::from_millis(300),
+        duration: Duration::from_millis(100),
         ..OPTIONS
     };
     let plan = Plan {
