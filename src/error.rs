@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use crate::model::EncodeError;
 
+/// Nobody knows what the load will be later than that.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
 /// A request that was not answered with a prediction. Never holds the request's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -22,6 +25,8 @@ pub enum Refusal {
     Concurrency {
         /// The limit.
         max: usize,
+        /// Time until what waits now is done.
+        retry_after: Duration,
     },
     /// The texts do not fit behind those that wait.
     #[error("the queue has no room for {count} more (--max-queue {max}); try again later")]
@@ -30,7 +35,57 @@ pub enum Refusal {
         count: usize,
         /// The limit.
         max: usize,
+        /// Time until what waits now is done.
+        retry_after: Duration,
     },
+    /// The texts do not fit behind the lists that wait.
+    #[error(
+        "the queue has no room for a list of {count} beside the other lists ({max} texts, \
+         --max-list-share); try again later or send smaller lists"
+    )]
+    ListsFull {
+        /// Texts of the request.
+        count: usize,
+        /// Texts of lists that may wait.
+        max: usize,
+        /// Time until what waits now is done.
+        retry_after: Duration,
+    },
+    /// The answer would come later than the objective or the request's own deadline allows.
+    #[error(
+        "the answer would take {} ms, which is too late (--slo, x-request-timeout-ms); try again \
+         later", expected.as_millis()
+    )]
+    Overloaded {
+        /// How long the request would take.
+        expected: Duration,
+        /// Time until a request like this would be admitted.
+        retry_after: Duration,
+    },
+    /// The bodies that are being received take as much memory as they may.
+    #[error("{max} bytes of bodies are in memory already (--max-body-memory); try again later")]
+    BodyMemory {
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The request's time was up before its answer was there.
+    #[error(
+        "the request's time is up (x-request-timeout-ms or --request-timeout); give it more, or \
+         ask when less is waiting"
+    )]
+    Deadline,
+    /// The body did not arrive in time.
+    #[error("the body did not arrive in time (--body-timeout); send it at once")]
+    BodyTimeout,
+    /// No key, or one that is not known.
+    #[error("no valid key; send one of the server's as \"Authorization: Bearer KEY\"")]
+    Unauthorized,
+    /// The model cannot be replaced now.
+    #[error("{0}")]
+    Conflict(String),
+    /// The model that should replace the one in use cannot be used.
+    #[error("{0}")]
+    Reload(String),
     /// The request holds no text at all.
     #[error("the list of texts is empty; send at least one")]
     Empty,
@@ -95,9 +150,20 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::Loading | Self::Unhealthy | Self::OutOfMemory => 503,
-            Self::Concurrency { .. } | Self::QueueFull { .. } => 429,
+            Self::Concurrency { .. }
+            | Self::QueueFull { .. }
+            | Self::ListsFull { .. }
+            | Self::Overloaded { .. }
+            | Self::BodyMemory { .. } => 429,
+            Self::Deadline => 504,
+            Self::BodyTimeout => 408,
+            Self::Unauthorized => 401,
+            Self::Conflict(_) => 409,
             Self::Empty | Self::Malformed(_) => 400,
-            Self::TooManyTexts { .. } | Self::Invalid(_) | Self::Encode(_) => 422,
+            Self::TooManyTexts { .. }
+            | Self::Invalid(_)
+            | Self::Encode(_)
+            | Self::Reload(_) => 422,
             Self::BodyTooLarge { .. } => 413,
             Self::MediaType { .. } | Self::ContentEncoding { .. } => 415,
             Self::Method { .. } => 405,
@@ -110,10 +176,17 @@ impl Refusal {
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Loading | Self::Unhealthy => "Unhealthy",
-            Self::Concurrency { .. } | Self::QueueFull { .. } => "Overloaded",
+            Self::Concurrency { .. }
+            | Self::QueueFull { .. }
+            | Self::ListsFull { .. }
+            | Self::Overloaded { .. }
+            | Self::BodyMemory { .. } => "Overloaded",
+            Self::Deadline | Self::BodyTimeout => "Timeout",
+            Self::Unauthorized => "Unauthorized",
+            Self::Conflict(_) => "Conflict",
             Self::Empty => "Empty",
             Self::Malformed(_) => "Malformed",
-            Self::TooManyTexts { .. } | Self::Invalid(_) => "Validation",
+            Self::TooManyTexts { .. } | Self::Invalid(_) | Self::Reload(_) => "Validation",
             Self::Encode(EncodeError::Refused(_)) => "Tokenizer",
             Self::Encode(_) => "Validation",
             Self::BodyTooLarge { .. } => "PayloadTooLarge",
@@ -130,7 +203,11 @@ impl Refusal {
             Self::Loading => "loading",
             Self::Unhealthy => "unhealthy",
             Self::Concurrency { .. } => "concurrency",
-            Self::QueueFull { .. } => "queue",
+            Self::QueueFull { .. } | Self::ListsFull { .. } => "queue",
+            Self::Overloaded { .. } => "overload",
+            Self::Deadline => "deadline",
+            Self::BodyMemory { .. } => "memory",
+            Self::Unauthorized => "unauthorized",
             Self::Engine(_) => "engine",
             Self::OutOfMemory => "memory",
             _ => "client",
@@ -140,11 +217,16 @@ impl Refusal {
     /// When it makes sense to try again, for refusals that pass by themselves.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Loading
-            | Self::Unhealthy
-            | Self::Concurrency { .. }
-            | Self::QueueFull { .. }
-            | Self::OutOfMemory => Some(Duration::from_secs(1)),
+            Self::Loading | Self::Unhealthy | Self::OutOfMemory | Self::BodyMemory { .. } => {
+                Some(Duration::from_secs(1))
+            }
+            // What is drained in no time may be full again in no time.
+            Self::Concurrency { retry_after, .. }
+            | Self::QueueFull { retry_after, .. }
+            | Self::ListsFull { retry_after, .. }
+            | Self::Overloaded { retry_after, .. } => {
+                Some((*retry_after).clamp(Duration::from_millis(1), RETRY_AFTER_MAX))
+            }
             _ => None,
         }
     }

@@ -47,6 +47,8 @@ pub mod api;
 
 pub mod serving;
 
+pub mod transport;
+
 pub mod model;
 
 pub mod engine;

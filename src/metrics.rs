@@ -5,19 +5,23 @@
 
 use prometheus::{
     Counter, Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
-    Opts, Registry, TextEncoder,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// The process's metrics.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
+    /// Requests for predictions that have come, however they end.
+    pub offered: IntCounter,
     /// Requests by how they ended, in the order of [`Outcome`].
     ended: [IntCounter; 3],
     /// Refused requests by reason.
     pub refused: IntCounterVec,
     /// Requests admitted and not yet answered.
     pub in_flight: IntGauge,
+    /// Requests that may be in flight.
+    pub concurrency_limit: IntGauge,
     /// Texts admitted and not yet taken by the engine.
     pub queue_depth: IntGauge,
     /// Texts whose client left before the engine took them.
@@ -42,6 +46,12 @@ pub struct Metrics {
     pub startup_seconds: GaugeVec,
     /// 1 when requests are answered, else 0.
     pub ready: IntGauge,
+    /// Models loaded in the place of another, by how it went.
+    pub reloads: IntCounterVec,
+    /// Open connections, by port.
+    pub connections: IntGaugeVec,
+    /// Connections that were closed at once because there were too many, by port.
+    pub connections_refused: IntCounterVec,
 }
 
 /// How a request ended; the `outcome` label of `intentd_requests_total`.
@@ -68,11 +78,14 @@ impl Outcome {
     }
 }
 
-const REASONS: [&str; 7] = [
+const REASONS: [&str; 10] = [
     "loading",
     "unhealthy",
+    "unauthorized",
     "concurrency",
     "queue",
+    "overload",
+    "deadline",
     "engine",
     "memory",
     "client",
@@ -99,6 +112,11 @@ impl Metrics {
             "outcome",
         );
         let metrics = Self {
+            offered: counter(
+                r,
+                "offered_requests_total",
+                "Requests for predictions that have come, refused ones included.",
+            ),
             ended: Outcome::ALL.map(|outcome| requests.with_label_values(&[outcome.label()])),
             refused: counter_vec(
                 r,
@@ -107,6 +125,7 @@ impl Metrics {
                 "reason",
             ),
             in_flight: gauge(r, "in_flight", "Requests admitted and not yet answered."),
+            concurrency_limit: gauge(r, "concurrency_limit", "Requests that may be in flight."),
             queue_depth: gauge(
                 r,
                 "queue_depth",
@@ -149,6 +168,22 @@ impl Metrics {
                 "phase",
             ),
             ready: gauge(r, "ready", "1 when requests are answered, else 0."),
+            reloads: counter_vec(
+                r,
+                "reloads_total",
+                "Models loaded in the place of another, by how it went.",
+                "outcome",
+            ),
+            connections: register(
+                r,
+                IntGaugeVec::new(Opts::new(name("connections"), "Open connections."), &["port"]),
+            ),
+            connections_refused: counter_vec(
+                r,
+                "connections_refused_total",
+                "Connections closed at once because there were too many (--max-connections).",
+                "port",
+            ),
             registry,
         };
         metrics.touch();
@@ -159,6 +194,13 @@ impl Metrics {
     fn touch(&self) {
         for reason in REASONS {
             self.refused.with_label_values(&[reason]);
+        }
+        for outcome in ["done", "failed"] {
+            self.reloads.with_label_values(&[outcome]);
+        }
+        for port in ["main", "admin"] {
+            self.connections.with_label_values(&[port]);
+            self.connections_refused.with_label_values(&[port]);
         }
         self.startup_seconds.with_label_values(&["total"]);
     }
@@ -252,7 +294,11 @@ mod tests {
         for series in [
             "intentd_requests_total{outcome=\"answered\"} 0",
             "intentd_requests_total{outcome=\"abandoned\"} 0",
+            "intentd_offered_requests_total 0",
             "intentd_refused_total{reason=\"concurrency\"} 0",
+            "intentd_refused_total{reason=\"overload\"} 0",
+            "intentd_reloads_total{outcome=\"failed\"} 0",
+            "intentd_connections{port=\"main\"} 0",
             "intentd_in_flight 0",
             "intentd_queue_depth 0",
             "intentd_batch_size_count 0",

@@ -1,10 +1,16 @@
-//! Health and metrics. Neither waits for the engine nor for a lock that the batcher holds.
+//! Health, metrics and reload. Health and metrics wait neither for the engine nor for a lock that the
+//! batcher holds.
 
+use std::time::Instant;
+
+use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 
 use super::Shared;
+use crate::error::Refusal;
 use crate::serving::Phase;
 
 /// The process lives: always 200.
@@ -12,30 +18,51 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// 200 when requests are answered, 503 while the model loads, while the process drains and when
-/// the engine is lost. Never "busy": an overloaded replica must stay visible.
+/// 200 when requests are answered, 503 while the model loads, while the process drains, while the
+/// engine fails and when it is lost. Never "busy": an overloaded replica must stay visible.
 pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
-    let phase = shared.classifier.phase();
-    let status = match phase {
-        Phase::Ready => StatusCode::OK,
-        Phase::Loading | Phase::Draining | Phase::Lost => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let text = match phase {
-        Phase::Loading => "loading\n",
-        Phase::Ready => "ready\n",
-        Phase::Draining => "draining\n",
-        Phase::Lost => "lost\n",
+    let (status, text) = match (shared.classifier.phase(), shared.classifier.is_unwell()) {
+        (Phase::Ready, false) => (StatusCode::OK, "ready\n"),
+        (Phase::Ready, true) => (StatusCode::SERVICE_UNAVAILABLE, "failing\n"),
+        (Phase::Loading, _) => (StatusCode::SERVICE_UNAVAILABLE, "loading\n"),
+        (Phase::Draining, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        (Phase::Lost, _) => (StatusCode::SERVICE_UNAVAILABLE, "lost\n"),
     };
     (status, text).into_response()
+}
+
+/// What became of a reload.
+#[derive(Debug, Serialize)]
+struct Reloaded {
+    status: &'static str,
+    took_ms: u64,
+}
+
+/// Loads the model again and answers when it is in use: 409 when another reload is under way or the
+/// server is not serving, 422 when the model cannot be used; the one before then goes on.
+pub(super) async fn reload(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    shared.authorize(&headers)?;
+    let Some(reload) = &shared.reload else {
+        return Err(Refusal::NotFound);
+    };
+    let start = Instant::now();
+    reload().await?;
+    let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let status = "reloaded";
+    Ok(Json(Reloaded { status, took_ms }).into_response())
 }
 
 /// Prometheus text exposition.
 pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
     let metrics = shared.classifier.metrics();
+    let is_ready = shared.classifier.phase() == Phase::Ready && !shared.classifier.is_unwell();
     // Set here and not where the phase changes: two changes at once could leave the older value.
     metrics
         .ready
-        .set(i64::from(shared.classifier.phase() == Phase::Ready));
+        .set(i64::from(is_ready));
     let (content_type, text) = metrics.render();
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }

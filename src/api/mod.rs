@@ -4,34 +4,96 @@
 
 mod accept;
 mod admin;
+mod body;
+mod deadline;
+mod keys;
 mod predict;
 mod refusal;
 mod request;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::Method;
-use axum::routing::get;
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::routing::{get, post};
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
+pub use self::body::BodyLimits;
+use self::body::BodyMemory;
+pub use self::keys::{Keys, KeysError};
 use crate::error::Refusal;
-use crate::serving::Classifier;
+use crate::serving::{Classifier, Offer};
+
+/// Loads the model again and uses it from then on, or says why not.
+pub type Reload =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>> + Send + Sync>;
+
+/// What the surfaces are to be.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bounds on bodies.
+    pub body: BodyLimits,
+    /// Time for a request whose client gives it none or more.
+    pub request_timeout: Option<Duration>,
+    /// Who may ask; anybody when `None`.
+    pub keys: Option<Arc<Keys>>,
+    /// Origins whose pages may read answers; empty for none.
+    pub origins: Vec<HeaderValue>,
+}
 
 /// What the routes share.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Shared {
     classifier: Arc<Classifier>,
-    body_bytes_max: usize,
+    body: Arc<BodyMemory>,
+    request_timeout: Option<Duration>,
+    keys: Option<Arc<Keys>>,
+    reload: Option<Reload>,
+}
+
+impl Shared {
+    fn new(classifier: Arc<Classifier>, settings: &Settings, reload: Option<Reload>) -> Self {
+        Self {
+            classifier,
+            body: BodyMemory::new(settings.body),
+            request_timeout: settings.request_timeout,
+            keys: settings.keys.clone(),
+            reload,
+        }
+    }
+
+    /// Begins a request for predictions: counts it, and refuses it when that can be done at once.
+    fn offer(&self, headers: &HeaderMap) -> Result<Offer<'_>, Refusal> {
+        let (timeout, mistake) = match deadline::timeout_of(headers, self.request_timeout) {
+            Ok(timeout) => (timeout, None),
+            Err(mistake) => (None, Some(mistake)),
+        };
+        let offer = self.classifier.offer(timeout);
+        if let Err(refusal) = self.authorize(headers) {
+            return Err(offer.refuse(refusal));
+        }
+        if let Some(mistake) = mistake {
+            return Err(offer.refuse(mistake));
+        }
+        match offer.welcome() {
+            Ok(()) => Ok(offer),
+            Err(refusal) => Err(offer.refuse(refusal)),
+        }
+    }
+
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        self.keys.as_ref().map_or(Ok(()), |keys| keys.check(headers))
+    }
 }
 
 /// The main port: predictions and health.
-pub fn main_routes(classifier: Arc<Classifier>, body_bytes_max: usize) -> Router {
-    let shared = Shared {
-        classifier,
-        body_bytes_max,
-    };
-    Router::new()
+pub fn main_routes(classifier: Arc<Classifier>, settings: &Settings) -> Router {
+    let shared = Shared::new(classifier, settings, None);
+    let routes = Router::new()
         .route(
             "/predict",
             get(predict::get)
@@ -42,17 +104,20 @@ pub fn main_routes(classifier: Arc<Classifier>, body_bytes_max: usize) -> Router
         .fallback(not_found)
         // The limit is our own, so that its refusal speaks like every other.
         .layer(DefaultBodyLimit::disable())
-        .with_state(shared)
+        .with_state(shared);
+    if settings.origins.is_empty() {
+        routes
+    } else {
+        routes.layer(cors(&settings.origins))
+    }
 }
 
-/// The operators' port: metrics and health.
-pub fn admin_routes(classifier: Arc<Classifier>) -> Router {
-    let shared = Shared {
-        classifier,
-        body_bytes_max: 0,
-    };
+/// The operators' port: metrics, health, and loading the model again.
+pub fn admin_routes(classifier: Arc<Classifier>, settings: &Settings, reload: Reload) -> Router {
+    let shared = Shared::new(classifier, settings, Some(reload));
     Router::new()
         .route("/metrics", get(admin::metrics).fallback(read_method))
+        .route("/reload", post(admin::reload).fallback(reload_method))
         .merge(health_routes())
         .fallback(not_found)
         .with_state(shared)
@@ -64,20 +129,40 @@ fn health_routes() -> Router<Shared> {
         .route("/readyz", get(admin::readyz).fallback(read_method))
 }
 
+fn cors(origins: &[HeaderValue]) -> CorsLayer {
+    let any = origins.iter().any(|origin| origin == "*");
+    let origins = if any {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().cloned())
+    };
+    let timeout = deadline::HEADER;
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([header::ACCEPT, header::AUTHORIZATION, header::CONTENT_TYPE, timeout])
+        .expose_headers([header::RETRY_AFTER, predict::TRUNCATED])
+}
+
 async fn not_found() -> Refusal {
     Refusal::NotFound
 }
 
-async fn predict_method(method: Method) -> Refusal {
+fn method_refusal(method: &Method, allowed: &'static str) -> Refusal {
     Refusal::Method {
         method: method.to_string(),
-        allowed: "GET, HEAD, POST",
+        allowed,
     }
 }
 
+async fn predict_method(method: Method) -> Refusal {
+    method_refusal(&method, "GET, HEAD, POST")
+}
+
 async fn read_method(method: Method) -> Refusal {
-    Refusal::Method {
-        method: method.to_string(),
-        allowed: "GET, HEAD",
-    }
+    method_refusal(&method, "GET, HEAD")
+}
+
+async fn reload_method(method: Method) -> Refusal {
+    method_refusal(&method, "POST")
 }

@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use super::Shared;
 use super::accept::{Form, choose};
-use super::request::{List, Shape, decode, parameters_of, read};
+use super::request::{List, Shape, decode, parameters_of};
 use crate::error::Refusal;
 use crate::model::{Score, Text};
 use crate::serving::{Predictions, Request};
 
 /// Set to `true` on answers whose text was cut to the model's length.
-const TRUNCATED: HeaderName = HeaderName::from_static("x-intentd-truncated");
+pub(super) const TRUNCATED: HeaderName = HeaderName::from_static("x-intentd-truncated");
 
 /// `GET /predict?query=music`.
 pub(super) async fn get(
@@ -24,6 +24,7 @@ pub(super) async fn get(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    let offer = shared.offer(&headers)?;
     let form = choose(&headers, &[Form::Html, Form::Json, Form::Plain]);
     let parameters = uri.query().unwrap_or_default();
     let decoded = parameters_of(
@@ -31,12 +32,15 @@ pub(super) async fn get(
         "the query string",
         "/predict?query=music",
     );
-    let (query, too_long) = decoded.map_err(|refusal| shared.classifier.turn_away(refusal))?;
+    let (query, too_long) = match decoded {
+        Ok(decoded) => decoded,
+        Err(refusal) => return Err(offer.refuse(refusal)),
+    };
     let request = Request {
         texts: vec![Text::Single(query)],
         too_long,
     };
-    let predictions = shared.classifier.classify(request).await?;
+    let predictions = offer.classify(request).await?;
     Ok(encode(&predictions, form, List::No))
 }
 
@@ -46,13 +50,15 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
+    let offer = shared.offer(&headers)?;
     let form = choose(&headers, &[Form::Json, Form::Html, Form::Plain]);
-    let decoded = match read(&headers, body, shared.body_bytes_max).await {
-        Ok(body) => decode(&headers, &body),
-        Err(refusal) => Err(refusal),
+    let read = shared.body.read(&headers, body, offer.deadline()).await;
+    // Held until the answer is there: the texts take as much memory as the body did.
+    let (decoded, _held) = match read.and_then(|(body, held)| Ok((decode(&headers, &body)?, held))) {
+        Ok(decoded) => decoded,
+        Err(refusal) => return Err(offer.refuse(refusal)),
     };
-    let decoded = decoded.map_err(|refusal| shared.classifier.turn_away(refusal))?;
-    let predictions = shared.classifier.classify(decoded.request).await?;
+    let predictions = offer.classify(decoded.request).await?;
     Ok(match decoded.shape {
         Shape::Own(list) => encode(&predictions, form, list),
         Shape::Tei { list, raw_scores } => encode_tei(&predictions, list, raw_scores),

@@ -29,6 +29,12 @@ impl IntoResponse for Refusal {
                 .headers_mut()
                 .insert(header::RETRY_AFTER, seconds.into());
         }
+        if self == Self::Unauthorized {
+            let scheme = HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
+        }
         if let Self::Method { allowed, .. } = self {
             response
                 .headers_mut()

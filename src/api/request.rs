@@ -3,7 +3,6 @@
 //!
 //! Takes bytes, gives the texts and how the answer has to look. Messages never repeat the text.
 
-use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, header};
 use mime::Mime;
 use serde_json::{Map, Value};
@@ -32,30 +31,6 @@ pub(super) enum Shape {
 pub(super) struct Decoded {
     pub(super) request: Request,
     pub(super) shape: Shape,
-}
-
-/// Reads a body of at most `max` bytes; one that says that it is longer is not read at all.
-pub(super) async fn read(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, Refusal> {
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok());
-    if length
-        .and_then(|length| length.parse().ok())
-        .is_some_and(|length: usize| length > max)
-    {
-        return Err(Refusal::BodyTooLarge { max });
-    }
-    axum::body::to_bytes(body, max).await.map_err(|error| {
-        // axum wraps the limit's error; any other means that the client broke off.
-        let mut source = std::error::Error::source(&error);
-        while let Some(error) = source {
-            if error.is::<http_body_util::LengthLimitError>() {
-                return Refusal::BodyTooLarge { max };
-            }
-            source = error.source();
-        }
-        Refusal::Malformed(format!("the body cannot be read: {error}"))
-    })
 }
 
 pub(super) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, Refusal> {

@@ -9,7 +9,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::Failure;
-use crate::config::{MainPort, main_port, port_variable};
+use crate::config::{MainPort, Platform, main_port};
 
 /// The flags of `intentd health`.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub(super) struct HealthArgs {
         default_value = "127.0.0.1"
     )]
     host: IpAddr,
-    /// Port that the server serves predictions on; also set by PORT [default: 8080].
+    /// Port to ask; also set by PORT. With TLS on it, ask that for operators [default: 8080].
     #[arg(long, env = "INTENTD_PORT", value_name = "PORT")]
     port: Option<MainPort>,
     /// Ask only whether the process lives, not whether it answers requests.
@@ -44,7 +44,11 @@ const ANSWER_BYTES_MAX: u64 = 16 << 10;
 
 /// Exit code 0 when the server is well, else 1 with what is wrong.
 pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
-    let port = main_port(args.port, port_variable().as_deref()).map_err(Failure::usage)?;
+    let variable = Platform::from_environment().port;
+    let port = main_port(args.port, variable.as_deref()).map_err(Failure::usage)?;
+    let port = port.ok_or_else(|| {
+        Failure::usage("--port: expected a port to ask, for example that for operators (9100)")
+    })?;
     // A server that listens on all addresses is asked on the loopback one.
     let host = match args.host {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),

@@ -11,9 +11,12 @@ mod train;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::config::ServeArgs;
+use crate::config::{ServeArgs, Settings, Sources, SourcesError};
+
+/// The flags or the input make no sense: `EX_USAGE` of sysexits.h.
+const EX_USAGE: u8 = 64;
 
 /// BERT intent detection server that batches under a concurrency limit and tells the autoscaler
 /// the truth.
@@ -55,11 +58,11 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The flags or the input make no sense: exit code 64 (`EX_USAGE` of sysexits.h).
+    /// The flags or the input make no sense.
     fn usage(error: impl std::fmt::Display) -> Self {
         Self {
             message: error.to_string(),
-            code: 64,
+            code: EX_USAGE,
         }
     }
 
@@ -86,24 +89,48 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = match cli.command {
-        None => serve::run(cli.serve),
-        Some(Command::Serve(args)) => serve::run(*args),
+    let result = parse().and_then(run);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code: 0, .. }) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("intentd: {}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// The command and, for a server, where its settings come from.
+fn parse() -> Result<(Cli, Option<Settings>), Failure> {
+    let sources = match Sources::read(&Cli::command(), std::env::args_os().collect()) {
+        Ok(sources) => sources,
+        Err(SourcesError::Values(mistakes)) => return Err(Failure::usage(mistakes)),
+        Err(SourcesError::Clap(error)) => {
+            // Help goes to standard output and is no failure; it may have no reader.
+            let _ = error.print();
+            let code = if error.use_stderr() { EX_USAGE } else { 0 };
+            return Err(Failure {
+                message: String::new(),
+                code,
+            });
+        }
+    };
+    let cli = Cli::from_arg_matches(&sources.matches).map_err(Failure::usage)?;
+    Ok((cli, sources.settings))
+}
+
+fn run((cli, settings): (Cli, Option<Settings>)) -> Result<(), Failure> {
+    match cli.command {
+        None => serve::run(cli.serve, settings.as_ref()),
+        Some(Command::Serve(args)) => serve::run(*args, settings.as_ref()),
         Some(Command::Health(args)) => health::run(&args),
         Some(Command::Predict(args)) => predict::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Train(args)) => train::run(&args).map_err(Failure::from),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Evaluate(args)) => evaluate::run(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code: 0, .. }) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("intentd: {}", failure.message);
-            ExitCode::from(failure.code)
-        }
     }
 }
 

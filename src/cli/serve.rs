@@ -1,11 +1,13 @@
 //! `intentd serve`: the life of the server process.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::Failure;
-use crate::config::{Config, LogFormat, ServeArgs};
-use crate::server::{self, ServerError};
+use crate::config::{Config, LogFormat, Platform, ServeArgs, Settings};
+use crate::server::{self, Reloader, ServerError};
 
 /// Exit code of a server whose engine broke, for which a restart helps: `EX_SOFTWARE` of sysexits.h.
 const ENGINE_LOST: u8 = 70;
@@ -13,10 +15,14 @@ const ENGINE_LOST: u8 = 70;
 /// Time that a server whose engine broke has to end by itself.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves until SIGTERM or SIGINT.
-pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
+/// Serves until SIGTERM or SIGINT; SIGHUP loads model, certificates and keys again.
+pub(super) fn run(args: ServeArgs, settings: Option<&Settings>) -> Result<(), Failure> {
     let (log, format) = (args.log.clone(), args.log_format);
-    let config = Config::from_environment(args).map_err(Failure::usage)?;
+    let print = args.print_config;
+    let config = Config::new(args, &Platform::from_environment()).map_err(Failure::usage)?;
+    if let (true, Some(settings)) = (print, settings) {
+        return Ok(std::io::stdout().write_all(settings.to_toml().as_bytes())?);
+    }
     start_logging(&log, format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -24,16 +30,41 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         // Listening for signals before anything else: one that comes early must not be lost.
         let stop = stop_signal()?;
-        let running = server::start(&config).await?;
-        tracing::info!(address = %running.address, "serving predictions");
+        let reload = signal(SignalKind::hangup())?;
+        let running = server::start(&config).await.map_err(starting)?;
+        if let Some(address) = running.address {
+            tracing::info!(%address, "serving predictions");
+        }
+        if let Some(path) = &config.unix_socket {
+            tracing::info!(path = %path.display(), "serving predictions");
+        }
         if let Some(address) = running.admin_address {
             tracing::info!(%address, "serving metrics and health");
         }
+        tokio::spawn(reload_on(reload, running.reloader.clone()));
         running.until(stop).await.map_err(failure)
     });
     // Tokenizations whose clients have left must not hold up the end.
     runtime.shutdown_background();
     result
+}
+
+/// A file that a flag names and that cannot be used is a wrong setting.
+fn starting(error: ServerError) -> Failure {
+    match error {
+        ServerError::Tls(_) | ServerError::Keys(_) => Failure::usage(error),
+        error => error.into(),
+    }
+}
+
+async fn reload_on(mut signal: Signal, reloader: Reloader) {
+    while signal.recv().await.is_some() {
+        tracing::info!("reloading (SIGHUP)");
+        match reloader.reload().await {
+            Ok(()) => tracing::info!("reloaded"),
+            Err(refusal) => tracing::error!(%refusal, "not reloaded"),
+        }
+    }
 }
 
 fn failure(error: ServerError) -> Failure {
@@ -71,17 +102,33 @@ fn start_logging(filter: &str, format: LogFormat) {
     }
 }
 
-/// Ready when the process is told to end.
+/// Ready when the process is told to end. Told again, it ends at once.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let first = either(&mut terminate, &mut interrupt).await;
+        tracing::info!(signal = first, "told to end");
+        tokio::spawn(async move {
+            let second = either(&mut terminate, &mut interrupt).await;
+            tracing::warn!(signal = second, "told to end again; ending now");
+            end_now(128 + second);
+        });
     })
+}
+
+/// The number of the signal that comes first.
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> i32 {
+    tokio::select! {
+        _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
+        _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+    }
+}
+
+/// As a shell reports a process that a signal ended.
+#[expect(clippy::exit, reason = "whoever signals twice wants no more waiting")]
+fn end_now(code: i32) -> ! {
+    std::process::exit(code)
 }
 
 #[cfg(test)]

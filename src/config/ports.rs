@@ -6,6 +6,8 @@ pub(super) const ADMIN_PORT: u16 = 9100;
 /// `--port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MainPort {
+    /// No port.
+    Off,
     /// This port; 0 picks a free one.
     Port(u16),
     /// Not a port at all: for a Service called `intentd`, Kubernetes sets `INTENTD_PORT` to
@@ -17,12 +19,15 @@ impl std::str::FromStr for MainPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
         if text.starts_with("tcp://") {
             return Ok(Self::ServiceLink);
         }
         let port = text
             .parse()
-            .map_err(|_| "expected a port (0 to 65535)".to_owned());
+            .map_err(|_| "expected a port (0 to 65535) or \"off\"".to_owned());
         port.map(Self::Port)
     }
 }
@@ -54,16 +59,21 @@ impl std::str::FromStr for AdminPort {
     }
 }
 
-/// Where predictions are served: `flag`, else the value of the variable `PORT`, else 8080.
+/// Where predictions are served, if over TCP: `flag`, else the value of the variable `PORT`, else 8080.
 ///
 /// # Errors
 /// When `PORT` counts and is no port.
-pub(crate) fn main_port(flag: Option<MainPort>, variable: Option<&str>) -> Result<u16, String> {
+pub(crate) fn main_port(
+    flag: Option<MainPort>,
+    variable: Option<&str>,
+) -> Result<Option<u16>, String> {
     match (flag, variable) {
-        (Some(MainPort::Port(port)), _) => Ok(port),
-        (_, None | Some("")) => Ok(8080),
+        (Some(MainPort::Off), _) => Ok(None),
+        (Some(MainPort::Port(port)), _) => Ok(Some(port)),
+        (_, None | Some("")) => Ok(Some(8080)),
         (_, Some(text)) => text
             .parse()
+            .map(Some)
             .map_err(|_| format!("PORT: expected a port (0 to 65535), found {text:?}")),
     }
 }

@@ -12,87 +12,81 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::generation::Shared;
 use super::pace::Pace;
-use super::queue::{Queue, Waiting, Work};
-use super::watchdog::Progress;
+use super::plan::BatchLimits;
+use super::queue::{Patience, Waiting, Work};
 use crate::engine::{Engine, EngineError, Logits, RaggedBatch};
 use crate::error::Refusal;
 use crate::metrics::Metrics;
 
-/// How large a batch may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchLimits {
-    /// Tokens in a batch; a single longer text still makes a batch of its own.
-    pub tokens_max: usize,
-    /// Texts in a batch.
-    pub texts_max: usize,
-}
-
-/// How many of the waiting texts, given by their lengths in tokens, go into the next batch.
-///
-/// First come, first served: a text that does not fit ends the batch, so that a long one cannot
-/// be overtaken for ever.
-pub(crate) fn plan(lengths: impl Iterator<Item = usize>, limits: BatchLimits) -> usize {
-    let mut tokens = 0;
-    let mut count = 0;
-    for length in lengths.take(limits.texts_max.max(1)) {
-        tokens += length;
-        if count > 0 && tokens > limits.tokens_max {
-            break;
-        }
-        count += 1;
-    }
-    count
-}
+/// How often an engine that fails again and again is tried while no request comes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A batch under way: who waits for it and since when.
 struct UnderWay {
-    entries: Vec<Waiting>,
+    part: Part,
     tokens: usize,
     since: Instant,
+}
+
+/// Texts that are computed together.
+struct Part {
+    entries: Vec<Waiting>,
+    /// Whether it is half of a batch that failed: it is not split again.
+    is_half: bool,
 }
 
 /// The loop of the engine's thread.
 pub(crate) struct Batcher {
     engine: Box<dyn Engine>,
-    queue: Arc<Queue>,
-    limits: BatchLimits,
+    shared: Arc<Shared>,
+    texts_max: usize,
     metrics: Metrics,
-    progress: Arc<Progress>,
     pace: Pace,
     /// Submitted, oldest first.
     under_way: VecDeque<UnderWay>,
-    /// Parts of batches that the device had no memory for; they come before the queue.
-    parts: VecDeque<Vec<Waiting>>,
+    /// Parts of batches that failed or that the device had no memory for; they come before the queue.
+    parts: VecDeque<Part>,
     /// When the device was last seen to be done with a batch.
     done: Instant,
     /// What the engine's device clock showed last.
     device_time: Duration,
+    /// A batch of our own, by which a failing engine shows that it is well again.
+    probe: RaggedBatch,
 }
 
 impl Batcher {
     pub(crate) fn new(
         engine: Box<dyn Engine>,
-        queue: Arc<Queue>,
-        limits: BatchLimits,
+        shared: Arc<Shared>,
+        texts_max: usize,
         metrics: Metrics,
-        progress: Arc<Progress>,
+        probe: RaggedBatch,
     ) -> Self {
-        let limits = engine.largest().map_or(limits, |largest| BatchLimits {
-            tokens_max: limits.tokens_max.min(largest.tokens),
-            texts_max: limits.texts_max.min(largest.sequences),
+        let texts_max = engine.largest().map_or(texts_max, |largest| {
+            shared.forecast.limit_batch(largest.tokens);
+            texts_max.min(largest.sequences)
         });
         Self {
             device_time: engine.device_time().unwrap_or_default(),
             engine,
-            queue,
-            limits,
+            shared,
+            texts_max,
             metrics,
-            progress,
             pace: Pace::new(),
             under_way: VecDeque::new(),
             parts: VecDeque::new(),
             done: Instant::now(),
+            probe,
+        }
+    }
+
+    /// How large the next batch may be: no larger than the objective leaves time for.
+    fn limits(&self) -> BatchLimits {
+        BatchLimits {
+            tokens_max: self.shared.forecast.batch_tokens(),
+            texts_max: self.texts_max,
         }
     }
 
@@ -108,17 +102,21 @@ impl Batcher {
             if self.under_way.len() < self.engine.depth().max(1) {
                 let done = match self.await_turn() {
                     Ok(done) => done,
-                    Err(error) => return self.failed(error, Vec::new()),
+                    Err(error) => return self.failed(error, Part::new(Vec::new())),
                 };
                 match self.next() {
-                    Work::Batch(entries) => {
-                        self.submit(entries, &mut batch)?;
+                    Next::Part(part) => {
+                        self.submit(part, &mut batch)?;
                         continue;
                     }
-                    Work::Closed if self.under_way.is_empty() => return Ok(()),
+                    Next::Probe => {
+                        self.probe()?;
+                        continue;
+                    }
+                    Next::Closed if self.under_way.is_empty() => return Ok(()),
                     // Those who waited have left; others may come while the batch still runs.
-                    Work::None if !done => continue,
-                    Work::Closed | Work::None => {}
+                    Next::None if !done => continue,
+                    Next::Closed | Next::None => {}
                 }
             }
             self.collect()?;
@@ -141,9 +139,9 @@ impl Batcher {
                 // What is wrong with the batch, its collection says.
                 Ok(true) | Err(_) => return Ok(true),
             }
-            let standing = self.queue.standing();
+            let standing = self.shared.queue.standing();
             // Waiting with a full batch wins nothing: what comes later does not get in.
-            let ripe = standing.fills(self.limits) || !self.parts.is_empty();
+            let ripe = standing.fills(self.limits()) || !self.parts.is_empty();
             let now = Instant::now();
             if ripe || (standing.texts > 0 && now >= due) {
                 return Ok(false);
@@ -156,64 +154,86 @@ impl Batcher {
     }
 
     /// The next texts for the engine. Blocks only while nothing is under way.
-    fn next(&mut self) -> Work {
+    fn next(&mut self) -> Next {
         if let Some(part) = self.parts.pop_front() {
-            return Work::Batch(part);
+            return Next::Part(part);
         }
         let idle = self.under_way.is_empty();
         if idle {
-            self.progress.idle();
+            self.shared.forecast.busy.clear();
+            self.shared.progress.idle();
         }
-        let work = self.queue.take(self.limits, idle);
+        let failing = self.shared.health.is_failing();
+        let patience = match (idle, failing) {
+            (false, _) => Patience::None,
+            (true, false) => Patience::Endless,
+            (true, true) => Patience::Limited(PROBE_INTERVAL),
+        };
+        let work = self.shared.queue.take(self.limits(), patience);
         if idle {
             // The clock starts; with a batch under way, texts that come and go are no progress.
-            self.made_progress();
+            self.shared.progress.made();
         }
-        if let Work::Batch(entries) = &work {
-            let now = Instant::now();
-            for entry in entries {
-                let waited = now - entry.since;
-                self.metrics.queue_seconds.observe(waited.as_secs_f64());
+        match work {
+            Work::Batch(entries) => {
+                let now = Instant::now();
+                for entry in &entries {
+                    let waited = now - entry.since;
+                    self.metrics.queue_seconds.observe(waited.as_secs_f64());
+                }
+                Next::Part(Part::new(entries))
+            }
+            Work::None if idle && failing => Next::Probe,
+            Work::None => Next::None,
+            Work::Closed => Next::Closed,
+        }
+    }
+
+    /// Asks a failing engine for an answer that nobody waits for.
+    fn probe(&mut self) -> Result<(), EngineError> {
+        let (engine, probe) = (&mut self.engine, &self.probe);
+        match guarded(|| engine.forward(probe), EngineError::Batch) {
+            Ok(logits) if logits.rows().flatten().all(|logit| logit.is_finite()) => {
+                self.shared.health.succeeded();
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(error @ EngineError::Lost(_)) => self.failed(error, Part::new(Vec::new())),
+            Err(error) => {
+                tracing::warn!(%error, "the engine still fails");
+                Ok(())
             }
         }
-        work
     }
 
-    /// For the watchdog, which watches devices only.
-    fn made_progress(&self) {
-        if self.engine.is_on_device() {
-            self.progress.made();
-        }
-    }
-
-    fn submit(
-        &mut self,
-        entries: Vec<Waiting>,
-        batch: &mut RaggedBatch,
-    ) -> Result<(), EngineError> {
+    fn submit(&mut self, part: Part, batch: &mut RaggedBatch) -> Result<(), EngineError> {
         let since = Instant::now();
         let panicked = self.panicked();
+        let tokens = part.entries.iter().map(|entry| entry.encoded.ids.len()).sum();
+        let forecast = &self.shared.forecast;
+        forecast
+            .busy
+            .add(since, forecast.curve.line().seconds(1.0, tokens as f64));
         let engine = &mut self.engine;
         let submit = || {
             batch.clear();
-            for entry in &entries {
+            for entry in &part.entries {
                 batch.push(&entry.encoded.ids, &entry.encoded.type_ids);
             }
             engine.submit(batch)
         };
         let submitted = guarded(submit, panicked);
-        self.made_progress();
+        self.shared.progress.made();
         if let Err(error) = submitted {
-            return self.failed(error, entries);
+            return self.failed(error, part);
         }
         if self.engine.depth() > 1 {
             self.pace.submitted(since.elapsed());
         }
-        let tokens = batch.tokens();
-        self.metrics.batch_size.observe(entries.len() as f64);
+        self.metrics.batch_size.observe(part.entries.len() as f64);
         self.metrics.batch_tokens.observe(tokens as f64);
         self.under_way.push_back(UnderWay {
-            entries,
+            part,
             tokens,
             since,
         });
@@ -223,7 +243,7 @@ impl Batcher {
     /// Answers the oldest batch under way, if any.
     fn collect(&mut self) -> Result<(), EngineError> {
         let Some(UnderWay {
-            entries,
+            part,
             tokens,
             since,
         }) = self.under_way.pop_front()
@@ -233,19 +253,24 @@ impl Batcher {
         let panicked = self.panicked();
         let engine = &mut self.engine;
         let collected = guarded(|| engine.collect(), panicked);
-        self.made_progress();
+        self.shared.progress.made();
         let logits = match collected {
-            Ok(logits) if logits.rows().len() == entries.len() => logits,
+            Ok(logits) if logits.rows().len() == part.entries.len() => logits,
             Ok(_) => {
                 let what = "it answered another batch than the oldest".to_owned();
-                return self.failed(EngineError::Lost(what), entries);
+                return self.failed(EngineError::Lost(what), part);
             }
-            Err(error) => return self.failed(error, entries),
+            Err(error) => return self.failed(error, part),
         };
+        self.shared.health.succeeded();
         let done = Instant::now();
         let took = done - since.max(self.done);
         self.done = done;
         self.pace.done(tokens, took);
+        self.shared.forecast.curve.observe(tokens, took);
+        if self.under_way.is_empty() {
+            self.shared.forecast.busy.clear();
+        }
         let device = self.engine.device_time().map(|total| {
             let before = std::mem::replace(&mut self.device_time, total);
             total.saturating_sub(before)
@@ -253,11 +278,11 @@ impl Batcher {
         self.metrics
             .engine_busy
             .inc_by(device.unwrap_or(took).as_secs_f64());
-        self.answer(entries, since, &logits);
+        self.answer(part.entries, since, &logits);
         let engine = &mut self.engine;
         let kept_up = guarded(|| engine.upkeep(), EngineError::Lost);
-        self.made_progress();
-        kept_up.or_else(|error| self.failed(error, Vec::new()))
+        self.shared.progress.made();
+        kept_up.or_else(|error| self.failed(error, Part::new(Vec::new())))
     }
 
     fn answer(&self, entries: Vec<Waiting>, since: Instant, logits: &Logits) {
@@ -277,26 +302,35 @@ impl Batcher {
         }
     }
 
-    /// Splits a batch that was too large for the device, answers the entries of one that failed
-    /// otherwise; a lost engine takes everything else with it.
-    fn failed(&mut self, error: EngineError, mut entries: Vec<Waiting>) -> Result<(), EngineError> {
-        let refuse = |entries: Vec<Waiting>, refusal: &Refusal| {
-            for entry in entries {
-                let _ = entry.reply.send(Err(refusal.clone()));
-            }
+    /// Splits a batch that was too large for the device, or once one that failed otherwise, so that
+    /// one poisonous text does not take its neighbours with it; refuses what cannot be split. A lost
+    /// engine takes everything else with it.
+    fn failed(&mut self, error: EngineError, part: Part) -> Result<(), EngineError> {
+        if self.under_way.is_empty() {
+            self.shared.forecast.busy.clear();
+        }
+        let splits = match &error {
+            EngineError::OutOfMemory { .. } => true,
+            EngineError::Batch(_) => !part.is_half,
+            EngineError::Lost(_) => false,
         };
-        if matches!(error, EngineError::OutOfMemory { .. }) && entries.len() > 1 {
-            tracing::warn!(texts = entries.len(), %error, "splitting a batch");
+        if splits && part.entries.len() > 1 {
+            tracing::warn!(texts = part.entries.len(), %error, "splitting a batch");
+            let is_half = part.is_half || matches!(error, EngineError::Batch(_));
+            let mut entries = part.entries;
             let second = entries.split_off(entries.len() / 2);
-            self.parts.push_front(second);
-            self.parts.push_front(entries);
+            for entries in [second, entries] {
+                self.parts.push_front(Part { entries, is_half });
+            }
             return Ok(());
         }
+        let entries = part.entries;
         self.metrics.engine_failures.inc();
         match &error {
             EngineError::Batch(_) => {
                 tracing::error!(texts = entries.len(), %error, "batch failed");
                 refuse(entries, &Refusal::Engine(error.to_string()));
+                self.shared.health.failed();
                 Ok(())
             }
             EngineError::OutOfMemory { .. } => {
@@ -307,12 +341,12 @@ impl Batcher {
             EngineError::Lost(_) => {
                 refuse(entries, &Refusal::Unhealthy);
                 for batch in self.under_way.drain(..) {
-                    refuse(batch.entries, &Refusal::Unhealthy);
+                    refuse(batch.part.entries, &Refusal::Unhealthy);
                 }
                 for part in self.parts.drain(..) {
-                    refuse(part, &Refusal::Unhealthy);
+                    refuse(part.entries, &Refusal::Unhealthy);
                 }
-                refuse(self.queue.close_and_clear(), &Refusal::Unhealthy);
+                refuse(self.shared.queue.close_and_clear(), &Refusal::Unhealthy);
                 Err(error)
             }
         }
@@ -328,6 +362,34 @@ impl Batcher {
     }
 }
 
+impl Part {
+    fn new(entries: Vec<Waiting>) -> Self {
+        Self {
+            entries,
+            is_half: false,
+        }
+    }
+}
+
+/// What the engine does next.
+enum Next {
+    /// Computes these.
+    Part(Part),
+    /// Shows whether it is well again.
+    Probe,
+    /// Nothing now.
+    None,
+    /// Nothing any more.
+    Closed,
+}
+
+fn refuse(entries: Vec<Waiting>, refusal: &Refusal) {
+    for entry in entries {
+        // A client that has left needs no refusal.
+        let _ = entry.reply.send(Err(refusal.clone()));
+    }
+}
+
 /// Turns a panic of the engine into an error.
 fn guarded<T>(
     call: impl FnOnce() -> Result<T, EngineError>,
@@ -336,28 +398,4 @@ fn guarded<T>(
     // The engines keep only buffers between calls, and overwrite them whole in the next one. What
     // the panic says goes to the log by the panic hook; it is nothing for clients.
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(panicked("it panicked".to_owned())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_is_what_fits_and_at_least_one() {
-        let limits = BatchLimits {
-            tokens_max: 10,
-            texts_max: 3,
-        };
-        let plan = |lengths: &[usize]| plan(lengths.iter().copied(), limits);
-        assert_eq!(plan(&[]), 0);
-        assert_eq!(plan(&[4, 4, 4]), 2);
-        assert_eq!(plan(&[4, 4, 2]), 3);
-        assert_eq!(plan(&[1, 1, 1, 1]), 3);
-        assert_eq!(
-            plan(&[11, 1]),
-            1,
-            "a text larger than a batch makes one of its own"
-        );
-        assert_eq!(plan(&[1, 11, 1]), 1, "nobody overtakes a long text");
-    }
 }

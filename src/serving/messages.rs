@@ -1,19 +1,63 @@
 //! What goes into a [`Classifier`](super::Classifier) and what comes out.
 
-use super::batcher::BatchLimits;
+use std::time::Duration;
+
+use super::plan::BatchLimits;
+use super::slots::Room;
 use crate::model::{Labels, Text, TooLong};
 
 /// The bounds of a [`Classifier`](super::Classifier).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests admitted and not yet answered.
-    pub concurrency_max: usize,
-    /// Texts admitted and not yet taken by the engine.
-    pub queue_max: usize,
+    /// Requests admitted and not yet answered; by the measured capacity when `None`.
+    pub concurrency_max: Option<usize>,
+    /// Texts admitted and not yet taken by the engine; by the measured capacity when `None`.
+    pub queue_max: Option<usize>,
+    /// Percentage of the queue that lists may take.
+    pub list_share: usize,
     /// Texts in one request.
     pub texts_max: usize,
     /// The size of a batch.
     pub batch: BatchLimits,
+    /// Time within which requests should be answered; what would take longer is refused. Zero: no
+    /// such time.
+    pub slo: Duration,
+    /// Batches that may fail one after the other before requests should go elsewhere.
+    pub engine_failures_max: u32,
+}
+
+/// Limits that hold before anything is measured, and where nothing is.
+const CONCURRENCY: usize = 512;
+const QUEUE: usize = 2048;
+
+/// However slow the model and however short the objective, so many may be in flight; and however
+/// fast, no more than so many, since each costs memory.
+const CONCURRENCY_RANGE: (usize, usize) = (64, 16_384);
+
+/// Requests whose work would take twice the objective are more than can be answered in time; the
+/// forecast refuses them earlier and better, so this bounds memory rather than latency.
+const OBJECTIVES: f64 = 2.0;
+
+impl Limits {
+    /// Requests in flight and room for texts that wait, for a server that answers `capacity` requests
+    /// a second.
+    pub(crate) fn for_capacity(&self, capacity: Option<f64>) -> (usize, Room) {
+        let slo = self.slo.as_secs_f64();
+        let concurrency = self.concurrency_max.unwrap_or(match capacity {
+            Some(capacity) if slo > 0.0 => {
+                let (min, max) = CONCURRENCY_RANGE;
+                ((OBJECTIVES * capacity * slo) as usize).clamp(min, max)
+            }
+            _ => CONCURRENCY,
+        });
+        let slots = self.queue_max.unwrap_or(match capacity {
+            Some(_) => (4 * concurrency).max(2 * self.texts_max),
+            None => QUEUE.max(self.texts_max),
+        });
+        // The longest list always fits into a queue that is otherwise empty.
+        let lists = (slots * self.list_share / 100).max(self.texts_max);
+        (concurrency, Room { slots, lists })
+    }
 }
 
 /// What a request wants to know.
@@ -43,4 +87,42 @@ pub struct Predictions {
     pub labels: Labels,
     /// One prediction a text.
     pub items: Vec<Prediction>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            concurrency_max: None,
+            queue_max: None,
+            list_share: 50,
+            texts_max: 256,
+            batch: BatchLimits {
+                tokens_max: 4096,
+                texts_max: 256,
+            },
+            slo: Duration::from_millis(100),
+            engine_failures_max: 5,
+        }
+    }
+
+    #[test]
+    fn limits_follow_the_capacity_unless_they_are_set() {
+        let limits_of = |limits: Limits, capacity| {
+            let (concurrency, room) = limits.for_capacity(capacity);
+            (concurrency, room.slots, room.lists)
+        };
+        assert_eq!(limits_of(limits(), Some(5000.0)), (1000, 4000, 2000));
+        assert_eq!(limits_of(limits(), Some(10.0)), (64, 512, 256), "a slow model");
+        assert_eq!(limits_of(limits(), Some(1e9)).0, 16_384, "a fast one");
+        assert_eq!(limits_of(limits(), None), (512, 2048, 1024));
+        let set = Limits {
+            concurrency_max: Some(7),
+            queue_max: Some(300),
+            ..limits()
+        };
+        assert_eq!(limits_of(set, Some(5000.0)), (7, 300, 256));
+    }
 }

@@ -1,101 +1,22 @@
-//! Texts that wait for the engine, oldest first.
+//! Texts that wait for the engine, oldest first within their class.
 //!
-//! Takes encoded texts, gives batches. Bounded by [`Slots`]: a slot is taken before any work is
-//! done for a text and given back when the engine takes the text or its client leaves,
-//! whichever comes first; the two race for the text's [`Ticket`], and exactly one wins.
+//! Takes encoded texts, gives batches. Bounded by [`Slots`](super::slots::Slots): a text has its slot
+//! before it comes here. Texts whose client has left, and those whose time is up, never reach the
+//! engine.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use prometheus::{IntCounter, IntGauge};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::batcher::{BatchLimits, plan};
+use super::plan::{BatchLimits, Filling, Lead};
+use super::slots::{Claim, Class, Ticket};
+use super::sync::{
+    AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError,
+};
 use crate::error::Refusal;
 use crate::model::Encoded;
-
-/// The bound on waiting texts, and what the operator sees of it.
-#[derive(Debug)]
-pub(crate) struct Slots {
-    taken: AtomicUsize,
-    max: usize,
-    depth: IntGauge,
-    abandoned: IntCounter,
-}
-
-impl Slots {
-    pub(crate) fn new(max: usize, depth: IntGauge, abandoned: IntCounter) -> Arc<Self> {
-        Arc::new(Self {
-            taken: AtomicUsize::new(0),
-            max,
-            depth,
-            abandoned,
-        })
-    }
-
-    /// Takes `count` slots, all or none.
-    pub(crate) fn reserve(self: &Arc<Self>, count: usize) -> Result<Vec<Ticket>, Refusal> {
-        let room = |taken: usize| taken.checked_add(count).filter(|taken| *taken <= self.max);
-        self.taken
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
-            .map_err(|_| Refusal::QueueFull {
-                count,
-                max: self.max,
-            })?;
-        self.depth.add(count as i64);
-        let ticket = || Ticket {
-            state: Arc::default(),
-            slots: Arc::clone(self),
-        };
-        Ok(std::iter::repeat_with(ticket).take(count).collect())
-    }
-
-    fn release(&self) {
-        self.taken.fetch_sub(1, Ordering::AcqRel);
-        self.depth.dec();
-    }
-}
-
-const WAITING: u8 = 0;
-const TAKEN: u8 = 1;
-const ABANDONED: u8 = 2;
-
-/// The client's side of a waiting text: dropped before the engine has taken the text, it takes
-/// the text out of the queue.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    state: Arc<AtomicU8>,
-    slots: Arc<Slots>,
-}
-
-impl Ticket {
-    /// Whoever moves the state away from `WAITING` gives the slot back.
-    fn leave(state: &AtomicU8, slots: &Slots, to: u8) -> bool {
-        let won = state
-            .compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
-        if won {
-            slots.release();
-        }
-        won
-    }
-
-    /// Gives the slot back for a text that will not be queued after all, its request being
-    /// refused.
-    pub(crate) fn release(self) {
-        Self::leave(&self.state, &self.slots, TAKEN);
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if Self::leave(&self.state, &self.slots, ABANDONED) {
-            self.slots.abandoned.inc();
-        }
-    }
-}
 
 /// The answer to one text: its row of logits, or why there is none.
 pub(crate) type Answer = Result<Vec<f32>, Refusal>;
@@ -106,8 +27,9 @@ pub(crate) struct Waiting {
     pub(crate) encoded: Encoded,
     pub(crate) since: Instant,
     pub(crate) reply: oneshot::Sender<Answer>,
-    state: Arc<AtomicU8>,
-    slots: Arc<Slots>,
+    /// When nobody wants the answer any more.
+    deadline: Option<Instant>,
+    claim: Claim,
 }
 
 impl Waiting {
@@ -115,27 +37,33 @@ impl Waiting {
     pub(crate) fn new(
         ticket: &Ticket,
         encoded: Encoded,
-        since: Instant,
+        (since, deadline): (Instant, Option<Instant>),
         reply: oneshot::Sender<Answer>,
     ) -> Self {
-        let (state, slots) = (Arc::clone(&ticket.state), Arc::clone(&ticket.slots));
+        ticket.settle(encoded.ids.len());
         Self {
             encoded,
             since,
             reply,
-            state,
-            slots,
+            deadline,
+            claim: ticket.claim(),
         }
     }
 
-    fn is_abandoned(&self) -> bool {
-        self.state.load(Ordering::Acquire) == ABANDONED
+    fn tokens(&self) -> usize {
+        self.encoded.ids.len()
     }
+}
 
-    /// Claims the text for the engine; false when its client has left.
-    fn take(&self) -> bool {
-        Ticket::leave(&self.state, &self.slots, TAKEN)
-    }
+/// How long the engine's thread waits for work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all.
+    None,
+    /// At most so long.
+    Limited(Duration),
+    /// Until there is some, or the queue is closed.
+    Endless,
 }
 
 /// What the engine's thread gets when it asks for work.
@@ -154,8 +82,6 @@ pub(crate) enum Work {
 pub(crate) struct Queue {
     state: Mutex<State>,
     arrival: Condvar,
-    /// Entries that may stand in the queue, abandoned ones included, before it is swept.
-    sweep_at: usize,
     /// What stands in it, for those who do not take the lock.
     texts: AtomicUsize,
     tokens: AtomicUsize,
@@ -177,43 +103,114 @@ impl Standing {
 
 #[derive(Debug, Default)]
 struct State {
-    entries: VecDeque<Waiting>,
+    singles: VecDeque<Waiting>,
+    lists: VecDeque<Waiting>,
+    lead: Lead,
     closed: bool,
     /// Whether the engine's thread sleeps until something arrives. Waking it is a system call, also
     /// when it is awake.
     sleeping: bool,
+    /// Entries at which those whose clients have left are looked for: twice the number of living ones
+    /// after the last time.
+    sweep_at: usize,
+}
+
+/// Entries that are not worth looking through.
+const SWEEP_MIN: usize = 64;
+
+impl State {
+    fn class(&mut self, class: Class) -> &mut VecDeque<Waiting> {
+        match class {
+            Class::Single => &mut self.singles,
+            Class::List => &mut self.lists,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.singles.len() + self.lists.len()
+    }
+
+    /// Takes entries off the front of a class until one is to be computed, and gives its tokens.
+    fn front(&mut self, class: Class, now: Instant, expired: &mut Vec<Waiting>) -> Option<usize> {
+        let entries = self.class(class);
+        loop {
+            let entry = entries.front()?;
+            let is_late = entry.deadline.is_some_and(|deadline| deadline <= now);
+            if !is_late && !entry.claim.is_void() {
+                return Some(entry.tokens());
+            }
+            let entry = entries.pop_front()?;
+            if entry.claim.take() {
+                expired.push(entry);
+            }
+        }
+    }
+
+    /// The next batch within `limits`; those whose time is up go to `expired`.
+    fn fill(
+        &mut self,
+        limits: BatchLimits,
+        now: Instant,
+        expired: &mut Vec<Waiting>,
+    ) -> Vec<Waiting> {
+        let mut batch = Vec::new();
+        let mut filling = Filling::new(limits);
+        loop {
+            let single = self.front(Class::Single, now, expired);
+            let list = self.front(Class::List, now, expired);
+            let Some(class) = filling.next(self.lead, single, list) else {
+                return batch;
+            };
+            let Some(entry) = self.class(class).pop_front() else {
+                return batch;
+            };
+            // Its client may have left since it was looked at.
+            if entry.claim.take() {
+                let contested = single.is_some() && list.is_some();
+                filling.add(class, entry.tokens(), contested, &mut self.lead);
+                batch.push(entry);
+            }
+        }
+    }
 }
 
 impl Queue {
-    /// A queue for at most `max` living entries.
-    pub(crate) fn new(max: usize) -> Self {
+    /// An empty queue.
+    pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                sweep_at: SWEEP_MIN,
+                ..State::default()
+            }),
             arrival: Condvar::new(),
-            sweep_at: max.saturating_mul(2),
             texts: AtomicUsize::new(0),
             tokens: AtomicUsize::new(0),
         }
     }
 
-    /// Adds entries at the end, in one piece.
+    /// Adds the entries of one request at the end of their class, in one piece.
     ///
     /// Gives them back when the queue is closed.
     pub(crate) fn push(&self, entries: Vec<Waiting>) -> Result<(), Vec<Waiting>> {
+        let Some(class) = entries.first().map(|entry| entry.claim.class()) else {
+            return Ok(());
+        };
         let mut state = self.lock();
         if state.closed {
             return Err(entries);
         }
-        if state.entries.len() + entries.len() > self.sweep_at {
+        if state.len() + entries.len() > state.sweep_at {
             // Slots bound the living; without this, clients that come and go while the engine is
             // busy would leave their entries here without bound.
-            state.entries.retain(|entry| !entry.is_abandoned());
+            state.singles.retain(|entry| !entry.claim.is_void());
+            state.lists.retain(|entry| !entry.claim.is_void());
+            state.sweep_at = SWEEP_MIN.max(2 * (state.len() + entries.len()));
             self.publish(&state);
         }
-        let tokens = entries.iter().map(|entry| entry.encoded.ids.len()).sum();
+        let tokens = entries.iter().map(Waiting::tokens).sum();
         self.tokens.fetch_add(tokens, Ordering::Relaxed);
         self.texts.fetch_add(entries.len(), Ordering::Relaxed);
-        state.entries.extend(entries);
+        state.class(class).extend(entries);
         let wake = std::mem::take(&mut state.sleeping);
         drop(state);
         if wake {
@@ -222,42 +219,65 @@ impl Queue {
         Ok(())
     }
 
-    /// The next batch: everything that waits, oldest first, within `limits`; entries whose
-    /// client has left are dropped. With `wait`, blocks until there is something or the queue is
-    /// closed.
-    pub(crate) fn take(&self, limits: BatchLimits, wait: bool) -> Work {
+    /// The next batch: everything that waits, within `limits`. Those whose time is up are refused
+    /// instead.
+    pub(crate) fn take(&self, limits: BatchLimits, patience: Patience) -> Work {
         let mut state = self.lock();
+        let mut patience = patience;
         loop {
-            state.entries.retain(|entry| !entry.is_abandoned());
-            let count = plan(
-                state.entries.iter().map(|entry| entry.encoded.ids.len()),
-                limits,
-            );
-            let batch: Vec<Waiting> = state.entries.drain(..count).filter(Waiting::take).collect();
+            let mut expired = Vec::new();
+            let batch = state.fill(limits, Instant::now(), &mut expired);
             self.publish(&state);
-            if !batch.is_empty() {
-                return Work::Batch(batch);
-            }
-            if !state.entries.is_empty() {
+            if !batch.is_empty() || !expired.is_empty() {
+                drop(state);
+                for entry in expired {
+                    // Its client may have left as well.
+                    let _ = entry.reply.send(Err(Refusal::Deadline));
+                }
+                if !batch.is_empty() {
+                    return Work::Batch(batch);
+                }
+                state = self.lock();
                 continue;
             }
             if state.closed {
                 return Work::Closed;
             }
-            if !wait {
-                return Work::None;
-            }
-            state.sleeping = true;
-            state = self
-                .arrival
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-            state.sleeping = false;
+            state = match patience {
+                Patience::None => return Work::None,
+                Patience::Endless => self.sleep(state),
+                Patience::Limited(time) => {
+                    patience = Patience::None;
+                    self.sleep_at_most(state, time)
+                }
+            };
         }
     }
 
-    /// How much waits, abandoned entries included. Takes no lock: the engine's thread asks again
-    /// and again while its device is busy.
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.sleeping = true;
+        let mut state = self
+            .arrival
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.sleeping = false;
+        state
+    }
+
+    fn sleep_at_most<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        time: Duration,
+    ) -> MutexGuard<'a, State> {
+        state.sleeping = true;
+        let waited = self.arrival.wait_timeout(state, time);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.sleeping = false;
+        state
+    }
+
+    /// How much waits, entries of those who have left included. Takes no lock: the engine's thread
+    /// asks again and again while its device is busy.
     pub(crate) fn standing(&self) -> Standing {
         Standing {
             texts: self.texts.load(Ordering::Relaxed),
@@ -267,9 +287,10 @@ impl Queue {
 
     /// Publishes what stands in the queue; called before its lock is given back.
     fn publish(&self, state: &State) {
-        let tokens = state.entries.iter().map(|entry| entry.encoded.ids.len());
-        self.tokens.store(tokens.sum(), Ordering::Relaxed);
-        self.texts.store(state.entries.len(), Ordering::Relaxed);
+        let entries = || state.singles.iter().chain(&state.lists);
+        let tokens = entries().map(Waiting::tokens).sum();
+        self.tokens.store(tokens, Ordering::Relaxed);
+        self.texts.store(state.len(), Ordering::Relaxed);
     }
 
     /// Refuses further entries; those inside are still given out.
@@ -282,11 +303,19 @@ impl Queue {
     pub(crate) fn close_and_clear(&self) -> Vec<Waiting> {
         let mut state = self.lock();
         state.closed = true;
-        let entries = std::mem::take(&mut state.entries);
+        let mut entries = std::mem::take(&mut state.singles);
+        entries.append(&mut state.lists);
         self.publish(&state);
         drop(state);
         self.arrival.notify_all();
-        entries.into_iter().filter(Waiting::take).collect()
+        let taken = |entry: &Waiting| entry.claim.take();
+        entries.into_iter().filter(taken).collect()
+    }
+
+    /// Entries that stand in it, dead ones included.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> usize {
+        self.lock().len()
     }
 
     /// No critical section here can panic half-way, so a poisoned lock is as good as a whole one.
@@ -294,6 +323,3 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-#[cfg(test)]
-mod tests;

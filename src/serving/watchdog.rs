@@ -58,6 +58,16 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// Ready once the engine gets somewhere again.
+    pub(crate) async fn moved(&self) {
+        let seen = self.last.load(Ordering::Relaxed);
+        while self.last.load(Ordering::Relaxed) == seen {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,361 @@
+//! Flags, environment and file to one checked, immutable [`Config`].
+//!
+//! Every flag has the environment variable `INTENTD_<FLAG>`, and a key in the file that `--config`
+//! names; a flag wins over the environment, that over the file. Only this module reads the
+//! environment. All mistakes are reported at once.
+
+mod model;
+mod ports;
+mod serve;
+mod sources;
+mod span;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+
+pub use self::model::ModelArgs;
+pub(crate) use self::ports::main_port;
+pub use self::ports::{AdminPort, MainPort};
+pub use self::serve::{ConnectionArgs, EndArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs};
+pub use self::sources::{Settings, Sources, SourcesError};
+use crate::api::{self, BodyLimits};
+use crate::serving::{BatchLimits, Limits};
+use crate::transport::{ConnectionLimits, descriptors};
+
+/// Checked settings of a server.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which model runs where.
+    pub model: ModelArgs,
+    /// Where predictions are served over TCP, if they are.
+    pub address: Option<SocketAddr>,
+    /// Where predictions are served on this machine alone.
+    pub unix_socket: Option<PathBuf>,
+    /// Where operators look, if anywhere.
+    pub admin_address: Option<SocketAddr>,
+    /// Certificates and their key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// The file of keys.
+    pub api_keys: Option<PathBuf>,
+    /// Bounds on connections.
+    pub connections: ConnectionLimits,
+    /// Bounds on requests, and who may send them.
+    pub surfaces: api::Settings,
+    /// Bounds on requests, queue and batches.
+    pub limits: Limits,
+    /// Time after which an engine that does not come back is given up; zero for never.
+    pub engine_timeout: Duration,
+    /// Time between the signal to stop and the closing of the ports.
+    pub lame_duck: Duration,
+    /// Time from the signal to stop to the end.
+    pub drain_timeout: Duration,
+}
+
+/// What the environment says beside the variables of the flags.
+#[derive(Debug, Clone, Default)]
+pub struct Platform {
+    /// `PORT`, which Knative and others set.
+    pub port: Option<String>,
+    /// Whether `K_SERVICE` says that Knative runs this process.
+    pub is_knative: bool,
+}
+
+/// Everything that is wrong with the settings, one line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// File descriptors that are not for connections: the operators' port, files of the model, the
+/// runtime's own.
+const DESCRIPTORS_KEPT: usize = 512;
+
+/// Connections that are allowed by themselves.
+const CONNECTIONS: (usize, usize) = (64, 16_384);
+
+/// Where the balancer in front learns that a server goes: the time between two probes of Kubernetes
+/// with some to spare. Knative's queue-proxy has waited already when it sends SIGTERM.
+const LAME_DUCK: Duration = Duration::from_secs(5);
+
+impl Config {
+    /// Checks the flags of `intentd serve`.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn new(args: ServeArgs, platform: &Platform) -> Result<Self, ConfigError> {
+        let mut mistakes = numbers(&args);
+        let ports = places(&args, platform, &mut mistakes);
+        let tls = match (args.listen.tls_cert, args.listen.tls_key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => {
+                let what = "--tls-cert, --tls-key: expected both or neither, found one";
+                mistakes.push(what.to_owned());
+                None
+            }
+        };
+        let origins = origins(&args.listen.cors_allow_origin, &mut mistakes);
+        if let Err(error) = args.log.parse::<tracing_subscriber::EnvFilter>() {
+            mistakes.push(format!(
+                "--log: expected a tracing filter, found {:?}: {error}",
+                args.log
+            ));
+        }
+        if !mistakes.is_empty() {
+            return Err(ConfigError(mistakes));
+        }
+        let (load, connection, end) = (args.load, args.connection, args.end);
+        let lame_duck = if platform.is_knative {
+            Duration::ZERO
+        } else {
+            LAME_DUCK
+        };
+        Ok(Self {
+            model: args.model,
+            address: ports.0,
+            admin_address: ports.1,
+            unix_socket: args.listen.unix_socket,
+            tls,
+            api_keys: args.listen.api_keys,
+            connections: connection_limits(&connection),
+            surfaces: api::Settings {
+                body: BodyLimits {
+                    bytes_max: load.max_body_bytes,
+                    memory_max: load.max_body_memory,
+                    timeout: span::some(connection.body_timeout).unwrap_or(Duration::MAX),
+                },
+                request_timeout: span::some(load.request_timeout),
+                keys: None,
+                origins,
+            },
+            limits: Limits {
+                concurrency_max: load.max_concurrency,
+                queue_max: load.max_queue,
+                list_share: load.max_list_share,
+                texts_max: texts_max(&load),
+                batch: BatchLimits {
+                    tokens_max: load.max_batch_tokens,
+                    texts_max: load.max_batch_requests,
+                },
+                slo: load.slo,
+                engine_failures_max: end.engine_failures,
+            },
+            engine_timeout: end.engine_timeout,
+            lame_duck: end.lame_duck.unwrap_or(lame_duck),
+            drain_timeout: end.drain_timeout,
+        })
+    }
+}
+
+fn texts_max(load: &LoadArgs) -> usize {
+    let queue = load.max_queue.unwrap_or(usize::MAX);
+    load.max_texts.unwrap_or(queue.min(256))
+}
+
+fn connection_limits(args: &ConnectionArgs) -> ConnectionLimits {
+    let (min, max) = CONNECTIONS;
+    let room = || descriptors().saturating_sub(DESCRIPTORS_KEPT).clamp(min, max);
+    // A hundred years are as good as for ever.
+    let or_never = |time| span::some(time).unwrap_or(Duration::from_secs(3_000_000_000));
+    ConnectionLimits {
+        connections_max: args.max_connections.unwrap_or_else(room),
+        streams_max: args.max_streams,
+        header_bytes_max: args.max_header_bytes,
+        header_timeout: or_never(args.header_timeout),
+        idle_timeout: or_never(args.idle_timeout),
+    }
+}
+
+/// Mistakes in single numbers.
+fn numbers(args: &ServeArgs) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    let (load, connection) = (&args.load, &args.connection);
+    for (flag, value) in [
+        ("--max-concurrency", load.max_concurrency.unwrap_or(1)),
+        ("--max-queue", load.max_queue.unwrap_or(1)),
+        ("--max-list-share", load.max_list_share),
+        ("--max-texts", texts_max(load)),
+        ("--max-batch-tokens", load.max_batch_tokens),
+        ("--max-batch-requests", load.max_batch_requests),
+        ("--max-body-bytes", load.max_body_bytes),
+        ("--max-connections", connection.max_connections.unwrap_or(1)),
+        ("--max-streams", connection.max_streams as usize),
+        ("--engine-failures", args.end.engine_failures as usize),
+    ] {
+        if value == 0 {
+            mistakes.push(format!("{flag}: expected at least 1, found 0"));
+        }
+    }
+    if load.max_list_share > 100 {
+        let found = load.max_list_share;
+        mistakes.push(format!("--max-list-share: expected at most 100, found {found}"));
+    }
+    if let Some(queue) = load.max_queue.filter(|queue| texts_max(load) > *queue) {
+        mistakes.push(format!(
+            "--max-texts: expected at most --max-queue ({queue}), since a list waits as a whole, \
+             found {}",
+            texts_max(load)
+        ));
+    }
+    if load.max_body_memory < load.max_body_bytes {
+        mistakes.push(format!(
+            "--max-body-memory: expected at least --max-body-bytes ({}), found {}",
+            load.max_body_bytes, load.max_body_memory
+        ));
+    }
+    if connection.max_header_bytes < 8192 {
+        let found = connection.max_header_bytes;
+        mistakes.push(format!("--max-header-bytes: expected at least 8192, found {found}"));
+    }
+    mistakes
+}
+
+/// The addresses of the main and of the operators' port.
+fn places(
+    args: &ServeArgs,
+    platform: &Platform,
+    mistakes: &mut Vec<String>,
+) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    let listen = &args.listen;
+    let main = main_port(listen.port, platform.port.as_deref()).unwrap_or_else(|mistake| {
+        mistakes.push(mistake);
+        Some(0)
+    });
+    if main.is_none() && listen.unix_socket.is_none() {
+        let what = "--port: expected a port, or --unix-socket beside \"off\"";
+        mistakes.push(what.to_owned());
+    }
+    let admin = match listen.admin_port {
+        AdminPort::Off => None,
+        AdminPort::Port(port) => Some(port),
+    };
+    if let Some(port) = main.filter(|port| *port != 0 && admin == Some(*port)) {
+        mistakes.push(format!(
+            "--admin-port: expected another port than --port, found {port} for both"
+        ));
+    }
+    let address = |port: u16| SocketAddr::from((listen.host, port));
+    (main.map(address), admin.map(address))
+}
+
+fn origins(origins: &[String], mistakes: &mut Vec<String>) -> Vec<HeaderValue> {
+    let mut values = Vec::new();
+    for origin in origins {
+        let is_origin = origin == "*" || (origin.contains("://") && !origin.ends_with('/'));
+        match origin.parse() {
+            Ok(value) if is_origin => values.push(value),
+            _ => mistakes.push(format!(
+                "--cors-allow-origin: expected an origin like https://example.com, or *, found \
+                 {origin:?}"
+            )),
+        }
+    }
+    values
+}
+
+impl Platform {
+    /// What the environment of this process says.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this module reads the environment for all"
+    )]
+    pub fn from_environment() -> Self {
+        Self {
+            port: std::env::var("PORT").ok(),
+            is_knative: std::env::var_os("K_SERVICE").is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::ports::ADMIN_PORT;
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn config(flags: &[&str], port: Option<&str>) -> Result<Config, ConfigError> {
+        let line = std::iter::once("intentd").chain(flags.iter().copied());
+        let platform = Platform {
+            port: port.map(str::to_owned),
+            is_knative: false,
+        };
+        Config::new(Command::try_parse_from(line).unwrap().serve, &platform)
+    }
+
+    #[test]
+    fn the_port_comes_from_the_flag_then_from_port_then_is_8080() {
+        let port = |flags: &[&str], port| config(flags, port).unwrap().address.unwrap().port();
+        assert_eq!(port(&[], None), 8080);
+        assert_eq!(port(&[], Some("9000")), 9000);
+        assert_eq!(port(&["--port", "7000"], Some("9000")), 7000);
+        let service_link = ["--port", "tcp://10.0.0.1:80"];
+        assert_eq!(port(&service_link, Some("9000")), 9000);
+        assert_eq!(port(&service_link, None), 8080);
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let flags = [
+            "--max-queue", "0", "--max-texts", "5", "--log", "a=b=c", "--tls-key", "key.pem",
+        ];
+        let error = config(&flags, Some("http")).unwrap_err();
+        let text = error.to_string();
+        for flag in ["--max-queue", "--max-texts", "PORT", "--log", "--tls-cert"] {
+            assert!(text.contains(flag), "{flag} is missing from:\n{text}");
+        }
+        assert_eq!(error.0.len(), 5);
+    }
+
+    #[test]
+    fn the_admin_port_can_be_off_but_not_the_main_port() {
+        let link = config(&["--admin-port", "tcp://10.0.0.1:80"], None).unwrap();
+        assert_eq!(
+            link.admin_address.map(|address| address.port()),
+            Some(ADMIN_PORT)
+        );
+        assert_eq!(
+            config(&["--admin-port", "off"], None)
+                .unwrap()
+                .admin_address,
+            None
+        );
+        assert!(config(&["--port", "9100"], None).is_err());
+        assert!(config(&["--port", "0", "--admin-port", "0"], None).is_ok());
+    }
+
+    #[test]
+    fn knative_has_waited_already() {
+        let lame_duck = |flags: &[&str], is_knative| {
+            let line = std::iter::once("intentd").chain(flags.iter().copied());
+            let platform = Platform {
+                port: None,
+                is_knative,
+            };
+            let args = Command::try_parse_from(line).unwrap().serve;
+            Config::new(args, &platform).unwrap().lame_duck.as_secs()
+        };
+        assert_eq!(lame_duck(&[], false), 5);
+        assert_eq!(lame_duck(&[], true), 0);
+        assert_eq!(lame_duck(&["--lame-duck", "7"], true), 7);
+        assert_eq!(lame_duck(&["--lame-duck", "off"], false), 0);
+    }
+
+    #[test]
+    fn a_server_without_any_port_is_a_mistake() {
+        assert!(config(&["--port", "off"], None).is_err());
+        let socket = config(&["--port", "off", "--unix-socket", "s"], Some("80")).unwrap();
+        assert_eq!(socket.address, None);
+        for wrong in ["example.com", "https://example.com/", "nonsense"] {
+            assert!(config(&["--cors-allow-origin", wrong], None).is_err());
+        }
+    }
+}

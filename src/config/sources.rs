@@ -1,0 +1,363 @@
+//! Where settings come from: the command line, then the environment, then a TOML file.
+//!
+//! clap reads the first two. A key of the file is the long name of a flag, and becomes that flag
+//! where neither of the other two sets it; so everything is checked by the same rules, and what they
+//! find is gathered into one message.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command};
+
+use super::ConfigError;
+
+/// Flags that are not settings.
+const NOT_IN_FILES: [&str; 4] = ["help", "version", "config", "print-config"];
+
+/// The command whose settings may come from a file.
+const SERVE: &str = "serve";
+
+/// A parsed command line.
+#[derive(Debug)]
+pub struct Sources {
+    /// What clap made of it, the file's settings included.
+    pub matches: ArgMatches,
+    /// The settings of a server, when the command line is one's.
+    pub settings: Option<Settings>,
+}
+
+/// The settings of a server and where each comes from.
+#[derive(Debug)]
+pub struct Settings(Vec<Setting>);
+
+#[derive(Debug)]
+struct Setting {
+    name: String,
+    values: Vec<String>,
+    source: Source,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Flag,
+    Environment,
+    File,
+    Default,
+}
+
+/// A command line that cannot be used.
+#[derive(Debug)]
+pub enum SourcesError {
+    /// clap says it: help that was asked for, or a flag that does not exist.
+    Clap(clap::Error),
+    /// Values that make no sense, all of them.
+    Values(ConfigError),
+}
+
+impl Sources {
+    /// Reads `line` (the program's name first) as `command` says, with the file that `--config`
+    /// names.
+    ///
+    /// # Errors
+    /// See [`SourcesError`].
+    pub fn read(command: &Command, mut line: Vec<OsString>) -> Result<Self, SourcesError> {
+        let named = line.get(1).and_then(|word| word.to_str());
+        let subcommand = named.filter(|name| command.find_subcommand(name).is_some());
+        let subcommand = subcommand.map(str::to_owned);
+        if subcommand.as_ref().is_some_and(|name| name != SERVE) {
+            let matches = command.clone().try_get_matches_from(line);
+            let matches = matches.map_err(SourcesError::Clap)?;
+            return Ok(Self {
+                matches,
+                settings: None,
+            });
+        }
+        let mut mistakes = Vec::new();
+        let mut matches = parse(command, &line, &mut mistakes)?;
+        let own = |matches: &ArgMatches| match matches.subcommand_matches(SERVE) {
+            Some(serve) => serve.clone(),
+            None => matches.clone(),
+        };
+        let mut from_file = BTreeMap::new();
+        // A path that cannot be read as one has been reported.
+        let path = own(&matches).try_get_one::<PathBuf>("config").ok().flatten().cloned();
+        if let Some(path) = path {
+            from_file = file(command, &own(&matches), &path, &mut mistakes);
+            for (name, values) in &from_file {
+                for value in values {
+                    line.push(format!("--{name}={value}").into());
+                }
+            }
+            // What the command line does wrong is found again.
+            let mut again = Vec::new();
+            matches = parse(command, &line, &mut again)?;
+            mistakes.retain(|mistake| !again.contains(mistake));
+            mistakes.append(&mut again);
+        }
+        if !mistakes.is_empty() {
+            return Err(SourcesError::Values(ConfigError(mistakes)));
+        }
+        let settings = Settings::of(command, &own(&matches), &from_file);
+        Ok(Self {
+            matches,
+            settings: Some(settings),
+        })
+    }
+}
+
+/// What clap makes of `line`; values that it cannot read are reported, and count as text from then
+/// on, so that it goes on to the next.
+fn parse(
+    command: &Command,
+    line: &[OsString],
+    mistakes: &mut Vec<String>,
+) -> Result<ArgMatches, SourcesError> {
+    let mut command = command.clone();
+    loop {
+        let error = match command.clone().try_get_matches_from(line) {
+            Ok(matches) => return Ok(matches),
+            Err(error) => error,
+        };
+        let Some((name, mistake)) = wrong_value(&error) else {
+            return Err(SourcesError::Clap(error));
+        };
+        mistakes.push(mistake);
+        let id = name.replace('-', "_");
+        let lax = |arg: Arg| arg.value_parser(clap::builder::StringValueParser::new());
+        command = command
+            .mut_arg(&id, lax)
+            .mut_subcommand(SERVE, |serve| serve.mut_arg(&id, lax));
+    }
+}
+
+/// The flag whose value is wrong, and what is.
+fn wrong_value(error: &clap::Error) -> Option<(String, String)> {
+    if !matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) {
+        return None;
+    }
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let name = text(ContextKind::InvalidArg)?.strip_prefix("--")?;
+    let name = name.split(' ').next()?.to_owned();
+    let found = text(ContextKind::InvalidValue)?;
+    let why = match (std::error::Error::source(error), error.get(ContextKind::ValidValue)) {
+        (Some(source), _) => source.to_string(),
+        (None, Some(ContextValue::Strings(valid))) => format!("expected {}", valid.join(", ")),
+        _ => "expected a value".to_owned(),
+    };
+    let mistake = format!("--{name}: {why}, found {found:?}");
+    Some((name, mistake))
+}
+
+/// The settings of a file that neither flags nor environment set.
+fn file(
+    command: &Command,
+    matches: &ArgMatches,
+    path: &Path,
+    mistakes: &mut Vec<String>,
+) -> BTreeMap<String, Vec<String>> {
+    let mut wrong = |what: String| mistakes.push(format!("{}: {what}", path.display()));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            wrong(format!("{error} (--config)"));
+            return BTreeMap::new();
+        }
+    };
+    let table: toml::Table = match text.parse() {
+        Ok(table) => table,
+        Err(error) => {
+            wrong(error.to_string());
+            return BTreeMap::new();
+        }
+    };
+    let mut settings = BTreeMap::new();
+    for (name, value) in table {
+        let is_flag = |arg: &&Arg| arg.get_long() == Some(&*name);
+        let known = !NOT_IN_FILES.contains(&&*name);
+        let Some(arg) = command.get_arguments().find(is_flag).filter(|_| known) else {
+            wrong(format!(
+                "{name:?} is no setting; expected the name of a flag without its dashes, like \
+                 max-texts"
+            ));
+            continue;
+        };
+        let set = matches.value_source(arg.get_id().as_str());
+        let Some(values) = values(value) else {
+            wrong(format!("{name}: expected a text, a number, true, false or a list of texts"));
+            continue;
+        };
+        if !matches!(set, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+            settings.insert(name, values);
+        }
+    }
+    settings
+}
+
+fn values(value: toml::Value) -> Option<Vec<String>> {
+    match value {
+        toml::Value::String(text) => Some(vec![text]),
+        toml::Value::Integer(number) => Some(vec![number.to_string()]),
+        toml::Value::Float(number) => Some(vec![number.to_string()]),
+        toml::Value::Boolean(flag) => Some(vec![flag.to_string()]),
+        toml::Value::Array(items) => {
+            let texts = items.into_iter().map(|item| values(item)?.pop());
+            texts.collect()
+        }
+        toml::Value::Datetime(_) | toml::Value::Table(_) => None,
+    }
+}
+
+impl Settings {
+    fn of(
+        command: &Command,
+        matches: &ArgMatches,
+        from_file: &BTreeMap<String, Vec<String>>,
+    ) -> Self {
+        let setting = |arg: &Arg| {
+            let name = arg.get_long().filter(|name| !NOT_IN_FILES.contains(name))?;
+            let id = arg.get_id().as_str();
+            let raw = matches.get_raw(id).into_iter().flatten();
+            let values = raw.map(|value| value.to_string_lossy().into_owned());
+            let source = match matches.value_source(id) {
+                _ if from_file.contains_key(name) => Source::File,
+                Some(ValueSource::CommandLine) => Source::Flag,
+                Some(ValueSource::EnvVariable) => Source::Environment,
+                _ => Source::Default,
+            };
+            Some(Setting {
+                name: name.to_owned(),
+                values: values.collect(),
+                source,
+            })
+        };
+        Self(command.get_arguments().filter_map(setting).collect())
+    }
+
+    /// The settings as a TOML file that `--config` takes.
+    pub fn to_toml(&self) -> String {
+        let mut text = "# The settings in force; intentd --config FILE takes them.\n".to_owned();
+        for setting in &self.0 {
+            let source = match setting.source {
+                Source::Flag => "flag",
+                Source::Environment => "environment",
+                Source::File => "file",
+                Source::Default => "default",
+            };
+            let name = &setting.name;
+            let line = match &setting.values[..] {
+                [] => format!("# {name} is not set"),
+                [value] => format!("{name} = {} # {source}", literal(value)),
+                values => {
+                    let items: Vec<String> = values.iter().map(|value| literal(value)).collect();
+                    format!("{name} = [{}] # {source}", items.join(", "))
+                }
+            };
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+}
+
+/// Numbers as such, everything else as text.
+fn literal(value: &str) -> String {
+    match value.parse::<i64>() {
+        Ok(number) if number.to_string() == value => value.to_owned(),
+        _ => toml::Value::from(value).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn read(line: &[&str]) -> Result<Sources, SourcesError> {
+        let line = std::iter::once("intentd").chain(line.iter().copied());
+        Sources::read(&Cli::command(), line.map(OsString::from).collect())
+    }
+
+    fn mistakes(line: &[&str]) -> Vec<String> {
+        match read(line) {
+            Err(SourcesError::Values(ConfigError(mistakes))) => mistakes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn written(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file = written("max-texts = 16\nmax-queue = 64\nslo = \"20ms\"\ncors-allow-origin = [\"https://a.b\", \"https://c.d\"]\n");
+        let path = file.path().to_str().unwrap();
+        for serve in [&[][..], &["serve"]] {
+            let line = [serve, &["--config", path, "--max-queue", "32"]].concat();
+            let settings = read(&line).unwrap().settings.unwrap().to_toml();
+            for line in [
+                "max-texts = 16 # file",
+                "max-queue = 32 # flag",
+                "slo = \"20ms\" # file",
+                "cors-allow-origin = [\"https://a.b\", \"https://c.d\"] # file",
+                "max-body-bytes = 2097152 # default",
+                "# max-concurrency is not set",
+            ] {
+                assert!(settings.lines().any(|l| l == line), "{line} is not in\n{settings}");
+            }
+        }
+    }
+
+    /// What is printed says the same when it is read.
+    #[test]
+    fn printed_settings_are_a_file() {
+        let printed = read(&["--max-texts", "7", "--slo", "off"]).unwrap();
+        let printed = printed.settings.unwrap().to_toml();
+        let file = written(&printed);
+        let again = read(&["--config", file.path().to_str().unwrap()]).unwrap();
+        let again = again.settings.unwrap().to_toml();
+        let plain = |text: &str| -> Vec<String> {
+            let value = |line: &str| line.split(" # ").next().unwrap().to_owned();
+            text.lines().map(value).collect()
+        };
+        assert_eq!(plain(&printed), plain(&again));
+    }
+
+    #[test]
+    fn all_wrong_values_are_reported_at_once_with_their_flags() {
+        let file = written("max-queue = \"many\"\nmax-quee = 1\n[table]\na = 1\n");
+        let path = file.path().to_str().unwrap();
+        let line = ["--config", path, "--port", "http", "--slo", "soon", "--engine", "steam"];
+        let mistakes = mistakes(&line);
+        let text = mistakes.join("\n");
+        for part in ["--port", "--slo", "--engine", "native", "--max-queue", "max-quee", "table"] {
+            assert!(text.contains(part), "{part} is missing from\n{text}");
+        }
+        assert_eq!(mistakes.len(), 6, "{text}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_or_no_toml_is_a_mistake() {
+        assert_eq!(mistakes(&["--config", "/nowhere"]).len(), 1);
+        let file = written("max-texts: 16");
+        assert_eq!(mistakes(&["--config", file.path().to_str().unwrap()]).len(), 1);
+    }
+
+    #[test]
+    fn unknown_flags_and_help_are_claps_to_say() {
+        for line in [&["--max-quee", "1"][..], &["--help"], &["bench", "--slo", "soon"]] {
+            assert!(matches!(read(line), Err(SourcesError::Clap(_))), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Wires the stages: ports, model, routes, and the order in which they end.
+//!
+//! The ports are bound first, so that a client that comes early hears 503 and not silence. On
+//! stop, readiness goes first, then, after the lame-duck delay, the ports are closed, then
+//! everything admitted is answered, then the engine's thread ends.
+
+mod reload;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use self::reload::Files;
+pub use self::reload::Reloader;
+use crate::api;
+use crate::config::Config;
+use crate::engine::{self, Loaded};
+use crate::metrics::Metrics;
+use crate::model::Checkpoint;
+use crate::serving::{Classifier, EngineStopped, Prepared};
+use crate::transport::{BindError, ConnectionLimits, Life, Listener, Port, Tls, serve};
+
+/// Connections of the operators' port: scrapers and probes, whatever the main port is full of.
+const ADMIN_CONNECTIONS: usize = 256;
+
+/// Why a server did not start or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A port cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] crate::transport::TlsError),
+    /// The file of keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] api::KeysError),
+    /// The engine's thread cannot be started.
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(std::io::Error),
+    /// The model could not be loaded or the engine broke.
+    #[error(transparent)]
+    Engine(#[from] EngineStopped),
+    /// Admitted requests did not finish in time.
+    #[error("requests were still unanswered {0:?} after the signal to stop (--drain-timeout)")]
+    DrainTimeout(Duration),
+}
+
+impl ServerError {
+    /// Whether the engine broke while it served: a new process may do better.
+    pub fn is_engine_lost(&self) -> bool {
+        use EngineStopped::{Engine, PanickedServing, Stuck};
+        matches!(self, Self::Engine(Engine(_) | PanickedServing | Stuck(_)))
+    }
+}
+
+/// A server whose ports are bound and whose model is loading or loaded.
+#[derive(Debug)]
+pub struct Running {
+    /// Where predictions are served over TCP, if they are.
+    pub address: Option<SocketAddr>,
+    /// Where operators look.
+    pub admin_address: Option<SocketAddr>,
+    /// The model behind its queue.
+    pub classifier: Arc<Classifier>,
+    /// Loads model, certificates and keys again.
+    pub reloader: Reloader,
+    engine_ended: mpsc::UnboundedReceiver<Result<(), EngineStopped>>,
+    ports: JoinSet<()>,
+    life: watch::Sender<Life>,
+    engine_timeout: Duration,
+    lame_duck: Duration,
+    drain_timeout: Duration,
+}
+
+/// Binds the ports and begins to load the model that `config` names.
+///
+/// # Errors
+/// When a port or a thread is not to be had, or a file that a flag names cannot be used.
+pub async fn start(config: &Config) -> Result<Running, ServerError> {
+    let metrics = Metrics::new();
+    let load = loader(config, &metrics);
+    let first = Arc::clone(&load);
+    start_measured(config, metrics, move || first(), load).await
+}
+
+/// As [`start`], with an engine of the caller's for the model that is loaded first.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with<F>(config: &Config, prepare: F) -> Result<Running, ServerError>
+where
+    F: FnOnce() -> Prepared + Send + 'static,
+{
+    let metrics = Metrics::new();
+    let load = loader(config, &metrics);
+    start_measured(config, metrics, prepare, load).await
+}
+
+type Load = Arc<dyn Fn() -> Prepared + Send + Sync>;
+
+/// Loads the model that `config` names, and publishes how long its parts took.
+fn loader(config: &Config, metrics: &Metrics) -> Load {
+    let (model, limits) = (config.model.clone(), config.limits.batch);
+    let startup = metrics.startup_seconds.clone();
+    Arc::new(move || {
+        let start = Instant::now();
+        let checkpoint = Checkpoint::open_or_embedded(model.model.as_deref())?;
+        let opened = start.elapsed();
+        let loaded = engine::load(&checkpoint, model.engine_options(limits))?;
+        let Loaded { engine, place, .. } = loaded;
+        let parts = [("checkpoint", opened)].into_iter().chain(loaded.phases);
+        for (phase, took) in parts.chain([("total", start.elapsed())]) {
+            tracing::debug!(phase, ?took, "startup");
+            let gauge = startup.with_label_values(&[phase]);
+            gauge.set(took.as_secs_f64());
+        }
+        tracing::info!(took = ?start.elapsed(), "running on {place}");
+        Ok((checkpoint, engine))
+    })
+}
+
+async fn start_measured<F>(
+    config: &Config,
+    metrics: Metrics,
+    first: F,
+    load: Load,
+) -> Result<Running, ServerError>
+where
+    F: FnOnce() -> Prepared + Send + 'static,
+{
+    let files = Files::open(config)?;
+    let mut mains = Vec::new();
+    if let Some(address) = config.address {
+        mains.push(Listener::tcp(address, "--port")?);
+    }
+    if let Some(path) = &config.unix_socket {
+        mains.push(Listener::unix(path, "--unix-socket")?);
+    }
+    let admin = config
+        .admin_address
+        .map(|address| Listener::tcp(address, "--admin-port"));
+    let admin = admin.transpose()?;
+    let (classifier, engine_ended) = Classifier::new(config.limits, metrics);
+    classifier.start(first).map_err(ServerError::Thread)?;
+    let (life, _) = watch::channel(Life::Open);
+    let mut running = Running {
+        address: mains.iter().find_map(Listener::address),
+        admin_address: admin.as_ref().and_then(Listener::address),
+        reloader: Reloader::new(Arc::clone(&classifier), load, files),
+        classifier,
+        engine_ended,
+        ports: JoinSet::new(),
+        life,
+        engine_timeout: config.engine_timeout,
+        lame_duck: config.lame_duck,
+        drain_timeout: config.drain_timeout,
+    };
+    for listener in mains {
+        running.serve_main(listener, config);
+    }
+    if let Some(listener) = admin {
+        running.serve_admin(listener, config);
+    }
+    running.ports.spawn(running.reloader.clone().watch(running.life.subscribe()));
+    Ok(running)
+}
+
+impl Running {
+    fn serve_main(&mut self, listener: Listener, config: &Config) {
+        let mut settings = config.surfaces.clone();
+        settings.keys = self.reloader.keys();
+        let routes = api::main_routes(Arc::clone(&self.classifier), &settings);
+        let tls = self.reloader.tls();
+        self.serve("main", listener, routes, tls, config.connections);
+    }
+
+    fn serve_admin(&mut self, listener: Listener, config: &Config) {
+        let mut settings = config.surfaces.clone();
+        settings.keys = self.reloader.keys();
+        let reloader = self.reloader.clone();
+        let reload: api::Reload = Arc::new(move || {
+            let reloader = reloader.clone();
+            Box::pin(async move { reloader.reload().await })
+        });
+        let routes = api::admin_routes(Arc::clone(&self.classifier), &settings, reload);
+        let limits = ConnectionLimits {
+            connections_max: ADMIN_CONNECTIONS,
+            ..config.connections
+        };
+        self.serve("admin", listener, routes, None, limits);
+    }
+
+    fn serve(
+        &mut self,
+        name: &str,
+        listener: Listener,
+        routes: axum::Router,
+        tls: Option<Arc<Tls>>,
+        limits: ConnectionLimits,
+    ) {
+        let metrics = self.classifier.metrics();
+        let port = Port {
+            listener,
+            routes,
+            tls,
+            limits,
+            open: metrics.connections.with_label_values(&[name]),
+            refused: metrics.connections_refused.with_label_values(&[name]),
+        };
+        self.ports.spawn(serve(port, self.life.subscribe()));
+    }
+
+    /// Serves until `signal` is ready, then answers what was admitted and ends.
+    ///
+    /// # Errors
+    /// When the model cannot be loaded, when the engine is lost, or when requests are still
+    /// unanswered at the drain timeout.
+    pub async fn until(mut self, signal: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let mut ended = tokio::select! {
+            () = signal => None,
+            result = self.engine_ended.recv() => Some(result),
+            stopped = self.classifier.stuck(self.engine_timeout) => Some(Some(Err(stopped))),
+        };
+        let deadline = tokio::time::Instant::now() + self.drain_timeout;
+        self.classifier.drain();
+        if ended.is_none() && self.classifier.is_loaded() {
+            ended = self.limp(deadline).await;
+        }
+        tracing::info!("draining");
+        // Nobody listens only if the ports are closed already.
+        let _ = self.life.send(Life::Closing);
+        let drained = tokio::select! {
+            drained = drain(&mut self.ports, deadline) => drained,
+            stopped = self.classifier.stuck(self.engine_timeout), if ended.is_none() => {
+                ended = Some(Some(Err(stopped)));
+                // Everybody has been refused; the refusals still have to be sent.
+                let deadline = tokio::time::Instant::now() + self.drain_timeout;
+                drain(&mut self.ports, deadline).await
+            }
+        };
+        self.classifier.close();
+        let unanswered = self.classifier.metrics().in_flight.get() > 0;
+        if ended.is_none() && !drained && unanswered {
+            return Err(ServerError::DrainTimeout(self.drain_timeout));
+        }
+        if !self.classifier.is_loaded() && ended.is_none() {
+            // Nothing was admitted; loading on would only keep the process from its end.
+            return Ok(());
+        }
+        let ended = match ended {
+            Some(result) => result,
+            // Only batches of clients that have left can still run; nobody waits for these.
+            None => match tokio::time::timeout_at(deadline, self.engine_ended.recv()).await {
+                Ok(result) => result,
+                Err(_) => return Ok(()),
+            },
+        };
+        ended.unwrap_or(Err(EngineStopped::PanickedServing))?;
+        Ok(())
+    }
+
+    /// Serves on for a while, not ready any more: whoever balances the load needs time to notice
+    /// before the ports close. Returns early when the engine ends.
+    async fn limp(
+        &mut self,
+        deadline: tokio::time::Instant,
+    ) -> Option<Option<Result<(), EngineStopped>>> {
+        if self.lame_duck.is_zero() {
+            return None;
+        }
+        tracing::info!(delay = ?self.lame_duck, "not ready any more; closing after the lame-duck delay");
+        // Nobody listens only if the ports are closed already.
+        let _ = self.life.send(Life::LameDuck);
+        let until = deadline.min(tokio::time::Instant::now() + self.lame_duck);
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => None,
+            result = self.engine_ended.recv() => Some(result),
+            stopped = self.classifier.stuck(self.engine_timeout) => Some(Some(Err(stopped))),
+        }
+    }
+}
+
+/// Whether all ports ended in time.
+async fn drain(ports: &mut JoinSet<()>, deadline: tokio::time::Instant) -> bool {
+    let all = async { while ports.join_next().await.is_some() {} };
+    tokio::time::timeout_at(deadline, all).await.is_ok()
+}

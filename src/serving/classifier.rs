@@ -1,0 +1,470 @@
+//! A model behind a queue, and its life: loading, serving, reloads, the end.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::admission::Admission;
+use super::batcher::Batcher;
+use super::generation::Generation;
+use super::messages::{Limits, Prediction, Predictions, Request};
+use super::offer::Offer;
+use super::queue::{Answer, Waiting};
+use super::slots::{Slots, Ticket};
+use crate::engine::{Engine, EngineError, LoadError};
+use crate::error::Refusal;
+use crate::metrics::Metrics;
+use crate::model::{Checkpoint, Encoded, Text};
+
+/// Texts longer than this together are tokenized off the async threads: one to two milliseconds.
+const BLOCKING_BYTES: usize = 2 << 10;
+
+/// Tokens of a request by which limits are derived from the capacity: a short question.
+const REQUEST_TOKENS: f64 = 16.0;
+
+/// Where the life of a classifier stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The model is being loaded.
+    Loading,
+    /// Requests are answered.
+    Ready,
+    /// Requests are still answered, but no more should come: the process is about to end.
+    Draining,
+    /// The engine is lost.
+    Lost,
+}
+
+const PHASES: [Phase; 4] = [Phase::Loading, Phase::Ready, Phase::Draining, Phase::Lost];
+
+/// What loading gives: a model and the engine that has its weights.
+pub type Prepared = Result<(Checkpoint, Box<dyn Engine>), LoadError>;
+
+/// A model behind a queue.
+#[derive(Debug)]
+pub struct Classifier {
+    pub(super) limits: Limits,
+    metrics: Metrics,
+    pub(super) admission: Arc<Admission>,
+    pub(super) slots: Arc<Slots>,
+    /// The model that answers; `None` until the first is loaded.
+    current: watch::Sender<Option<Arc<Generation>>>,
+    generations: AtomicU64,
+    phase: AtomicU8,
+    closed: AtomicBool,
+    /// One permit a core. A tokenization that runs cannot be called back when its client leaves;
+    /// this bounds how many there are.
+    blocking: Arc<Semaphore>,
+    /// One permit: models are loaded one after the other.
+    loading: Semaphore,
+    ended: mpsc::UnboundedSender<Result<(), EngineStopped>>,
+}
+
+/// Why the engine's thread ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineStopped {
+    /// The checkpoint or the device cannot be used.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The engine broke while serving.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Loading panicked.
+    #[error("loading the model panicked; the checkpoint is damaged in a way that is not checked")]
+    PanickedLoading,
+    /// The engine has taken a batch and does not come back.
+    #[error("the engine has not got anywhere for {0:?} (--engine-timeout)")]
+    Stuck(Duration),
+    /// The engine's thread panicked while serving.
+    #[error("the engine's thread panicked; what waited was refused")]
+    PanickedServing,
+}
+
+/// Why a model was not replaced. The one before goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// There is nothing to replace, or nothing to replace it for.
+    #[error("the server is {0}; models are replaced while it serves")]
+    Phase(&'static str),
+    /// Another reload is under way.
+    #[error("another reload is under way; try again when it is done")]
+    Busy,
+    /// The operating system gives no thread.
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(std::io::Error),
+    /// The new model cannot be used.
+    #[error("the model in use was kept: {0}")]
+    Stopped(EngineStopped),
+}
+
+impl Classifier {
+    /// A classifier that refuses everything until [`start`](Self::start) has loaded a model. The
+    /// receiver hears how the engine's thread of the model in use ended.
+    pub fn new(
+        limits: Limits,
+        metrics: Metrics,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Result<(), EngineStopped>>) {
+        let depth = metrics.queue_depth.clone();
+        let abandoned = metrics.abandoned_texts.clone();
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let (concurrency, room) = limits.for_capacity(None);
+        let (ended, ends) = mpsc::unbounded_channel();
+        let classifier = Arc::new(Self {
+            limits,
+            admission: Admission::new(concurrency, metrics.clone()),
+            slots: Slots::new(room, depth, abandoned),
+            metrics,
+            current: watch::Sender::new(None),
+            generations: AtomicU64::new(0),
+            phase: AtomicU8::new(Phase::Loading as u8),
+            closed: AtomicBool::new(false),
+            blocking: Arc::new(Semaphore::new(cores)),
+            loading: Semaphore::new(1),
+            ended,
+        });
+        (classifier, ends)
+    }
+
+    /// Starts the engine's thread: it calls `prepare`, then serves until [`close`](Self::close).
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn start<F>(self: &Arc<Self>, prepare: F) -> std::io::Result<()>
+    where
+        F: FnOnce() -> Prepared + Send + 'static,
+    {
+        let (loaded, _) = oneshot::channel();
+        self.spawn(prepare, loaded)
+    }
+
+    /// Replaces the model by what `prepare` loads, without a request being lost: those that have
+    /// come are answered by the model that they came to.
+    ///
+    /// # Errors
+    /// See [`ReloadError`]; the model before is then still in use.
+    pub async fn reload<F>(self: &Arc<Self>, prepare: F) -> Result<(), ReloadError>
+    where
+        F: FnOnce() -> Prepared + Send + 'static,
+    {
+        let _loading = self.loading.try_acquire().map_err(|_| ReloadError::Busy)?;
+        match self.phase() {
+            Phase::Ready => {}
+            Phase::Loading => return Err(ReloadError::Phase("still loading its first")),
+            Phase::Draining => return Err(ReloadError::Phase("about to end")),
+            Phase::Lost => return Err(ReloadError::Phase("without an engine, and about to end")),
+        }
+        let (loaded, outcome) = oneshot::channel();
+        self.spawn(prepare, loaded).map_err(ReloadError::Thread)?;
+        let outcome = outcome.await.unwrap_or(Err(EngineStopped::PanickedLoading));
+        let label = if outcome.is_ok() { "done" } else { "failed" };
+        self.metrics.reloads.with_label_values(&[label]).inc();
+        outcome.map_err(ReloadError::Stopped)
+    }
+
+    /// Starts a thread that loads a model and serves it. `loaded` hears how the loading went.
+    fn spawn<F>(
+        self: &Arc<Self>,
+        prepare: F,
+        loaded: oneshot::Sender<Result<(), EngineStopped>>,
+    ) -> std::io::Result<()>
+    where
+        F: FnOnce() -> Prepared + Send + 'static,
+    {
+        let classifier = Arc::clone(self);
+        let run = move || {
+            let load = std::panic::AssertUnwindSafe(|| classifier.load(prepare));
+            let load = std::panic::catch_unwind(load);
+            match load.unwrap_or(Err(EngineStopped::PanickedLoading)) {
+                Ok((generation, batcher)) => {
+                    // Whoever asked may have left; the model is in use all the same.
+                    let _ = loaded.send(Ok(()));
+                    classifier.serve(&generation, batcher);
+                }
+                Err(stopped) if classifier.is_loaded() => {
+                    let _ = loaded.send(Err(stopped));
+                }
+                Err(stopped) => {
+                    classifier.enter(Phase::Lost);
+                    // Nobody listens any more when the process is ending anyway.
+                    let _ = classifier.ended.send(Err(stopped));
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("engine".to_owned());
+        thread.spawn(run).map(drop)
+    }
+
+    fn load(
+        &self,
+        prepare: impl FnOnce() -> Prepared,
+    ) -> Result<(Arc<Generation>, Batcher), EngineStopped> {
+        let prepared = prepare()?;
+        let number = self.generations.fetch_add(1, Ordering::Relaxed);
+        let (generation, batcher) =
+            Generation::new(number, prepared, &self.limits, &self.slots, &self.metrics);
+        let forecast = &generation.shared.forecast;
+        let capacity = forecast.capacity(REQUEST_TOKENS);
+        let measured = !self.limits.slo.is_zero();
+        let (concurrency, room) = self.limits.for_capacity(measured.then_some(capacity));
+        tracing::info!(
+            requests_a_second = measured.then_some(capacity as u64),
+            batch_tokens = forecast.batch_tokens(),
+            concurrency,
+            queue = room.slots,
+            "limits"
+        );
+        self.admission.resize(concurrency);
+        self.slots.resize(room);
+        let before = self.current.send_replace(Some(Arc::clone(&generation)));
+        self.enter(Phase::Ready);
+        if let Some(before) = before {
+            // It answers what it has; what comes too late for it goes to the new one.
+            before.shared.queue.close();
+        }
+        if self.closed.load(Ordering::SeqCst) {
+            // The process ends, and whoever closed may have seen the one before only.
+            generation.shared.queue.close();
+        }
+        Ok((generation, batcher))
+    }
+
+    /// Runs the batches of a generation until its queue is closed and empty.
+    fn serve(&self, generation: &Arc<Generation>, mut batcher: Batcher) {
+        let run = std::panic::AssertUnwindSafe(|| batcher.run());
+        let result = match std::panic::catch_unwind(run) {
+            Ok(result) => result.map_err(EngineStopped::from),
+            Err(_) => Err(EngineStopped::PanickedServing),
+        };
+        let is_current = self.current().is_some_and(|current| current.number == generation.number);
+        if result.is_err() && is_current {
+            self.enter(Phase::Lost);
+        }
+        // However this thread ends, nobody is left waiting for it.
+        generation.give_up();
+        if result.is_err() {
+            // Taking it down might wait for a device that does not answer.
+            std::mem::forget(batcher);
+        } else {
+            drop(batcher);
+        }
+        match result {
+            result if is_current => {
+                // Nobody listens any more when the process is ending anyway.
+                let _ = self.ended.send(result);
+            }
+            Ok(()) => tracing::info!("the model before has answered its last request"),
+            Err(stopped) => tracing::error!(%stopped, "the model before ended early"),
+        }
+    }
+
+    /// Ready once the engine has hung for `timeout` (never for zero). A device is then given up:
+    /// everything waiting, and what the engine has taken, is refused. On the caller's thread a batch
+    /// takes as long as it takes; until it is done the server is not ready.
+    pub async fn stuck(&self, timeout: Duration) -> EngineStopped {
+        let mut current = self.current.subscribe();
+        loop {
+            let generation = current.borrow_and_update().clone();
+            let Some(generation) = generation else {
+                // The sender lives as long as `self`.
+                let _ = current.changed().await;
+                continue;
+            };
+            let shared = &generation.shared;
+            tokio::select! {
+                () = shared.progress.stuck(timeout) => {}
+                _ = current.changed() => continue,
+            }
+            if generation.is_on_device {
+                self.enter(Phase::Lost);
+                generation.give_up();
+                return EngineStopped::Stuck(timeout);
+            }
+            tracing::error!(?timeout, "the engine does not come back from a batch (--engine-timeout)");
+            shared.health.set_stuck(true);
+            tokio::select! {
+                () = shared.progress.moved() => {}
+                _ = current.changed() => continue,
+            }
+            tracing::info!("the engine has come back");
+            shared.health.set_stuck(false);
+        }
+    }
+
+    fn current(&self) -> Option<Arc<Generation>> {
+        self.current.borrow().clone()
+    }
+
+    /// The model that answers requests.
+    pub(super) fn serving(&self) -> Result<Arc<Generation>, Refusal> {
+        match (self.phase(), self.current()) {
+            (Phase::Ready | Phase::Draining, Some(generation)) => Ok(generation),
+            (Phase::Lost, _) => Err(Refusal::Unhealthy),
+            _ => Err(Refusal::Loading),
+        }
+    }
+
+    /// Whether the model was ever ready.
+    pub fn is_loaded(&self) -> bool {
+        self.current.borrow().is_some()
+    }
+
+    /// Where the classifier's life stands.
+    pub fn phase(&self) -> Phase {
+        PHASES[usize::from(self.phase.load(Ordering::Acquire))]
+    }
+
+    /// Whether requests should go elsewhere although the model is loaded: its batches fail one after
+    /// the other, or the engine does not come back.
+    pub fn is_unwell(&self) -> bool {
+        self.current()
+            .is_some_and(|generation| generation.shared.health.is_unwell())
+    }
+
+    /// Says that the process is about to end; requests are still answered.
+    pub fn drain(&self) {
+        self.enter(Phase::Draining);
+    }
+
+    /// Takes no further requests; those admitted are answered, then the engine's thread ends.
+    pub fn close(&self) {
+        self.enter(Phase::Draining);
+        self.closed.store(true, Ordering::SeqCst);
+        if let Some(generation) = self.current() {
+            generation.shared.queue.close();
+        }
+    }
+
+    /// The phase only moves forward.
+    fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+    }
+
+    /// The process's metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A request has come in; nobody wants its answer after `timeout`.
+    pub fn offer(&self, timeout: Option<Duration>) -> Offer<'_> {
+        Offer::new(self, timeout)
+    }
+
+    pub(super) async fn predict(
+        &self,
+        mut generation: Arc<Generation>,
+        request: Request,
+        tickets: &[Ticket],
+        deadline: Option<Instant>,
+    ) -> Result<Predictions, Refusal> {
+        let request = Arc::new(request);
+        let (replies, shapes) = loop {
+            let encoded = self.encode(&generation, &request).await?;
+            let shapes: Vec<(usize, bool)> = encoded
+                .iter()
+                .map(|encoded| (encoded.ids.len(), encoded.truncated))
+                .collect();
+            if let Some(replies) = enqueue(&generation, tickets, encoded, deadline) {
+                break (replies, shapes);
+            }
+            // Replaced while the texts were tokenized: the new model has a tokenizer of its own.
+            generation = match self.current() {
+                Some(newer) if newer.number > generation.number => newer,
+                _ => return Err(Refusal::Unhealthy),
+            };
+        };
+        let answers = answers(replies, shapes);
+        let items = if generation.is_on_device {
+            let mut given_up = generation.given_up.subscribe();
+            tokio::select! {
+                biased;
+                items = answers => items?,
+                // The sender lives as long as the generation.
+                _ = given_up.wait_for(|given_up| *given_up) => return Err(Refusal::Unhealthy),
+            }
+        } else {
+            answers.await?
+        };
+        Ok(Predictions {
+            labels: generation.labels.clone(),
+            items,
+        })
+    }
+
+    async fn encode(
+        &self,
+        generation: &Generation,
+        request: &Arc<Request>,
+    ) -> Result<Vec<Encoded>, Refusal> {
+        let since = Instant::now();
+        let bytes: usize = request.texts.iter().map(Text::bytes).sum();
+        let (tokenizer, texts) = (Arc::clone(&generation.tokenizer), Arc::clone(request));
+        let work = move || -> Result<Vec<Encoded>, Refusal> {
+            let encode = |text| Ok(tokenizer.encode(text, texts.too_long)?);
+            texts.texts.iter().map(encode).collect()
+        };
+        let encoded = if bytes > BLOCKING_BYTES {
+            let failed = || Refusal::Engine("its tokenizer panicked".to_owned());
+            let permit = Arc::clone(&self.blocking).acquire_owned().await;
+            let work = move || {
+                let result = work();
+                drop(permit);
+                result
+            };
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|_| failed())?
+        } else {
+            work()
+        }?;
+        self.metrics
+            .tokenize_seconds
+            .observe(since.elapsed().as_secs_f64());
+        if !encoded.iter().any(|encoded| encoded.truncated) {
+            let tokens = encoded.iter().map(|encoded| encoded.ids.len()).sum::<usize>();
+            let forecast = &generation.shared.forecast;
+            forecast.learn_tokens(bytes / encoded.len().max(1), tokens / encoded.len().max(1));
+        }
+        Ok(encoded)
+    }
+}
+
+/// Puts texts into the queue; `None` when it is closed.
+fn enqueue(
+    generation: &Generation,
+    tickets: &[Ticket],
+    encoded: Vec<Encoded>,
+    deadline: Option<Instant>,
+) -> Option<Vec<oneshot::Receiver<Answer>>> {
+    let since = Instant::now();
+    let mut replies = Vec::with_capacity(encoded.len());
+    let mut entries = Vec::with_capacity(encoded.len());
+    for (ticket, encoded) in tickets.iter().zip(encoded) {
+        let (reply, receiver) = oneshot::channel();
+        entries.push(Waiting::new(ticket, encoded, (since, deadline), reply));
+        replies.push(receiver);
+    }
+    generation.shared.queue.push(entries).ok()?;
+    Some(replies)
+}
+
+/// The predictions that come in for texts of these lengths, truncated or not, in their order.
+async fn answers(
+    replies: Vec<oneshot::Receiver<Answer>>,
+    shapes: Vec<(usize, bool)>,
+) -> Result<Vec<Prediction>, Refusal> {
+    let mut items = Vec::with_capacity(replies.len());
+    for (reply, (tokens, truncated)) in replies.into_iter().zip(shapes) {
+        let lost = || Refusal::Engine("its thread ended without an answer".to_owned());
+        let logits = reply.await.unwrap_or_else(|_| Err(lost()))?;
+        items.push(Prediction {
+            logits,
+            tokens,
+            truncated,
+        });
+    }
+    Ok(items)
+}

@@ -1,0 +1,239 @@
+//! How long the engine takes for a batch: τ(n) = τ0 + α·n for n tokens, learnt from every batch.
+//!
+//! The linear form is that of Inoue (2021, arXiv:1912.06322). Sizes are kept apart, so that hours of
+//! batches of one size do not make the others forgotten: the line goes through one mean a size, each
+//! weighted by how recent it is. The engine's thread learns; everybody else reads two atomics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Steps an octave of tokens; batches within one step count as of one size.
+const STEPS_AN_OCTAVE: f64 = 4.0;
+const STEPS: usize = 80;
+
+/// Weight of the newest batch in the mean of its size.
+const NEWEST: f64 = 0.2;
+
+/// After this time the mean of a size counts half.
+const HALF_LIFE: f64 = 30.0;
+
+/// What the mean of a size counts however old it is.
+const WEIGHT_MIN: f64 = 1e-3;
+
+/// A batch that takes longer than so many times what was expected (the machine was suspended) is
+/// counted as if it had taken that.
+const OUTLIER: f64 = 4.0;
+
+/// The service curve of a model on this machine.
+#[derive(Debug)]
+pub(crate) struct ServiceCurve {
+    sizes: Mutex<Sizes>,
+    /// τ0 in seconds, and α in seconds a token: the bits of two `f64`.
+    setup: AtomicU64,
+    token: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Sizes {
+    means: [Option<Mean>; STEPS],
+    origin: Instant,
+}
+
+/// Mean tokens and seconds of the batches of one size.
+#[derive(Debug, Clone, Copy)]
+struct Mean {
+    tokens: f64,
+    seconds: f64,
+    /// When the newest came, in seconds.
+    at: f64,
+}
+
+/// τ0 and α.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Line {
+    /// Seconds that any batch takes.
+    pub(crate) setup: f64,
+    /// Seconds that a token adds.
+    pub(crate) token: f64,
+}
+
+impl Line {
+    /// Seconds for `batches` batches of `tokens` tokens together.
+    pub(crate) fn seconds(self, batches: f64, tokens: f64) -> f64 {
+        batches * self.setup + tokens * self.token
+    }
+
+    /// Tokens of the largest batch that takes at most `seconds`, but always enough that at most a
+    /// fifth of its time is setup: smaller ones would waste the engine.
+    pub(crate) fn tokens_within(self, seconds: f64) -> f64 {
+        let token = self.token.max(1e-12);
+        ((seconds - self.setup) / token).max(4.0 * self.setup / token)
+    }
+}
+
+impl ServiceCurve {
+    /// A curve of which nothing is known: every batch takes no time.
+    pub(crate) fn new() -> Self {
+        Self {
+            sizes: Mutex::new(Sizes {
+                means: [None; STEPS],
+                origin: Instant::now(),
+            }),
+            setup: AtomicU64::new(0),
+            token: AtomicU64::new(0),
+        }
+    }
+
+    /// A batch of `tokens` took `took`.
+    pub(crate) fn observe(&self, tokens: usize, took: Duration) {
+        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = sizes.origin.elapsed().as_secs_f64();
+        let tokens = tokens.max(1) as f64;
+        let mut seconds = took.as_secs_f64();
+        let mean = &mut sizes.means[step(tokens)];
+        if let Some(mean) = mean {
+            seconds = seconds.min(OUTLIER * mean.seconds);
+        }
+        let before = mean.unwrap_or(Mean {
+            tokens,
+            seconds,
+            at: now,
+        });
+        *mean = Some(Mean {
+            tokens: before.tokens + NEWEST * (tokens - before.tokens),
+            seconds: before.seconds + NEWEST * (seconds - before.seconds),
+            at: now,
+        });
+        let line = fit(sizes.means.iter().flatten(), now);
+        // A reader may see one of the two before the other; both are close to what they were.
+        self.setup.store(line.setup.to_bits(), Ordering::Relaxed);
+        self.token.store(line.token.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The line as it stands.
+    pub(crate) fn line(&self) -> Line {
+        Line {
+            setup: f64::from_bits(self.setup.load(Ordering::Relaxed)),
+            token: f64::from_bits(self.token.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// Weighted least squares of relative errors; neither of the two is negative.
+fn fit<'a>(means: impl Iterator<Item = &'a Mean>, now: f64) -> Line {
+    let (mut w, mut wn, mut wnn, mut wt, mut wnt) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for mean in means {
+        let t = mean.seconds.max(1e-9);
+        let recency = (-(now - mean.at) / HALF_LIFE).exp2().max(WEIGHT_MIN);
+        let weight = recency / (t * t);
+        w += weight;
+        wn += weight * mean.tokens;
+        wnn += weight * mean.tokens * mean.tokens;
+        wt += weight * t;
+        wnt += weight * mean.tokens * t;
+    }
+    let determinant = w * wnn - wn * wn;
+    let (setup, token) = if determinant > 1e-9 * w * wnn {
+        (
+            (wnn * wt - wn * wnt) / determinant,
+            (w * wnt - wn * wt) / determinant,
+        )
+    } else {
+        // One size only says nothing about the setup.
+        (0.0, wt / wn.max(f64::MIN_POSITIVE))
+    };
+    if setup < 0.0 {
+        Line {
+            setup: 0.0,
+            token: wnt / wnn,
+        }
+    } else if token < 0.0 {
+        Line {
+            setup: wt / w,
+            token: 0.0,
+        }
+    } else {
+        Line { setup, token }
+    }
+}
+
+fn step(tokens: f64) -> usize {
+    ((tokens.log2() * STEPS_AN_OCTAVE) as usize).min(STEPS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn micros(line: Line) -> (f64, f64) {
+        (line.setup * 1e6, line.token * 1e6)
+    }
+
+    #[test]
+    fn a_line_is_found_through_noise() {
+        let curve = ServiceCurve::new();
+        for round in 0..200_u32 {
+            let tokens = 8 << (round % 7);
+            let noise = 1.0 + 0.1 * f64::from(round % 3) - 0.1;
+            let took = (200.0 + 10.0 * f64::from(tokens)) * noise;
+            curve.observe(tokens as usize, Duration::from_secs_f64(took / 1e6));
+        }
+        let (setup, token) = micros(curve.line());
+        assert!((190.0..210.0).contains(&setup), "{setup}");
+        assert!((9.5..10.5).contains(&token), "{token}");
+    }
+
+    #[test]
+    fn one_size_alone_gives_a_line_through_it() {
+        let curve = ServiceCurve::new();
+        for _ in 0..10 {
+            curve.observe(100, Duration::from_millis(1));
+        }
+        let line = curve.line();
+        assert!((line.seconds(1.0, 100.0) - 1e-3).abs() < 1e-6, "{line:?}");
+    }
+
+    #[test]
+    fn neither_part_is_ever_negative() {
+        let curve = ServiceCurve::new();
+        curve.observe(10, Duration::from_millis(10));
+        curve.observe(1000, Duration::from_millis(1));
+        let line = curve.line();
+        assert!(line.token >= 0.0 && line.setup > 0.0, "{line:?}");
+        let curve = ServiceCurve::new();
+        curve.observe(10, Duration::from_micros(1));
+        curve.observe(100, Duration::from_millis(1));
+        let line = curve.line();
+        assert!(line.setup >= 0.0 && line.token > 0.0, "{line:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_became_slower_is_noticed_within_a_minute() {
+        let curve = ServiceCurve::new();
+        let learn = |factor: u32| {
+            for tokens in [16, 64, 256] {
+                curve.observe(tokens, factor * Duration::from_micros(tokens as u64 * 10));
+            }
+        };
+        learn(1);
+        for _ in 0..60 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            learn(2);
+        }
+        let (_, token) = micros(curve.line());
+        assert!((19.0..21.0).contains(&token), "{token}");
+    }
+
+    #[test]
+    fn a_batch_is_never_so_small_that_it_is_all_setup() {
+        let line = Line {
+            setup: 1e-3,
+            token: 1e-4,
+        };
+        assert!((line.tokens_within(0.011) - 100.0).abs() < 1e-6);
+        assert!((line.tokens_within(0.0) - 40.0).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,199 @@
+//! One request from its arrival to its end, whatever that is.
+//!
+//! An offer is counted when it is made and when it ends: answered, refused, or, when it is dropped
+//! without either, abandoned by its client. So the three always add up to the requests offered.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Classifier;
+use super::admission::{Crowded, Permit};
+use super::forecast::Verdict;
+use super::generation::Generation;
+use super::messages::{Predictions, Request};
+use super::slots::{Class, Full, Ticket};
+use crate::error::Refusal;
+use crate::metrics::{Metrics, Outcome};
+use crate::model::Text;
+
+/// A request that has come in and is not answered yet.
+#[derive(Debug)]
+pub struct Offer<'a> {
+    classifier: &'a Classifier,
+    since: Instant,
+    deadline: Option<Instant>,
+    outcome: Outcome,
+}
+
+impl<'a> Offer<'a> {
+    pub(super) fn new(classifier: &'a Classifier, timeout: Option<Duration>) -> Self {
+        classifier.metrics().offered.inc();
+        let since = Instant::now();
+        Self {
+            classifier,
+            since,
+            // A time too far away to be told is none.
+            deadline: timeout.and_then(|timeout| since.checked_add(timeout)),
+            outcome: Outcome::Abandoned,
+        }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        self.classifier.metrics()
+    }
+
+    /// When nobody wants the answer any more.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Ends the request with `refusal`.
+    pub fn refuse(mut self, refusal: Refusal) -> Refusal {
+        self.metrics()
+            .refused
+            .with_label_values(&[refusal.reason()])
+            .inc();
+        self.outcome = Outcome::Refused;
+        refusal
+    }
+
+    /// Whether it makes sense to read the rest of the request: a server with too much to do says so
+    /// before it spends time on a body.
+    ///
+    /// # Errors
+    /// The refusal that [`classify`](Self::classify) would give a single short text now.
+    pub fn welcome(&self) -> Result<(), Refusal> {
+        let generation = self.classifier.serving()?;
+        self.in_time()?;
+        let room = self.classifier.admission.has_room();
+        room.map_err(|crowded| crowded_refusal(crowded, &generation))?;
+        self.judge(&generation, Class::Single, 1).map(drop)
+    }
+
+    /// Classifies a list of texts: all of them, or one refusal for the list.
+    ///
+    /// Dropping the future takes the texts that still wait out of the queue.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn classify(mut self, request: Request) -> Result<Predictions, Refusal> {
+        match self.answer(request).await {
+            Ok(predictions) => {
+                let took = self.since.elapsed().as_secs_f64();
+                self.metrics().request_seconds.observe(took);
+                self.outcome = Outcome::Answered;
+                Ok(predictions)
+            }
+            Err(refusal) => Err(self.refuse(refusal)),
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Result<Predictions, Refusal> {
+        let count = request.texts.len();
+        if count == 0 {
+            return Err(Refusal::Empty);
+        }
+        let max = self.classifier.limits.texts_max;
+        if count > max {
+            return Err(Refusal::TooManyTexts { found: count, max });
+        }
+        let generation = self.classifier.serving()?;
+        self.in_time()?;
+        let (tickets, expected, permit) = self.admit(&generation, &request)?;
+        let admitted = Instant::now();
+        let shared = std::sync::Arc::clone(&generation.shared);
+        let predict = self
+            .classifier
+            .predict(generation, request, &tickets, self.deadline);
+        let result = match self.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, predict)
+                .await
+                .unwrap_or(Err(Refusal::Deadline)),
+            None => predict.await,
+        };
+        match &result {
+            Ok(_) => shared.forecast.learn(expected, admitted.elapsed()),
+            // The client is still there: its texts are refused, not abandoned.
+            Err(_) => tickets.into_iter().for_each(Ticket::release),
+        }
+        drop(permit);
+        result
+    }
+
+    /// Everything that a request needs to be worked on, or why it is not: the one place that decides.
+    fn admit(
+        &self,
+        generation: &Generation,
+        request: &Request,
+    ) -> Result<(Vec<Ticket>, f64, Permit), Refusal> {
+        let permit = self.classifier.admission.admit();
+        let permit = permit.map_err(|crowded| crowded_refusal(crowded, generation))?;
+        let forecast = &generation.shared.forecast;
+        let tokens_max = generation.tokenizer.max_tokens();
+        let tokens_of = |text: &Text| forecast.tokens_of(text.bytes(), tokens_max);
+        let tokens: Vec<usize> = request.texts.iter().map(tokens_of).collect();
+        let class = Class::of(tokens.len());
+        let expected = self.judge(generation, class, tokens.iter().sum())?;
+        let tickets = self.classifier.slots.reserve(class, &tokens);
+        let tickets = tickets.map_err(|full| full_refusal(full, tokens.len(), generation))?;
+        Ok((tickets, expected, permit))
+    }
+
+    /// Seconds that a request should take, or the refusal of one that would take too long.
+    fn judge(
+        &self,
+        generation: &Generation,
+        class: Class,
+        tokens: usize,
+    ) -> Result<f64, Refusal> {
+        let remaining = self
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()).as_secs_f64());
+        match generation.shared.forecast.judge(class, tokens, remaining) {
+            Verdict::InTime(expected) => Ok(expected),
+            Verdict::TooLate { expected, late } => Err(Refusal::Overloaded {
+                expected: duration(expected),
+                retry_after: duration(late),
+            }),
+        }
+    }
+
+    fn in_time(&self) -> Result<(), Refusal> {
+        match self.deadline {
+            Some(deadline) if deadline <= Instant::now() => Err(Refusal::Deadline),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Offer<'_> {
+    fn drop(&mut self) {
+        self.metrics().ended(self.outcome).inc();
+    }
+}
+
+fn crowded_refusal(Crowded { max }: Crowded, generation: &Generation) -> Refusal {
+    let retry_after = generation.shared.forecast.drain_time();
+    Refusal::Concurrency { max, retry_after }
+}
+
+fn full_refusal(full: Full, count: usize, generation: &Generation) -> Refusal {
+    let retry_after = generation.shared.forecast.drain_time();
+    match full {
+        Full::Slots { max } => Refusal::QueueFull {
+            count,
+            max,
+            retry_after,
+        },
+        Full::Lists { max } => Refusal::ListsFull {
+            count,
+            max,
+            retry_after,
+        },
+    }
+}
+
+fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}

@@ -1,0 +1,165 @@
+//! A connection's bytes, over TCP, TLS or a Unix socket.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use super::activity::Activity;
+
+/// A connection.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What a client hears whose connection is one too many; as much as fits without waiting.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 104\r\n\r\n\
+    {\"error\":\"too many connections are open (--max-connections); try again later\",\
+    \"error_type\":\"Overloaded\"}";
+
+impl Stream {
+    /// Says that there are too many connections, without waiting for anything.
+    pub(super) fn refuse(&self) {
+        // Whoever does not get it sees a closed connection.
+        let _ = match self {
+            Self::Tcp(stream) => stream.try_write(TOO_MANY),
+            Self::Unix(stream) => stream.try_write(TOO_MANY),
+            Self::Tls(_) => Ok(0),
+        };
+    }
+}
+
+macro_rules! delegate {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($inner) => {
+                let $inner = Pin::new($inner);
+                $call
+            }
+            Stream::Unix($inner) => {
+                let $inner = Pin::new($inner);
+                $call
+            }
+            Stream::Tls($inner) => {
+                let $inner = Pin::new($inner);
+                $call
+            }
+        }
+    };
+}
+
+/// A connection that tells its [`Activity`] what comes, and that is closed so that the client gets
+/// what was written last.
+#[derive(Debug)]
+pub(super) struct Watched {
+    stream: Stream,
+    activity: Arc<Activity>,
+    /// Bytes thrown away since our side was closed.
+    discarded: Option<usize>,
+}
+
+/// What a client may still send after our side was closed, before it is cut off.
+const DISCARDED_MAX: usize = 64 << 20;
+
+impl Watched {
+    pub(super) fn new(stream: Stream, activity: Arc<Activity>) -> Self {
+        Self {
+            stream,
+            activity,
+            discarded: None,
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let result = delegate!(&mut this.stream, stream => stream.poll_read(cx, buffer));
+        if buffer.filled().len() > before {
+            this.activity.read();
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        delegate!(&mut self.get_mut().stream, stream => stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        delegate!(&mut self.get_mut().stream, stream => stream.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.is_write_vectored(),
+            Stream::Unix(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(&mut self.get_mut().stream, stream => stream.poll_flush(cx))
+    }
+
+    /// Closes our side and reads until the client has closed its own: a socket that is closed with
+    /// bytes unread resets the connection, and the client may lose the answer that it was about to
+    /// read (RFC 9112, section 9.6). The connection's clock bounds the time.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let mut discarded = match this.discarded {
+            Some(discarded) => discarded,
+            None => {
+                ready!(delegate!(&mut this.stream, stream => stream.poll_shutdown(cx)))?;
+                this.activity.closed();
+                0
+            }
+        };
+        let mut scratch = [0; 4096];
+        loop {
+            this.discarded = Some(discarded);
+            let mut buffer = ReadBuf::new(&mut scratch);
+            let read = delegate!(&mut this.stream, stream => stream.poll_read(cx, &mut buffer));
+            let is_over = ready!(read).is_err() || buffer.filled().is_empty();
+            discarded += buffer.filled().len();
+            if is_over || discarded > DISCARDED_MAX {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_says_how_long_it_is() {
+        let text = std::str::from_utf8(TOO_MANY).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+}
