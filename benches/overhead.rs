@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderValue, header};
 use clap::{Parser, ValueEnum};
 use intentd::bench::{Options, Runner, Target, read_texts};
-use intentd::config::{Config, ServeArgs};
+use intentd::config::{Config, Platform, ServeArgs};
 use intentd::engine::{Cpu, CpuOptions, Engine, EngineError, Logits, RaggedBatch};
 use intentd::model::Checkpoint;
 use rustix::time::{ClockId, clock_gettime};
@@ -116,7 +116,7 @@ async fn intentd() {
         "--admin-port",
         "off",
     ];
-    let config = Config::new(Command::parse_from(flags).serve, None).unwrap();
+    let config = Config::new(Command::parse_from(flags).serve, &Platform::default()).unwrap();
     let work: Arc<Mutex<Work>> = Arc::default();
     let shared = Arc::clone(&work);
     let running = intentd::server::start_with(&config, move || {
@@ -133,7 +133,7 @@ async fn intentd() {
     while !running.classifier.is_loaded() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    announce(running.address);
+    announce(running.address.expect("it serves over TCP"));
     let (asked, end) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lines() {

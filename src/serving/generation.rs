@@ -24,7 +24,7 @@ use crate::model::{Checkpoint, Labels, Text, Tokenizer, TooLong};
 const CALIBRATION_TOKENS: [usize; 3] = [16, 64, 256];
 
 /// Time for one size of them, and for all.
-const CALIBRATION_SIZE: Duration = Duration::from_millis(20);
+const CALIBRATION_SIZE: Duration = Duration::from_millis(5);
 const CALIBRATION: Duration = Duration::from_millis(150);
 
 /// What requests and the engine's thread have in common.

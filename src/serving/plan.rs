@@ -69,7 +69,7 @@ impl Filling {
 }
 
 #[cfg(test)]
-mod plan_tests {
+mod tests {
     use super::*;
 
     /// The classes of a batch out of these, and how many of each.

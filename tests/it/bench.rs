@@ -328,7 +328,7 @@ fn mistakes_are_told_and_nothing_is_sent() {
     let (code, text) = bench(&[nowhere, "--plot", "a.pdf"]);
     assert_eq!(code, Some(64), "{text}");
     let (code, text) = bench(&["https://localhost/"]);
-    assert_eq!(code, Some(2), "{text}");
+    assert_eq!(code, Some(64), "{text}");
     assert!(text.contains("no TLS"), "{text}");
     let (code, text) = bench(&["--find-max"]);
     assert_eq!(code, Some(64), "{text}");

@@ -35,6 +35,7 @@ async fn a_lost_engine_refuses_and_ends_the_server() {
     assert_eq!(
         server
             .classifier
+            .offer(None)
             .classify(request)
             .await
             .unwrap_err()

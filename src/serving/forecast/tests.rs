@@ -32,7 +32,8 @@ const OBJECTIVE: Duration = Duration::from_millis(100);
 #[test]
 fn a_batch_takes_a_quarter_of_the_objective() {
     let slots = slots();
-    assert_eq!(forecast(&slots, OBJECTIVE).batch_tokens(), 240);
+    let tokens = forecast(&slots, OBJECTIVE).batch_tokens();
+    assert!((239..=241).contains(&tokens), "{tokens}");
     assert_eq!(forecast(&slots, Duration::ZERO).batch_tokens(), 4096);
     let limited = forecast(&slots, OBJECTIVE);
     limited.limit_batch(100);

@@ -1,14 +1,33 @@
-//! The queue against a plain list, and under contention.
+//! Slots and queue against plain lists, and under contention.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{IntCounter, IntGauge};
 use proptest::prelude::*;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::*;
+use super::plan::BatchLimits;
+use super::queue::{Answer, Patience, Queue, Waiting, Work};
+use super::slots::{Class, Full, Room, Slots, Ticket};
+use crate::error::Refusal;
+use crate::model::Encoded;
 
-fn gauges() -> (IntGauge, IntCounter) {
-    (
-        IntGauge::new("depth", "d").unwrap(),
-        IntCounter::new("abandoned", "a").unwrap(),
-    )
+struct Seen {
+    slots: Arc<Slots>,
+    depth: IntGauge,
+    abandoned: IntCounter,
+}
+
+fn slots(slots: usize, lists: usize) -> Seen {
+    let depth = IntGauge::new("depth", "d").unwrap();
+    let abandoned = IntCounter::new("abandoned", "a").unwrap();
+    Seen {
+        slots: Slots::new(Room { slots, lists }, depth.clone(), abandoned.clone()),
+        depth,
+        abandoned,
+    }
 }
 
 /// A text of `tokens` tokens that carries its number as its first id.
@@ -22,19 +41,34 @@ fn encoded(number: usize, tokens: usize) -> Encoded {
     }
 }
 
-fn waiting(ticket: &Ticket, number: usize, tokens: usize) -> Waiting {
-    let (reply, _) = oneshot::channel();
-    Waiting::new(ticket, encoded(number, tokens), Instant::now(), reply)
+type Reply = oneshot::Receiver<Answer>;
+
+fn waiting(
+    ticket: &Ticket,
+    number: usize,
+    tokens: usize,
+    deadline: Option<Instant>,
+) -> (Waiting, Reply) {
+    let (reply, receiver) = oneshot::channel();
+    let times = (Instant::now(), deadline);
+    let entry = Waiting::new(ticket, encoded(number, tokens), times, reply);
+    (entry, receiver)
+}
+
+fn numbers(batch: &[Waiting]) -> Vec<usize> {
+    batch.iter().map(|entry| entry.encoded.ids[0] as usize).collect()
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A list of texts of these lengths comes in.
-    Arrive(Vec<usize>),
-    /// The client at this position, modulo those there are, leaves.
+    /// A request of texts of these lengths comes in; its time is up after so many milliseconds.
+    Arrive(Vec<usize>, Option<u64>),
+    /// The client of the text at this position, modulo those there are, leaves.
     Leave(usize),
     /// The engine takes a batch.
     Take(BatchLimits),
+    /// Time passes.
+    Pass(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -42,114 +76,219 @@ fn step() -> impl Strategy<Value = Step> {
         tokens_max,
         texts_max,
     });
+    let lengths = prop::collection::vec(1..20usize, 1..5);
+    let time = prop::option::of(1..100u64);
     prop_oneof![
-        prop::collection::vec(1..20usize, 1..5).prop_map(Step::Arrive),
-        any::<usize>().prop_map(Step::Leave),
-        limits.prop_map(Step::Take),
+        3 => (lengths, time).prop_map(|(lengths, time)| Step::Arrive(lengths, time)),
+        1 => any::<usize>().prop_map(Step::Leave),
+        2 => limits.prop_map(Step::Take),
+        1 => (1..50u64).prop_map(Step::Pass),
     ]
 }
 
-proptest! {
-    /// Against a plain list: first come first served, limits kept, bounds kept, and each
-    /// text either taken or abandoned, once.
-    #[test]
-    fn the_queue_is_a_list_of_those_who_stay(steps in prop::collection::vec(step(), 0..200)) {
-        const MAX: usize = 8;
-        let (depth, abandoned) = gauges();
-        let slots = Slots::new(MAX, depth.clone(), abandoned.clone());
-        let queue = Queue::new(MAX);
-        let mut clients: Vec<(usize, Ticket)> = Vec::new();
-            let mut model: Vec<(usize, usize)> = Vec::new();
-        let (mut number, mut left) = (0, 0);
-        for step in steps {
-            match step {
-                Step::Arrive(lengths) => match slots.reserve(lengths.len()) {
-                    Ok(tickets) => {
-                        let mut entries = Vec::new();
-                        for (ticket, tokens) in tickets.into_iter().zip(lengths) {
-                            entries.push(waiting(&ticket, number, tokens));
-                            model.push((number, tokens));
-                            clients.push((number, ticket));
-                            number += 1;
-                        }
-                        prop_assert!(queue.push(entries).is_ok());
-                    }
-                    Err(refusal) => {
-                        prop_assert!(model.len() + lengths.len() > MAX);
-                        let full = Refusal::QueueFull { count: lengths.len(), max: MAX };
-                            prop_assert_eq!(refusal, full);
-                    }
-                },
-                Step::Leave(position) if !clients.is_empty() => {
-                    let (number, ticket) = clients.swap_remove(position % clients.len());
-                    left += usize::from(model.iter().any(|(waiting, _)| *waiting == number));
-                    model.retain(|(waiting, _)| *waiting != number);
-                    drop(ticket);
+const MAX: usize = 8;
+const LISTS_MAX: usize = 5;
+
+/// One text of the plain model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Text {
+    number: usize,
+    tokens: usize,
+    deadline: Option<Instant>,
+}
+
+/// What the queue should do, by two lists.
+#[derive(Default)]
+struct Plain {
+    classes: [Vec<Text>; 2],
+    clients: Vec<(usize, Ticket)>,
+    replies: Vec<(usize, Reply)>,
+    next: usize,
+    left: u64,
+}
+
+impl Plain {
+    fn len(&self) -> usize {
+        self.classes.iter().map(Vec::len).sum()
+    }
+
+    fn arrive(&mut self, seen: &Seen, queue: &Queue, lengths: &[usize], ms: Option<u64>) {
+        let class = Class::of(lengths.len());
+        // What the tokens are guessed to be makes no difference to what is let in.
+        let guesses = vec![3; lengths.len()];
+        let lists = self.classes[Class::List as usize].len();
+        match seen.slots.reserve(class, &guesses) {
+            Ok(tickets) => {
+                let deadline = ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+                let mut entries = Vec::new();
+                for (ticket, &tokens) in tickets.into_iter().zip(lengths) {
+                    let number = self.next;
+                    let (entry, reply) = waiting(&ticket, number, tokens, deadline);
+                    entries.push(entry);
+                    self.replies.push((number, reply));
+                    self.clients.push((number, ticket));
+                    let text = Text {
+                        number,
+                        tokens,
+                        deadline,
+                    };
+                    self.classes[class as usize].push(text);
+                    self.next += 1;
                 }
-                Step::Leave(_) => {}
-                Step::Take(limits) => match queue.take(limits, false) {
-                    Work::Batch(batch) => {
-                        let found: Vec<usize> =
-                            batch.iter().map(|entry| entry.encoded.ids[0] as usize).collect();
-                        let expected: Vec<(usize, usize)> = model.drain(..found.len()).collect();
-                        let numbers: Vec<usize> = expected.iter().map(|(n, _)| *n).collect();
-                        prop_assert_eq!(&found, &numbers);
-                        let tokens: usize = expected.iter().map(|(_, t)| t).sum();
-                        prop_assert!(found.len() <= limits.texts_max);
-                        prop_assert!(tokens <= limits.tokens_max || found.len() == 1);
-                        let next = model.first().map_or(usize::MAX / 2, |(_, t)| *t);
-                        prop_assert!(
-                            found.len() == limits.texts_max || tokens + next > limits.tokens_max,
-                            "the batch had room for the next text"
-                        );
-                    }
-                    Work::None => prop_assert!(model.is_empty()),
-                    Work::Closed => prop_assert!(false, "nobody closed the queue"),
-                },
+                assert!(queue.push(entries).is_ok());
             }
-            prop_assert_eq!(depth.get(), model.len() as i64);
-            prop_assert_eq!(abandoned.get(), left as u64);
+            Err(Full::Slots { max }) => {
+                assert_eq!(max, MAX);
+                assert!(self.len() + lengths.len() > MAX);
+            }
+            Err(Full::Lists { max }) => {
+                assert_eq!((max, class), (LISTS_MAX, Class::List));
+                assert!(lists + lengths.len() > LISTS_MAX);
+            }
         }
+    }
+
+    fn leave(&mut self, position: usize) {
+        if self.clients.is_empty() {
+            return;
+        }
+        let position = position % self.clients.len();
+        let (number, ticket) = self.clients.swap_remove(position);
+        let before = self.len();
+        for texts in &mut self.classes {
+            texts.retain(|text| text.number != number);
+        }
+        self.left += (before - self.len()) as u64;
+        self.replies.retain(|(replied, _)| *replied != number);
+        drop(ticket);
+    }
+
+    fn take(&mut self, queue: &Queue, limits: BatchLimits) {
+        let now = Instant::now();
+        let work = queue.take(limits, Patience::None);
+        let late = |text: &Text| text.deadline.is_some_and(|deadline| deadline <= now);
+        let batch = match work {
+            Work::Batch(batch) => batch,
+            Work::None => Vec::new(),
+            Work::Closed => panic!("nobody closed the queue"),
+        };
+        // Those that are late may stand behind others that did not fit; they are looked at in turn.
+        let mut found = numbers(&batch);
+        let tokens: usize = batch.iter().map(|entry| entry.encoded.ids.len()).sum();
+        assert!(found.len() <= limits.texts_max);
+        assert!(tokens <= limits.tokens_max || found.len() == 1);
+        for texts in &mut self.classes {
+            let mut taken = 0;
+            while let Some(text) = texts.get(taken) {
+                if late(text) {
+                    let reply = self.replies.iter_mut().find(|(n, _)| *n == text.number);
+                    let answer = reply.map(|(_, reply)| reply.try_recv());
+                    assert_eq!(answer, Some(Ok(Err(Refusal::Deadline))));
+                } else if found.contains(&text.number) {
+                    found.retain(|number| *number != text.number);
+                } else {
+                    break;
+                }
+                taken += 1;
+            }
+            texts.drain(..taken);
+        }
+        assert_eq!(found, [0; 0], "taken out of turn, or twice");
+        if batch.len() < limits.texts_max {
+            // Of the two that are next, the one whose turn it is did not fit.
+            let fits = |texts: &Vec<Text>| {
+                let next = texts.first();
+                next.is_none_or(|text| tokens + text.tokens <= limits.tokens_max)
+            };
+            let both_fit = self.classes.iter().all(fits);
+            assert!(self.len() == 0 || !both_fit, "the batch had room for the next text");
+        }
+        for entry in batch {
+            let _ = entry.reply.send(Ok(vec![1.0]));
+        }
+    }
+}
+
+proptest! {
+    /// Against plain lists: first come first served within a class, limits kept, bounds kept, and
+    /// each text taken, refused as late or abandoned, once.
+    #[test]
+    fn the_queue_is_two_lists_of_those_who_stay(steps in prop::collection::vec(step(), 0..200)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let seen = slots(MAX, LISTS_MAX);
+            let queue = Queue::new();
+            let mut plain = Plain::default();
+            for step in steps {
+                match step {
+                    Step::Arrive(lengths, ms) => plain.arrive(&seen, &queue, &lengths, ms),
+                    Step::Leave(position) => plain.leave(position),
+                    Step::Take(limits) => plain.take(&queue, limits),
+                    Step::Pass(ms) => tokio::time::advance(Duration::from_millis(ms)).await,
+                }
+                assert_eq!(seen.depth.get(), plain.len() as i64);
+                assert_eq!(seen.abandoned.get(), plain.left);
+                let lists = plain.classes[Class::List as usize].len();
+                assert_eq!(seen.slots.taken(), (plain.len(), lists));
+                for class in [Class::Single, Class::List] {
+                    let texts = &plain.classes[class as usize];
+                    let tokens: usize = texts.iter().map(|text| text.tokens).sum();
+                    assert_eq!(seen.slots.tokens(class), tokens);
+                }
+            }
+        });
     }
 }
 
 #[test]
 fn entries_of_clients_who_left_do_not_pile_up_while_the_engine_is_busy() {
-    let (depth, abandoned) = gauges();
-    let slots = Slots::new(4, depth.clone(), abandoned);
-    let queue = Queue::new(4);
-    for number in 0..1000 {
-        let tickets = slots.reserve(1).unwrap();
-        queue.push(vec![waiting(&tickets[0], number, 1)]).unwrap();
+    let seen = slots(4, 4);
+    let queue = Queue::new();
+    for number in 0..10_000 {
+        let tickets = seen.slots.reserve(Class::Single, &[1]).unwrap();
+        let (entry, _) = waiting(&tickets[0], number, 1, None);
+        queue.push(vec![entry]).unwrap();
     }
-    assert!(queue.lock().entries.len() <= 8);
-    assert_eq!(depth.get(), 0);
+    assert!(queue.entries() <= 130, "{}", queue.entries());
+    assert_eq!(seen.depth.get(), 0);
 }
 
 #[test]
 fn a_closed_queue_gives_out_what_it_holds_and_takes_nothing() {
-    let (depth, abandoned) = gauges();
-    let slots = Slots::new(4, depth, abandoned);
-    let queue = Queue::new(4);
-    let tickets = slots.reserve(2).unwrap();
-    queue.push(vec![waiting(&tickets[0], 0, 1)]).unwrap();
+    let seen = slots(4, 4);
+    let queue = Queue::new();
+    let tickets = seen.slots.reserve(Class::List, &[1, 1]).unwrap();
+    queue.push(vec![waiting(&tickets[0], 0, 1, None).0]).unwrap();
     queue.close();
-    assert!(queue.push(vec![waiting(&tickets[1], 1, 1)]).is_err());
+    assert!(queue.push(vec![waiting(&tickets[1], 1, 1, None).0]).is_err());
     let limits = BatchLimits {
         tokens_max: 9,
         texts_max: 9,
     };
-    assert!(matches!(queue.take(limits, true), Work::Batch(batch) if batch.len() == 1));
-    assert!(matches!(queue.take(limits, true), Work::Closed));
+    assert!(matches!(queue.take(limits, Patience::Endless), Work::Batch(batch) if batch.len() == 1));
+    assert!(matches!(queue.take(limits, Patience::Endless), Work::Closed));
+}
+
+#[test]
+fn limited_patience_ends() {
+    let limits = BatchLimits {
+        tokens_max: 9,
+        texts_max: 9,
+    };
+    let patience = Patience::Limited(Duration::from_millis(1));
+    assert!(matches!(Queue::new().take(limits, patience), Work::None));
 }
 
 /// Clients that come, wait a moment and leave, against an engine that takes all the time:
 /// whoever wins each race, the sums are right in the end.
 #[test]
 fn taken_and_abandoned_add_up_under_contention() {
-    let (depth, abandoned) = gauges();
-    let slots = Slots::new(64, depth.clone(), abandoned.clone());
-    let queue = Queue::new(64);
+    let seen = slots(64, 48);
+    let queue = Queue::new();
     let limits = BatchLimits {
         tokens_max: 100,
         texts_max: 7,
@@ -158,13 +297,15 @@ fn taken_and_abandoned_add_up_under_contention() {
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4)
             .map(|client| {
-                let (slots, queue) = (&slots, &queue);
+                let (slots, queue) = (&seen.slots, &queue);
                 scope.spawn(move || {
                     for number in 0..5000 {
-                        let Ok(tickets) = slots.reserve(1 + number % 3) else {
+                        let guesses = vec![2; 1 + number % 3];
+                        let class = Class::of(guesses.len());
+                        let Ok(tickets) = slots.reserve(class, &guesses) else {
                             continue;
                         };
-                        let entry = |ticket| waiting(ticket, number, 1);
+                        let entry = |ticket| waiting(ticket, number, 1, None).0;
                         queue.push(tickets.iter().map(entry).collect()).unwrap();
                         for _ in 0..(number * client) % 50 {
                             std::hint::spin_loop();
@@ -175,7 +316,7 @@ fn taken_and_abandoned_add_up_under_contention() {
             .collect();
         let engine = scope.spawn(|| {
             let mut taken = 0;
-            while let Work::Batch(batch) = queue.take(limits, true) {
+            while let Work::Batch(batch) = queue.take(limits, Patience::Endless) {
                 taken += batch.len() as u64;
             }
             taken
@@ -186,11 +327,10 @@ fn taken_and_abandoned_add_up_under_contention() {
         queue.close();
         taken = engine.join().unwrap();
     });
-    assert_eq!(depth.get(), 0);
-    assert_eq!(slots.taken.load(Ordering::Acquire), 0);
-    assert!(
-        taken > 0 && abandoned.get() > 0,
-        "{taken} taken, {} abandoned",
-        abandoned.get()
-    );
+    assert_eq!(seen.depth.get(), 0);
+    assert_eq!(seen.slots.taken(), (0, 0));
+    assert_eq!(seen.slots.tokens(Class::Single), 0);
+    assert_eq!(seen.slots.tokens(Class::List), 0);
+    let abandoned = seen.abandoned.get();
+    assert!(taken > 0 && abandoned > 0, "{taken} taken, {abandoned} abandoned");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use intentd::config::{Config, ServeArgs};
+use intentd::config::{Config, Platform, ServeArgs};
 use intentd::engine::{self, Engine, EngineKind, EngineOptions};
 use intentd::model::Checkpoint;
 use intentd::server::{self, Running, ServerError};
@@ -41,14 +41,14 @@ pub(crate) fn config(flags: &[&str]) -> Config {
         "--admin-port",
         "0",
     ];
-    // Whatever the machine has, unless the flags say otherwise.
-    let cpu = if flags.contains(&"--device") {
-        &[][..]
-    } else {
-        &["--device", "cpu"]
-    };
-    let flags = Flags::parse_from(line.iter().chain(cpu).chain(flags));
-    Config::new(flags.serve, None).expect("the flags of the test are right")
+    // The same on every machine and however long a test takes, unless the flags say otherwise.
+    let usual = [("--device", "cpu"), ("--slo", "off"), ("--lame-duck", "off")];
+    let usual = usual
+        .iter()
+        .filter(|(flag, _)| !flags.contains(flag))
+        .flat_map(|(flag, value)| [flag, value]);
+    let flags = Flags::parse_from(line.iter().chain(usual).chain(flags));
+    Config::new(flags.serve, &Platform::default()).expect("the flags of the test are right")
 }
 
 impl TestServer {
@@ -82,7 +82,8 @@ impl TestServer {
 
     pub(crate) fn wrap(running: Running) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let (address, classifier) = (running.address, Arc::clone(&running.classifier));
+        let classifier = Arc::clone(&running.classifier);
+        let address = running.address.expect("the test asked for a port");
         let admin = running
             .admin_address
             .expect("the test asked for an admin port");

@@ -1,0 +1,182 @@
+//! Slots and queue under a model checker: the same source files as in the server, with shuttle's locks
+//! and atomics in the place of the standard library's, run in thousands of the orders in which threads
+//! may come.
+//!
+//! A thread that sleeps for ever (a lost wake-up), a text answered twice or never, a bound exceeded:
+//! each fails, and shuttle prints the order that did it.
+
+// What the files find in the server's crate.
+use intentd::{error, model};
+
+#[path = "../../src/serving"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "the server uses all of it, each test here a part"
+)]
+mod serving {
+    pub(crate) mod plan;
+    pub(crate) mod queue;
+    pub(crate) mod slots;
+
+    pub(crate) mod sync {
+        pub(crate) use std::sync::PoisonError;
+
+        pub(crate) use shuttle::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+        pub(crate) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
+    }
+}
+
+use prometheus::{IntCounter, IntGauge};
+use serving::plan::BatchLimits;
+use serving::queue::{Patience, Queue, Waiting, Work};
+use serving::slots::{Class, Room, Slots, Ticket};
+use serving::sync::{Arc, AtomicUsize, Ordering};
+use shuttle::thread;
+use tokio::sync::oneshot;
+
+const ORDERS: usize = 5_000;
+
+const LIMITS: BatchLimits = BatchLimits {
+    tokens_max: 4,
+    texts_max: 2,
+};
+
+fn gauges() -> (IntGauge, IntCounter) {
+    let depth = IntGauge::new("depth", "d").expect("a good name");
+    (depth, IntCounter::new("abandoned", "a").expect("a good name"))
+}
+
+/// Tries random orders, and those that preempt a thread where it is least likely.
+fn check(test: impl Fn() + Send + Sync + 'static) {
+    let test = Arc::new(test);
+    let random = Arc::clone(&test);
+    shuttle::check_random(move || random(), ORDERS);
+    shuttle::check_pct(move || test(), ORDERS, 3);
+}
+
+fn entry(ticket: &Ticket, answered: oneshot::Sender<Result<Vec<f32>, error::Refusal>>) -> Waiting {
+    let encoded = model::Encoded {
+        ids: vec![1],
+        type_ids: vec![0],
+        truncated: false,
+    };
+    let now = tokio::time::Instant::now();
+    Waiting::new(ticket, encoded, (now, None), answered)
+}
+
+/// Clients that stay and clients that leave against an engine that sleeps when nothing waits: it is
+/// woken, everybody who stays is answered once, and all slots come back.
+#[test]
+fn no_wake_up_is_lost_and_everybody_is_answered_once() {
+    check(|| {
+        let (depth, abandoned) = gauges();
+        let slots = Slots::new(Room { slots: 3, lists: 2 }, depth.clone(), abandoned.clone());
+        let queue = Arc::new(Queue::new());
+        let refused = Arc::new(AtomicUsize::new(0));
+        let client = |texts: usize, stays: bool| {
+            let (slots, queue) = (Arc::clone(&slots), Arc::clone(&queue));
+            let refused = Arc::clone(&refused);
+            thread::spawn(move || {
+                let Ok(tickets) = slots.reserve(Class::of(texts), &vec![2; texts]) else {
+                    refused.fetch_add(texts, Ordering::SeqCst);
+                    return if stays { texts } else { 0 };
+                };
+                let (senders, replies): (Vec<_>, Vec<_>) =
+                    tickets.iter().map(|_| oneshot::channel()).unzip();
+                let entries = tickets.iter().zip(senders);
+                let entries = entries.map(|(ticket, sender)| entry(ticket, sender)).collect();
+                assert!(queue.push(entries).is_ok());
+                if !stays {
+                    return 0;
+                }
+                // Nobody but the client's own arrival wakes the engine.
+                let answered = |reply| matches!(shuttle::future::block_on(reply), Ok(Ok(_)));
+                replies.into_iter().map(answered).filter(|answered| *answered).count()
+            })
+        };
+        let clients = [client(1, true), client(2, true), client(1, false)];
+        let engine = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                let mut taken = 0;
+                while let Work::Batch(batch) = queue.take(LIMITS, Patience::Endless) {
+                    assert!(batch.len() <= LIMITS.texts_max);
+                    taken += batch.len();
+                    for entry in batch {
+                        let _ = entry.reply.send(Ok(vec![1.0]));
+                    }
+                }
+                taken
+            })
+        };
+        let answered: usize = clients.map(|client| client.join().expect("no panic")).iter().sum();
+        assert_eq!(answered, 3, "a client that stayed got no answer");
+        queue.close();
+        let taken = engine.join().expect("no panic");
+        let offered = 4;
+        let left = abandoned.get() as usize;
+        assert_eq!(taken + left + refused.load(Ordering::SeqCst), offered);
+        assert_eq!(depth.get(), 0);
+        assert_eq!((slots.tokens(Class::Single), slots.tokens(Class::List)), (0, 0));
+    });
+}
+
+/// However many come at once, no more slots are taken than there are.
+#[test]
+fn bounds_hold_whoever_comes_first() {
+    check(|| {
+        let (depth, abandoned) = gauges();
+        let slots = Slots::new(Room { slots: 3, lists: 2 }, depth.clone(), abandoned);
+        let client = |texts: usize| {
+            let (slots, depth) = (Arc::clone(&slots), depth.clone());
+            thread::spawn(move || {
+                let tickets = slots.reserve(Class::of(texts), &vec![1; texts]);
+                assert!(depth.get() <= 3, "{}", depth.get());
+                thread::yield_now();
+                tickets.map_or(0, |tickets| tickets.len())
+            })
+        };
+        let clients = [client(2), client(2), client(1), client(1)];
+        for client in clients {
+            client.join().expect("no panic");
+        }
+        assert_eq!(depth.get(), 0);
+        // Nothing was lost by those who were refused.
+        assert!(slots.reserve(Class::List, &[1, 1]).is_ok());
+    });
+}
+
+/// A queue that closes while a request comes either gives it back or answers it.
+#[test]
+fn a_queue_that_closes_loses_nothing() {
+    check(|| {
+        let (depth, abandoned) = gauges();
+        let slots = Slots::new(Room { slots: 3, lists: 2 }, depth, abandoned);
+        let queue = Arc::new(Queue::new());
+        let engine = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                while let Work::Batch(batch) = queue.take(LIMITS, Patience::Endless) {
+                    for entry in batch {
+                        let _ = entry.reply.send(Ok(vec![1.0]));
+                    }
+                }
+            })
+        };
+        let closer = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || queue.close())
+        };
+        let tickets = slots.reserve(Class::Single, &[1]).expect("there is room");
+        let (sender, mut reply) = oneshot::channel();
+        let pushed = queue.push(vec![entry(&tickets[0], sender)]);
+        closer.join().expect("no panic");
+        engine.join().expect("no panic");
+        match pushed {
+            Ok(()) => assert!(matches!(reply.try_recv(), Ok(Ok(_)))),
+            Err(entries) => assert_eq!(entries.len(), 1),
+        }
+    });
+}
