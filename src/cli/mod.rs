@@ -9,6 +9,7 @@ mod predict;
 mod serve;
 mod train;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -95,7 +96,8 @@ pub fn main() -> ExitCode {
         Err(Failure { code: 0, .. }) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("intentd: {}", failure.message);
+                // The code says it as well where nobody can read it.
+                let _ = writeln!(std::io::stderr(), "intentd: {}", failure.message);
             }
             ExitCode::from(failure.code)
         }

@@ -95,6 +95,8 @@ fn start_logging(filter: &str, format: LogFormat) {
     let color = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Saying that a message cannot be written needs the same place, and panics when it is full.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(color).init(),

@@ -16,6 +16,10 @@ use super::slots::{Class, Slots};
 /// Share of requests that may take longer than forecast.
 const MISSED: f64 = 0.005;
 
+/// Part of the objective within which the answer should leave: the rest is for what is not seen from
+/// here, from the client's socket to the admission and back.
+const PROMISE: f64 = 0.95;
+
 /// A batch takes at most this part of the objective, as far as the engine can: one may run when a
 /// request comes, and the next one is the request's own.
 const BATCH_SHARE: f64 = 0.25;
@@ -191,7 +195,7 @@ impl Forecast {
         }
         let allowed = self.objective.map(|objective| {
             let alone = seconds(line, budget, own);
-            objective.max(ALONE * alone) - self.slack.seconds()
+            PROMISE * objective.max(ALONE * alone) - self.slack.seconds()
         });
         let allowed = match (allowed, remaining) {
             (Some(allowed), Some(remaining)) => allowed.min(remaining),

@@ -1,98 +1,10 @@
 //! The program itself: flags, standard input, exit codes, signals.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write;
+use std::process::Stdio;
 
 use crate::support::http::get;
-
-fn intentd() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_intentd"));
-    // The environment of whoever runs the tests must not change what they see.
-    command.env_clear();
-    command
-}
-
-fn run(arguments: &[&str], input: &str) -> Output {
-    let mut child = intentd()
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let mut stdin = child.stdin.take().expect("it was piped");
-    // A program that ends with an error need not read its input.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    child.wait_with_output().expect("the program ends")
-}
-
-fn stdout(output: &Output) -> &str {
-    assert!(output.status.success(), "{output:?}");
-    std::str::from_utf8(&output.stdout).unwrap()
-}
-
-fn failure(output: &Output) -> (Option<i32>, &str) {
-    (
-        output.status.code(),
-        std::str::from_utf8(&output.stderr).unwrap(),
-    )
-}
-
-/// A running `intentd serve` and its address, read from its log.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-    log: BufReader<std::process::ChildStderr>,
-}
-
-impl Server {
-    fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = intentd()
-            .args(["--host", "127.0.0.1", "--admin-port", "0"])
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut log = BufReader::new(child.stderr.take().expect("it was piped"));
-        let mut line = String::new();
-        let address = loop {
-            line.clear();
-            assert!(
-                log.read_line(&mut line).unwrap() > 0,
-                "the program ended early"
-            );
-            if let Some((_, address)) = line.split_once("serving predictions address=") {
-                break address.trim().parse().expect("an address");
-            }
-        };
-        Self {
-            child,
-            address,
-            log,
-        }
-    }
-
-    async fn ready(&self) {
-        while get(self.address, "/readyz", &[]).await.status != 200 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    }
-
-    fn signal(&mut self, name: &str) -> (Option<i32>, String) {
-        let status = Command::new("kill")
-            .args([format!("-{name}"), self.child.id().to_string()])
-            .status()
-            .expect("kill is everywhere");
-        assert!(status.success());
-        let code = self.child.wait().expect("the program ends").code();
-        let mut log = String::new();
-        self.log.read_to_string(&mut log).expect("the log is text");
-        (code, log)
-    }
-}
+use crate::support::process::{Server, failure, intentd, run, stdout};
 
 #[tokio::test]
 async fn it_serves_until_sigterm_and_logs_no_text() {

@@ -102,6 +102,15 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Waits until the server closes.
+    pub(crate) async fn closed(mut self) {
+        let mut rest = Vec::new();
+        let read = self.stream.read_to_end(&mut rest).await;
+        assert_eq!(read.expect("closed, not reset"), 0);
+    }
+}
+
 /// The answer, when all of it has arrived.
 fn complete(read: &[u8]) -> Option<Response> {
     let head = read.windows(4).position(|window| window == b"\r\n\r\n")? + 4;

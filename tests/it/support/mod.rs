@@ -4,4 +4,5 @@ pub(crate) mod checkpoint;
 pub(crate) mod engine;
 pub(crate) mod golden;
 pub(crate) mod http;
+pub(crate) mod process;
 pub(crate) mod server;

@@ -1,0 +1,346 @@
+//! Clients that send nonsense, too much, too slowly, or leave; and a system that has run out of things.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::support::http::{Connection, get, head, keep_alive, post, post_json, send};
+use crate::support::process::{Server, intentd};
+use crate::support::server::{TestServer, eventually};
+
+const PATH: &str = "/predict?query=play+some+jazz";
+
+async fn is_well(address: SocketAddr) {
+    assert_eq!(get(address, PATH, &["Accept: text/plain"]).await.body, "PlayMusic");
+}
+
+/// Everything that was taken on has ended, in exactly one way.
+async fn adds_up(server: &TestServer) {
+    let metrics = server.classifier.metrics().clone();
+    eventually("nothing is in flight", || metrics.in_flight.get() == 0).await;
+    eventually("nothing waits", || metrics.queue_depth.get() == 0).await;
+    let outcome = async |name| {
+        let series = format!("intentd_requests_total{{outcome=\"{name}\"}}");
+        server.metric(&series).await
+    };
+    let ended = outcome("answered").await + outcome("refused").await + outcome("abandoned").await;
+    assert_eq!(server.metric("intentd_offered_requests_total").await, ended);
+}
+
+/// A head that says that a body of `length` bytes follows.
+fn head_of_body(length: &str) -> Vec<u8> {
+    let length = format!("Content-Length: {length}");
+    head("POST", "/predict", &["Content-Type: application/json", &length])
+}
+
+#[tokio::test]
+async fn nonsense_gets_its_documented_status() {
+    let server = TestServer::start(&[]).await;
+    let address = server.address;
+    let json = |body: Vec<u8>| {
+        let mut request = head_of_body(&body.len().to_string());
+        request.extend_from_slice(&body);
+        request
+    };
+    let deep = [vec![b'['; 10_000], vec![b']'; 10_000]].concat();
+    let many = serde_json::to_vec(&vec!["a"; 100_000]).unwrap();
+    let long_path = format!("/predict?query={}", "a".repeat(1 << 20));
+    let middle_path = format!("/predict?query={}", "a".repeat(60_000));
+    let long_header = format!("X-Padding: {}", "a".repeat(1 << 20));
+    let many_headers: Vec<String> = (0..200).map(|n| format!("X-{n}: a")).collect();
+    let many_headers: Vec<&str> = many_headers.iter().map(String::as_str).collect();
+    for (what, request, status) in [
+        ("JSON 10,000 levels deep", json(deep), 400),
+        ("bytes that are not UTF-8", json(b"{\"query\": \"\xff\xfe\"}".to_vec()), 400),
+        ("NUL in JSON", json(b"{\"query\": \"a\0b\"}".to_vec()), 400),
+        ("an escaped NUL, which is a character", json(b"{\"query\": \"a\\u0000b\"}".to_vec()), 200),
+        ("half of a surrogate pair", json(b"{\"query\": \"\\ud800\"}".to_vec()), 400),
+        ("a list of 100,000 texts", json(many), 422),
+        ("a body of 1 GB", head_of_body("1073741824"), 413),
+        ("a length that is no number", head_of_body("many"), 400),
+        ("two lengths", head("POST", "/predict", &["Content-Length: 1", "Content-Length: 2"]), 400),
+        ("a query string of 1 MB", head("GET", &long_path, &[]), 431),
+        ("a query string of 60 KB, which is cut", head("GET", &middle_path, &[]), 200),
+        ("percent-encoded junk", head("GET", "/predict?query=%ff%fe", &[]), 400),
+        ("a percent-encoded NUL", head("GET", "/predict?query=a%00b", &[]), 200),
+        ("a header of 1 MB", head("GET", PATH, &[&long_header]), 431),
+        ("200 headers", head("GET", PATH, &many_headers), 431),
+        ("no HTTP at all", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n".to_vec(), 400),
+        ("a method that is none", head("PREDICT!", "/predict", &[]), 405),
+    ] {
+        let answer = send(address, &request).await;
+        assert_eq!(answer.status, status, "{what}: {answer:?}");
+    }
+    is_well(address).await;
+    adds_up(&server).await;
+    server.stop().await;
+}
+
+/// The client is still sending when it is told that this is too much; it hears it all the same.
+#[tokio::test]
+async fn a_body_refused_while_it_is_sent_does_not_lose_its_answer() {
+    let server = TestServer::start(&["--max-body-bytes", "1000"]).await;
+    for declared in [true, false] {
+        let body = vec![b'a'; 20 << 20];
+        let (mut request, body) = if declared {
+            (head_of_body(&body.len().to_string()), body)
+        } else {
+            let head = head("POST", "/predict", &["Transfer-Encoding: chunked"]);
+            (head, [format!("{:x}\r\n", body.len()).into_bytes(), body].concat())
+        };
+        request.extend_from_slice(&body);
+        // Writes all of it before it reads, as simple clients do.
+        let answer = send(server.address, &request).await;
+        assert_eq!(answer.status, 413);
+        assert_eq!(answer.json()["error_type"], "PayloadTooLarge");
+    }
+    adds_up(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn half_a_body_is_given_up_and_half_a_head_is_closed() {
+    let flags = ["--body-timeout", "300ms", "--header-timeout", "300ms", "--idle-timeout", "300ms"];
+    let server = TestServer::start(&flags).await;
+    let address = server.address;
+    let mut half = head_of_body("100");
+    half.extend_from_slice(b"{\"query\": ");
+    let answer = send(address, &half).await;
+    assert_eq!((answer.status, answer.json()["error_type"].as_str()), (408, Some("Timeout")));
+    for start in [&b""[..], b"G", b"GET /predict?query=a HTTP/1.1\r\nHost: te"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(start).await.unwrap();
+        let mut answer = Vec::new();
+        assert_eq!(stream.read_to_end(&mut answer).await.unwrap_or(0), 0, "{start:?}");
+    }
+    // A byte now and then does not keep it open.
+    let mut drip = TcpStream::connect(address).await.unwrap();
+    let (mut read, mut write) = drip.split();
+    let dripping = async {
+        while write.write_all(b"G").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let closed = async {
+        let mut answer = Vec::new();
+        let _ = read.read_to_end(&mut answer).await;
+    };
+    tokio::select! {
+        () = dripping => {}
+        () = closed => {}
+    }
+    // Nor does a connection stay open on which nothing more comes.
+    let mut idle = Connection::open(address).await;
+    assert_eq!(idle.send(&keep_alive(PATH, "text/plain")).await.status, 200);
+    idle.closed().await;
+    adds_up(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_leaves_leaves_nothing_behind() {
+    let server = TestServer::start(&[]).await;
+    let address = server.address;
+    let list = serde_json::to_string(&vec!["play some jazz"; 256]).unwrap();
+    let whole = [head_of_body(&list.len().to_string()), list.into_bytes()].concat();
+    let mut clients = JoinSet::new();
+    for number in 0..200 {
+        // After some part of the request, or of the answer.
+        let request = whole[..whole.len() * (number % 21) / 20].to_vec();
+        let reads = if number % 21 == 20 { number } else { 0 };
+        clients.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(&request).await.unwrap();
+            let mut some = vec![0; reads];
+            let _ = stream.read_exact(&mut some).await;
+        });
+    }
+    clients.join_all().await;
+    adds_up(&server).await;
+    is_well(address).await;
+    server.stop().await;
+}
+
+/// Answers of a megabyte that nobody reads: the connections end, and others do not notice.
+#[tokio::test]
+async fn who_does_not_read_is_left() {
+    let server = TestServer::start(&["--idle-timeout", "500ms", "--max-texts", "2000"]).await;
+    let address = server.address;
+    let list = serde_json::to_string(&vec!["a"; 2000]).unwrap();
+    let mut request = format!(
+        "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{list}",
+        list.len()
+    )
+    .into_bytes();
+    // Answers pile up until the sockets' buffers are full.
+    request = request.repeat(30);
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let write = stream.write_all(&request);
+        let _ = tokio::time::timeout(Duration::from_millis(300), write).await;
+        stalled.push(stream);
+    }
+    is_well(address).await;
+    let open = server.classifier.metrics().connections.with_label_values(&["main"]);
+    eventually("they are closed", || open.get() == 0).await;
+    drop(stalled);
+    adds_up(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_hears_so_and_operators_get_in() {
+    let server = TestServer::start(&["--max-connections", "3"]).await;
+    let address = server.address;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut connection = Connection::open(address).await;
+        assert_eq!(connection.send(&keep_alive(PATH, "text/plain")).await.status, 200);
+        open.push(connection);
+    }
+    let mut fourth = TcpStream::connect(address).await.unwrap();
+    let mut answer = String::new();
+    fourth.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("--max-connections"), "{answer}");
+    assert_eq!(get(server.admin, "/readyz", &[]).await.status, 200);
+    assert_eq!(server.metric("intentd_connections{port=\"main\"}").await, 3.0);
+    assert_eq!(server.metric("intentd_connections_refused_total{port=\"main\"}").await, 1.0);
+    open.pop();
+    let gauge = server.classifier.metrics().connections.with_label_values(&["main"]);
+    eventually("there is room again", || gauge.get() == 2).await;
+    is_well(address).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_have_a_memory_in_common() {
+    let flags = ["--max-body-bytes", "60000", "--max-body-memory", "100000"];
+    let server = TestServer::start(&flags).await;
+    let address = server.address;
+    let mut half = head_of_body("60000");
+    half.extend(vec![b' '; 50_000]);
+    let mut first = TcpStream::connect(address).await.unwrap();
+    first.write_all(&half).await.unwrap();
+    let full = json_of(55_000);
+    let mut refused = post_json(address, &full).await;
+    // The first one's bytes may still be on their way.
+    while refused.status == 200 {
+        refused = post_json(address, &full).await;
+    }
+    assert_eq!(refused.status, 429);
+    assert!(refused.body.contains("--max-body-memory"), "{refused:?}");
+    drop(first);
+    adds_up(&server).await;
+    assert_eq!(post_json(address, &full).await.status, 200);
+    server.stop().await;
+}
+
+fn json_of(bytes: usize) -> String {
+    format!("{{\"query\": \"a\"{}}}", " ".repeat(bytes))
+}
+
+#[tokio::test]
+async fn ten_thousand_idle_connections_do_not_keep_others_out() {
+    let mut server = Server::start(&["--port", "0"], &[]);
+    server.ready().await;
+    let admin = server.admin();
+    let mut idle = Vec::new();
+    for number in 0..10_000 {
+        match TcpStream::connect(server.address).await {
+            Ok(stream) => idle.push(stream),
+            Err(error) => {
+                // On this side as well, each takes a file descriptor.
+                println!("{number} connections, then {error}");
+                assert!(number > 900);
+                break;
+            }
+        }
+    }
+    // Room for the test's own.
+    idle.truncate(idle.len() - 10);
+    is_well(server.address).await;
+    let metrics = get(admin, "/metrics", &[]).await.body;
+    let open = metrics.lines().find_map(|line| line.strip_prefix("intentd_connections{port=\"main\"} "));
+    let open: usize = open.unwrap().parse().unwrap();
+    assert!(open + 100 >= idle.len(), "{open} of {}", idle.len());
+    drop(idle);
+    let (code, log) = server.signal("TERM");
+    assert_eq!(code, Some(0), "{log}");
+}
+
+/// As a shell starts it with `ulimit -n 100`: more connections than that do not end it.
+#[tokio::test]
+async fn without_file_descriptors_it_waits_for_some() {
+    let limited = ["sh", "-c", "ulimit -n 100 && exec \"$0\" \"$@\""];
+    let mut server = Server::start_under(&limited, &["--port", "0", "--max-connections", "1000"]);
+    server.ready().await;
+    let mut idle = Vec::new();
+    for _ in 0..150 {
+        idle.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    drop(idle);
+    is_well(server.address).await;
+    let (code, log) = server.signal("TERM");
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(log.matches("cannot accept connections").count(), 1, "{log}");
+}
+
+/// A disk that is full takes no log lines; requests are answered all the same.
+#[tokio::test]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port().to_string()
+    };
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut child = intentd()
+        .args(["--host", "127.0.0.1", "--port", &port, "--admin-port", "off"])
+        .args(["--lame-duck", "off", "--log", "trace"])
+        .stderr(Stdio::from(full))
+        .spawn()
+        .unwrap();
+    let address: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    while TcpStream::connect(address).await.is_err() {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    while get(address, "/readyz", &[]).await.status != 200 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    is_well(address).await;
+    assert_eq!(post_json(address, "nonsense").await.status, 400);
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_read_answers_only_when_they_may() {
+    let origin = "Origin: https://shop.example";
+    let preflight = head(
+        "OPTIONS",
+        "/predict",
+        &[origin, "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type"],
+    );
+    let closed = TestServer::start(&[]).await;
+    let answer = get(closed.address, PATH, &[origin]).await;
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+    assert_eq!(send(closed.address, &preflight).await.status, 405);
+    closed.stop().await;
+    let open = TestServer::start(&["--cors-allow-origin", "https://shop.example"]).await;
+    let answer = get(open.address, PATH, &[origin]).await;
+    let allowed = Some("https://shop.example");
+    assert_eq!(answer.header("access-control-allow-origin"), allowed);
+    let preflight = send(open.address, &preflight).await;
+    assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (200, allowed));
+    let other = get(open.address, PATH, &["Origin: https://evil.example"]).await;
+    assert_eq!(other.header("access-control-allow-origin"), None);
+    let media = post(open.address, "/predict", "image/png", "x").await;
+    assert_eq!(media.status, 415);
+    open.stop().await;
+}

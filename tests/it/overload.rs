@@ -1,0 +1,178 @@
+//! More than the engine can do, and requests whose time is up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use intentd::engine::RaggedBatch;
+use tokio::task::JoinSet;
+
+use crate::support::engine::{Faulty, Gate, Gated};
+use crate::support::http::{get, post, post_json};
+use crate::support::server::{TestServer, eventually};
+
+fn path(number: usize) -> String {
+    format!("/predict?query=play+song+{number}")
+}
+
+/// An engine that takes two milliseconds for each token.
+async fn slow(flags: &[&str]) -> TestServer {
+    let fault = |batch: &RaggedBatch| {
+        let tokens = u32::try_from(batch.tokens()).expect("batches are small");
+        std::thread::sleep(tokens * Duration::from_millis(2));
+        Ok(())
+    };
+    TestServer::with_engine(flags, move |engine| Faulty { engine, fault }).await
+}
+
+async fn gated(flags: &[&str]) -> (TestServer, Arc<Gate>) {
+    let gate = Gate::closed();
+    let engines = Arc::clone(&gate);
+    let server = TestServer::with_engine(flags, |engine| Gated {
+        engine,
+        gate: engines,
+    })
+    .await;
+    (server, gate)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_come_too_late_is_refused_at_once_and_the_rest_is_answered() {
+    let server = slow(&["--slo", "100ms"]).await;
+    let mut clients = JoinSet::new();
+    for number in 0..200 {
+        let address = server.address;
+        clients.spawn(async move { get(address, &path(number), &[]).await });
+    }
+    let (mut answered, mut refused) = (0, 0);
+    for answer in clients.join_all().await {
+        match answer.status {
+            200 => answered += 1,
+            429 => {
+                refused += 1;
+                assert_eq!(answer.json()["error_type"], "Overloaded");
+                let error = answer.json()["error"].to_string();
+                assert!(error.contains("--slo"), "{error}");
+                let wait: u32 = answer.header("retry-after").unwrap().parse().unwrap();
+                assert!((1..=60).contains(&wait), "{wait}");
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert!(answered > 0 && refused > 0, "{answered} answered, {refused} refused");
+    let series = "intentd_refused_total{reason=\"overload\"}";
+    assert_eq!(server.metric(series).await, f64::from(refused));
+    assert_eq!(server.metric("intentd_offered_requests_total").await, 200.0);
+    assert_eq!(server.metric("intentd_queue_depth").await, 0.0);
+    assert_eq!(get(server.address, &path(0), &[]).await.status, 200, "it has recovered");
+    server.stop().await;
+}
+
+/// The list came first and is long; the single text does not wait for all of it.
+#[tokio::test]
+async fn a_list_does_not_keep_single_texts_waiting() {
+    let flags = ["--max-batch-requests", "4", "--max-texts", "200"];
+    let (server, gate) = gated(&flags).await;
+    let address = server.address;
+    let first = tokio::spawn(async move { get(address, &path(0), &[]).await });
+    eventually("the first batch stands before the gate", || gate.is_waiting()).await;
+    let list: Vec<String> = (0..200).map(|number| format!("list {number}")).collect();
+    let body = serde_json::to_string(&list).unwrap();
+    let list = tokio::spawn(async move { post_json(address, &body).await });
+    let metrics = server.classifier.metrics().clone();
+    eventually("the list waits", || metrics.queue_depth.get() == 200).await;
+    // Known by its length.
+    let alone = format!("/predict?query={}", "a+".repeat(30));
+    let single = tokio::spawn(async move { get(address, &alone, &[]).await });
+    eventually("the single text waits", || metrics.queue_depth.get() == 201).await;
+    gate.open();
+    for answer in [first.await.unwrap(), list.await.unwrap(), single.await.unwrap()] {
+        assert_eq!(answer.status, 200);
+    }
+    let seen = gate.seen();
+    assert_eq!(seen.len(), 1 + 51);
+    assert_eq!(seen[1].sequences(), 4, "the second batch is full");
+    let longest = seen[1].ranges().map(|range| range.len()).max();
+    assert!(longest > Some(30), "the single text went with the batch after the first");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn lists_get_their_share_of_the_queue_and_no_more() {
+    let flags = ["--max-queue", "20", "--max-list-share", "40", "--max-texts", "5"];
+    let (server, gate) = gated(&flags).await;
+    let address = server.address;
+    let mut clients = JoinSet::new();
+    clients.spawn(async move { get(address, &path(0), &[]).await });
+    eventually("the first batch stands before the gate", || gate.is_waiting()).await;
+    clients.spawn(async move { post_json(address, r#"["a", "b", "c", "d", "e"]"#).await });
+    let metrics = server.classifier.metrics().clone();
+    eventually("the list waits", || metrics.queue_depth.get() == 5).await;
+    let refused = post_json(address, r#"["a", "b", "c", "d"]"#).await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.body.contains("--max-list-share"), "{refused:?}");
+    clients.spawn(async move { post_json(address, r#"["a", "b", "c"]"#).await });
+    eventually("the shorter one has room", || metrics.queue_depth.get() == 8).await;
+    for number in 0..12 {
+        clients.spawn(async move { get(address, &path(number), &[]).await });
+    }
+    eventually("single texts have the rest", || metrics.queue_depth.get() == 20).await;
+    assert_eq!(get(address, &path(0), &[]).await.status, 429, "and no more");
+    gate.open();
+    assert!(clients.join_all().await.iter().all(|answer| answer.status == 200));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_whose_time_is_up_never_reaches_the_engine() {
+    let (server, gate) = gated(&[]).await;
+    let address = server.address;
+    let first = tokio::spawn(async move { get(address, &path(0), &[]).await });
+    eventually("the first batch stands before the gate", || gate.is_waiting()).await;
+    let late = get(address, &path(1), &["x-request-timeout-ms: 30"]).await;
+    assert_eq!((late.status, late.json()["error_type"].as_str()), (504, Some("Timeout")));
+    let at_once = get(address, &path(2), &["x-request-timeout-ms: 0"]).await;
+    assert_eq!(at_once.status, 504);
+    let nonsense = get(address, &path(3), &["x-request-timeout-ms: soon"]).await;
+    assert_eq!((nonsense.status, nonsense.json()["error_type"].as_str()), (400, Some("Malformed")));
+    gate.open();
+    assert_eq!(first.await.unwrap().status, 200);
+    assert_eq!(get(address, &path(4), &["x-request-timeout-ms: 30000"]).await.status, 200);
+    let sizes: Vec<usize> = gate.seen().iter().map(RaggedBatch::sequences).collect();
+    assert_eq!(sizes, [1, 1]);
+    assert_eq!(server.metric("intentd_refused_total{reason=\"deadline\"}").await, 2.0);
+    assert_eq!(server.metric("intentd_abandoned_texts_total").await, 0.0);
+    assert_eq!(server.metric("intentd_queue_depth").await, 0.0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_server_has_a_time_for_requests_that_name_none() {
+    let (server, gate) = gated(&["--request-timeout", "50ms"]).await;
+    let address = server.address;
+    // The engine has taken it; its client is not kept waiting all the same, nor can it ask for more.
+    assert_eq!(get(address, &path(0), &["x-request-timeout-ms: 60000"]).await.status, 504);
+    // By now the engine is late, and what has 50 ms is not worth a try.
+    assert_eq!(get(address, &path(1), &[]).await.status, 429);
+    gate.open();
+    let metrics = server.classifier.metrics().clone();
+    eventually("nothing is left", || metrics.in_flight.get() == 0).await;
+    server.stop().await;
+}
+
+/// However long the client would wait: what is known to come later than it may is refused before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_cannot_be_kept_is_refused_before_any_work() {
+    let server = slow(&["--slo", "60s"]).await;
+    let address = server.address;
+    let list = serde_json::to_string(&vec!["play some jazz"; 100]).unwrap();
+    let list = tokio::spawn(async move { post_json(address, &list).await });
+    let metrics = server.classifier.metrics().clone();
+    eventually("the list is in", || metrics.in_flight.get() == 1).await;
+    let body = serde_json::to_string(&vec!["play some jazz"; 100]).unwrap();
+    let headers = "application/json\r\nx-request-timeout-ms: 200";
+    let refused = post(address, "/predict", headers, &body).await;
+    assert_eq!(refused.status, 429, "{refused:?}");
+    assert!(refused.body.contains("x-request-timeout-ms"), "{refused:?}");
+    assert_eq!(list.await.unwrap().status, 200);
+    server.stop().await;
+}
