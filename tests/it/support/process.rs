@@ -44,7 +44,7 @@ pub(crate) fn failure(output: &Output) -> (Option<i32>, &str) {
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
-    log: BufReader<std::process::ChildStderr>,
+    log: BufReader<Box<dyn Read + Send>>,
 }
 
 impl Server {
@@ -77,7 +77,8 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let mut log = BufReader::new(child.stderr.take().expect("it was piped"));
+        let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("it was piped"));
+        let mut log = BufReader::new(stderr);
         let mut line = String::new();
         let address = loop {
             line.clear();
@@ -112,6 +113,15 @@ impl Server {
                 return address.trim().parse().expect("an address");
             }
         }
+    }
+
+    /// Throws away what it logs from now on, so that a long run does not fill the pipe.
+    pub(crate) fn discard_log(&mut self) {
+        let stderr = std::mem::replace(&mut self.log, BufReader::new(Box::new(std::io::empty())));
+        std::thread::spawn(move || {
+            let mut stderr = stderr;
+            std::io::copy(&mut stderr, &mut std::io::sink())
+        });
     }
 
     /// Sends a signal and does not wait for what comes of it.

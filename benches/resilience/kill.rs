@@ -1,0 +1,112 @@
+//! SIGTERM under full load: whatever was sent before the port closed is answered.
+//!
+//! The port is closed for certain once a connection is refused; the earliest attempt that was refused
+//! bounds the moment from above. So a request counts as lost when it was written before SIGTERM, or
+//! after it but before the first refused attempt began, and got no answer.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::client::{Client, Outcome, get};
+use crate::support::process::Server;
+use crate::{runtime, verdict};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Flags {
+    /// How often.
+    #[arg(long, default_value = "50")]
+    times: u32,
+    /// Clients that keep their connections, and as many that open one for each request.
+    #[arg(long, default_value = "32")]
+    clients: usize,
+    /// The server's delay between SIGTERM and the closing of its port.
+    #[arg(long, default_value = "off")]
+    lame_duck: String,
+}
+
+/// What all clients saw of one server.
+#[derive(Debug, Default)]
+struct Seen {
+    answered: u64,
+    other_statuses: u64,
+    /// When requests were written that got no answer.
+    lost: Vec<Instant>,
+    /// When the first attempt began that found the port closed.
+    refused: Option<Instant>,
+}
+
+/// Whether it held.
+pub(crate) fn run(flags: &Flags) -> bool {
+    let (mut answered, mut lost, mut crossed, mut failed) = (0, 0, 0, 0);
+    for round in 0..flags.times {
+        let mut server = Server::start(&["--port", "0", "--lame-duck", &flags.lame_duck], &[]);
+        let (seen, killed) = runtime().block_on(once(&server, flags.clients, round));
+        let (code, log) = server.ended();
+        if code != Some(0) || seen.other_statuses > 0 {
+            println!("round {round}: exit code {code:?}, {} other statuses\n{log}", seen.other_statuses);
+            failed += 1;
+        }
+        let closed = seen.refused.unwrap_or(killed);
+        let before = seen.lost.iter().filter(|sent| **sent < closed).count();
+        answered += seen.answered;
+        lost += before;
+        crossed += seen.lost.len() - before;
+    }
+    println!("{} ends under load, {answered} requests answered", flags.times);
+    println!("{crossed} requests crossed the end of their connection after the port had closed");
+    let exits = verdict(&format!("{failed} servers ended otherwise than well"), failed == 0);
+    let what = format!("{lost} requests sent before the port closed got no answer");
+    verdict(&what, lost == 0) && exits
+}
+
+async fn once(server: &Server, clients: usize, round: u32) -> (Seen, Instant) {
+    server.ready().await;
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let mut tasks = JoinSet::new();
+    for client in 0..2 * clients {
+        let keeps = client < clients;
+        tasks.spawn(load(server.address, keeps, Arc::clone(&seen)));
+    }
+    // Not at the same moment of everything each time.
+    let wait = Duration::from_millis(200 + u64::from(round * 37 % 100));
+    tokio::time::sleep(wait).await;
+    let killed = Instant::now();
+    server.kill("TERM");
+    tasks.join_all().await;
+    let seen = Arc::into_inner(seen).unwrap().into_inner().unwrap();
+    (seen, killed)
+}
+
+/// Asks until the port is closed.
+async fn load(address: SocketAddr, keeps: bool, seen: Arc<Mutex<Seen>>) {
+    let headers = if keeps { "" } else { "Connection: close\r\n" };
+    let request = get("play some jazz", headers);
+    let mut open: Option<Client> = None;
+    loop {
+        let began = Instant::now();
+        let mut client = match open.take() {
+            Some(client) => client,
+            None => match Client::open(address).await {
+                Ok(client) => client,
+                Err(_) => {
+                    let mut seen = seen.lock().unwrap();
+                    seen.refused = Some(seen.refused.map_or(began, |at| at.min(began)));
+                    return;
+                }
+            },
+        };
+        let sent = Instant::now();
+        match client.ask(&request).await {
+            Outcome::Answered(status, stays) => {
+                let mut seen = seen.lock().unwrap();
+                seen.answered += u64::from(status == 200);
+                seen.other_statuses += u64::from(status != 200);
+                open = (keeps && stays).then_some(client);
+            }
+            Outcome::Lost => seen.lock().unwrap().lost.push(sent),
+        }
+    }
+}

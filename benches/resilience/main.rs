@@ -1,0 +1,71 @@
+//! Does the server hold? Overload, ends under load, and hours of everything at once.
+//!
+//! ```text
+//! cargo bench --bench resilience -- overload     goodput and latency from half to ten times the capacity
+//! cargo bench --bench resilience -- kill         SIGTERM under full load, fifty times
+//! cargo bench --bench resilience -- soak         twenty minutes of mixed load, reloads, disconnects
+//! ```
+//!
+//! Starts the program on free ports of the loopback address and sends to nothing else. Ends with exit
+//! code 1 when something that must hold did not.
+
+#![expect(clippy::unwrap_used, reason = "a bench may panic")]
+
+mod client;
+mod kill;
+mod overload;
+mod soak;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[path = "../../tests/it/support/mod.rs"]
+#[expect(dead_code, reason = "shared with the tests")]
+mod support;
+
+#[derive(Debug, Parser)]
+struct Flags {
+    #[command(subcommand)]
+    command: Command,
+    /// Cargo passes this to every bench.
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Open-loop load from half to ten times the capacity.
+    Overload(overload::Flags),
+    /// SIGTERM under full load, again and again.
+    Kill(kill::Flags),
+    /// Mixed load for a long time.
+    Soak(soak::Flags),
+}
+
+fn main() -> ExitCode {
+    let held = match Flags::parse().command {
+        Command::Overload(flags) => overload::run(&flags),
+        Command::Kill(flags) => kill::run(&flags),
+        Command::Soak(flags) => soak::run(&flags),
+    };
+    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Says whether something that must hold did.
+fn verdict(what: &str, held: bool) -> bool {
+    println!("{} {what}", if held { "held:    " } else { "NOT HELD:" });
+    held
+}
+
+/// The resident memory of a process, in bytes (proc(5), status).
+fn resident(process: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: f64 = line.unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    kib * 1024.0
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}

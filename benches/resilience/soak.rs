@@ -1,0 +1,271 @@
+//! Everything at once, for long: does memory stay, do the counters add up, does all come back?
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::task::JoinSet;
+
+use crate::client::{Client, Outcome, get, post};
+use crate::support::http;
+use crate::support::process::Server;
+use crate::{resident, runtime, verdict};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Flags {
+    #[arg(long, default_value = "20")]
+    minutes: f64,
+    /// More flags for the server, as one word.
+    #[arg(long, default_value = "--slo 20ms --max-concurrency 48", allow_hyphen_values = true)]
+    server: String,
+}
+
+/// Growth of the memory that is none: 1 % an hour of a small server would be more than noise.
+const SLOPE_MAX_MB_A_MINUTE: f64 = 0.05;
+
+/// What the clients saw.
+#[derive(Debug, Default)]
+struct Seen {
+    answered: AtomicU64,
+    refused: AtomicU64,
+    faulty: AtomicU64,
+    left: AtomicU64,
+    lost: AtomicU64,
+    reloads: AtomicU64,
+    end: AtomicBool,
+}
+
+impl Seen {
+    fn count(&self, outcome: Outcome) -> bool {
+        let (counter, stays) = match outcome {
+            Outcome::Answered(200, stays) => (&self.answered, stays),
+            Outcome::Answered(429 | 504, stays) => (&self.refused, stays),
+            Outcome::Answered(_, stays) => (&self.faulty, stays),
+            Outcome::Lost => (&self.lost, false),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        stays
+    }
+
+    fn is_over(&self) -> bool {
+        self.end.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether it held.
+pub(crate) fn run(flags: &Flags) -> bool {
+    let mut arguments = vec!["--port", "0"];
+    arguments.extend(flags.server.split_whitespace());
+    let mut server = Server::start(&arguments, &[]);
+    let admin = server.admin();
+    let runtime = runtime();
+    runtime.block_on(server.ready());
+    server.discard_log();
+    let seen = Arc::new(Seen::default());
+    let duration = Duration::from_secs_f64(60.0 * flags.minutes);
+    let memory = runtime.block_on(load(&server, admin, &seen, duration));
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    println!(
+        "{} minutes: {} answered, {} refused, {} faulty requests, {} clients left, {} reloads",
+        flags.minutes,
+        load(&seen.answered),
+        load(&seen.refused),
+        load(&seen.faulty),
+        load(&seen.left),
+        load(&seen.reloads),
+    );
+    let metrics = runtime.block_on(http::get(admin, "/metrics", &[])).body;
+    judge(&memory, &metrics, load(&seen.lost))
+}
+
+/// Memory in megabytes by minutes, sampled each second.
+async fn load(
+    server: &Server,
+    admin: SocketAddr,
+    seen: &Arc<Seen>,
+    duration: Duration,
+) -> Vec<(f64, f64)> {
+    let address = server.address;
+    let mut clients = JoinSet::new();
+    for number in 0..32 {
+        clients.spawn(singles(address, number, Arc::clone(seen)));
+    }
+    for _ in 0..4 {
+        clients.spawn(lists(address, Arc::clone(seen)));
+        clients.spawn(leavers(address, Arc::clone(seen)));
+    }
+    clients.spawn(streams(address, Arc::clone(seen)));
+    clients.spawn(nonsense(address, Arc::clone(seen)));
+    clients.spawn(reloads(admin, Arc::clone(seen)));
+    let start = Instant::now();
+    let mut memory = Vec::new();
+    while start.elapsed() < duration {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let megabytes = resident(server.child.id()) / 1e6;
+        memory.push((start.elapsed().as_secs_f64() / 60.0, megabytes));
+        if memory.len() % 60 == 0 {
+            println!("{:4.0} min {megabytes:8.2} MB", start.elapsed().as_secs_f64() / 60.0);
+        }
+    }
+    seen.end.store(true, Ordering::Relaxed);
+    clients.join_all().await;
+    // What clients have left behind.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    memory
+}
+
+async fn reconnected(open: Option<Client>, address: SocketAddr) -> Client {
+    match open {
+        Some(client) => client,
+        None => Client::open(address).await.unwrap(),
+    }
+}
+
+/// One text after the other, in bursts that are more than the server takes; some have little time.
+async fn singles(address: SocketAddr, number: u64, seen: Arc<Seen>) {
+    let patient = get("play some jazz", "");
+    let hasty = get("book a table for two in paris", "X-Request-Timeout-Ms: 2\r\n");
+    let mut open = None;
+    for round in 0_u64.. {
+        if seen.is_over() {
+            return;
+        }
+        let request = if (round + number) % 7 == 0 { &hasty } else { &patient };
+        let mut client = reconnected(open.take(), address).await;
+        let stays = seen.count(client.ask(request).await);
+        // A new connection now and then.
+        open = (stays && round % 50 != 49).then_some(client);
+        if round % 20 == 19 {
+            tokio::time::sleep(Duration::from_millis(100 + 3 * number)).await;
+        }
+    }
+}
+
+async fn lists(address: SocketAddr, seen: Arc<Seen>) {
+    let texts: Vec<String> = (0..64).map(|n| format!("play song number {n} twice")).collect();
+    let request = post(&serde_json::to_string(&texts).unwrap());
+    let mut open = None;
+    while !seen.is_over() {
+        let mut client = reconnected(open.take(), address).await;
+        open = seen.count(client.ask(&request).await).then_some(client);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Clients that leave after some part of the request or right after it.
+async fn leavers(address: SocketAddr, seen: Arc<Seen>) {
+    let texts: Vec<String> = (0..32).map(|n| format!("what is the weather on day {n}")).collect();
+    let request = post(&serde_json::to_string(&texts).unwrap());
+    for round in 0_usize.. {
+        if seen.is_over() {
+            return;
+        }
+        let part = request.len() * (1 + round % 10) / 10;
+        let client = reconnected(None, address).await;
+        client.leave(&request[..part]).await;
+        seen.left.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// HTTP/2 with several streams at once, every third of which is reset before its answer.
+async fn streams(address: SocketAddr, seen: Arc<Seen>) {
+    while !seen.is_over() {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let executor = TokioExecutor::new();
+        let handshake = hyper::client::conn::http2::handshake(executor, TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..100 {
+            let mut answers = JoinSet::new();
+            for number in 0..9 {
+                let uri = format!("http://test/predict?query=rate+book+{number}");
+                let request = hyper::Request::get(uri).body(String::new()).unwrap();
+                sender.ready().await.unwrap();
+                let answer = sender.send_request(request);
+                if number % 3 == 2 {
+                    seen.left.fetch_add(1, Ordering::Relaxed);
+                    tokio::spawn(async { tokio::time::timeout(Duration::from_micros(200), answer).await });
+                } else {
+                    answers.spawn(answer);
+                }
+            }
+            for answer in answers.join_all().await {
+                match answer {
+                    Ok(answer) => seen.count(Outcome::Answered(answer.status().as_u16(), true)),
+                    Err(_) => seen.count(Outcome::Lost),
+                };
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+async fn nonsense(address: SocketAddr, seen: Arc<Seen>) {
+    let requests = [
+        post("{\"query\": "),
+        post("{\"query\": 7}"),
+        post(&serde_json::to_string(&vec!["a"; 1000]).unwrap()),
+        post(&format!("[{}", "[".repeat(5000))),
+        get("a", "X-Request-Timeout-Ms: soon\r\n"),
+        get("a", "X-Request-Timeout-Ms: 0\r\n"),
+        b"DELETE /predict HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+    ];
+    for round in 0_usize.. {
+        if seen.is_over() {
+            return;
+        }
+        let mut client = reconnected(None, address).await;
+        seen.count(client.ask(&requests[round % requests.len()]).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn reloads(admin: SocketAddr, seen: Arc<Seen>) {
+    while !seen.is_over() {
+        let answer = http::post(admin, "/reload", "text/plain", "").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        seen.reloads.fetch_add(1, Ordering::Relaxed);
+        for _ in 0..30 {
+            if !seen.is_over() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn judge(memory: &[(f64, f64)], metrics: &str, lost: u64) -> bool {
+    let value = |series: &str| -> f64 {
+        let found = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("{series} is missing")).parse().unwrap()
+    };
+    let outcome = |name: &str| value(&format!("intentd_requests_total{{outcome=\"{name}\"}}"));
+    let [answered, refused, abandoned] = ["answered", "refused", "abandoned"].map(outcome);
+    let offered = value("intentd_offered_requests_total");
+    let mut held = verdict(
+        &format!("{offered} offered = {answered} answered + {refused} refused + {abandoned} abandoned"),
+        offered == answered + refused + abandoned,
+    );
+    for series in ["intentd_queue_depth", "intentd_in_flight"] {
+        let left = value(series);
+        held &= verdict(&format!("{series} {left} in the end"), left == 0.0);
+    }
+    held &= verdict(&format!("{lost} requests got no answer"), lost == 0);
+    // The first quarter fills caches and pools.
+    let settled = &memory[memory.len() / 4..];
+    let slope = slope(settled);
+    let what = format!("memory grows by {slope:.4} MB a minute (at most {SLOPE_MAX_MB_A_MINUTE})");
+    held & verdict(&what, slope <= SLOPE_MAX_MB_A_MINUTE)
+}
+
+/// Of the least-squares line.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let count = points.len() as f64;
+    let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
+    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / count;
+    let covariance: f64 = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+    let variance: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+    covariance / variance
+}
