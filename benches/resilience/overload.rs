@@ -33,6 +33,10 @@ pub(crate) struct Flags {
     /// Lines of text to ask; some everyday English when not given.
     #[arg(long)]
     texts: Option<PathBuf>,
+    /// Keeps the server on this core; with `taskset -c` another one for this program, neither takes
+    /// time from the other.
+    #[arg(long)]
+    server_core: Option<String>,
     /// More flags for the server, as one word: "--dtype int8".
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     server: String,
@@ -63,7 +67,10 @@ pub(crate) fn run(flags: &Flags) -> bool {
     let mut arguments = vec!["--port", "0", "--slo", &flags.slo];
     arguments.extend(["--model", model.to_str().unwrap()]);
     arguments.extend(flags.server.split_whitespace());
-    let server = Server::start(&arguments, &[]);
+    let server = match &flags.server_core {
+        Some(core) => Server::start_under(&["taskset", "-c", core], &arguments),
+        None => Server::start(&arguments, &[]),
+    };
     runtime().block_on(server.ready());
     let objective = humantime::parse_duration(&flags.slo).unwrap().as_secs_f64() * 1e3;
     let texts = read_texts(flags.texts.as_deref().map(Path::new)).unwrap();
