@@ -160,10 +160,7 @@ impl Refusal {
             Self::Unauthorized => 401,
             Self::Conflict(_) => 409,
             Self::Empty | Self::Malformed(_) => 400,
-            Self::TooManyTexts { .. }
-            | Self::Invalid(_)
-            | Self::Encode(_)
-            | Self::Reload(_) => 422,
+            Self::TooManyTexts { .. } | Self::Invalid(_) | Self::Encode(_) | Self::Reload(_) => 422,
             Self::BodyTooLarge { .. } => 413,
             Self::MediaType { .. } | Self::ContentEncoding { .. } => 415,
             Self::Method { .. } => 405,

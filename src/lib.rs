@@ -47,6 +47,7 @@ pub mod api;
 
 pub mod serving;
 
+pub mod trace;
 pub mod transport;
 
 pub mod model;

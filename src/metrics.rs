@@ -46,6 +46,8 @@ pub struct Metrics {
     pub startup_seconds: GaugeVec,
     /// 1 when requests are answered, else 0.
     pub ready: IntGauge,
+    /// Spans of requests, by what became of them.
+    pub trace_spans: IntCounterVec,
     /// Models loaded in the place of another, by how it went.
     pub reloads: IntCounterVec,
     /// Open connections, by port.
@@ -168,6 +170,12 @@ impl Metrics {
                 "phase",
             ),
             ready: gauge(r, "ready", "1 when requests are answered, else 0."),
+            trace_spans: counter_vec(
+                r,
+                "trace_spans_total",
+                "Spans for the collector (--otlp-endpoint) by what became of them.",
+                "outcome",
+            ),
             reloads: counter_vec(
                 r,
                 "reloads_total",
@@ -176,7 +184,10 @@ impl Metrics {
             ),
             connections: register(
                 r,
-                IntGaugeVec::new(Opts::new(name("connections"), "Open connections."), &["port"]),
+                IntGaugeVec::new(
+                    Opts::new(name("connections"), "Open connections."),
+                    &["port"],
+                ),
             ),
             connections_refused: counter_vec(
                 r,
@@ -197,6 +208,9 @@ impl Metrics {
         }
         for outcome in ["done", "failed"] {
             self.reloads.with_label_values(&[outcome]);
+        }
+        for outcome in ["exported", "dropped"] {
+            self.trace_spans.with_label_values(&[outcome]);
         }
         for port in ["main", "admin"] {
             self.connections.with_label_values(&[port]);

@@ -46,7 +46,10 @@ pub(crate) fn run(flags: &Flags) -> bool {
         let (seen, killed) = runtime().block_on(once(&server, flags.clients, round));
         let (code, log) = server.ended();
         if code != Some(0) || seen.other_statuses > 0 {
-            println!("round {round}: exit code {code:?}, {} other statuses\n{log}", seen.other_statuses);
+            println!(
+                "round {round}: exit code {code:?}, {} other statuses\n{log}",
+                seen.other_statuses
+            );
             failed += 1;
         }
         let closed = seen.refused.unwrap_or(killed);
@@ -55,9 +58,15 @@ pub(crate) fn run(flags: &Flags) -> bool {
         lost += before;
         crossed += seen.lost.len() - before;
     }
-    println!("{} ends under load, {answered} requests answered", flags.times);
+    println!(
+        "{} ends under load, {answered} requests answered",
+        flags.times
+    );
     println!("{crossed} requests crossed the end of their connection after the port had closed");
-    let exits = verdict(&format!("{failed} servers ended otherwise than well"), failed == 0);
+    let exits = verdict(
+        &format!("{failed} servers ended otherwise than well"),
+        failed == 0,
+    );
     let what = format!("{lost} requests sent before the port closed got no answer");
     verdict(&what, lost == 0) && exits
 }

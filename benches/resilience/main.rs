@@ -49,7 +49,11 @@ fn main() -> ExitCode {
         Command::Kill(flags) => kill::run(&flags),
         Command::Soak(flags) => soak::run(&flags),
     };
-    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if held {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Says whether something that must hold did.
@@ -62,10 +66,18 @@ fn verdict(what: &str, held: bool) -> bool {
 fn resident(process: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: f64 = line.unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    let kib: f64 = line
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
     kib * 1024.0
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }

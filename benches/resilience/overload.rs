@@ -74,11 +74,18 @@ pub(crate) fn run(flags: &Flags) -> bool {
     runtime().block_on(server.ready());
     let objective = humantime::parse_duration(&flags.slo).unwrap().as_secs_f64() * 1e3;
     let texts = read_texts(flags.texts.as_deref().map(Path::new)).unwrap();
-    let target: Target =
-        format!("http://{}/predict?query={{query}}", server.address).parse().unwrap();
+    let target: Target = format!("http://{}/predict?query={{query}}", server.address)
+        .parse()
+        .unwrap();
     let capacity = capacity(&target, &texts);
-    println!("capacity: {capacity:.0} requests a second; objective {} ({})", flags.slo, arguments.join(" "));
-    println!("| load | offered/s | goodput/s | refused/s | other | p50 ms | p99 ms | max ms | memory MB: first half, second half, most |");
+    println!(
+        "capacity: {capacity:.0} requests a second; objective {} ({})",
+        flags.slo,
+        arguments.join(" ")
+    );
+    println!(
+        "| load | offered/s | goodput/s | refused/s | other | p50 ms | p99 ms | max ms | memory MB: first half, second half, most |"
+    );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     let rows: Vec<Row> = FACTORS
         .iter()
@@ -108,7 +115,14 @@ fn load(rate: f64) -> Load {
 }
 
 fn ask(runner: &Runner, target: &Target, rate: f64) -> Measured {
-    runner.run(target, &load(rate), &Expected::anything(), &ProgressBar::hidden()).unwrap()
+    runner
+        .run(
+            target,
+            &load(rate),
+            &Expected::anything(),
+            &ProgressBar::hidden(),
+        )
+        .unwrap()
 }
 
 /// What the server answers when it is asked for more and more, until that is less than it is asked for.
@@ -147,7 +161,11 @@ fn measure(
     let seen = watcher.join().unwrap();
     let (first, second) = seen.split_at(seen.len() / 2);
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len().max(1) as f64;
-    let memory = [mean(first), mean(second), seen.iter().copied().fold(0.0, f64::max)];
+    let memory = [
+        mean(first),
+        mean(second),
+        seen.iter().copied().fold(0.0, f64::max),
+    ];
     let row = Row {
         factor,
         measured,
@@ -180,19 +198,33 @@ fn judge(rows: &[Row], objective: f64) -> bool {
     let last = goodput(&rows[rows.len() - 1]);
     let share = last / best;
     let mut held = verdict(
-        &format!("goodput at {}× is {share:.3} of the best (at least {GOODPUT_MIN})", FACTORS[4]),
+        &format!(
+            "goodput at {}× is {share:.3} of the best (at least {GOODPUT_MIN})",
+            FACTORS[4]
+        ),
         share >= GOODPUT_MIN,
     );
     for row in rows {
         let p99 = row.measured.percentile(99.0).unwrap_or(f64::INFINITY);
-        let what = format!("p99 of the admitted at {}×: {p99:.1} ms of {objective} ms", row.factor);
+        let what = format!(
+            "p99 of the admitted at {}×: {p99:.1} ms of {objective} ms",
+            row.factor
+        );
         held &= verdict(&what, p99 <= objective);
         let growth = row.memory[1] / row.memory[0] - 1.0;
-        let what = format!("memory at {}×: second half {:+.1} % of the first", row.factor, 100.0 * growth);
+        let what = format!(
+            "memory at {}×: second half {:+.1} % of the first",
+            row.factor,
+            100.0 * growth
+        );
         held &= verdict(&what, growth <= MEMORY_GROWTH_MAX);
         let m = &row.measured;
         let other = m.offered - m.answered - m.refused;
-        let what = format!("every request at {}× was answered or refused: {:?}", row.factor, m.failures());
+        let what = format!(
+            "every request at {}× was answered or refused: {:?}",
+            row.factor,
+            m.failures()
+        );
         held &= verdict(&what, other == 0);
     }
     held

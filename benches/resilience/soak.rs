@@ -1,5 +1,6 @@
 //! Everything at once, for long: does memory stay, do the counters add up, does all come back?
 
+use std::io::BufReader;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +19,11 @@ pub(crate) struct Flags {
     #[arg(long, default_value = "20")]
     minutes: f64,
     /// More flags for the server, as one word.
-    #[arg(long, default_value = "--slo 20ms --max-concurrency 48", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        default_value = "--slo 20ms --max-concurrency 48",
+        allow_hyphen_values = true
+    )]
     server: String,
 }
 
@@ -62,7 +67,9 @@ pub(crate) fn run(flags: &Flags) -> bool {
     let admin = server.admin();
     let runtime = runtime();
     runtime.block_on(server.ready());
-    server.discard_log();
+    // Read, so that the pipe does not fill up.
+    let mut log = std::mem::replace(&mut server.log, BufReader::new(Box::new(std::io::empty())));
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
     let seen = Arc::new(Seen::default());
     let duration = Duration::from_secs_f64(60.0 * flags.minutes);
     let memory = runtime.block_on(load(&server, admin, &seen, duration));
@@ -106,7 +113,10 @@ async fn load(
         let megabytes = resident(server.child.id()) / 1e6;
         memory.push((start.elapsed().as_secs_f64() / 60.0, megabytes));
         if memory.len() % 60 == 0 {
-            println!("{:4.0} min {megabytes:8.2} MB", start.elapsed().as_secs_f64() / 60.0);
+            println!(
+                "{:4.0} min {megabytes:8.2} MB",
+                start.elapsed().as_secs_f64() / 60.0
+            );
         }
     }
     seen.end.store(true, Ordering::Relaxed);
@@ -126,13 +136,20 @@ async fn reconnected(open: Option<Client>, address: SocketAddr) -> Client {
 /// One text after the other, in bursts that are more than the server takes; some have little time.
 async fn singles(address: SocketAddr, number: u64, seen: Arc<Seen>) {
     let patient = get("play some jazz", "");
-    let hasty = get("book a table for two in paris", "X-Request-Timeout-Ms: 2\r\n");
+    let hasty = get(
+        "book a table for two in paris",
+        "X-Request-Timeout-Ms: 2\r\n",
+    );
     let mut open = None;
     for round in 0_u64.. {
         if seen.is_over() {
             return;
         }
-        let request = if (round + number) % 7 == 0 { &hasty } else { &patient };
+        let request = if (round + number) % 7 == 0 {
+            &hasty
+        } else {
+            &patient
+        };
         let mut client = reconnected(open.take(), address).await;
         let stays = seen.count(client.ask(request).await);
         // A new connection now and then.
@@ -144,7 +161,9 @@ async fn singles(address: SocketAddr, number: u64, seen: Arc<Seen>) {
 }
 
 async fn lists(address: SocketAddr, seen: Arc<Seen>) {
-    let texts: Vec<String> = (0..64).map(|n| format!("play song number {n} twice")).collect();
+    let texts: Vec<String> = (0..64)
+        .map(|n| format!("play song number {n} twice"))
+        .collect();
     let request = post(&serde_json::to_string(&texts).unwrap());
     let mut open = None;
     while !seen.is_over() {
@@ -156,7 +175,9 @@ async fn lists(address: SocketAddr, seen: Arc<Seen>) {
 
 /// Clients that leave after some part of the request or right after it.
 async fn leavers(address: SocketAddr, seen: Arc<Seen>) {
-    let texts: Vec<String> = (0..32).map(|n| format!("what is the weather on day {n}")).collect();
+    let texts: Vec<String> = (0..32)
+        .map(|n| format!("what is the weather on day {n}"))
+        .collect();
     let request = post(&serde_json::to_string(&texts).unwrap());
     for round in 0_usize.. {
         if seen.is_over() {
@@ -187,7 +208,9 @@ async fn streams(address: SocketAddr, seen: Arc<Seen>) {
                 let answer = sender.send_request(request);
                 if number % 3 == 2 {
                     seen.left.fetch_add(1, Ordering::Relaxed);
-                    tokio::spawn(async { tokio::time::timeout(Duration::from_micros(200), answer).await });
+                    tokio::spawn(async {
+                        tokio::time::timeout(Duration::from_micros(200), answer).await
+                    });
                 } else {
                     answers.spawn(answer);
                 }
@@ -238,14 +261,21 @@ async fn reloads(admin: SocketAddr, seen: Arc<Seen>) {
 
 fn judge(memory: &[(f64, f64)], metrics: &str, lost: u64) -> bool {
     let value = |series: &str| -> f64 {
-        let found = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        found.unwrap_or_else(|| panic!("{series} is missing")).parse().unwrap()
+        let found = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        found
+            .unwrap_or_else(|| panic!("{series} is missing"))
+            .parse()
+            .unwrap()
     };
     let outcome = |name: &str| value(&format!("intentd_requests_total{{outcome=\"{name}\"}}"));
     let [answered, refused, abandoned] = ["answered", "refused", "abandoned"].map(outcome);
     let offered = value("intentd_offered_requests_total");
     let mut held = verdict(
-        &format!("{offered} offered = {answered} answered + {refused} refused + {abandoned} abandoned"),
+        &format!(
+            "{offered} offered = {answered} answered + {refused} refused + {abandoned} abandoned"
+        ),
         offered == answered + refused + abandoned,
     );
     for series in ["intentd_queue_depth", "intentd_in_flight"] {
@@ -265,7 +295,10 @@ fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
     let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / count;
-    let covariance: f64 = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+    let covariance: f64 = points
+        .iter()
+        .map(|(x, y)| (x - mean_x) * (y - mean_y))
+        .sum();
     let variance: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
     covariance / variance
 }

@@ -60,9 +60,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
     let metrics = shared.classifier.metrics();
     let is_ready = shared.classifier.phase() == Phase::Ready && !shared.classifier.is_unwell();
     // Set here and not where the phase changes: two changes at once could leave the older value.
-    metrics
-        .ready
-        .set(i64::from(is_ready));
+    metrics.ready.set(i64::from(is_ready));
     let (content_type, text) = metrics.render();
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }

@@ -100,8 +100,7 @@ impl BodyMemory {
         let mut first = Bytes::new();
         let mut rest = Vec::new();
         while let Some(frame) = body.frame().await {
-            let broken =
-                |error| Refusal::Malformed(format!("the body cannot be read: {error}"));
+            let broken = |error| Refusal::Malformed(format!("the body cannot be read: {error}"));
             // Trailers say nothing that is needed here.
             let Ok(data) = frame.map_err(broken)?.into_data() else {
                 continue;

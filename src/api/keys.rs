@@ -73,7 +73,9 @@ impl Keys {
 /// The key of `Bearer KEY`; the scheme's case does not matter (RFC 9110, section 11.1).
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, key) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| key.trim_ascii())
 }
 
 fn read(path: &Path) -> Result<Vec<Digest>, KeysError> {

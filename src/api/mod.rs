@@ -27,6 +27,7 @@ use self::body::BodyMemory;
 pub use self::keys::{Keys, KeysError};
 use crate::error::Refusal;
 use crate::serving::{Classifier, Offer};
+use crate::trace::{self, Tracing};
 
 /// Loads the model again and uses it from then on, or says why not.
 pub type Reload =
@@ -41,6 +42,8 @@ pub struct Settings {
     pub request_timeout: Option<Duration>,
     /// Who may ask; anybody when `None`.
     pub keys: Option<Arc<Keys>>,
+    /// What is done about traces, if anything.
+    pub tracing: Option<Tracing>,
     /// Origins whose pages may read answers; empty for none.
     pub origins: Vec<HeaderValue>,
 }
@@ -86,20 +89,24 @@ impl Shared {
     }
 
     fn authorize(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        self.keys.as_ref().map_or(Ok(()), |keys| keys.check(headers))
+        self.keys
+            .as_ref()
+            .map_or(Ok(()), |keys| keys.check(headers))
     }
 }
 
 /// The main port: predictions and health.
 pub fn main_routes(classifier: Arc<Classifier>, settings: &Settings) -> Router {
     let shared = Shared::new(classifier, settings, None);
+    let mut predict = get(predict::get)
+        .post(predict::post)
+        .fallback(predict_method);
+    if let Some(tracing) = &settings.tracing {
+        let layer = axum::middleware::from_fn_with_state(tracing.clone(), trace::layer);
+        predict = predict.layer(layer);
+    }
     let routes = Router::new()
-        .route(
-            "/predict",
-            get(predict::get)
-                .post(predict::post)
-                .fallback(predict_method),
-        )
+        .route("/predict", predict)
         .merge(health_routes())
         .fallback(not_found)
         // The limit is our own, so that its refusal speaks like every other.
@@ -140,7 +147,12 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::ACCEPT, header::AUTHORIZATION, header::CONTENT_TYPE, timeout])
+        .allow_headers([
+            header::ACCEPT,
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            timeout,
+        ])
         .expose_headers([header::RETRY_AFTER, predict::TRUNCATED])
 }
 

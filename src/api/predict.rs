@@ -54,7 +54,8 @@ pub(super) async fn post(
     let form = choose(&headers, &[Form::Json, Form::Html, Form::Plain]);
     let read = shared.body.read(&headers, body, offer.deadline()).await;
     // Held until the answer is there: the texts take as much memory as the body did.
-    let (decoded, _held) = match read.and_then(|(body, held)| Ok((decode(&headers, &body)?, held))) {
+    let (decoded, _held) = match read.and_then(|(body, held)| Ok((decode(&headers, &body)?, held)))
+    {
         Ok(decoded) => decoded,
         Err(refusal) => return Err(offer.refuse(refusal)),
     };

@@ -19,7 +19,9 @@ use axum::http::HeaderValue;
 pub use self::model::ModelArgs;
 pub(crate) use self::ports::main_port;
 pub use self::ports::{AdminPort, MainPort};
-pub use self::serve::{ConnectionArgs, EndArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs};
+pub use self::serve::{
+    ConnectionArgs, EndArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs, TraceArgs,
+};
 pub use self::sources::{Settings, Sources, SourcesError};
 use crate::api::{self, BodyLimits};
 use crate::serving::{BatchLimits, Limits};
@@ -44,6 +46,8 @@ pub struct Config {
     pub connections: ConnectionLimits,
     /// Bounds on requests, and who may send them.
     pub surfaces: api::Settings,
+    /// Where requests are reported.
+    pub trace: TraceArgs,
     /// Bounds on requests, queue and batches.
     pub limits: Limits,
     /// Time after which an engine that does not come back is given up; zero for never.
@@ -128,8 +132,10 @@ impl Config {
                 },
                 request_timeout: span::some(load.request_timeout),
                 keys: None,
+                tracing: None,
                 origins,
             },
+            trace: args.trace,
             limits: Limits {
                 concurrency_max: load.max_concurrency,
                 queue_max: load.max_queue,
@@ -156,7 +162,11 @@ fn texts_max(load: &LoadArgs) -> usize {
 
 fn connection_limits(args: &ConnectionArgs) -> ConnectionLimits {
     let (min, max) = CONNECTIONS;
-    let room = || descriptors().saturating_sub(DESCRIPTORS_KEPT).clamp(min, max);
+    let room = || {
+        descriptors()
+            .saturating_sub(DESCRIPTORS_KEPT)
+            .clamp(min, max)
+    };
     // A hundred years are as good as for ever.
     let or_never = |time| span::some(time).unwrap_or(Duration::from_secs(3_000_000_000));
     ConnectionLimits {
@@ -188,9 +198,17 @@ fn numbers(args: &ServeArgs) -> Vec<String> {
             mistakes.push(format!("{flag}: expected at least 1, found 0"));
         }
     }
+    let sample = args.trace.otlp_sample;
+    if !(0.0..=1.0).contains(&sample) {
+        mistakes.push(format!(
+            "--otlp-sample: expected from 0 to 1, found {sample}"
+        ));
+    }
     if load.max_list_share > 100 {
         let found = load.max_list_share;
-        mistakes.push(format!("--max-list-share: expected at most 100, found {found}"));
+        mistakes.push(format!(
+            "--max-list-share: expected at most 100, found {found}"
+        ));
     }
     if let Some(queue) = load.max_queue.filter(|queue| texts_max(load) > *queue) {
         mistakes.push(format!(
@@ -207,7 +225,9 @@ fn numbers(args: &ServeArgs) -> Vec<String> {
     }
     if connection.max_header_bytes < 8192 {
         let found = connection.max_header_bytes;
-        mistakes.push(format!("--max-header-bytes: expected at least 8192, found {found}"));
+        mistakes.push(format!(
+            "--max-header-bytes: expected at least 8192, found {found}"
+        ));
     }
     mistakes
 }
@@ -305,7 +325,14 @@ mod tests {
     #[test]
     fn all_mistakes_are_reported_at_once() {
         let flags = [
-            "--max-queue", "0", "--max-texts", "5", "--log", "a=b=c", "--tls-key", "key.pem",
+            "--max-queue",
+            "0",
+            "--max-texts",
+            "5",
+            "--log",
+            "a=b=c",
+            "--tls-key",
+            "key.pem",
         ];
         let error = config(&flags, Some("http")).unwrap_err();
         let text = error.to_string();

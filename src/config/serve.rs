@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{AdminPort, MainPort, ModelArgs, span};
+use crate::trace::Endpoint;
 
 /// The flags of `intentd serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -35,6 +36,9 @@ pub struct ServeArgs {
     /// When the engine or the process ends.
     #[command(flatten)]
     pub end: EndArgs,
+    /// Where requests are reported.
+    #[command(flatten)]
+    pub trace: TraceArgs,
     /// Which messages are logged: error, warn, info, debug, trace, or a tracing filter.
     #[arg(
         long,
@@ -261,6 +265,31 @@ pub struct EndArgs {
         value_parser = span::parse
     )]
     pub drain_timeout: Duration,
+}
+
+/// Where requests are reported.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TraceArgs {
+    /// OpenTelemetry collector that gets a span for requests (OTLP over HTTP, JSON), like
+    /// http://localhost:4318.
+    #[arg(long, env = "INTENTD_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<Endpoint>,
+    /// Name of this service in its spans.
+    #[arg(
+        long,
+        env = "INTENTD_OTLP_SERVICE_NAME",
+        value_name = "NAME",
+        default_value = "intentd"
+    )]
+    pub otlp_service_name: String,
+    /// Share of the requests without a traceparent for which spans are sent, from 0 to 1.
+    #[arg(
+        long,
+        env = "INTENTD_OTLP_SAMPLE",
+        value_name = "SHARE",
+        default_value = "0.01"
+    )]
+    pub otlp_sample: f64,
 }
 
 /// `--log-format`.

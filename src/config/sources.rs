@@ -84,7 +84,11 @@ impl Sources {
         };
         let mut from_file = BTreeMap::new();
         // A path that cannot be read as one has been reported.
-        let path = own(&matches).try_get_one::<PathBuf>("config").ok().flatten().cloned();
+        let path = own(&matches)
+            .try_get_one::<PathBuf>("config")
+            .ok()
+            .flatten()
+            .cloned();
         if let Some(path) = path {
             from_file = file(command, &own(&matches), &path, &mut mistakes);
             for (name, values) in &from_file {
@@ -136,7 +140,10 @@ fn parse(
 
 /// The flag whose value is wrong, and what is.
 fn wrong_value(error: &clap::Error) -> Option<(String, String)> {
-    if !matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) {
+    if !matches!(
+        error.kind(),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation
+    ) {
         return None;
     }
     let text = |kind| match error.get(kind) {
@@ -146,7 +153,10 @@ fn wrong_value(error: &clap::Error) -> Option<(String, String)> {
     let name = text(ContextKind::InvalidArg)?.strip_prefix("--")?;
     let name = name.split(' ').next()?.to_owned();
     let found = text(ContextKind::InvalidValue)?;
-    let why = match (std::error::Error::source(error), error.get(ContextKind::ValidValue)) {
+    let why = match (
+        std::error::Error::source(error),
+        error.get(ContextKind::ValidValue),
+    ) {
         (Some(source), _) => source.to_string(),
         (None, Some(ContextValue::Strings(valid))) => format!("expected {}", valid.join(", ")),
         _ => "expected a value".to_owned(),
@@ -190,10 +200,15 @@ fn file(
         };
         let set = matches.value_source(arg.get_id().as_str());
         let Some(values) = values(value) else {
-            wrong(format!("{name}: expected a text, a number, true, false or a list of texts"));
+            wrong(format!(
+                "{name}: expected a text, a number, true, false or a list of texts"
+            ));
             continue;
         };
-        if !matches!(set, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+        if !matches!(
+            set,
+            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+        ) {
             settings.insert(name, values);
         }
     }
@@ -301,7 +316,9 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let file = written("max-texts = 16\nmax-queue = 64\nslo = \"20ms\"\ncors-allow-origin = [\"https://a.b\", \"https://c.d\"]\n");
+        let file = written(
+            "max-texts = 16\nmax-queue = 64\nslo = \"20ms\"\ncors-allow-origin = [\"https://a.b\", \"https://c.d\"]\n",
+        );
         let path = file.path().to_str().unwrap();
         for serve in [&[][..], &["serve"]] {
             let line = [serve, &["--config", path, "--max-queue", "32"]].concat();
@@ -314,7 +331,10 @@ mod tests {
                 "max-body-bytes = 2097152 # default",
                 "# max-concurrency is not set",
             ] {
-                assert!(settings.lines().any(|l| l == line), "{line} is not in\n{settings}");
+                assert!(
+                    settings.lines().any(|l| l == line),
+                    "{line} is not in\n{settings}"
+                );
             }
         }
     }
@@ -338,10 +358,20 @@ mod tests {
     fn all_wrong_values_are_reported_at_once_with_their_flags() {
         let file = written("max-queue = \"many\"\nmax-quee = 1\n[table]\na = 1\n");
         let path = file.path().to_str().unwrap();
-        let line = ["--config", path, "--port", "http", "--slo", "soon", "--engine", "steam"];
+        let line = [
+            "--config", path, "--port", "http", "--slo", "soon", "--engine", "steam",
+        ];
         let mistakes = mistakes(&line);
         let text = mistakes.join("\n");
-        for part in ["--port", "--slo", "--engine", "native", "--max-queue", "max-quee", "table"] {
+        for part in [
+            "--port",
+            "--slo",
+            "--engine",
+            "native",
+            "--max-queue",
+            "max-quee",
+            "table",
+        ] {
             assert!(text.contains(part), "{part} is missing from\n{text}");
         }
         assert_eq!(mistakes.len(), 6, "{text}");
@@ -351,12 +381,19 @@ mod tests {
     fn a_file_that_is_not_there_or_no_toml_is_a_mistake() {
         assert_eq!(mistakes(&["--config", "/nowhere"]).len(), 1);
         let file = written("max-texts: 16");
-        assert_eq!(mistakes(&["--config", file.path().to_str().unwrap()]).len(), 1);
+        assert_eq!(
+            mistakes(&["--config", file.path().to_str().unwrap()]).len(),
+            1
+        );
     }
 
     #[test]
     fn unknown_flags_and_help_are_claps_to_say() {
-        for line in [&["--max-quee", "1"][..], &["--help"], &["bench", "--slo", "soon"]] {
+        for line in [
+            &["--max-quee", "1"][..],
+            &["--help"],
+            &["bench", "--slo", "soon"],
+        ] {
             assert!(matches!(read(line), Err(SourcesError::Clap(_))), "{line:?}");
         }
     }

@@ -46,7 +46,16 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(span), "{text}");
         }
-        for wrong in ["", "-1", "nan", "inf", "1e30", "fast", "10 parsecs", "400years"] {
+        for wrong in [
+            "",
+            "-1",
+            "nan",
+            "inf",
+            "1e30",
+            "fast",
+            "10 parsecs",
+            "400years",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use self::reload::Files;
 pub use self::reload::Reloader;
@@ -22,10 +22,14 @@ use crate::engine::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::model::Checkpoint;
 use crate::serving::{Classifier, EngineStopped, Prepared};
+use crate::trace::{Exporter, Tracing};
 use crate::transport::{BindError, ConnectionLimits, Life, Listener, Port, Tls, serve};
 
 /// Connections of the operators' port: scrapers and probes, whatever the main port is full of.
 const ADMIN_CONNECTIONS: usize = 256;
+
+/// Time for the last spans to reach their collector.
+const EXPORT: Duration = Duration::from_secs(2);
 
 /// Why a server did not start or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +75,7 @@ pub struct Running {
     pub reloader: Reloader,
     engine_ended: mpsc::UnboundedReceiver<Result<(), EngineStopped>>,
     ports: JoinSet<()>,
+    exporter: Option<JoinHandle<()>>,
     life: watch::Sender<Life>,
     engine_timeout: Duration,
     lame_duck: Duration,
@@ -145,6 +150,7 @@ where
         .admin_address
         .map(|address| Listener::tcp(address, "--admin-port"));
     let admin = admin.transpose()?;
+    let (tracing, exporter) = tracing(config, &metrics);
     let (classifier, engine_ended) = Classifier::new(config.limits, metrics);
     classifier.start(first).map_err(ServerError::Thread)?;
     let (life, _) = watch::channel(Life::Open);
@@ -155,25 +161,43 @@ where
         classifier,
         engine_ended,
         ports: JoinSet::new(),
+        exporter,
         life,
         engine_timeout: config.engine_timeout,
         lame_duck: config.lame_duck,
         drain_timeout: config.drain_timeout,
     };
+    // The exporter ends with the last route that has it.
     for listener in mains {
-        running.serve_main(listener, config);
+        running.serve_main(listener, config, tracing.clone());
     }
     if let Some(listener) = admin {
         running.serve_admin(listener, config);
     }
-    running.ports.spawn(running.reloader.clone().watch(running.life.subscribe()));
+    running
+        .ports
+        .spawn(running.reloader.clone().watch(running.life.subscribe()));
     Ok(running)
 }
 
+/// What is done about traces: nothing when neither a collector nor the log wants them.
+fn tracing(config: &Config, metrics: &Metrics) -> (Option<Tracing>, Option<JoinHandle<()>>) {
+    let args = &config.trace;
+    let started = args.otlp_endpoint.clone().map(|endpoint| {
+        let spans = metrics.trace_spans.clone();
+        Exporter::start(endpoint, args.otlp_service_name.clone(), spans)
+    });
+    let (exporter, task) = started.unzip();
+    let is_wanted = exporter.is_some() || tracing::enabled!(tracing::Level::DEBUG);
+    let sample = args.otlp_sample;
+    (is_wanted.then_some(Tracing { exporter, sample }), task)
+}
+
 impl Running {
-    fn serve_main(&mut self, listener: Listener, config: &Config) {
+    fn serve_main(&mut self, listener: Listener, config: &Config, tracing: Option<Tracing>) {
         let mut settings = config.surfaces.clone();
         settings.keys = self.reloader.keys();
+        settings.tracing = tracing;
         let routes = api::main_routes(Arc::clone(&self.classifier), &settings);
         let tls = self.reloader.tls();
         self.serve("main", listener, routes, tls, config.connections);
@@ -243,6 +267,9 @@ impl Running {
                 drain(&mut self.ports, deadline).await
             }
         };
+        if drained {
+            self.export().await;
+        }
         self.classifier.close();
         let unanswered = self.classifier.metrics().in_flight.get() > 0;
         if ended.is_none() && !drained && unanswered {
@@ -262,6 +289,14 @@ impl Running {
         };
         ended.unwrap_or(Err(EngineStopped::PanickedServing))?;
         Ok(())
+    }
+
+    /// The last spans are sent once the last connection has ended.
+    async fn export(&mut self) {
+        if let Some(exporter) = self.exporter.take() {
+            // A collector that is away does not keep the process.
+            let _ = tokio::time::timeout(EXPORT, exporter).await;
+        }
     }
 
     /// Serves on for a while, not ready any more: whoever balances the load needs time to notice

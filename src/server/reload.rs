@@ -46,7 +46,10 @@ impl Files {
             take("keys", keys.reload().map_err(|error| error.to_string()));
         }
         if let Some(tls) = &self.tls {
-            take("certificates", tls.reload().map_err(|error| error.to_string()));
+            take(
+                "certificates",
+                tls.reload().map_err(|error| error.to_string()),
+            );
         }
         mistakes
     }
@@ -62,7 +65,9 @@ pub struct Reloader {
 
 impl std::fmt::Debug for Reloader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reloader").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Reloader")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
     }
 }
 

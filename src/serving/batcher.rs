@@ -209,7 +209,11 @@ impl Batcher {
     fn submit(&mut self, part: Part, batch: &mut RaggedBatch) -> Result<(), EngineError> {
         let since = Instant::now();
         let panicked = self.panicked();
-        let tokens = part.entries.iter().map(|entry| entry.encoded.ids.len()).sum();
+        let tokens = part
+            .entries
+            .iter()
+            .map(|entry| entry.encoded.ids.len())
+            .sum();
         let forecast = &self.shared.forecast;
         forecast
             .busy

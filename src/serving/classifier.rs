@@ -1,8 +1,8 @@
 //! A model behind a queue, and its life: loading, serving, reloads, the end.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -107,7 +107,10 @@ impl Classifier {
     pub fn new(
         limits: Limits,
         metrics: Metrics,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Result<(), EngineStopped>>) {
+    ) -> (
+        Arc<Self>,
+        mpsc::UnboundedReceiver<Result<(), EngineStopped>>,
+    ) {
         let depth = metrics.queue_depth.clone();
         let abandoned = metrics.abandoned_texts.clone();
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -239,7 +242,9 @@ impl Classifier {
             Ok(result) => result.map_err(EngineStopped::from),
             Err(_) => Err(EngineStopped::PanickedServing),
         };
-        let is_current = self.current().is_some_and(|current| current.number == generation.number);
+        let is_current = self
+            .current()
+            .is_some_and(|current| current.number == generation.number);
         if result.is_err() && is_current {
             self.enter(Phase::Lost);
         }
@@ -283,7 +288,10 @@ impl Classifier {
                 generation.give_up();
                 return EngineStopped::Stuck(timeout);
             }
-            tracing::error!(?timeout, "the engine does not come back from a batch (--engine-timeout)");
+            tracing::error!(
+                ?timeout,
+                "the engine does not come back from a batch (--engine-timeout)"
+            );
             shared.health.set_stuck(true);
             tokio::select! {
                 () = shared.progress.moved() => {}
@@ -424,7 +432,10 @@ impl Classifier {
             .tokenize_seconds
             .observe(since.elapsed().as_secs_f64());
         if !encoded.iter().any(|encoded| encoded.truncated) {
-            let tokens = encoded.iter().map(|encoded| encoded.ids.len()).sum::<usize>();
+            let tokens = encoded
+                .iter()
+                .map(|encoded| encoded.ids.len())
+                .sum::<usize>();
             let forecast = &generation.shared.forecast;
             forecast.learn_tokens(bytes / encoded.len().max(1), tokens / encoded.len().max(1));
         }

@@ -36,7 +36,10 @@ impl Health {
         let before = self.failures.fetch_add(1, Ordering::Relaxed);
         if before + 1 == self.failures_max {
             let in_a_row = self.failures_max;
-            tracing::error!(in_a_row, "batches fail (--engine-failures); not ready until one succeeds");
+            tracing::error!(
+                in_a_row,
+                "batches fail (--engine-failures); not ready until one succeeds"
+            );
         }
     }
 

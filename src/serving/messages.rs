@@ -115,7 +115,11 @@ mod tests {
             (concurrency, room.slots, room.lists)
         };
         assert_eq!(limits_of(limits(), Some(5000.0)), (1000, 4000, 2000));
-        assert_eq!(limits_of(limits(), Some(10.0)), (64, 512, 256), "a slow model");
+        assert_eq!(
+            limits_of(limits(), Some(10.0)),
+            (64, 512, 256),
+            "a slow model"
+        );
         assert_eq!(limits_of(limits(), Some(1e9)).0, 16_384, "a fast one");
         assert_eq!(limits_of(limits(), None), (512, 2048, 1024));
         let set = Limits {

@@ -141,15 +141,12 @@ impl<'a> Offer<'a> {
     }
 
     /// Seconds that a request should take, or the refusal of one that would take too long.
-    fn judge(
-        &self,
-        generation: &Generation,
-        class: Class,
-        tokens: usize,
-    ) -> Result<f64, Refusal> {
-        let remaining = self
-            .deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()).as_secs_f64());
+    fn judge(&self, generation: &Generation, class: Class, tokens: usize) -> Result<f64, Refusal> {
+        let remaining = self.deadline.map(|deadline| {
+            deadline
+                .saturating_duration_since(Instant::now())
+                .as_secs_f64()
+        });
         match generation.shared.forecast.judge(class, tokens, remaining) {
             Verdict::InTime(expected) => Ok(expected),
             Verdict::TooLate { expected, late } => Err(Refusal::Overloaded {

@@ -12,9 +12,7 @@ use tokio::time::Instant;
 
 use super::plan::{BatchLimits, Filling, Lead};
 use super::slots::{Claim, Class, Ticket};
-use super::sync::{
-    AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError,
-};
+use super::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError};
 use crate::error::Refusal;
 use crate::model::Encoded;
 

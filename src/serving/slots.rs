@@ -72,11 +72,7 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    pub(crate) fn new(
-        room: Room,
-        depth: IntGauge,
-        abandoned: IntCounter,
-    ) -> Arc<Self> {
+    pub(crate) fn new(room: Room, depth: IntGauge, abandoned: IntCounter) -> Arc<Self> {
         Arc::new(Self {
             taken: AtomicUsize::new(0),
             max: AtomicUsize::new(room.slots),

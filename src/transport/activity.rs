@@ -105,7 +105,11 @@ impl Activity {
         } else {
             self.instant(load(&self.idle)) + limits.idle_timeout
         };
-        if at <= Instant::now() { Due::Now } else { Due::At(at) }
+        if at <= Instant::now() {
+            Due::Now
+        } else {
+            Due::At(at)
+        }
     }
 }
 

@@ -14,7 +14,9 @@ pub fn descriptors() -> usize {
         Err(_) => limit.current,
     };
     // None is no limit.
-    current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+    current.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
 }
 
 /// What every Unix gives a process at least.

@@ -15,7 +15,10 @@ use crate::support::server::{TestServer, eventually};
 const PATH: &str = "/predict?query=play+some+jazz";
 
 async fn is_well(address: SocketAddr) {
-    assert_eq!(get(address, PATH, &["Accept: text/plain"]).await.body, "PlayMusic");
+    assert_eq!(
+        get(address, PATH, &["Accept: text/plain"]).await.body,
+        "PlayMusic"
+    );
 }
 
 /// Everything that was taken on has ended, in exactly one way.
@@ -34,7 +37,11 @@ async fn adds_up(server: &TestServer) {
 /// A head that says that a body of `length` bytes follows.
 fn head_of_body(length: &str) -> Vec<u8> {
     let length = format!("Content-Length: {length}");
-    head("POST", "/predict", &["Content-Type: application/json", &length])
+    head(
+        "POST",
+        "/predict",
+        &["Content-Type: application/json", &length],
+    )
 }
 
 #[tokio::test]
@@ -55,22 +62,62 @@ async fn nonsense_gets_its_documented_status() {
     let many_headers: Vec<&str> = many_headers.iter().map(String::as_str).collect();
     for (what, request, status) in [
         ("JSON 10,000 levels deep", json(deep), 400),
-        ("bytes that are not UTF-8", json(b"{\"query\": \"\xff\xfe\"}".to_vec()), 400),
+        (
+            "bytes that are not UTF-8",
+            json(b"{\"query\": \"\xff\xfe\"}".to_vec()),
+            400,
+        ),
         ("NUL in JSON", json(b"{\"query\": \"a\0b\"}".to_vec()), 400),
-        ("an escaped NUL, which is a character", json(b"{\"query\": \"a\\u0000b\"}".to_vec()), 200),
-        ("half of a surrogate pair", json(b"{\"query\": \"\\ud800\"}".to_vec()), 400),
+        (
+            "an escaped NUL, which is a character",
+            json(b"{\"query\": \"a\\u0000b\"}".to_vec()),
+            200,
+        ),
+        (
+            "half of a surrogate pair",
+            json(b"{\"query\": \"\\ud800\"}".to_vec()),
+            400,
+        ),
         ("a list of 100,000 texts", json(many), 422),
         ("a body of 1 GB", head_of_body("1073741824"), 413),
         ("a length that is no number", head_of_body("many"), 400),
-        ("two lengths", head("POST", "/predict", &["Content-Length: 1", "Content-Length: 2"]), 400),
+        (
+            "two lengths",
+            head(
+                "POST",
+                "/predict",
+                &["Content-Length: 1", "Content-Length: 2"],
+            ),
+            400,
+        ),
         ("a query string of 1 MB", head("GET", &long_path, &[]), 431),
-        ("a query string of 60 KB, which is cut", head("GET", &middle_path, &[]), 200),
-        ("percent-encoded junk", head("GET", "/predict?query=%ff%fe", &[]), 400),
-        ("a percent-encoded NUL", head("GET", "/predict?query=a%00b", &[]), 200),
+        (
+            "a query string of 60 KB, which is cut",
+            head("GET", &middle_path, &[]),
+            200,
+        ),
+        (
+            "percent-encoded junk",
+            head("GET", "/predict?query=%ff%fe", &[]),
+            400,
+        ),
+        (
+            "a percent-encoded NUL",
+            head("GET", "/predict?query=a%00b", &[]),
+            200,
+        ),
         ("a header of 1 MB", head("GET", PATH, &[&long_header]), 431),
         ("200 headers", head("GET", PATH, &many_headers), 431),
-        ("no HTTP at all", b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n".to_vec(), 400),
-        ("a method that is none", head("PREDICT!", "/predict", &[]), 405),
+        (
+            "no HTTP at all",
+            b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n".to_vec(),
+            400,
+        ),
+        (
+            "a method that is none",
+            head("PREDICT!", "/predict", &[]),
+            405,
+        ),
     ] {
         let answer = send(address, &request).await;
         assert_eq!(answer.status, status, "{what}: {answer:?}");
@@ -90,7 +137,10 @@ async fn a_body_refused_while_it_is_sent_does_not_lose_its_answer() {
             (head_of_body(&body.len().to_string()), body)
         } else {
             let head = head("POST", "/predict", &["Transfer-Encoding: chunked"]);
-            (head, [format!("{:x}\r\n", body.len()).into_bytes(), body].concat())
+            (
+                head,
+                [format!("{:x}\r\n", body.len()).into_bytes(), body].concat(),
+            )
         };
         request.extend_from_slice(&body);
         // Writes all of it before it reads, as simple clients do.
@@ -104,18 +154,32 @@ async fn a_body_refused_while_it_is_sent_does_not_lose_its_answer() {
 
 #[tokio::test]
 async fn half_a_body_is_given_up_and_half_a_head_is_closed() {
-    let flags = ["--body-timeout", "300ms", "--header-timeout", "300ms", "--idle-timeout", "300ms"];
+    let flags = [
+        "--body-timeout",
+        "300ms",
+        "--header-timeout",
+        "300ms",
+        "--idle-timeout",
+        "300ms",
+    ];
     let server = TestServer::start(&flags).await;
     let address = server.address;
     let mut half = head_of_body("100");
     half.extend_from_slice(b"{\"query\": ");
     let answer = send(address, &half).await;
-    assert_eq!((answer.status, answer.json()["error_type"].as_str()), (408, Some("Timeout")));
+    assert_eq!(
+        (answer.status, answer.json()["error_type"].as_str()),
+        (408, Some("Timeout"))
+    );
     for start in [&b""[..], b"G", b"GET /predict?query=a HTTP/1.1\r\nHost: te"] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(start).await.unwrap();
         let mut answer = Vec::new();
-        assert_eq!(stream.read_to_end(&mut answer).await.unwrap_or(0), 0, "{start:?}");
+        assert_eq!(
+            stream.read_to_end(&mut answer).await.unwrap_or(0),
+            0,
+            "{start:?}"
+        );
     }
     // A byte now and then does not keep it open.
     let mut drip = TcpStream::connect(address).await.unwrap();
@@ -186,7 +250,11 @@ async fn who_does_not_read_is_left() {
         stalled.push(stream);
     }
     is_well(address).await;
-    let open = server.classifier.metrics().connections.with_label_values(&["main"]);
+    let open = server
+        .classifier
+        .metrics()
+        .connections
+        .with_label_values(&["main"]);
     eventually("they are closed", || open.get() == 0).await;
     drop(stalled);
     adds_up(&server).await;
@@ -200,18 +268,39 @@ async fn one_connection_too_many_hears_so_and_operators_get_in() {
     let mut open = Vec::new();
     for _ in 0..3 {
         let mut connection = Connection::open(address).await;
-        assert_eq!(connection.send(&keep_alive(PATH, "text/plain")).await.status, 200);
+        assert_eq!(
+            connection
+                .send(&keep_alive(PATH, "text/plain"))
+                .await
+                .status,
+            200
+        );
         open.push(connection);
     }
     let mut fourth = TcpStream::connect(address).await.unwrap();
     let mut answer = String::new();
     fourth.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("--max-connections"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("--max-connections"),
+        "{answer}"
+    );
     assert_eq!(get(server.admin, "/readyz", &[]).await.status, 200);
-    assert_eq!(server.metric("intentd_connections{port=\"main\"}").await, 3.0);
-    assert_eq!(server.metric("intentd_connections_refused_total{port=\"main\"}").await, 1.0);
+    assert_eq!(
+        server.metric("intentd_connections{port=\"main\"}").await,
+        3.0
+    );
+    assert_eq!(
+        server
+            .metric("intentd_connections_refused_total{port=\"main\"}")
+            .await,
+        1.0
+    );
     open.pop();
-    let gauge = server.classifier.metrics().connections.with_label_values(&["main"]);
+    let gauge = server
+        .classifier
+        .metrics()
+        .connections
+        .with_label_values(&["main"]);
     eventually("there is room again", || gauge.get() == 2).await;
     is_well(address).await;
     server.stop().await;
@@ -265,7 +354,9 @@ async fn ten_thousand_idle_connections_do_not_keep_others_out() {
     idle.truncate(idle.len() - 10);
     is_well(server.address).await;
     let metrics = get(admin, "/metrics", &[]).await.body;
-    let open = metrics.lines().find_map(|line| line.strip_prefix("intentd_connections{port=\"main\"} "));
+    let open = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("intentd_connections{port=\"main\"} "));
     let open: usize = open.unwrap().parse().unwrap();
     assert!(open + 100 >= idle.len(), "{open} of {}", idle.len());
     drop(idle);
@@ -297,9 +388,19 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port().to_string()
     };
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
     let mut child = intentd()
-        .args(["--host", "127.0.0.1", "--port", &port, "--admin-port", "off"])
+        .args([
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--admin-port",
+            "off",
+        ])
         .args(["--lame-duck", "off", "--log", "trace"])
         .stderr(Stdio::from(full))
         .spawn()
@@ -315,7 +416,13 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
     is_well(address).await;
     assert_eq!(post_json(address, "nonsense").await.status, 400);
     let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
@@ -325,7 +432,11 @@ async fn pages_of_other_origins_read_answers_only_when_they_may() {
     let preflight = head(
         "OPTIONS",
         "/predict",
-        &[origin, "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: content-type"],
+        &[
+            origin,
+            "Access-Control-Request-Method: POST",
+            "Access-Control-Request-Headers: content-type",
+        ],
     );
     let closed = TestServer::start(&[]).await;
     let answer = get(closed.address, PATH, &[origin]).await;
@@ -337,7 +448,13 @@ async fn pages_of_other_origins_read_answers_only_when_they_may() {
     let allowed = Some("https://shop.example");
     assert_eq!(answer.header("access-control-allow-origin"), allowed);
     let preflight = send(open.address, &preflight).await;
-    assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (200, allowed));
+    assert_eq!(
+        (
+            preflight.status,
+            preflight.header("access-control-allow-origin")
+        ),
+        (200, allowed)
+    );
     let other = get(open.address, PATH, &["Origin: https://evil.example"]).await;
     assert_eq!(other.header("access-control-allow-origin"), None);
     let media = post(open.address, "/predict", "image/png", "x").await;

@@ -102,7 +102,10 @@ async fn streams_reset_at_once_end_the_connection() {
 async fn headers_that_never_end_end_the_connection() {
     let server = TestServer::start(&[]).await;
     let mut stream = connect(server.address).await;
-    stream.write_all(&frame(HEADERS, END_STREAM, 1, &block())).await.unwrap();
+    stream
+        .write_all(&frame(HEADERS, END_STREAM, 1, &block()))
+        .await
+        .unwrap();
     let mut padding = vec![0x00, 0x01, b'a', 0x7f, 0x81, 0x01];
     padding.extend(vec![b'b'; 256]);
     let closed = flood(stream, 100_000, |_| frame(CONTINUATION, 0, 1, &padding)).await;
@@ -128,7 +131,11 @@ async fn settings_and_pings_that_nobody_hears_answered_do_not_pile_up() {
         let _ = tokio::time::timeout(Duration::from_secs(1), sending).await;
         is_well(&server).await;
     }
-    let open = server.classifier.metrics().connections.with_label_values(&["main"]);
+    let open = server
+        .classifier
+        .metrics()
+        .connections
+        .with_label_values(&["main"]);
     eventually("they are closed", || open.get() == 0).await;
     server.stop().await;
 }
@@ -158,7 +165,8 @@ type Sender = hyper::client::conn::http2::SendRequest<String>;
 
 async fn client(address: SocketAddr) -> (Sender, tokio::task::JoinHandle<()>) {
     let stream = TcpStream::connect(address).await.unwrap();
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let handshake =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (sender, connection) = handshake.await.unwrap();
     let driver = tokio::spawn(async move {
         let _ = connection.await;

@@ -28,8 +28,15 @@ async fn a_lame_duck_is_not_ready_but_answers_and_asks_to_be_left() {
         assert_eq!(get(address, "/healthz", &[]).await.status, 200, "it lives");
     }
     let answer = connection.send(&keep_alive(PATH, "text/plain")).await;
-    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
-    assert_eq!(get(server.address, PATH, &[]).await.status, 200, "also on a new connection");
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
+    assert_eq!(
+        get(server.address, PATH, &[]).await.status,
+        200,
+        "also on a new connection"
+    );
     // The drain timeout bounds the delay as well.
     server.ended().await.expect("the server ends well");
 }
@@ -60,16 +67,30 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
     let mut server = TestServer::start(&["--drain-timeout", "60s"]).await;
     let mut idle = TcpStream::connect(server.address).await.unwrap();
     let mut silent = Connection::open(server.address).await;
-    assert_eq!(silent.send(&keep_alive(PATH, "text/plain")).await.status, 200);
+    assert_eq!(
+        silent.send(&keep_alive(PATH, "text/plain")).await.status,
+        200
+    );
     server.signal();
     let mut rest = Vec::new();
-    assert_eq!(idle.read_to_end(&mut rest).await.unwrap(), 0, "closed, not reset");
+    assert_eq!(
+        idle.read_to_end(&mut rest).await.unwrap(),
+        0,
+        "closed, not reset"
+    );
     server.ended().await.expect("the server ends well");
 }
 
 #[tokio::test]
 async fn told_twice_it_ends_at_once() {
-    let flags = ["--port", "0", "--lame-duck", "300s", "--drain-timeout", "300s"];
+    let flags = [
+        "--port",
+        "0",
+        "--lame-duck",
+        "300s",
+        "--drain-timeout",
+        "300s",
+    ];
     let mut server = Server::start(&flags, &[]);
     server.ready().await;
     server.kill("TERM");
@@ -150,7 +171,14 @@ async fn a_unix_socket_serves_as_well_and_is_gone_in_the_end() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.ends_with("PlayMusic"), "{answer}");
-    let flags = ["--port", "off", "--admin-port", "off", "--unix-socket", socket];
+    let flags = [
+        "--port",
+        "off",
+        "--admin-port",
+        "off",
+        "--unix-socket",
+        socket,
+    ];
     let second = crate::support::process::run(&flags, "");
     let (code, error) = crate::support::process::failure(&second);
     assert_eq!(code, Some(1), "another one listens there: {error}");

@@ -22,3 +22,4 @@ mod serving;
 mod support;
 mod tls;
 mod tokenization;
+mod trace;

@@ -58,12 +58,19 @@ async fn what_would_come_too_late_is_refused_at_once_and_the_rest_is_answered() 
             other => panic!("{other}"),
         }
     }
-    assert!(answered > 0 && refused > 0, "{answered} answered, {refused} refused");
+    assert!(
+        answered > 0 && refused > 0,
+        "{answered} answered, {refused} refused"
+    );
     let series = "intentd_refused_total{reason=\"overload\"}";
     assert_eq!(server.metric(series).await, f64::from(refused));
     assert_eq!(server.metric("intentd_offered_requests_total").await, 200.0);
     assert_eq!(server.metric("intentd_queue_depth").await, 0.0);
-    assert_eq!(get(server.address, &path(0), &[]).await.status, 200, "it has recovered");
+    assert_eq!(
+        get(server.address, &path(0), &[]).await.status,
+        200,
+        "it has recovered"
+    );
     server.stop().await;
 }
 
@@ -74,7 +81,10 @@ async fn a_list_does_not_keep_single_texts_waiting() {
     let (server, gate) = gated(&flags).await;
     let address = server.address;
     let first = tokio::spawn(async move { get(address, &path(0), &[]).await });
-    eventually("the first batch stands before the gate", || gate.is_waiting()).await;
+    eventually("the first batch stands before the gate", || {
+        gate.is_waiting()
+    })
+    .await;
     let list: Vec<String> = (0..200).map(|number| format!("list {number}")).collect();
     let body = serde_json::to_string(&list).unwrap();
     let list = tokio::spawn(async move { post_json(address, &body).await });
@@ -85,25 +95,42 @@ async fn a_list_does_not_keep_single_texts_waiting() {
     let single = tokio::spawn(async move { get(address, &alone, &[]).await });
     eventually("the single text waits", || metrics.queue_depth.get() == 201).await;
     gate.open();
-    for answer in [first.await.unwrap(), list.await.unwrap(), single.await.unwrap()] {
+    for answer in [
+        first.await.unwrap(),
+        list.await.unwrap(),
+        single.await.unwrap(),
+    ] {
         assert_eq!(answer.status, 200);
     }
     let seen = gate.seen();
     assert_eq!(seen.len(), 1 + 51);
     assert_eq!(seen[1].sequences(), 4, "the second batch is full");
     let longest = seen[1].ranges().map(|range| range.len()).max();
-    assert!(longest > Some(30), "the single text went with the batch after the first");
+    assert!(
+        longest > Some(30),
+        "the single text went with the batch after the first"
+    );
     server.stop().await;
 }
 
 #[tokio::test]
 async fn lists_get_their_share_of_the_queue_and_no_more() {
-    let flags = ["--max-queue", "20", "--max-list-share", "40", "--max-texts", "5"];
+    let flags = [
+        "--max-queue",
+        "20",
+        "--max-list-share",
+        "40",
+        "--max-texts",
+        "5",
+    ];
     let (server, gate) = gated(&flags).await;
     let address = server.address;
     let mut clients = JoinSet::new();
     clients.spawn(async move { get(address, &path(0), &[]).await });
-    eventually("the first batch stands before the gate", || gate.is_waiting()).await;
+    eventually("the first batch stands before the gate", || {
+        gate.is_waiting()
+    })
+    .await;
     clients.spawn(async move { post_json(address, r#"["a", "b", "c", "d", "e"]"#).await });
     let metrics = server.classifier.metrics().clone();
     eventually("the list waits", || metrics.queue_depth.get() == 5).await;
@@ -111,14 +138,26 @@ async fn lists_get_their_share_of_the_queue_and_no_more() {
     assert_eq!(refused.status, 429);
     assert!(refused.body.contains("--max-list-share"), "{refused:?}");
     clients.spawn(async move { post_json(address, r#"["a", "b", "c"]"#).await });
-    eventually("the shorter one has room", || metrics.queue_depth.get() == 8).await;
+    eventually("the shorter one has room", || {
+        metrics.queue_depth.get() == 8
+    })
+    .await;
     for number in 0..12 {
         clients.spawn(async move { get(address, &path(number), &[]).await });
     }
-    eventually("single texts have the rest", || metrics.queue_depth.get() == 20).await;
+    eventually("single texts have the rest", || {
+        metrics.queue_depth.get() == 20
+    })
+    .await;
     assert_eq!(get(address, &path(0), &[]).await.status, 429, "and no more");
     gate.open();
-    assert!(clients.join_all().await.iter().all(|answer| answer.status == 200));
+    assert!(
+        clients
+            .join_all()
+            .await
+            .iter()
+            .all(|answer| answer.status == 200)
+    );
     server.stop().await;
 }
 
@@ -127,19 +166,38 @@ async fn a_request_whose_time_is_up_never_reaches_the_engine() {
     let (server, gate) = gated(&[]).await;
     let address = server.address;
     let first = tokio::spawn(async move { get(address, &path(0), &[]).await });
-    eventually("the first batch stands before the gate", || gate.is_waiting()).await;
+    eventually("the first batch stands before the gate", || {
+        gate.is_waiting()
+    })
+    .await;
     let late = get(address, &path(1), &["x-request-timeout-ms: 30"]).await;
-    assert_eq!((late.status, late.json()["error_type"].as_str()), (504, Some("Timeout")));
+    assert_eq!(
+        (late.status, late.json()["error_type"].as_str()),
+        (504, Some("Timeout"))
+    );
     let at_once = get(address, &path(2), &["x-request-timeout-ms: 0"]).await;
     assert_eq!(at_once.status, 504);
     let nonsense = get(address, &path(3), &["x-request-timeout-ms: soon"]).await;
-    assert_eq!((nonsense.status, nonsense.json()["error_type"].as_str()), (400, Some("Malformed")));
+    assert_eq!(
+        (nonsense.status, nonsense.json()["error_type"].as_str()),
+        (400, Some("Malformed"))
+    );
     gate.open();
     assert_eq!(first.await.unwrap().status, 200);
-    assert_eq!(get(address, &path(4), &["x-request-timeout-ms: 30000"]).await.status, 200);
+    assert_eq!(
+        get(address, &path(4), &["x-request-timeout-ms: 30000"])
+            .await
+            .status,
+        200
+    );
     let sizes: Vec<usize> = gate.seen().iter().map(RaggedBatch::sequences).collect();
     assert_eq!(sizes, [1, 1]);
-    assert_eq!(server.metric("intentd_refused_total{reason=\"deadline\"}").await, 2.0);
+    assert_eq!(
+        server
+            .metric("intentd_refused_total{reason=\"deadline\"}")
+            .await,
+        2.0
+    );
     assert_eq!(server.metric("intentd_abandoned_texts_total").await, 0.0);
     assert_eq!(server.metric("intentd_queue_depth").await, 0.0);
     server.stop().await;
@@ -150,7 +208,12 @@ async fn the_server_has_a_time_for_requests_that_name_none() {
     let (server, gate) = gated(&["--request-timeout", "50ms"]).await;
     let address = server.address;
     // The engine has taken it; its client is not kept waiting all the same, nor can it ask for more.
-    assert_eq!(get(address, &path(0), &["x-request-timeout-ms: 60000"]).await.status, 504);
+    assert_eq!(
+        get(address, &path(0), &["x-request-timeout-ms: 60000"])
+            .await
+            .status,
+        504
+    );
     // By now the engine is late, and what has 50 ms is not worth a try.
     assert_eq!(get(address, &path(1), &[]).await.status, 429);
     gate.open();

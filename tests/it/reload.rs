@@ -55,15 +55,28 @@ async fn a_model_is_replaced_under_load_and_no_request_is_lost() {
     for name in ["new", "old", "new", "old", "new"] {
         checkpoint(directory.path(), name);
         let answer = reload(&server).await;
-        assert_eq!((answer.status, answer.json()["status"].as_str()), (200, Some("reloaded")));
+        assert_eq!(
+            (answer.status, answer.json()["status"].as_str()),
+            (200, Some("reloaded"))
+        );
         let label = get(address, PATH, &["Accept: text/plain"]).await.body;
         assert!(label.starts_with(name), "{label}");
     }
     done.store(true, Ordering::Relaxed);
     let labels: Vec<bool> = clients.join_all().await.into_iter().flatten().collect();
-    assert!(labels.contains(&true) && labels.contains(&false), "both have answered");
-    assert_eq!(server.metric("intentd_reloads_total{outcome=\"done\"}").await, 5.0);
-    let refused = server.metric("intentd_requests_total{outcome=\"refused\"}").await;
+    assert!(
+        labels.contains(&true) && labels.contains(&false),
+        "both have answered"
+    );
+    assert_eq!(
+        server
+            .metric("intentd_reloads_total{outcome=\"done\"}")
+            .await,
+        5.0
+    );
+    let refused = server
+        .metric("intentd_requests_total{outcome=\"refused\"}")
+        .await;
     assert_eq!(refused, 0.0);
     server.stop().await;
 }
@@ -77,12 +90,30 @@ async fn a_model_that_cannot_be_used_leaves_the_old_one_in_use() {
     let answer = reload(&server).await;
     assert_eq!(answer.status, 422);
     let error = answer.json()["error"].to_string();
-    assert!(error.contains("was kept") && error.contains("config.json"), "{error}");
+    assert!(
+        error.contains("was kept") && error.contains("config.json"),
+        "{error}"
+    );
     assert_eq!(get(server.address, "/readyz", &[]).await.status, 200);
-    assert!(get(server.address, PATH, &["Accept: text/plain"]).await.body.starts_with("old"));
-    assert_eq!(server.metric("intentd_reloads_total{outcome=\"failed\"}").await, 1.0);
+    assert!(
+        get(server.address, PATH, &["Accept: text/plain"])
+            .await
+            .body
+            .starts_with("old")
+    );
+    assert_eq!(
+        server
+            .metric("intentd_reloads_total{outcome=\"failed\"}")
+            .await,
+        1.0
+    );
     assert_eq!(get(server.admin, "/reload", &[]).await.status, 405);
-    assert_eq!(post(server.address, "/reload", "text/plain", "").await.status, 404);
+    assert_eq!(
+        post(server.address, "/reload", "text/plain", "")
+            .await
+            .status,
+        404
+    );
     server.stop().await;
 }
 
@@ -101,7 +132,11 @@ async fn requests_are_answered_by_the_model_that_they_came_to() {
     eventually("it stands before the gate", || gate.is_waiting()).await;
     // The embedded model on its own engine.
     assert_eq!(reload(&server).await.status, 200);
-    assert_eq!(get(address, PATH, &[]).await.status, 200, "the new one answers");
+    assert_eq!(
+        get(address, PATH, &[]).await.status,
+        200,
+        "the new one answers"
+    );
     assert_eq!(gate.seen().len(), 1);
     gate.open();
     assert_eq!(old.await.unwrap().status, 200);
@@ -118,7 +153,10 @@ async fn a_signal_reloads_model_and_keys() {
     server.ready().await;
     let ask = async |key: &str| get(server.address, PATH, &[key]).await;
     let refused = ask("Authorization: Bearer new").await;
-    assert_eq!((refused.status, refused.header("www-authenticate")), (401, Some("Bearer")));
+    assert_eq!(
+        (refused.status, refused.header("www-authenticate")),
+        (401, Some("Bearer"))
+    );
     assert_eq!(refused.json()["error_type"], "Unauthorized");
     assert_eq!(ask("Authorization: Bearer old").await.status, 200);
     std::fs::write(&keys, "fresh-secret\n").unwrap();
@@ -129,7 +167,10 @@ async fn a_signal_reloads_model_and_keys() {
     assert_eq!(ask("Authorization: Bearer old").await.status, 401);
     let (code, log) = server.signal("TERM");
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("keys replaced") && log.contains("SIGHUP"), "{log}");
+    assert!(
+        log.contains("keys replaced") && log.contains("SIGHUP"),
+        "{log}"
+    );
     assert!(!log.contains("secret"), "a key is in the log: {log}");
 }
 
@@ -150,7 +191,10 @@ async fn a_poisonous_text_takes_half_of_its_batch_with_it_and_no_more() {
     .await;
     let address = server.address;
     let first = tokio::spawn(async move { get(address, PATH, &[]).await });
-    eventually("the first batch stands before the gate", || gate.is_waiting()).await;
+    eventually("the first batch stands before the gate", || {
+        gate.is_waiting()
+    })
+    .await;
     let mut clients = JoinSet::new();
     let metrics = server.classifier.metrics().clone();
     for number in 0..8 {
@@ -180,7 +224,11 @@ async fn an_engine_that_fails_again_and_again_is_not_ready_until_it_is_well() {
     let flags = ["--engine-failures", "3"];
     let server = TestServer::with_engine(&flags, move |engine| Faulty { engine, fault }).await;
     for failures in 0..3 {
-        assert_eq!(get(server.address, "/readyz", &[]).await.status, 200, "{failures}");
+        assert_eq!(
+            get(server.address, "/readyz", &[]).await.status,
+            200,
+            "{failures}"
+        );
         assert_eq!(get(server.address, PATH, &[]).await.status, 500);
     }
     let ready = get(server.address, "/readyz", &[]).await;
@@ -227,7 +275,11 @@ async fn panics_at_random_lose_nothing() {
     let [answered, failed] = counts.fold([0, 0], |sum, c| [sum[0] + c[0], sum[1] + c[1]]);
     assert_eq!(answered + failed, 1600);
     assert!(answered > 1400, "{answered}");
-    for (outcome, count) in [("answered", answered), ("refused", failed), ("abandoned", 0)] {
+    for (outcome, count) in [
+        ("answered", answered),
+        ("refused", failed),
+        ("abandoned", 0),
+    ] {
         let series = format!("intentd_requests_total{{outcome=\"{outcome}\"}}");
         assert_eq!(server.metric(&series).await, f64::from(count));
     }

@@ -28,7 +28,14 @@ fn certificate(directory: &Path) -> CertificateDer<'static> {
 
 fn flags(directory: &Path) -> Vec<String> {
     let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
-    ["--tls-cert", &path("cert.pem"), "--tls-key", &path("key.pem")].map(str::to_owned).to_vec()
+    [
+        "--tls-cert",
+        &path("cert.pem"),
+        "--tls-key",
+        &path("key.pem"),
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// Connects, trusting nothing but `certificate`.
@@ -47,11 +54,16 @@ async fn connect(
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     let stream = TcpStream::connect(server.address).await?;
     let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
 }
 
 async fn ask(mut stream: TlsStream<TcpStream>) -> String {
-    stream.write_all(&head("GET", PATH, &["Accept: text/plain"])).await.unwrap();
+    stream
+        .write_all(&head("GET", PATH, &["Accept: text/plain"]))
+        .await
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer
@@ -72,10 +84,16 @@ async fn certificates_are_replaced_while_connections_stay() {
     let refused = post(server.admin, "/reload", "text/plain", "").await;
     assert_eq!(refused.status, 422);
     assert!(refused.body.contains("--tls-key"), "{refused:?}");
-    assert!(connect(&server, &old, "http/1.1").await.is_ok(), "the old one is in use");
+    assert!(
+        connect(&server, &old, "http/1.1").await.is_ok(),
+        "the old one is in use"
+    );
 
     let new = certificate(directory.path());
-    assert_eq!(post(server.admin, "/reload", "text/plain", "").await.status, 200);
+    assert_eq!(
+        post(server.admin, "/reload", "text/plain", "").await.status,
+        200
+    );
     assert!(connect(&server, &old, "http/1.1").await.is_err());
     let stream = connect(&server, &new, "http/1.1").await.unwrap();
     assert!(ask(stream).await.ends_with("PlayMusic"));
@@ -98,7 +116,10 @@ async fn http2_is_chosen_by_alpn_and_plain_text_gets_nothing() {
     let (mut sender, connection) = handshake.await.unwrap();
     let driver = tokio::spawn(connection);
     let request = hyper::Request::get(format!("https://localhost{PATH}"));
-    let answer = sender.send_request(request.body(String::new()).unwrap()).await.unwrap();
+    let answer = sender
+        .send_request(request.body(String::new()).unwrap())
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 200);
     drop((answer, sender));
     driver.await.unwrap().unwrap();
@@ -108,7 +129,11 @@ async fn http2_is_chosen_by_alpn_and_plain_text_gets_nothing() {
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
-    assert_eq!(get(server.admin, "/readyz", &[]).await.status, 200, "operators ask without TLS");
+    assert_eq!(
+        get(server.admin, "/readyz", &[]).await.status,
+        200,
+        "operators ask without TLS"
+    );
     server.stop().await;
 }
 
@@ -120,9 +145,25 @@ async fn files_that_cannot_be_used_are_named_at_start() {
     certificate(other.path());
     let path = |directory: &Path, name: &str| directory.join(name).to_str().unwrap().to_owned();
     let cert = path(directory.path(), "cert.pem");
-    let (missing, foreign) = (path(directory.path(), "none.pem"), path(other.path(), "key.pem"));
-    for (key, part) in [(&missing, "none.pem"), (&cert, "--tls-key"), (&foreign, "fit together")] {
-        let flags = ["--port", "0", "--admin-port", "off", "--tls-cert", &cert, "--tls-key", key];
+    let (missing, foreign) = (
+        path(directory.path(), "none.pem"),
+        path(other.path(), "key.pem"),
+    );
+    for (key, part) in [
+        (&missing, "none.pem"),
+        (&cert, "--tls-key"),
+        (&foreign, "fit together"),
+    ] {
+        let flags = [
+            "--port",
+            "0",
+            "--admin-port",
+            "off",
+            "--tls-cert",
+            &cert,
+            "--tls-key",
+            key,
+        ];
         let output = run(&flags, "");
         let (code, error) = failure(&output);
         assert_eq!(code, Some(64), "{error}");

@@ -45,7 +45,10 @@ const LIMITS: BatchLimits = BatchLimits {
 
 fn gauges() -> (IntGauge, IntCounter) {
     let depth = IntGauge::new("depth", "d").expect("a good name");
-    (depth, IntCounter::new("abandoned", "a").expect("a good name"))
+    (
+        depth,
+        IntCounter::new("abandoned", "a").expect("a good name"),
+    )
 }
 
 /// Tries random orders, and those that preempt a thread where it is least likely.
@@ -72,7 +75,11 @@ fn entry(ticket: &Ticket, answered: oneshot::Sender<Result<Vec<f32>, error::Refu
 fn no_wake_up_is_lost_and_everybody_is_answered_once() {
     check(|| {
         let (depth, abandoned) = gauges();
-        let slots = Slots::new(Room { slots: 3, lists: 2 }, depth.clone(), abandoned.clone());
+        let slots = Slots::new(
+            Room { slots: 3, lists: 2 },
+            depth.clone(),
+            abandoned.clone(),
+        );
         let queue = Arc::new(Queue::new());
         let refused = Arc::new(AtomicUsize::new(0));
         let client = |texts: usize, stays: bool| {
@@ -86,14 +93,20 @@ fn no_wake_up_is_lost_and_everybody_is_answered_once() {
                 let (senders, replies): (Vec<_>, Vec<_>) =
                     tickets.iter().map(|_| oneshot::channel()).unzip();
                 let entries = tickets.iter().zip(senders);
-                let entries = entries.map(|(ticket, sender)| entry(ticket, sender)).collect();
+                let entries = entries
+                    .map(|(ticket, sender)| entry(ticket, sender))
+                    .collect();
                 assert!(queue.push(entries).is_ok());
                 if !stays {
                     return 0;
                 }
                 // Nobody but the client's own arrival wakes the engine.
                 let answered = |reply| matches!(shuttle::future::block_on(reply), Ok(Ok(_)));
-                replies.into_iter().map(answered).filter(|answered| *answered).count()
+                replies
+                    .into_iter()
+                    .map(answered)
+                    .filter(|answered| *answered)
+                    .count()
             })
         };
         let clients = [client(1, true), client(2, true), client(1, false)];
@@ -111,7 +124,10 @@ fn no_wake_up_is_lost_and_everybody_is_answered_once() {
                 taken
             })
         };
-        let answered: usize = clients.map(|client| client.join().expect("no panic")).iter().sum();
+        let answered: usize = clients
+            .map(|client| client.join().expect("no panic"))
+            .iter()
+            .sum();
         assert_eq!(answered, 3, "a client that stayed got no answer");
         queue.close();
         let taken = engine.join().expect("no panic");
@@ -119,7 +135,10 @@ fn no_wake_up_is_lost_and_everybody_is_answered_once() {
         let left = abandoned.get() as usize;
         assert_eq!(taken + left + refused.load(Ordering::SeqCst), offered);
         assert_eq!(depth.get(), 0);
-        assert_eq!((slots.tokens(Class::Single), slots.tokens(Class::List)), (0, 0));
+        assert_eq!(
+            (slots.tokens(Class::Single), slots.tokens(Class::List)),
+            (0, 0)
+        );
     });
 }
 

@@ -56,7 +56,10 @@ fn waiting(
 }
 
 fn numbers(batch: &[Waiting]) -> Vec<usize> {
-    batch.iter().map(|entry| entry.encoded.ids[0] as usize).collect()
+    batch
+        .iter()
+        .map(|entry| entry.encoded.ids[0] as usize)
+        .collect()
 }
 
 #[derive(Debug, Clone)]
@@ -201,7 +204,10 @@ impl Plain {
                 next.is_none_or(|text| tokens + text.tokens <= limits.tokens_max)
             };
             let both_fit = self.classes.iter().all(fits);
-            assert!(self.len() == 0 || !both_fit, "the batch had room for the next text");
+            assert!(
+                self.len() == 0 || !both_fit,
+                "the batch had room for the next text"
+            );
         }
         for entry in batch {
             let _ = entry.reply.send(Ok(vec![1.0]));
@@ -262,15 +268,26 @@ fn a_closed_queue_gives_out_what_it_holds_and_takes_nothing() {
     let seen = slots(4, 4);
     let queue = Queue::new();
     let tickets = seen.slots.reserve(Class::List, &[1, 1]).unwrap();
-    queue.push(vec![waiting(&tickets[0], 0, 1, None).0]).unwrap();
+    queue
+        .push(vec![waiting(&tickets[0], 0, 1, None).0])
+        .unwrap();
     queue.close();
-    assert!(queue.push(vec![waiting(&tickets[1], 1, 1, None).0]).is_err());
+    assert!(
+        queue
+            .push(vec![waiting(&tickets[1], 1, 1, None).0])
+            .is_err()
+    );
     let limits = BatchLimits {
         tokens_max: 9,
         texts_max: 9,
     };
-    assert!(matches!(queue.take(limits, Patience::Endless), Work::Batch(batch) if batch.len() == 1));
-    assert!(matches!(queue.take(limits, Patience::Endless), Work::Closed));
+    assert!(
+        matches!(queue.take(limits, Patience::Endless), Work::Batch(batch) if batch.len() == 1)
+    );
+    assert!(matches!(
+        queue.take(limits, Patience::Endless),
+        Work::Closed
+    ));
 }
 
 #[test]
@@ -332,5 +349,8 @@ fn taken_and_abandoned_add_up_under_contention() {
     assert_eq!(seen.slots.tokens(Class::Single), 0);
     assert_eq!(seen.slots.tokens(Class::List), 0);
     let abandoned = seen.abandoned.get();
-    assert!(taken > 0 && abandoned > 0, "{taken} taken, {abandoned} abandoned");
+    assert!(
+        taken > 0 && abandoned > 0,
+        "{taken} taken, {abandoned} abandoned"
+    );
 }

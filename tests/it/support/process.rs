@@ -40,11 +40,18 @@ pub(crate) fn failure(output: &Output) -> (Option<i32>, &str) {
     )
 }
 
+/// The address in a line of the log, as text or as JSON.
+fn address_in(line: &str) -> SocketAddr {
+    let (_, rest) = line.split_once("127.0.0.1:").expect("an address");
+    let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    format!("127.0.0.1:{port}").parse().expect("an address")
+}
+
 /// A running `intentd serve` and its address, read from its log.
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
-    log: BufReader<Box<dyn Read + Send>>,
+    pub(crate) log: BufReader<Box<dyn Read + Send>>,
 }
 
 impl Server {
@@ -59,7 +66,9 @@ impl Server {
     /// As [`start`](Self::start), as a child of another program.
     pub(crate) fn start_under(wrapper: &[&str], arguments: &[&str]) -> Self {
         let mut command = Command::new(wrapper[0]);
-        command.args(&wrapper[1..]).arg(env!("CARGO_BIN_EXE_intentd"));
+        command
+            .args(&wrapper[1..])
+            .arg(env!("CARGO_BIN_EXE_intentd"));
         command.args(["--lame-duck", "off"]).args(arguments);
         Self::spawn(command)
     }
@@ -86,8 +95,8 @@ impl Server {
                 log.read_line(&mut line).unwrap() > 0,
                 "the program ended early"
             );
-            if let Some((_, address)) = line.split_once("serving predictions address=") {
-                break address.trim().parse().expect("an address");
+            if line.contains("serving predictions") {
+                break address_in(&line);
             }
         };
         Self {
@@ -108,20 +117,14 @@ impl Server {
         let mut line = String::new();
         loop {
             line.clear();
-            assert!(self.log.read_line(&mut line).unwrap() > 0, "the program ended early");
-            if let Some((_, address)) = line.split_once("metrics and health address=") {
-                return address.trim().parse().expect("an address");
+            assert!(
+                self.log.read_line(&mut line).unwrap() > 0,
+                "the program ended early"
+            );
+            if line.contains("metrics and health") {
+                return address_in(&line);
             }
         }
-    }
-
-    /// Throws away what it logs from now on, so that a long run does not fill the pipe.
-    pub(crate) fn discard_log(&mut self) {
-        let stderr = std::mem::replace(&mut self.log, BufReader::new(Box::new(std::io::empty())));
-        std::thread::spawn(move || {
-            let mut stderr = stderr;
-            std::io::copy(&mut stderr, &mut std::io::sink())
-        });
     }
 
     /// Sends a signal and does not wait for what comes of it.

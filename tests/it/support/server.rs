@@ -42,7 +42,11 @@ pub(crate) fn config(flags: &[&str]) -> Config {
         "0",
     ];
     // The same on every machine and however long a test takes, unless the flags say otherwise.
-    let usual = [("--device", "cpu"), ("--slo", "off"), ("--lame-duck", "off")];
+    let usual = [
+        ("--device", "cpu"),
+        ("--slo", "off"),
+        ("--lame-duck", "off"),
+    ];
     let usual = usual
         .iter()
         .filter(|(flag, _)| !flags.contains(flag))

@@ -1,0 +1,230 @@
+//! Spans to an OpenTelemetry collector: OTLP over HTTP, in JSON (OTLP specification 1.x, OTLP/HTTP).
+//!
+//! A task gathers spans and sends them by the hundred. It never holds up a request: what it cannot take
+//! is dropped and counted. Written here because the JSON form is a page of code, where the libraries
+//! for it bring a second HTTP client and some thirty packages along.
+
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use axum::http::Uri;
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use prometheus::IntCounterVec;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::Span;
+
+/// Spans that wait to be sent, spans sent at once, and how long the first of them waits.
+const WAITING_MAX: usize = 4096;
+const SENT_AT_ONCE: usize = 512;
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Time for the collector to take them.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The address of a collector, as `--otlp-endpoint` gives it: `http://host:4318`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    authority: String,
+    path: String,
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "expected a URL like http://localhost:4318 (there is no TLS)".to_owned();
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        let authority = uri.authority().ok_or_else(wrong)?;
+        if uri.scheme_str() != Some("http") || uri.query().is_some() {
+            return Err(wrong());
+        }
+        let port = authority.port_u16().unwrap_or(4318);
+        Ok(Self {
+            authority: format!("{}:{port}", authority.host()),
+            path: format!("{}/v1/traces", uri.path().trim_end_matches('/')),
+        })
+    }
+}
+
+/// Takes spans.
+#[derive(Debug, Clone)]
+pub struct Exporter {
+    waiting: mpsc::Sender<Span>,
+    spans: IntCounterVec,
+}
+
+impl Exporter {
+    /// Starts the task, which ends when the last exporter is dropped and everything is sent. `spans`
+    /// counts by outcome.
+    pub fn start(
+        endpoint: Endpoint,
+        service: String,
+        spans: IntCounterVec,
+    ) -> (Self, JoinHandle<()>) {
+        let (waiting, receiver) = mpsc::channel(WAITING_MAX);
+        let task = Task {
+            endpoint,
+            service,
+            spans: spans.clone(),
+            failing: false,
+        };
+        (Self { waiting, spans }, tokio::spawn(task.run(receiver)))
+    }
+
+    /// Takes a span, or drops it when too many wait.
+    pub(super) fn send(&self, span: Span) {
+        if self.waiting.try_send(span).is_err() {
+            self.spans.with_label_values(&["dropped"]).inc();
+        }
+    }
+}
+
+struct Task {
+    endpoint: Endpoint,
+    service: String,
+    spans: IntCounterVec,
+    /// Whether the last attempt failed, so that a collector that is away is reported once.
+    failing: bool,
+}
+
+impl Task {
+    async fn run(mut self, mut receiver: mpsc::Receiver<Span>) {
+        let mut gathered = Vec::with_capacity(SENT_AT_ONCE);
+        while receiver.recv_many(&mut gathered, SENT_AT_ONCE).await > 0 {
+            let more = async {
+                while gathered.len() < SENT_AT_ONCE {
+                    let room = SENT_AT_ONCE - gathered.len();
+                    if receiver.recv_many(&mut gathered, room).await == 0 {
+                        return;
+                    }
+                }
+            };
+            // Whether it is full, late or the end: what is there is sent.
+            let _ = tokio::time::timeout(INTERVAL, more).await;
+            let sent = tokio::time::timeout(TIMEOUT, self.send(&gathered)).await;
+            let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            self.report(sent, gathered.len());
+            gathered.clear();
+        }
+    }
+
+    fn report(&mut self, sent: Result<(), String>, count: usize) {
+        let outcome = match sent {
+            Ok(()) => {
+                self.failing = false;
+                "exported"
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    let collector = &self.endpoint.authority;
+                    tracing::warn!(collector, error, "spans dropped (--otlp-endpoint)");
+                }
+                "dropped"
+            }
+        };
+        self.spans
+            .with_label_values(&[outcome])
+            .inc_by(count as u64);
+    }
+
+    async fn send(&self, spans: &[Span]) -> Result<(), String> {
+        let Endpoint { authority, path } = &self.endpoint;
+        let stream = TcpStream::connect(authority).await.map_err(text)?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.map_err(text)?;
+        let driver = tokio::spawn(connection);
+        let request = Request::post(path)
+            .header("host", authority)
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(self.body(spans).to_string())))
+            .map_err(text)?;
+        let answer = sender.send_request(request).await.map_err(text)?;
+        driver.abort();
+        let status = answer.status();
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(format!("it answers {status}"))
+        }
+    }
+
+    /// An `ExportTraceServiceRequest`.
+    fn body(&self, spans: &[Span]) -> Value {
+        let spans: Vec<Value> = spans.iter().map(span).collect();
+        json!({"resourceSpans": [{
+            "resource": {"attributes": [
+                attribute("service.name", &json!({"stringValue": self.service})),
+                attribute("service.version", &json!({"stringValue": env!("CARGO_PKG_VERSION")})),
+            ]},
+            "scopeSpans": [{"scope": {"name": "intentd"}, "spans": spans}],
+        }]})
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// By the semantic conventions for HTTP servers.
+fn span(span: &Span) -> Value {
+    let nanos = |time: SystemTime| {
+        let since = time
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        since.as_nanos().to_string()
+    };
+    // Ids are hexadecimal here, not base64 as in other JSON of protocol buffers.
+    let mut value = json!({
+        "traceId": span.context.trace_id.to_string(),
+        "spanId": span.context.span_id.to_string(),
+        "name": format!("{} {}", span.method, span.route),
+        "kind": 2,
+        "startTimeUnixNano": nanos(span.start),
+        "endTimeUnixNano": nanos(span.end),
+        "attributes": [
+            attribute("http.request.method", &json!({"stringValue": span.method.as_str()})),
+            attribute("http.route", &json!({"stringValue": span.route})),
+            attribute("http.response.status_code", &json!({"intValue": span.status.to_string()})),
+        ],
+        // Of a server's span, only what the server did wrong is an error.
+        "status": if span.status >= 500 { json!({"code": 2}) } else { json!({}) },
+    });
+    if let Some(parent) = span.context.parent_id {
+        value["parentSpanId"] = json!(parent.to_string());
+    }
+    value
+}
+
+fn attribute(key: &str, value: &Value) -> Value {
+    json!({"key": key, "value": value})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_plain_url() {
+        let endpoint = |text: &str| text.parse::<Endpoint>().map(|e| (e.authority, e.path));
+        let of = |authority: &str, path: &str| Ok((authority.to_owned(), path.to_owned()));
+        assert_eq!(endpoint("http://otel:4318"), of("otel:4318", "/v1/traces"));
+        assert_eq!(endpoint("http://otel"), of("otel:4318", "/v1/traces"));
+        assert_eq!(endpoint("http://[::1]:1/a/"), of("[::1]:1", "/a/v1/traces"));
+        for wrong in [
+            "otel:4318",
+            "https://otel:4318",
+            "/v1/traces",
+            "http://a?b",
+            "",
+        ] {
+            assert!(endpoint(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Traces: which request of whom this is, for logs and for a collector.
+//!
+//! A request that comes with a `traceparent` (W3C Trace Context, level 1) is a span of that trace;
+//! one without begins a trace of its own, which is kept for a share of requests. Spans go to an
+//! OpenTelemetry collector over OTLP/HTTP in its JSON form ([`Exporter`]). Nothing of a request's
+//! text is in them.
+
+mod context;
+mod export;
+
+use std::time::SystemTime;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+
+pub use self::context::{SpanId, TraceContext, TraceId};
+pub use self::export::{Endpoint, Exporter};
+
+/// What is done about traces.
+#[derive(Debug, Clone)]
+pub struct Tracing {
+    /// Where spans go; only to the log when `None`.
+    pub exporter: Option<Exporter>,
+    /// Share of the requests without a `traceparent` whose spans are kept.
+    pub sample: f64,
+}
+
+/// A request from its head to its answer.
+#[derive(Debug, Clone)]
+pub struct Span {
+    /// Whose it is.
+    pub context: TraceContext,
+    /// The request's method.
+    pub method: Method,
+    /// The route, which is not the path: that may hold anything.
+    pub route: &'static str,
+    /// The answer's status.
+    pub status: u16,
+    /// When the head was there.
+    pub start: SystemTime,
+    /// When the answer was.
+    pub end: SystemTime,
+}
+
+/// Measures the requests of the route `/predict`.
+pub(crate) async fn layer(
+    State(tracing): State<Tracing>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let context = context_of(request.headers(), &tracing);
+    let (method, start) = (request.method().clone(), SystemTime::now());
+    let response = next.run(request).await;
+    let span = Span {
+        context,
+        method,
+        route: "/predict",
+        status: response.status().as_u16(),
+        start,
+        end: SystemTime::now(),
+    };
+    log(&span);
+    if let Some(exporter) = &tracing.exporter
+        && span.context.sampled
+    {
+        exporter.send(span);
+    }
+    response
+}
+
+fn context_of(headers: &HeaderMap, tracing: &Tracing) -> TraceContext {
+    let mut values = headers.get_all("traceparent").iter();
+    // Two are as good as none (section 3.2.1).
+    let parent = match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok(),
+        _ => None,
+    };
+    let parent = parent.and_then(|value| value.parse().ok());
+    parent.map_or_else(|| TraceContext::root(tracing.sample), TraceContext::child)
+}
+
+fn log(span: &Span) {
+    let took = span.end.duration_since(span.start).unwrap_or_default();
+    let (trace_id, span_id) = (&span.context.trace_id, &span.context.span_id);
+    let (method, route, status) = (&span.method, span.route, span.status);
+    if status >= 500 {
+        tracing::warn!(%trace_id, %span_id, %method, route, status, ?took, "request failed");
+    } else {
+        tracing::debug!(%trace_id, %span_id, %method, route, status, ?took, "request");
+    }
+}
