@@ -129,7 +129,7 @@ async fn intentd() {
         };
         Ok((checkpoint, Box::new(measured) as Box<dyn Engine>))
     });
-    let running = running.await.unwrap();
+    let running = running.unwrap();
     while !running.classifier.is_loaded() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

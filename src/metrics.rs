@@ -93,6 +93,67 @@ const REASONS: [&str; 10] = [
     "client",
 ];
 
+/// What each metric says, by its name without `intentd_`.
+const HELP: [(&str, &str); 21] = [
+    (
+        "requests_total",
+        "Requests for predictions by how they ended.",
+    ),
+    (
+        "offered_requests_total",
+        "Requests for predictions that have come, refused ones included.",
+    ),
+    (
+        "refused_total",
+        "Refused requests for predictions by reason.",
+    ),
+    ("in_flight", "Requests admitted and not yet answered."),
+    ("concurrency_limit", "Requests that may be in flight."),
+    (
+        "queue_depth",
+        "Texts admitted and not yet taken by the engine, texts being tokenized included.",
+    ),
+    (
+        "abandoned_texts_total",
+        "Texts whose client left before the engine took them.",
+    ),
+    ("batch_size", "Texts in a batch."),
+    ("batch_tokens", "Tokens in a batch."),
+    (
+        "tokenize_seconds",
+        "From admission of a request to its token ids. In seconds.",
+    ),
+    (
+        "queue_seconds",
+        "Wait of a text for the engine. In seconds.",
+    ),
+    ("compute_seconds", "A batch in the engine. In seconds."),
+    (
+        "request_seconds",
+        "A request from admission to answer. In seconds.",
+    ),
+    ("engine_failures_total", "Batches that the engine failed."),
+    (
+        "engine_busy_seconds_total",
+        "Seconds spent on batches, by the device's clock where there is one.",
+    ),
+    ("startup_seconds", "How long the parts of the start took."),
+    ("ready", "1 when requests are answered, else 0."),
+    (
+        "trace_spans_total",
+        "Spans for the collector (--otlp-endpoint) by what became of them.",
+    ),
+    (
+        "reloads_total",
+        "Models loaded in the place of another, by how it went.",
+    ),
+    (
+        "connections_refused_total",
+        "Connections closed at once because there were too many (--max-connections).",
+    ),
+    ("connections", "Open connections."),
+];
+
 /// From 20 µs (a tiny model on an idle machine) to 10 s.
 const SECONDS: [f64; 18] = [
     0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2,
@@ -103,98 +164,33 @@ impl Metrics {
     /// Registers every metric.
     ///
     /// # Panics
-    /// Never: names are unique and well formed, which a test shows.
+    /// Never: names are unique and well formed, and each has its help, which a test shows.
     pub fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
-        let requests = counter_vec(
-            r,
-            "requests_total",
-            "Requests for predictions by how they ended.",
-            "outcome",
-        );
+        let requests = counter_vec(r, "requests_total", "outcome");
         let metrics = Self {
-            offered: counter(
-                r,
-                "offered_requests_total",
-                "Requests for predictions that have come, refused ones included.",
-            ),
+            offered: counter(r, "offered_requests_total"),
             ended: Outcome::ALL.map(|outcome| requests.with_label_values(&[outcome.label()])),
-            refused: counter_vec(
-                r,
-                "refused_total",
-                "Refused requests for predictions by reason.",
-                "reason",
-            ),
-            in_flight: gauge(r, "in_flight", "Requests admitted and not yet answered."),
-            concurrency_limit: gauge(r, "concurrency_limit", "Requests that may be in flight."),
-            queue_depth: gauge(
-                r,
-                "queue_depth",
-                "Texts admitted and not yet taken by the engine, texts being tokenized included.",
-            ),
-            abandoned_texts: counter(
-                r,
-                "abandoned_texts_total",
-                "Texts whose client left before the engine took them.",
-            ),
-            batch_size: histogram(r, "batch_size", "Texts in a batch.", &powers_of_two(0, 10)),
-            batch_tokens: histogram(
-                r,
-                "batch_tokens",
-                "Tokens in a batch.",
-                &powers_of_two(2, 14),
-            ),
-            tokenize_seconds: seconds(
-                r,
-                "tokenize_seconds",
-                "From admission of a request to its token ids.",
-            ),
-            queue_seconds: seconds(r, "queue_seconds", "Wait of a text for the engine."),
-            compute_seconds: seconds(r, "compute_seconds", "A batch in the engine."),
-            request_seconds: seconds(r, "request_seconds", "A request from admission to answer."),
-            engine_failures: counter(
-                r,
-                "engine_failures_total",
-                "Batches that the engine failed.",
-            ),
-            engine_busy: seconds_total(
-                r,
-                "engine_busy_seconds_total",
-                "Seconds spent on batches, by the device's clock where there is one.",
-            ),
-            startup_seconds: seconds_vec(
-                r,
-                "startup_seconds",
-                "How long the parts of the start took.",
-                "phase",
-            ),
-            ready: gauge(r, "ready", "1 when requests are answered, else 0."),
-            trace_spans: counter_vec(
-                r,
-                "trace_spans_total",
-                "Spans for the collector (--otlp-endpoint) by what became of them.",
-                "outcome",
-            ),
-            reloads: counter_vec(
-                r,
-                "reloads_total",
-                "Models loaded in the place of another, by how it went.",
-                "outcome",
-            ),
-            connections: register(
-                r,
-                IntGaugeVec::new(
-                    Opts::new(name("connections"), "Open connections."),
-                    &["port"],
-                ),
-            ),
-            connections_refused: counter_vec(
-                r,
-                "connections_refused_total",
-                "Connections closed at once because there were too many (--max-connections).",
-                "port",
-            ),
+            refused: counter_vec(r, "refused_total", "reason"),
+            in_flight: gauge(r, "in_flight"),
+            concurrency_limit: gauge(r, "concurrency_limit"),
+            queue_depth: gauge(r, "queue_depth"),
+            abandoned_texts: counter(r, "abandoned_texts_total"),
+            batch_size: histogram(r, "batch_size", &powers_of_two(0, 10)),
+            batch_tokens: histogram(r, "batch_tokens", &powers_of_two(2, 14)),
+            tokenize_seconds: histogram(r, "tokenize_seconds", &SECONDS),
+            queue_seconds: histogram(r, "queue_seconds", &SECONDS),
+            compute_seconds: histogram(r, "compute_seconds", &SECONDS),
+            request_seconds: histogram(r, "request_seconds", &SECONDS),
+            engine_failures: counter(r, "engine_failures_total"),
+            engine_busy: register(r, Counter::with_opts(opts("engine_busy_seconds_total"))),
+            startup_seconds: register(r, GaugeVec::new(opts("startup_seconds"), &["phase"])),
+            ready: gauge(r, "ready"),
+            trace_spans: counter_vec(r, "trace_spans_total", "outcome"),
+            reloads: counter_vec(r, "reloads_total", "outcome"),
+            connections: register(r, IntGaugeVec::new(opts("connections"), &["port"])),
+            connections_refused: counter_vec(r, "connections_refused_total", "port"),
             registry,
         };
         metrics.touch();
@@ -258,43 +254,30 @@ fn register<T: prometheus::core::Collector + Clone + 'static>(
     metric
 }
 
-fn name(name: &str) -> String {
-    format!("intentd_{name}")
+/// The full name and the help of a metric.
+fn opts(name: &str) -> Opts {
+    let (_, help) = HELP
+        .iter()
+        .find(|(known, _)| *known == name)
+        .expect("each metric has its line in HELP");
+    Opts::new(format!("intentd_{name}"), *help)
 }
 
-fn gauge(registry: &Registry, metric: &str, help: &str) -> IntGauge {
-    register(registry, IntGauge::new(name(metric), help))
+fn gauge(registry: &Registry, name: &str) -> IntGauge {
+    register(registry, IntGauge::with_opts(opts(name)))
 }
 
-fn counter(registry: &Registry, metric: &str, help: &str) -> IntCounter {
-    register(registry, IntCounter::new(name(metric), help))
+fn counter(registry: &Registry, name: &str) -> IntCounter {
+    register(registry, IntCounter::with_opts(opts(name)))
 }
 
-fn counter_vec(registry: &Registry, metric: &str, help: &str, label: &str) -> IntCounterVec {
-    register(
-        registry,
-        IntCounterVec::new(Opts::new(name(metric), help), &[label]),
-    )
+fn counter_vec(registry: &Registry, name: &str, label: &str) -> IntCounterVec {
+    register(registry, IntCounterVec::new(opts(name), &[label]))
 }
 
-fn seconds_total(registry: &Registry, metric: &str, help: &str) -> Counter {
-    register(registry, Counter::new(name(metric), help))
-}
-
-fn seconds_vec(registry: &Registry, metric: &str, help: &str, label: &str) -> GaugeVec {
-    register(
-        registry,
-        GaugeVec::new(Opts::new(name(metric), help), &[label]),
-    )
-}
-
-fn histogram(registry: &Registry, metric: &str, help: &str, buckets: &[f64]) -> Histogram {
-    let opts = HistogramOpts::new(name(metric), help).buckets(buckets.to_vec());
+fn histogram(registry: &Registry, name: &str, buckets: &[f64]) -> Histogram {
+    let opts = HistogramOpts::from(opts(name)).buckets(buckets.to_vec());
     register(registry, Histogram::with_opts(opts))
-}
-
-fn seconds(registry: &Registry, metric: &str, what: &str) -> Histogram {
-    histogram(registry, metric, &format!("{what} In seconds."), &SECONDS)
 }
 
 #[cfg(test)]

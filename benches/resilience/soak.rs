@@ -145,7 +145,7 @@ async fn singles(address: SocketAddr, number: u64, seen: Arc<Seen>) {
         if seen.is_over() {
             return;
         }
-        let request = if (round + number) % 7 == 0 {
+        let request = if (round + number).is_multiple_of(7) {
             &hasty
         } else {
             &patient

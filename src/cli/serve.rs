@@ -31,7 +31,7 @@ pub(super) fn run(args: ServeArgs, settings: Option<&Settings>) -> Result<(), Fa
         // Listening for signals before anything else: one that comes early must not be lost.
         let stop = stop_signal()?;
         let reload = signal(SignalKind::hangup())?;
-        let running = server::start(&config).await.map_err(starting)?;
+        let running = server::start(&config).map_err(starting)?;
         if let Some(address) = running.address {
             tracing::info!(%address, "serving predictions");
         }

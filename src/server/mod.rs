@@ -82,28 +82,28 @@ pub struct Running {
     drain_timeout: Duration,
 }
 
-/// Binds the ports and begins to load the model that `config` names.
+/// Binds the ports and begins to load the model that `config` names. To be called in a runtime.
 ///
 /// # Errors
 /// When a port or a thread is not to be had, or a file that a flag names cannot be used.
-pub async fn start(config: &Config) -> Result<Running, ServerError> {
+pub fn start(config: &Config) -> Result<Running, ServerError> {
     let metrics = Metrics::new();
     let load = loader(config, &metrics);
     let first = Arc::clone(&load);
-    start_measured(config, metrics, move || first(), load).await
+    start_measured(config, metrics, move || first(), load)
 }
 
 /// As [`start`], with an engine of the caller's for the model that is loaded first.
 ///
 /// # Errors
 /// As [`start`].
-pub async fn start_with<F>(config: &Config, prepare: F) -> Result<Running, ServerError>
+pub fn start_with<F>(config: &Config, prepare: F) -> Result<Running, ServerError>
 where
     F: FnOnce() -> Prepared + Send + 'static,
 {
     let metrics = Metrics::new();
     let load = loader(config, &metrics);
-    start_measured(config, metrics, prepare, load).await
+    start_measured(config, metrics, prepare, load)
 }
 
 type Load = Arc<dyn Fn() -> Prepared + Send + Sync>;
@@ -129,7 +129,7 @@ fn loader(config: &Config, metrics: &Metrics) -> Load {
     })
 }
 
-async fn start_measured<F>(
+fn start_measured<F>(
     config: &Config,
     metrics: Metrics,
     first: F,

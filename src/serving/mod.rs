@@ -16,6 +16,7 @@ mod messages;
 mod offer;
 mod pace;
 mod plan;
+mod predict;
 mod queue;
 #[cfg(test)]
 #[path = "queue/tests.rs"]

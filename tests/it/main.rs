@@ -8,6 +8,7 @@
 mod bench;
 mod checkpoint;
 mod cuda;
+mod exhaustion;
 mod faults;
 mod golden;
 mod hostile;

@@ -298,7 +298,7 @@ async fn before_the_model_is_loaded_the_ports_answer_503() {
         load.recv().expect("the test tells when");
         Ok(embedded())
     });
-    let server = TestServer::wrap(running.await.unwrap());
+    let server = TestServer::wrap(running.unwrap());
     for (path, status) in [
         ("/predict?query=music", 503),
         ("/readyz", 503),

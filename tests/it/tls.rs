@@ -170,5 +170,5 @@ async fn files_that_cannot_be_used_are_named_at_start() {
         assert!(error.contains(part), "{error}");
     }
     let config = config(&["--tls-cert", &cert, "--tls-key", &missing]);
-    assert!(server::start(&config).await.is_err());
+    assert!(server::start(&config).is_err());
 }

@@ -58,9 +58,7 @@ pub(crate) fn config(flags: &[&str]) -> Config {
 impl TestServer {
     /// The embedded model on the CPU engine, ready.
     pub(crate) async fn start(flags: &[&str]) -> Self {
-        let running = server::start(&config(flags))
-            .await
-            .expect("the ports are free");
+        let running = server::start(&config(flags)).expect("the ports are free");
         let server = Self::wrap(running);
         server.ready().await;
         server
@@ -77,7 +75,6 @@ impl TestServer {
                 let engine: Box<dyn Engine> = Box::new(wrap(engine));
                 Ok((checkpoint, engine))
             })
-            .await
             .expect("the ports are free"),
         );
         server.ready().await;
