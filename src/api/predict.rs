@@ -8,12 +8,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::Shared;
 use super::accept::{Form, choose};
-use super::request::{List, Shape, decode, parameters_of, read};
+use super::request::{List, Shape, decode, read};
+use super::{Shared, decode_query};
 use crate::error::Refusal;
-use crate::model::{Score, Text};
-use crate::serving::{Predictions, Request};
+use crate::model::Score;
+use crate::serving::Predictions;
 
 /// Set to `true` on answers whose text was cut to the model's length.
 const TRUNCATED: HeaderName = HeaderName::from_static("x-intentd-truncated");
@@ -25,17 +25,8 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let form = choose(&headers, &[Form::Html, Form::Json, Form::Plain]);
-    let parameters = uri.query().unwrap_or_default();
-    let decoded = parameters_of(
-        parameters.as_bytes(),
-        "the query string",
-        "/predict?query=music",
-    );
-    let (query, too_long) = decoded.map_err(|refusal| shared.classifier.turn_away(refusal))?;
-    let request = Request {
-        texts: vec![Text::Single(query)],
-        too_long,
-    };
+    let request = decode_query(uri.query().unwrap_or_default())
+        .map_err(|refusal| shared.classifier.turn_away(refusal))?;
     let predictions = shared.classifier.classify(request).await?;
     Ok(encode(&predictions, form, List::No))
 }
