@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod labels;
 mod tokenizer;
+mod tokenizer_json;
 mod vocabulary;
 mod weights;
 mod words;
