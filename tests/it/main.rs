@@ -9,6 +9,7 @@ mod bench;
 mod checkpoint;
 mod cuda;
 mod faults;
+mod fuzz;
 mod golden;
 mod predict;
 mod process;
