@@ -26,7 +26,8 @@ pub use self::body::BodyLimits;
 use self::body::BodyMemory;
 pub use self::keys::{Keys, KeysError};
 use crate::error::Refusal;
-use crate::serving::{Classifier, Offer};
+use crate::model::Text;
+use crate::serving::{Classifier, Offer, Request};
 use crate::trace::{self, Tracing};
 
 /// Loads the model again and uses it from then on, or says why not.
@@ -128,6 +129,29 @@ pub fn admin_routes(classifier: Arc<Classifier>, settings: &Settings, reload: Re
         .merge(health_routes())
         .fallback(not_found)
         .with_state(shared)
+}
+
+/// What a `POST /predict` with these headers and this body asks for.
+///
+/// # Errors
+/// A body that is encoded, of a type that is not read, or not what its type says; a [`Refusal`]
+/// that never repeats the text.
+pub fn decode_body(headers: &HeaderMap, body: &[u8]) -> Result<Request, Refusal> {
+    request::decode(headers, body).map(|decoded| decoded.request)
+}
+
+/// What a `GET /predict` with this query string asks for.
+///
+/// # Errors
+/// [`Refusal::Malformed`] where `query` is missing or stands there twice, `truncate` is neither
+/// true nor false, or the text is not UTF-8.
+pub fn decode_query(query: &str) -> Result<Request, Refusal> {
+    let (text, too_long) =
+        request::parameters_of(query.as_bytes(), "the query string", "/predict?query=music")?;
+    Ok(Request {
+        texts: vec![Text::Single(text)],
+        too_long,
+    })
 }
 
 fn health_routes() -> Router<Shared> {

@@ -8,12 +8,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::Shared;
 use super::accept::{Form, choose};
-use super::request::{List, Shape, decode, parameters_of};
+use super::request::{List, Shape, decode};
+use super::{Shared, decode_query};
 use crate::error::Refusal;
-use crate::model::{Score, Text};
-use crate::serving::{Predictions, Request};
+use crate::model::Score;
+use crate::serving::Predictions;
 
 /// Set to `true` on answers whose text was cut to the model's length.
 pub(super) const TRUNCATED: HeaderName = HeaderName::from_static("x-intentd-truncated");
@@ -26,19 +26,9 @@ pub(super) async fn get(
 ) -> Result<Response, Refusal> {
     let offer = shared.offer(&headers)?;
     let form = choose(&headers, &[Form::Html, Form::Json, Form::Plain]);
-    let parameters = uri.query().unwrap_or_default();
-    let decoded = parameters_of(
-        parameters.as_bytes(),
-        "the query string",
-        "/predict?query=music",
-    );
-    let (query, too_long) = match decoded {
-        Ok(decoded) => decoded,
+    let request = match decode_query(uri.query().unwrap_or_default()) {
+        Ok(request) => request,
         Err(refusal) => return Err(offer.refuse(refusal)),
-    };
-    let request = Request {
-        texts: vec![Text::Single(query)],
-        too_long,
     };
     let predictions = offer.classify(request).await?;
     Ok(encode(&predictions, form, List::No))

@@ -105,7 +105,7 @@ impl Keys<'_> {
             layers: self.layers()?,
             heads: self.size("num_attention_heads", 12)?,
             intermediate_size: self.size("intermediate_size", 3072)?,
-            max_positions: self.size("max_position_embeddings", 512)?,
+            max_positions: self.positions()?,
             type_vocab_size: self.size("type_vocab_size", 2)?,
             layer_norm_eps: self.epsilon()?,
             activation: self.activation()?,
@@ -163,12 +163,21 @@ impl Keys<'_> {
         }
     }
 
-    /// Bounded on its own: names of tensors are listed before any of them is looked for.
+    /// Bounded on its own: each layer has sixteen tensors to look for.
     fn layers(&self) -> Result<usize, CheckpointError> {
         let key = "num_hidden_layers";
         match self.size(key, 12)? {
             layers @ 1..=1024 => Ok(layers),
             layers => Err(self.invalid(key, "a whole number from 1 to 1024", layers)),
+        }
+    }
+
+    /// Bounded on its own: texts of that length are tokenized before the model is ready.
+    fn positions(&self) -> Result<usize, CheckpointError> {
+        let key = "max_position_embeddings";
+        match self.size(key, 512)? {
+            positions @ 1..=65_536 => Ok(positions),
+            positions => Err(self.invalid(key, "a whole number from 1 to 65536", positions)),
         }
     }
 

@@ -1,10 +1,11 @@
-//! Where a checkpoint's files come from: a directory, or the binary itself.
+//! Where a checkpoint's files come from: a directory, the binary itself, or memory.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::CheckpointError;
 
@@ -15,6 +16,13 @@ pub enum Files {
     Directory(PathBuf),
     /// Files compiled into the binary: `(name, content)`.
     Embedded(&'static str, &'static [(&'static str, &'static [u8])]),
+    /// Files that whoever calls holds in memory, such as those of an upload or a fuzz target.
+    Memory {
+        /// What to call the checkpoint in errors.
+        origin: String,
+        /// Each file's name and content; of two of one name the first counts.
+        files: Vec<(String, Arc<[u8]>)>,
+    },
 }
 
 impl Files {
@@ -55,6 +63,9 @@ impl Files {
                 .iter()
                 .find(|(file, _)| *file == name)
                 .map(|(_, c)| Cow::Borrowed(*c))),
+            Self::Memory { files, .. } => {
+                Ok(held(files, name).map(|content| Cow::Owned(content.to_vec())))
+            }
         }
     }
 
@@ -79,6 +90,12 @@ impl Files {
                 };
                 (Content::Embedded(content), content.len() as u64)
             }
+            Self::Memory { files, .. } => {
+                let Some(content) = held(files, name) else {
+                    return Ok(None);
+                };
+                (Content::Memory(Arc::clone(content)), content.len() as u64)
+            }
         };
         Ok(Some(StoredFile { path, len, content }))
     }
@@ -88,6 +105,7 @@ impl Files {
         match self {
             Self::Directory(directory) => directory.join(name).exists(),
             Self::Embedded(_, files) => files.iter().any(|(file, _)| *file == name),
+            Self::Memory { files, .. } => held(files, name).is_some(),
         }
     }
 
@@ -96,6 +114,7 @@ impl Files {
         match self {
             Self::Directory(directory) => directory.join(name).display().to_string(),
             Self::Embedded(origin, _) => format!("{origin}/{name}"),
+            Self::Memory { origin, .. } => format!("{origin}/{name}"),
         }
     }
 
@@ -104,8 +123,14 @@ impl Files {
         match self {
             Self::Directory(directory) => directory.display().to_string(),
             Self::Embedded(origin, _) => (*origin).to_owned(),
+            Self::Memory { origin, .. } => origin.clone(),
         }
     }
+}
+
+fn held<'a>(files: &'a [(String, Arc<[u8]>)], name: &str) -> Option<&'a Arc<[u8]>> {
+    let found = files.iter().find(|(file, _)| file == name);
+    found.map(|(_, content)| content)
 }
 
 /// A file of which parts are read where they are needed: the tensors of a model go straight from
@@ -121,6 +146,7 @@ pub struct StoredFile {
 enum Content {
     File(File),
     Embedded(&'static [u8]),
+    Memory(Arc<[u8]>),
 }
 
 impl StoredFile {
@@ -144,16 +170,18 @@ impl StoredFile {
     /// # Errors
     /// [`CheckpointError::Unreadable`], also when the file ends before.
     pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), CheckpointError> {
+        let mut copy = |content: &[u8]| {
+            let end = io::ErrorKind::UnexpectedEof;
+            usize::try_from(offset)
+                .ok()
+                .and_then(|offset| content.get(offset..)?.get(..bytes.len()))
+                .map(|part| bytes.copy_from_slice(part))
+                .ok_or_else(|| end.into())
+        };
         let read = match &self.content {
             Content::File(file) => file.read_exact_at(bytes, offset),
-            Content::Embedded(content) => {
-                let end = io::ErrorKind::UnexpectedEof;
-                usize::try_from(offset)
-                    .ok()
-                    .and_then(|offset| content.get(offset..)?.get(..bytes.len()))
-                    .map(|part| bytes.copy_from_slice(part))
-                    .ok_or_else(|| end.into())
-            }
+            Content::Embedded(content) => copy(content),
+            Content::Memory(content) => copy(content),
         };
         read.map_err(|source| {
             let became_shorter = source.kind() == io::ErrorKind::UnexpectedEof;

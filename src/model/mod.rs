@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod labels;
 mod tokenizer;
+mod tokenizer_json;
 mod vocabulary;
 mod weights;
 mod words;
@@ -64,7 +65,11 @@ impl Checkpoint {
         directory.map_or_else(Self::embedded, Self::open)
     }
 
-    fn read(files: &Files) -> Result<Self, CheckpointError> {
+    /// Reads the files of a Hugging Face directory, wherever they are.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    pub fn read(files: &Files) -> Result<Self, CheckpointError> {
         let config = ModelConfig::read(files)?;
         let weights = Weights::read(files, &config)?;
         let rows = weights.label_count();

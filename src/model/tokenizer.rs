@@ -3,6 +3,8 @@
 //! Takes a text or a pair of texts, gives at most [`Tokenizer::max_tokens`] ids including
 //! `[CLS]` and `[SEP]`. Safe to call from many tasks at once; never touches the engine.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use tokenizers::utils::truncation::{
     TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
 };
@@ -11,7 +13,7 @@ use tokenizers::{Encoding, PostProcessor};
 use super::config::ModelConfig;
 use super::vocabulary::{Settings, from_vocab};
 use super::words::{Known, Words};
-use super::{CheckpointError, Files};
+use super::{CheckpointError, Files, tokenizer_json};
 
 /// Of a long text, this many bytes for each token that the model takes are read first. English
 /// has four to five.
@@ -95,13 +97,27 @@ impl Tokenizer {
     /// # Errors
     /// The file and key that are missing or wrong; ids that the word embedding does not have.
     pub fn read(files: &Files, config: &ModelConfig) -> Result<Self, CheckpointError> {
+        // The library takes some of a file at its word and panics where that is wrong (0.23.2: a
+        // precompiled character map that cannot be read). No more is wrong then than the file.
+        catch_unwind(AssertUnwindSafe(|| Self::build(files, config))).unwrap_or_else(|_| {
+            let (json, vocab) = ("tokenizer.json", "vocab.txt");
+            let path = files.path(if files.contains(json) { json } else { vocab });
+            let found = "one that the tokenizer library panics on";
+            Err(CheckpointError::invalid(
+                path,
+                "(file)",
+                "a Hugging Face tokenizer",
+                found,
+            ))
+        })
+    }
+
+    fn build(files: &Files, config: &ModelConfig) -> Result<Self, CheckpointError> {
         let settings = Settings::read(files)?;
         let (path, mut whole) = match files.read("tokenizer.json")? {
             Some(content) => {
                 let path = files.path("tokenizer.json");
-                let tokenizer = tokenizers::Tokenizer::from_bytes(&content).map_err(|error| {
-                    CheckpointError::invalid(&path, "(file)", "a Hugging Face tokenizer", error)
-                })?;
+                let tokenizer = tokenizer_json::parse(&path, &content)?;
                 (path, tokenizer)
             }
             None => (files.path("vocab.txt"), from_vocab(files, &settings)?),
@@ -122,7 +138,8 @@ impl Tokenizer {
             direction,
             pairs: config.type_vocab_size > 1,
         };
-        let special = tokenizer.added(tokenizer.pairs);
+        // A template may put more around a single text than around a pair.
+        let special = tokenizer.added(false).max(tokenizer.added(tokenizer.pairs));
         if tokenizer.max_tokens <= special {
             return Err(CheckpointError::invalid(
                 files.path("config.json"),
@@ -199,8 +216,12 @@ impl Tokenizer {
             direction: self.direction,
             stride: 0,
         };
-        let (first, second) = truncate_encodings(first, second, &params)
+        let (mut first, mut second) = truncate_encodings(first, second, &params)
             .map_err(|error| EncodeError::Refused(error.to_string()))?;
+        // The library keeps what it cuts off, in pieces, and would join each piece of one text of a
+        // pair with each of the other: gigabytes for two texts of some ten thousand tokens.
+        first.take_overflowing();
+        second.as_mut().map(Encoding::take_overflowing);
         let encoding = self
             .whole
             .post_process(first, second, true)

@@ -359,35 +359,33 @@ fn canonical(name: &str) -> String {
 }
 
 /// Canonical names and shapes of everything but the classifier, whose rows the file decides.
+///
+/// One after the other: who looks for them stops at the first that is missing, however many layers
+/// a configuration claims.
 pub(crate) fn expected_tensors(
     config: &ModelConfig,
 ) -> impl Iterator<Item = (String, Vec<usize>)> + use<> {
     let (h, ff) = (config.hidden_size, config.intermediate_size);
-    let mut tensors = Vec::new();
-    let mut add = |name: String, shape: &[usize]| tensors.push((name, shape.to_vec()));
-    add(
-        "embeddings.word_embeddings.weight".to_owned(),
-        &[config.vocab_size, h],
-    );
-    add(
-        "embeddings.position_embeddings.weight".to_owned(),
-        &[config.max_positions, h],
-    );
-    add(
-        "embeddings.token_type_embeddings.weight".to_owned(),
-        &[config.type_vocab_size, h],
-    );
-    let norm = |prefix: String| {
+    let embeddings = [
+        ("word", config.vocab_size),
+        ("position", config.max_positions),
+        ("token_type", config.type_vocab_size),
+    ]
+    .map(|(name, rows)| {
+        (
+            format!("embeddings.{name}_embeddings.weight"),
+            vec![rows, h],
+        )
+    });
+    let norm = move |name: &str| {
         [
-            (format!("{prefix}.weight"), vec![h]),
-            (format!("{prefix}.bias"), vec![h]),
+            (format!("{name}.weight"), vec![h]),
+            (format!("{name}.bias"), vec![h]),
         ]
     };
-    for (name, shape) in norm("embeddings.LayerNorm".to_owned()) {
-        add(name, &shape);
-    }
-    for layer in 0..config.layers {
+    let layer = move |layer: usize| {
         let prefix = format!("encoder.layer.{layer}");
+        let mut tensors = Vec::new();
         for (name, outputs, inputs) in [
             ("attention.self.query", h, h),
             ("attention.self.key", h, h),
@@ -396,16 +394,21 @@ pub(crate) fn expected_tensors(
             ("intermediate.dense", ff, h),
             ("output.dense", h, ff),
         ] {
-            add(format!("{prefix}.{name}.weight"), &[outputs, inputs]);
-            add(format!("{prefix}.{name}.bias"), &[outputs]);
+            tensors.push((format!("{prefix}.{name}.weight"), vec![outputs, inputs]));
+            tensors.push((format!("{prefix}.{name}.bias"), vec![outputs]));
         }
         for name in ["attention.output.LayerNorm", "output.LayerNorm"] {
-            for (name, shape) in norm(format!("{prefix}.{name}")) {
-                add(name, &shape);
-            }
+            tensors.extend(norm(&format!("{prefix}.{name}")));
         }
-    }
-    add("pooler.dense.weight".to_owned(), &[h, h]);
-    add("pooler.dense.bias".to_owned(), &[h]);
-    tensors.into_iter()
+        tensors
+    };
+    let pooler = [
+        ("pooler.dense.weight".to_owned(), vec![h, h]),
+        ("pooler.dense.bias".to_owned(), vec![h]),
+    ];
+    embeddings
+        .into_iter()
+        .chain(norm("embeddings.LayerNorm"))
+        .chain((0..config.layers).flat_map(layer))
+        .chain(pooler)
 }

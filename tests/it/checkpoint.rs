@@ -19,6 +19,16 @@ fn whole(name: &str) -> TempDir {
     directory
 }
 
+/// The embedded model's files to damage.
+fn embedded() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        let model = Path::new("models/intent-snips");
+        std::fs::copy(model.join(file), directory.path().join(file)).unwrap();
+    }
+    directory
+}
+
 fn error(directory: &Path) -> String {
     match Checkpoint::open(directory) {
         Ok(checkpoint) => panic!("opened: {checkpoint:?}"),
@@ -97,6 +107,7 @@ fn each_wrong_configuration_value_is_named() {
         ("id2label", json!({"99": "a"}), "ids below"),
         ("is_decoder", json!(true), "false"),
         ("num_hidden_layers", json!(1_000_000), "1 to 1024"),
+        ("max_position_embeddings", json!(1 << 20), "1 to 65536"),
     ] {
         edit(directory.path(), "config.json", |config| {
             config[key] = value.clone()
@@ -222,14 +233,56 @@ fn a_template_that_does_not_fit_the_embeddings_is_refused() {
         (|p| *p = Value::Null, "makes no tokens"),
     ];
     for (damage, hint) in damages {
-        let directory = tempfile::tempdir().unwrap();
-        for file in ["config.json", "tokenizer.json", "model.safetensors"] {
-            let model = Path::new("models/intent-snips");
-            std::fs::copy(model.join(file), directory.path().join(file)).unwrap();
-        }
+        let directory = embedded();
         edit(directory.path(), "tokenizer.json", |tokenizer| {
             damage(&mut tokenizer["post_processor"]);
         });
+        assert_names(&error(directory.path()), &["tokenizer.json", hint]);
+    }
+}
+
+/// The room for a text's own tokens came out below zero where the template puts more around a
+/// single text than around a pair.
+#[test]
+fn special_tokens_that_fill_the_model_are_refused() {
+    let directory = embedded();
+    edit(directory.path(), "tokenizer.json", |tokenizer| {
+        let special = tokenizer["post_processor"]["single"][0].clone();
+        let mut single = vec![special; 130];
+        single.push(json!({"Sequence": {"id": "A", "type_id": 0}}));
+        tokenizer["post_processor"]["single"] = Value::Array(single);
+    });
+    assert_names(
+        &error(directory.path()),
+        &["config.json", "more than the 130 special tokens"],
+    );
+}
+
+/// The tokenizer library panics on a character map that it cannot read, overflows the stack when
+/// it frees a Unigram model with a long token, and takes the square of a word's length.
+#[test]
+fn a_tokenizer_that_the_library_does_not_survive_is_refused() {
+    type Damage = fn(&mut Value);
+    let damages: [(Damage, &str); 3] = [
+        (
+            |t| t["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": ""}),
+            "a Hugging Face tokenizer",
+        ),
+        (
+            |t| {
+                let vocab = json!([["[UNK]", 0.0], ["a".repeat(1 << 20), 0.0]]);
+                t["model"] = json!({"type": "Unigram", "unk_id": 0, "vocab": vocab});
+            },
+            "at most 4096 bytes",
+        ),
+        (
+            |t| t["model"]["max_input_chars_per_word"] = json!(100_000),
+            "max_input_chars_per_word",
+        ),
+    ];
+    for (damage, hint) in damages {
+        let directory = embedded();
+        edit(directory.path(), "tokenizer.json", damage);
         assert_names(&error(directory.path()), &["tokenizer.json", hint]);
     }
 }

@@ -10,6 +10,7 @@ mod checkpoint;
 mod cuda;
 mod exhaustion;
 mod faults;
+mod fuzz;
 mod golden;
 mod hostile;
 mod http2;

@@ -151,3 +151,16 @@ fn long_texts_are_cut_as_if_they_had_been_read_whole() {
         assert_eq!(found.ids, expected.get_ids());
     }
 }
+
+/// Each piece that was cut off one text of a pair was joined with each of the other: two and a half
+/// million sequences of 128 tokens for this pair.
+#[test]
+fn long_pairs_take_memory_by_their_length_not_by_its_square() {
+    let tokenizer = Checkpoint::embedded().unwrap().tokenizer;
+    let long = || "?".repeat(100_000);
+    let encoded = tokenizer
+        .encode(&Text::Pair(long(), long()), TooLong::Truncate)
+        .unwrap();
+    assert!(encoded.truncated);
+    assert_eq!(encoded.ids.len(), tokenizer.max_tokens());
+}

@@ -1,0 +1,8 @@
+//! `tokenizer_text` of `targets.rs`.
+#![no_main]
+
+/// A decoder that wants more memory than this ends the run, which libFuzzer reports.
+#[global_allocator]
+static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, 256 << 20);
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| intentd_fuzz::tokenizer_text(data));
