@@ -36,7 +36,7 @@ pub struct Metrics {
     pub queue_seconds: Histogram,
     /// Seconds a batch spent in the engine.
     pub compute_seconds: Histogram,
-    /// Seconds from admission to answer.
+    /// Seconds from arrival to answer.
     pub request_seconds: Histogram,
     /// Batches that the engine failed.
     pub engine_failures: IntCounter,
@@ -121,7 +121,7 @@ const HELP: [(&str, &str); 21] = [
     ("batch_tokens", "Tokens in a batch."),
     (
         "tokenize_seconds",
-        "From admission of a request to its token ids. In seconds.",
+        "Tokenizing the texts of a request. In seconds.",
     ),
     (
         "queue_seconds",
@@ -130,7 +130,7 @@ const HELP: [(&str, &str); 21] = [
     ("compute_seconds", "A batch in the engine. In seconds."),
     (
         "request_seconds",
-        "A request from admission to answer. In seconds.",
+        "A request from its arrival to its answer. In seconds.",
     ),
     ("engine_failures_total", "Batches that the engine failed."),
     (

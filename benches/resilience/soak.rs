@@ -36,6 +36,7 @@ struct Seen {
     answered: AtomicU64,
     refused: AtomicU64,
     faulty: AtomicU64,
+    unexpected: AtomicU64,
     left: AtomicU64,
     lost: AtomicU64,
     reloads: AtomicU64,
@@ -47,11 +48,24 @@ impl Seen {
         let (counter, stays) = match outcome {
             Outcome::Answered(200, stays) => (&self.answered, stays),
             Outcome::Answered(429 | 504, stays) => (&self.refused, stays),
-            Outcome::Answered(_, stays) => (&self.faulty, stays),
+            Outcome::Answered(_, stays) => (&self.unexpected, stays),
             Outcome::Lost => (&self.lost, false),
         };
         counter.fetch_add(1, Ordering::Relaxed);
         stays
+    }
+
+    /// Of a request that makes no sense.
+    fn count_faulty(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Answered(400..=499 | 504, _) => {
+                self.faulty.fetch_add(1, Ordering::Relaxed);
+            }
+            other => {
+                println!("a faulty request: {other:?}");
+                self.unexpected.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -84,7 +98,9 @@ pub(crate) fn run(flags: &Flags) -> bool {
         load(&seen.reloads),
     );
     let metrics = runtime.block_on(http::get(admin, "/metrics", &[])).body;
-    judge(&memory, &metrics, load(&seen.lost))
+    let unexpected = load(&seen.unexpected);
+    let what = format!("{unexpected} answers with a status that does not fit");
+    verdict(&what, unexpected == 0) & judge(&memory, &metrics, load(&seen.lost))
 }
 
 /// Memory in megabytes by minutes, sampled each second.
@@ -241,7 +257,7 @@ async fn nonsense(address: SocketAddr, seen: Arc<Seen>) {
             return;
         }
         let mut client = reconnected(None, address).await;
-        seen.count(client.ask(&requests[round % requests.len()]).await);
+        seen.count_faulty(client.ask(&requests[round % requests.len()]).await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -114,7 +114,7 @@ impl Config {
         let lame_duck = if platform.is_knative {
             Duration::ZERO
         } else {
-            LAME_DUCK
+            LAME_DUCK.min(end.drain_timeout / 2)
         };
         Ok(Self {
             model: args.model,
@@ -221,6 +221,13 @@ fn numbers(args: &ServeArgs) -> Vec<String> {
         mistakes.push(format!(
             "--max-body-memory: expected at least --max-body-bytes ({}), found {}",
             load.max_body_bytes, load.max_body_memory
+        ));
+    }
+    let (lame_duck, drain) = (args.end.lame_duck, args.end.drain_timeout);
+    if let Some(lame_duck) = lame_duck.filter(|duck| !duck.is_zero() && *duck >= drain) {
+        mistakes.push(format!(
+            "--lame-duck: expected less than --drain-timeout ({drain:?}), which counts from the same \
+             moment, found {lame_duck:?}"
         ));
     }
     if connection.max_header_bytes < 8192 {

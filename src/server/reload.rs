@@ -100,6 +100,9 @@ impl Reloader {
         match self.classifier.reload(move || load()).await {
             Ok(()) => {}
             Err(error @ (ReloadError::Phase(_) | ReloadError::Busy)) => {
+                if !mistakes.is_empty() {
+                    tracing::error!(what = mistakes.join("; "), "files not replaced");
+                }
                 return Err(Refusal::Conflict(error.to_string()));
             }
             Err(error) => mistakes.push(error.to_string()),

@@ -32,10 +32,13 @@ impl Admission {
         })
     }
 
-    /// Changes the limit; those in flight stay in flight.
-    pub(crate) fn resize(&self, max: usize) {
-        self.max.store(max, Ordering::Release);
-        self.metrics.concurrency_limit.set(max as i64);
+    /// Raises the limit to `max`; whether it was lower.
+    pub(crate) fn grow(&self, max: usize) -> bool {
+        let before = self.max.fetch_max(max, Ordering::AcqRel);
+        if before < max {
+            self.metrics.concurrency_limit.set(max as i64);
+        }
+        before < max
     }
 
     /// Whether one more would be let in now.

@@ -189,11 +189,23 @@ impl Batcher {
         }
     }
 
+    /// Begins the forecast of what runs anew, with what is under way.
+    fn count_busy(&self) {
+        let forecast = &self.shared.forecast;
+        if self.under_way.is_empty() {
+            return forecast.busy.clear();
+        }
+        let line = forecast.curve.line();
+        let seconds = |batch: &UnderWay| line.seconds(1.0, batch.tokens as f64);
+        let left = self.under_way.iter().map(seconds).sum();
+        forecast.busy.restart(Instant::now(), left);
+    }
+
     /// Asks a failing engine for an answer that nobody waits for.
     fn probe(&mut self) -> Result<(), EngineError> {
         let (engine, probe) = (&mut self.engine, &self.probe);
         match guarded(|| engine.forward(probe), EngineError::Batch) {
-            Ok(logits) if logits.rows().flatten().all(|logit| logit.is_finite()) => {
+            Ok(logits) if logits.rows().all(is_finite) => {
                 self.shared.health.succeeded();
                 Ok(())
             }
@@ -266,15 +278,17 @@ impl Batcher {
             }
             Err(error) => return self.failed(error, part),
         };
-        self.shared.health.succeeded();
+        if logits.rows().any(is_finite) {
+            self.shared.health.succeeded();
+        } else {
+            self.shared.health.failed();
+        }
         let done = Instant::now();
         let took = done - since.max(self.done);
         self.done = done;
         self.pace.done(tokens, took);
         self.shared.forecast.curve.observe(tokens, took);
-        if self.under_way.is_empty() {
-            self.shared.forecast.busy.clear();
-        }
+        self.count_busy();
         let device = self.engine.device_time().map(|total| {
             let before = std::mem::replace(&mut self.device_time, total);
             total.saturating_sub(before)
@@ -294,7 +308,7 @@ impl Batcher {
             .compute_seconds
             .observe(since.elapsed().as_secs_f64());
         for (entry, row) in entries.into_iter().zip(logits.rows()) {
-            let finite = row.iter().all(|logit| logit.is_finite());
+            let finite = is_finite(row);
             let not_finite = || Refusal::Engine("its answer is not a finite number".to_owned());
             let answer = if finite {
                 Ok(row.to_vec())
@@ -310,9 +324,7 @@ impl Batcher {
     /// one poisonous text does not take its neighbours with it; refuses what cannot be split. A lost
     /// engine takes everything else with it.
     fn failed(&mut self, error: EngineError, part: Part) -> Result<(), EngineError> {
-        if self.under_way.is_empty() {
-            self.shared.forecast.busy.clear();
-        }
+        self.count_busy();
         let splits = match &error {
             EngineError::OutOfMemory { .. } => true,
             EngineError::Batch(_) => !part.is_half,
@@ -340,6 +352,7 @@ impl Batcher {
             EngineError::OutOfMemory { .. } => {
                 tracing::error!(%error, "a single text failed");
                 refuse(entries, &Refusal::OutOfMemory);
+                self.shared.health.failed();
                 Ok(())
             }
             EngineError::Lost(_) => {
@@ -392,6 +405,10 @@ fn refuse(entries: Vec<Waiting>, refusal: &Refusal) {
         // A client that has left needs no refusal.
         let _ = entry.reply.send(Err(refusal.clone()));
     }
+}
+
+fn is_finite(row: &[f32]) -> bool {
+    row.iter().all(|logit| logit.is_finite())
 }
 
 /// Turns a panic of the engine into an error.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::admission::Admission;
 use super::batcher::Batcher;
@@ -55,7 +55,7 @@ pub struct Classifier {
     /// this bounds how many there are.
     pub(super) blocking: Arc<Semaphore>,
     /// One permit: models are loaded one after the other.
-    loading: Semaphore,
+    loading: Arc<Semaphore>,
     ended: mpsc::UnboundedSender<Result<(), EngineStopped>>,
 }
 
@@ -109,7 +109,9 @@ impl Classifier {
         let depth = metrics.queue_depth.clone();
         let abandoned = metrics.abandoned_texts.clone();
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let (concurrency, room) = limits.for_capacity(None);
+        // Raised once a model is loaded and measured.
+        let unknown = (!limits.slo.is_zero()).then_some(0.0);
+        let (concurrency, room) = limits.for_capacity(unknown);
         let (ended, ends) = mpsc::unbounded_channel();
         let classifier = Arc::new(Self {
             limits,
@@ -121,7 +123,7 @@ impl Classifier {
             phase: AtomicU8::new(Phase::Loading as u8),
             closed: AtomicBool::new(false),
             blocking: Arc::new(Semaphore::new(cores)),
-            loading: Semaphore::new(1),
+            loading: Arc::new(Semaphore::new(1)),
             ended,
         });
         (classifier, ends)
@@ -136,7 +138,9 @@ impl Classifier {
         F: FnOnce() -> Prepared + Send + 'static,
     {
         let (loaded, _) = oneshot::channel();
-        self.spawn(prepare, loaded)
+        // Nobody else has the classifier yet, let alone its one permit.
+        let permit = Arc::clone(&self.loading).try_acquire_owned().ok();
+        self.spawn(prepare, loaded, permit)
     }
 
     /// Replaces the model by what `prepare` loads, without a request being lost: those that have
@@ -148,7 +152,8 @@ impl Classifier {
     where
         F: FnOnce() -> Prepared + Send + 'static,
     {
-        let _loading = self.loading.try_acquire().map_err(|_| ReloadError::Busy)?;
+        let permit = Arc::clone(&self.loading).try_acquire_owned();
+        let permit = permit.map_err(|_| ReloadError::Busy)?;
         match self.phase() {
             Phase::Ready => {}
             Phase::Loading => return Err(ReloadError::Phase("still loading its first")),
@@ -156,26 +161,39 @@ impl Classifier {
             Phase::Lost => return Err(ReloadError::Phase("without an engine, and about to end")),
         }
         let (loaded, outcome) = oneshot::channel();
-        self.spawn(prepare, loaded).map_err(ReloadError::Thread)?;
-        let outcome = outcome.await.unwrap_or(Err(EngineStopped::PanickedLoading));
-        let label = if outcome.is_ok() { "done" } else { "failed" };
-        self.metrics.reloads.with_label_values(&[label]).inc();
-        outcome.map_err(ReloadError::Stopped)
+        let spawned = self.spawn(prepare, loaded, Some(permit));
+        spawned.map_err(ReloadError::Thread)?;
+        let outcome = outcome.await;
+        outcome
+            .unwrap_or(Err(EngineStopped::PanickedLoading))
+            .map_err(ReloadError::Stopped)
     }
 
-    /// Starts a thread that loads a model and serves it. `loaded` hears how the loading went.
+    /// Starts a thread that loads a model and serves it. `loaded` hears how the loading went, if
+    /// whoever asked still listens; the permit is held until then in any case.
     fn spawn<F>(
         self: &Arc<Self>,
         prepare: F,
         loaded: oneshot::Sender<Result<(), EngineStopped>>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> std::io::Result<()>
     where
         F: FnOnce() -> Prepared + Send + 'static,
     {
         let classifier = Arc::clone(self);
+        let is_first = !self.is_loaded();
         let run = move || {
             let load = std::panic::AssertUnwindSafe(|| classifier.load(prepare));
             let load = std::panic::catch_unwind(load);
+            if !is_first {
+                let label = if matches!(load, Ok(Ok(_))) {
+                    "done"
+                } else {
+                    "failed"
+                };
+                classifier.metrics.reloads.with_label_values(&[label]).inc();
+            }
+            drop(permit);
             match load.unwrap_or(Err(EngineStopped::PanickedLoading)) {
                 Ok((generation, batcher)) => {
                     // Whoever asked may have left; the model is in use all the same.
@@ -200,10 +218,10 @@ impl Classifier {
         &self,
         prepare: impl FnOnce() -> Prepared,
     ) -> Result<(Arc<Generation>, Batcher), EngineStopped> {
-        let prepared = prepare()?;
         let number = self.generations.fetch_add(1, Ordering::Relaxed);
-        let (generation, batcher) =
-            Generation::new(number, prepared, &self.limits, &self.slots, &self.metrics);
+        let prepared = prepare()?;
+        let made = Generation::new(number, prepared, &self.limits, &self.slots, &self.metrics);
+        let (generation, batcher) = made?;
         let forecast = &generation.shared.forecast;
         let capacity = forecast.capacity(REQUEST_TOKENS);
         let measured = !self.limits.slo.is_zero();
@@ -215,8 +233,9 @@ impl Classifier {
             queue = room.slots,
             "limits"
         );
-        self.admission.resize(concurrency);
-        self.slots.resize(room);
+        // What one core's worth of a busy machine shows at a reload is no reason to take on less.
+        self.admission.grow(concurrency);
+        self.slots.grow(room);
         let before = self.current.send_replace(Some(Arc::clone(&generation)));
         self.enter(Phase::Ready);
         if let Some(before) = before {
@@ -245,8 +264,9 @@ impl Classifier {
         }
         // However this thread ends, nobody is left waiting for it.
         generation.give_up();
-        if result.is_err() {
-            // Taking it down might wait for a device that does not answer.
+        if result.is_err() && generation.is_on_device {
+            // Taking it down might wait for a device that does not answer. Elsewhere it is what
+            // tells those whose answers it owes that there will be none.
             std::mem::forget(batcher);
         } else {
             drop(batcher);
@@ -295,6 +315,19 @@ impl Classifier {
             tracing::info!("the engine has come back");
             shared.health.set_stuck(false);
         }
+    }
+
+    /// Raises the limits that follow from the capacity, as it is known by now: what was measured at
+    /// the start may have been a machine that was busy. Whether they are higher than before.
+    pub(super) fn grow_limits(&self, generation: &Generation) -> bool {
+        if self.limits.slo.is_zero() {
+            return false;
+        }
+        let capacity = generation.shared.forecast.capacity(REQUEST_TOKENS);
+        let (concurrency, room) = self.limits.for_capacity(Some(capacity));
+        let admission = self.admission.grow(concurrency);
+        let slots = self.slots.grow(room);
+        admission || slots
     }
 
     pub(super) fn current(&self) -> Option<Arc<Generation>> {

@@ -58,6 +58,12 @@ impl Busy {
             .store(start.saturating_add(took), Ordering::Relaxed);
     }
 
+    /// What runs now should take `seconds`: what earlier guesses were wrong by is forgotten.
+    pub(crate) fn restart(&self, now: Instant, seconds: f64) {
+        self.until.store(0, Ordering::Relaxed);
+        self.add(now, seconds);
+    }
+
     /// Nothing is under way.
     pub(crate) fn clear(&self) {
         self.until.store(0, Ordering::Relaxed);
@@ -73,17 +79,36 @@ impl Busy {
     }
 }
 
+/// After this time without a miss, what was learnt from misses counts half.
+const SLACK_HALF_LIFE: f64 = 30.0;
+
 /// By how much requests have taken longer than forecast: the quantile `1 - MISSED` of that, followed
-/// by steps that balance there (Robbins and Monro 1951).
-#[derive(Debug, Default)]
+/// by steps that balance there (Robbins and Monro 1951), and forgotten with time.
+#[derive(Debug)]
 pub(crate) struct Slack {
-    /// Seconds, the bits of an `f64`.
+    origin: Instant,
+    /// Seconds, the bits of an `f64`, and when that was, in milliseconds from `origin`.
     seconds: AtomicU64,
+    at: AtomicU64,
 }
 
 impl Slack {
+    fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+            seconds: AtomicU64::new(0),
+            at: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn seconds(&self) -> f64 {
-        f64::from_bits(self.seconds.load(Ordering::Relaxed))
+        let seconds = f64::from_bits(self.seconds.load(Ordering::Relaxed));
+        let age = self.now().saturating_sub(self.at.load(Ordering::Relaxed)) as f64 / 1e3;
+        seconds * (-age / SLACK_HALF_LIFE).exp2()
     }
 
     /// A request took `error` seconds longer than forecast; `objective` scales the steps and bounds
@@ -99,14 +124,26 @@ impl Slack {
         // Two that learn at once lose one step of many.
         let bounded = after.clamp(0.0, objective / 2.0);
         self.seconds.store(bounded.to_bits(), Ordering::Relaxed);
+        self.at.store(self.now(), Ordering::Relaxed);
     }
+}
+
+/// What was forecast for a request that was let in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Expected {
+    /// Seconds until its answer.
+    pub(crate) seconds: f64,
+    /// Whether the forecast says something about the next ones: of a list it does not, since single
+    /// texts that come later share the engine with it, nor of what takes longer than the objective by
+    /// itself.
+    teaches: bool,
 }
 
 /// What would become of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Verdict {
-    /// It should be answered after so many seconds.
-    InTime(f64),
+    /// It should be answered in time.
+    InTime(Expected),
     /// It would take `expected` seconds, `late` more than it has.
     TooLate { expected: f64, late: f64 },
 }
@@ -135,7 +172,7 @@ impl Forecast {
         Self {
             curve: ServiceCurve::new(),
             busy: Busy::new(),
-            slack: Slack::default(),
+            slack: Slack::new(),
             // English has about four letters a word piece.
             tokens_a_byte: AtomicU64::new(0.25_f64.to_bits()),
             slots,
@@ -189,32 +226,38 @@ impl Forecast {
         let beside = self.slots.tokens(class.other()) as f64;
         let own = tokens as f64;
         let expected = left + seconds(line, budget, work(ahead, own, beside));
-        // Whoever finds nothing before it is let in: nothing could be sooner.
-        if ahead + beside == 0.0 && left == 0.0 {
-            return Verdict::InTime(expected);
-        }
-        let allowed = self.objective.map(|objective| {
-            let alone = seconds(line, budget, own);
-            PROMISE * objective.max(ALONE * alone) - self.slack.seconds()
+        let alone = seconds(line, budget, own);
+        let is_stretched = |objective: f64| ALONE * alone > objective;
+        let in_time = Verdict::InTime(Expected {
+            seconds: expected,
+            teaches: class == Class::Single && !self.objective.is_some_and(is_stretched),
         });
-        let allowed = match (allowed, remaining) {
+        // Whoever finds nothing before it is let in: nothing could be sooner. Only a deadline that is
+        // far out of reach is not worth the try.
+        if ahead + beside == 0.0 && left == 0.0 && remaining.is_none_or(|r| expected <= 2.0 * r) {
+            return in_time;
+        }
+        let objective = self
+            .objective
+            .map(|objective| PROMISE * objective.max(ALONE * alone) - self.slack.seconds());
+        let allowed = match (objective, remaining) {
             (Some(allowed), Some(remaining)) => allowed.min(remaining),
             (Some(bound), None) | (None, Some(bound)) => bound,
-            (None, None) => return Verdict::InTime(expected),
+            (None, None) => return in_time,
         };
         if expected <= allowed {
-            Verdict::InTime(expected)
+            in_time
         } else {
             let late = expected - allowed;
             Verdict::TooLate { expected, late }
         }
     }
 
-    /// A request that was forecast to take `expected` seconds was answered after `took`.
-    pub(crate) fn learn(&self, expected: f64, took: Duration) {
-        if let Some(objective) = self.objective {
-            let error = took.as_secs_f64() - expected;
-            let decisive = expected > BATCH_SHARE * objective;
+    /// A request that was forecast so was answered after `took`.
+    pub(crate) fn learn(&self, expected: &Expected, took: Duration) {
+        if let Some(objective) = self.objective.filter(|_| expected.teaches) {
+            let error = took.as_secs_f64() - expected.seconds;
+            let decisive = expected.seconds > BATCH_SHARE * objective;
             self.slack.learn(error, objective, decisive);
         }
     }

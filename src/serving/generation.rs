@@ -52,13 +52,16 @@ pub(crate) struct Generation {
 
 impl Generation {
     /// Makes a generation of a loaded model, and the loop that its thread has to run.
+    ///
+    /// # Errors
+    /// [`EngineError::Lost`] when that is what the first batches show.
     pub(crate) fn new(
         number: u64,
         (checkpoint, mut engine): (Checkpoint, Box<dyn Engine>),
         limits: &Limits,
         slots: &Arc<Slots>,
         metrics: &Metrics,
-    ) -> (Arc<Self>, Batcher) {
+    ) -> Result<(Arc<Self>, Batcher), EngineError> {
         tracing::info!(
             model = checkpoint.origin,
             engine = engine.description(),
@@ -75,7 +78,7 @@ impl Generation {
         drop(weights);
         let forecast = Forecast::new(Arc::clone(slots), limits.slo, limits.batch.tokens_max);
         if !limits.slo.is_zero() {
-            calibrate(&mut *engine, &tokenizer, &forecast);
+            calibrate(&mut *engine, &tokenizer, &forecast)?;
         }
         let shared = Arc::new(Shared {
             queue: Queue::new(),
@@ -94,7 +97,7 @@ impl Generation {
         let probe = batch_of(&generation.tokenizer, CALIBRATION_TOKENS[0], 1);
         let texts_max = limits.batch.texts_max;
         let batcher = Batcher::new(engine, shared, texts_max, metrics.clone(), probe);
-        (generation, batcher)
+        Ok((generation, batcher))
     }
 
     /// Takes no further requests and refuses those that wait.
@@ -107,13 +110,17 @@ impl Generation {
 }
 
 /// Lets the engine compute a few batches, so that the first requests are judged by its real speed.
-fn calibrate(engine: &mut dyn Engine, tokenizer: &Tokenizer, forecast: &Forecast) {
+fn calibrate(
+    engine: &mut dyn Engine,
+    tokenizer: &Tokenizer,
+    forecast: &Forecast,
+) -> Result<(), EngineError> {
     let start = Instant::now();
     let largest = engine.largest();
     for tokens in CALIBRATION_TOKENS {
         let texts = tokens / CALIBRATION_TOKENS[0];
         if largest.is_some_and(|largest| largest.tokens < tokens || largest.sequences < texts) {
-            return;
+            return Ok(());
         }
         let batch = batch_of(tokenizer, CALIBRATION_TOKENS[0], texts);
         let size = Instant::now();
@@ -123,10 +130,11 @@ fn calibrate(engine: &mut dyn Engine, tokenizer: &Tokenizer, forecast: &Forecast
             match engine.forward(&batch) {
                 Ok(_) => {}
                 // A device that cannot take so much will say so again when it matters.
-                Err(EngineError::OutOfMemory { .. }) => return,
+                Err(EngineError::OutOfMemory { .. }) => return Ok(()),
+                Err(error @ EngineError::Lost(_)) => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "calibration ended early");
-                    return;
+                    return Ok(());
                 }
             }
             let took = since.elapsed();
@@ -136,10 +144,11 @@ fn calibrate(engine: &mut dyn Engine, tokenizer: &Tokenizer, forecast: &Forecast
             }
             first = false;
             if start.elapsed() > CALIBRATION {
-                return;
+                return Ok(());
             }
         }
     }
+    Ok(())
 }
 
 /// `texts` equal texts of about `tokens` tokens each.

@@ -51,11 +51,15 @@ impl Limits {
             _ => CONCURRENCY,
         });
         let slots = self.queue_max.unwrap_or(match capacity {
-            Some(_) => (4 * concurrency).max(2 * self.texts_max),
+            Some(_) => {
+                let lists = self.texts_max.saturating_mul(2);
+                concurrency.saturating_mul(4).max(lists)
+            }
             None => QUEUE.max(self.texts_max),
         });
         // The longest list always fits into a queue that is otherwise empty.
-        let lists = (slots * self.list_share / 100).max(self.texts_max);
+        let share = slots / 100 * self.list_share + slots % 100 * self.list_share / 100;
+        let lists = share.max(self.texts_max);
         (concurrency, Room { slots, lists })
     }
 }

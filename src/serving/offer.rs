@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Classifier;
 use super::admission::{Crowded, Permit};
-use super::forecast::Verdict;
+use super::forecast::{Expected, Verdict};
 use super::generation::Generation;
 use super::messages::{Predictions, Request};
 use super::slots::{Class, Full, Ticket};
@@ -58,17 +58,20 @@ impl<'a> Offer<'a> {
         refusal
     }
 
-    /// Whether it makes sense to read the rest of the request: a server with too much to do says so
-    /// before it spends time on a body.
+    /// Whether it makes sense to read the rest of the request: what would be refused whatever it asks
+    /// is refused before time is spent on a body.
     ///
     /// # Errors
-    /// The refusal that [`classify`](Self::classify) would give a single short text now.
+    /// The refusal that [`classify`](Self::classify) would give now.
     pub fn welcome(&self) -> Result<(), Refusal> {
         let generation = self.classifier.serving()?;
         self.in_time()?;
-        let room = self.classifier.admission.has_room();
-        room.map_err(|crowded| crowded_refusal(crowded, &generation))?;
-        self.judge(&generation, Class::Single, 1).map(drop)
+        match self.classifier.admission.has_room() {
+            Err(crowded) if !self.classifier.grow_limits(&generation) => {
+                Err(crowded_refusal(crowded, &generation))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Classifies a list of texts: all of them, or one refusal for the list.
@@ -113,7 +116,7 @@ impl<'a> Offer<'a> {
             None => predict.await,
         };
         match &result {
-            Ok(_) => shared.forecast.learn(expected, admitted.elapsed()),
+            Ok(_) => shared.forecast.learn(&expected, admitted.elapsed()),
             // The client is still there: its texts are refused, not abandoned.
             Err(_) => tickets.into_iter().for_each(Ticket::release),
         }
@@ -126,8 +129,12 @@ impl<'a> Offer<'a> {
         &self,
         generation: &Generation,
         request: &Request,
-    ) -> Result<(Vec<Ticket>, f64, Permit), Refusal> {
-        let permit = self.classifier.admission.admit();
+    ) -> Result<(Vec<Ticket>, Expected, Permit), Refusal> {
+        let admission = &self.classifier.admission;
+        let permit = match admission.admit() {
+            Err(_) if self.classifier.grow_limits(generation) => admission.admit(),
+            permit => permit,
+        };
         let permit = permit.map_err(|crowded| crowded_refusal(crowded, generation))?;
         let forecast = &generation.shared.forecast;
         let tokens_max = generation.tokenizer.max_tokens();
@@ -135,13 +142,22 @@ impl<'a> Offer<'a> {
         let tokens: Vec<usize> = request.texts.iter().map(tokens_of).collect();
         let class = Class::of(tokens.len());
         let expected = self.judge(generation, class, tokens.iter().sum())?;
-        let tickets = self.classifier.slots.reserve(class, &tokens);
+        let slots = &self.classifier.slots;
+        let tickets = match slots.reserve(class, &tokens) {
+            Err(_) if self.classifier.grow_limits(generation) => slots.reserve(class, &tokens),
+            tickets => tickets,
+        };
         let tickets = tickets.map_err(|full| full_refusal(full, tokens.len(), generation))?;
         Ok((tickets, expected, permit))
     }
 
-    /// Seconds that a request should take, or the refusal of one that would take too long.
-    fn judge(&self, generation: &Generation, class: Class, tokens: usize) -> Result<f64, Refusal> {
+    /// What a request should take, or the refusal of one that would take too long.
+    fn judge(
+        &self,
+        generation: &Generation,
+        class: Class,
+        tokens: usize,
+    ) -> Result<Expected, Refusal> {
         let remaining = self.deadline.map(|deadline| {
             deadline
                 .saturating_duration_since(Instant::now())

@@ -71,8 +71,8 @@ impl Classifier {
             let encode = |text| Ok(tokenizer.encode(text, texts.too_long)?);
             texts.texts.iter().map(encode).collect()
         };
+        let failed = || Refusal::Engine("its tokenizer panicked".to_owned());
         let encoded = if bytes > BLOCKING_BYTES {
-            let failed = || Refusal::Engine("its tokenizer panicked".to_owned());
             let permit = Arc::clone(&self.blocking).acquire_owned().await;
             let work = move || {
                 let result = work();
@@ -83,7 +83,8 @@ impl Classifier {
                 .await
                 .map_err(|_| failed())?
         } else {
-            work()
+            let work = std::panic::AssertUnwindSafe(work);
+            std::panic::catch_unwind(work).unwrap_or_else(|_| Err(failed()))
         }?;
         self.metrics()
             .tokenize_seconds

@@ -2,7 +2,7 @@
 //!
 //! A slot is given back when the engine takes the text or its client leaves, whichever comes first;
 //! the two race for the text's [`Ticket`], and exactly one wins. Lists may take a part of the slots
-//! only, so that single texts always find room beside them.
+//! only, so that single texts find room beside them (in a queue with room for more than one list).
 
 use prometheus::{IntCounter, IntGauge};
 
@@ -84,10 +84,11 @@ impl Slots {
         })
     }
 
-    /// Changes the number of slots; those taken stay taken.
-    pub(crate) fn resize(&self, room: Room) {
-        self.max.store(room.slots, Ordering::Release);
-        self.lists_max.store(room.lists, Ordering::Release);
+    /// Raises the number of slots to `room`; whether there were fewer.
+    pub(crate) fn grow(&self, room: Room) -> bool {
+        let slots = self.max.fetch_max(room.slots, Ordering::AcqRel) < room.slots;
+        let lists = self.lists_max.fetch_max(room.lists, Ordering::AcqRel) < room.lists;
+        slots || lists
     }
 
     /// Takes a slot for each of the texts, given by their tokens; all or none.

@@ -16,7 +16,7 @@ const PATH: &str = "/predict?query=play+some+jazz";
 
 #[tokio::test]
 async fn a_lame_duck_is_not_ready_but_answers_and_asks_to_be_left() {
-    let mut server = TestServer::start(&["--lame-duck", "60s", "--drain-timeout", "2s"]).await;
+    let mut server = TestServer::start(&["--lame-duck", "3s", "--drain-timeout", "60s"]).await;
     let mut connection = Connection::open(server.address).await;
     let before = connection.send(&keep_alive(PATH, "text/plain")).await;
     assert_eq!((before.status, before.header("connection")), (200, None));
@@ -37,7 +37,6 @@ async fn a_lame_duck_is_not_ready_but_answers_and_asks_to_be_left() {
         200,
         "also on a new connection"
     );
-    // The drain timeout bounds the delay as well.
     server.ended().await.expect("the server ends well");
 }
 
@@ -89,7 +88,7 @@ async fn told_twice_it_ends_at_once() {
         "--lame-duck",
         "300s",
         "--drain-timeout",
-        "300s",
+        "600s",
     ];
     let mut server = Server::start(&flags, &[]);
     server.ready().await;
@@ -123,7 +122,16 @@ async fn told_to_end_while_it_loads_it_ends() {
     let made = Command::new("mkfifo").arg(&weights).status().unwrap();
     assert!(made.success());
     let model = directory.path().to_str().unwrap();
-    let flags = ["--port", "0", "--model", model, "--lame-duck", "300s"];
+    let flags = [
+        "--port",
+        "0",
+        "--model",
+        model,
+        "--drain-timeout",
+        "600s",
+        "--lame-duck",
+        "300s",
+    ];
     let mut server = Server::start(&flags, &[]);
     assert_eq!(get(server.address, "/readyz", &[]).await.status, 503);
     let (code, log) = server.signal("TERM");

@@ -44,7 +44,10 @@ fn a_batch_takes_a_quarter_of_the_objective() {
 fn an_idle_server_lets_everything_in() {
     let slots = slots();
     let forecast = forecast(&slots, OBJECTIVE);
-    let Verdict::InTime(expected) = forecast.judge(Class::List, 100_000, None) else {
+    let Verdict::InTime(Expected {
+        seconds: expected, ..
+    }) = forecast.judge(Class::List, 100_000, None)
+    else {
         panic!("it was refused");
     };
     assert!(expected > 10.0, "{expected}");
@@ -57,7 +60,10 @@ fn what_would_come_too_late_is_refused_with_the_time_it_would_take_to_drain() {
     let waiting = slots.reserve(Class::Single, &[100; 8]).unwrap();
     // 800 tokens and 10 of its own: 4 batches, 85 ms.
     let judged = forecast.judge(Class::Single, 10, None);
-    let Verdict::InTime(expected) = judged else {
+    let Verdict::InTime(Expected {
+        seconds: expected, ..
+    }) = judged
+    else {
         panic!("{judged:?}");
     };
     assert!((expected - 0.085).abs() < 0.001, "{expected}");
@@ -82,7 +88,10 @@ fn the_other_class_gets_no_more_than_its_half() {
     let forecast = forecast(&slots, OBJECTIVE);
     let list = slots.reserve(Class::List, &[100; 100]).unwrap();
     let judged = forecast.judge(Class::Single, 10, None);
-    let Verdict::InTime(expected) = judged else {
+    let Verdict::InTime(Expected {
+        seconds: expected, ..
+    }) = judged
+    else {
         panic!("{judged:?}");
     };
     assert!(expected < 0.01, "{expected}");
@@ -110,13 +119,15 @@ async fn what_runs_is_waited_for_and_what_is_late_is_expected_to_stay_late() {
     assert_eq!((left(15), left(40)), (5.0, 30.0));
     busy.add(start, 0.010);
     assert_eq!(left(4), 16.0);
+    busy.restart(start, 0.010);
+    assert_eq!(left(4), 6.0);
     busy.clear();
     assert_eq!(left(4), 0.0);
 }
 
 #[test]
 fn forecasts_that_are_missed_too_often_make_the_next_ones_careful() {
-    let slack = Slack::default();
+    let slack = Slack::new();
     for round in 0..10_000_u32 {
         // One of twenty is 20 ms late.
         let error = if round % 20 == 0 { 0.020 } else { 0.0 };
@@ -128,6 +139,36 @@ fn forecasts_that_are_missed_too_often_make_the_next_ones_careful() {
         slack.learn(-0.01, 0.1, false);
     }
     assert!(slack.seconds() < 0.001, "{}", slack.seconds());
+}
+
+/// A stall long ago says nothing about now, however few requests have come since.
+#[tokio::test(start_paused = true)]
+async fn what_was_learnt_from_misses_is_forgotten_with_time() {
+    let slack = Slack::new();
+    for _ in 0..100 {
+        slack.learn(1.0, 0.1, true);
+    }
+    assert!(slack.seconds() > 0.049, "{}", slack.seconds());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(
+        (slack.seconds() - 0.0125).abs() < 0.001,
+        "{}",
+        slack.seconds()
+    );
+}
+
+/// Lists are delayed by single texts that come later, and long texts by their own length.
+#[test]
+fn only_what_the_objective_is_for_teaches() {
+    let slots = slots();
+    let forecast = forecast(&slots, OBJECTIVE);
+    let teaches = |class, tokens| match forecast.judge(class, tokens, None) {
+        Verdict::InTime(expected) => expected.teaches,
+        late => panic!("{late:?}"),
+    };
+    assert!(teaches(Class::Single, 100));
+    assert!(!teaches(Class::List, 100));
+    assert!(!teaches(Class::Single, 400));
 }
 
 #[test]
