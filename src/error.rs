@@ -80,6 +80,9 @@ pub enum Refusal {
     /// No key, or one that is not known.
     #[error("no valid key; send one of the server's as \"Authorization: Bearer KEY\"")]
     Unauthorized,
+    /// A page of another site asks for what only operators may.
+    #[error("pages of other sites may not do this; ask without an Origin header")]
+    Forbidden,
     /// The model cannot be replaced now.
     #[error("{0}")]
     Conflict(String),
@@ -158,6 +161,7 @@ impl Refusal {
             Self::Deadline => 504,
             Self::BodyTimeout => 408,
             Self::Unauthorized => 401,
+            Self::Forbidden => 403,
             Self::Conflict(_) => 409,
             Self::Empty | Self::Malformed(_) => 400,
             Self::TooManyTexts { .. } | Self::Invalid(_) | Self::Encode(_) | Self::Reload(_) => 422,
@@ -180,6 +184,7 @@ impl Refusal {
             | Self::BodyMemory { .. } => "Overloaded",
             Self::Deadline | Self::BodyTimeout => "Timeout",
             Self::Unauthorized => "Unauthorized",
+            Self::Forbidden => "Forbidden",
             Self::Conflict(_) => "Conflict",
             Self::Empty => "Empty",
             Self::Malformed(_) => "Malformed",

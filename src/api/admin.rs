@@ -44,6 +44,10 @@ pub(super) async fn reload(
     State(shared): State<Shared>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    // A page that somebody inside the cluster looks at is not an operator.
+    if headers.contains_key(header::ORIGIN) {
+        return Err(Refusal::Forbidden);
+    }
     shared.authorize(&headers)?;
     let Some(reload) = &shared.reload else {
         return Err(Refusal::NotFound);

@@ -1,12 +1,16 @@
 //! Reads bodies: bounded in size, in time, and in what all of them take together.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, header};
+use axum::response::Response;
 use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::error::Refusal;
@@ -46,6 +50,46 @@ impl Held {
             .map_err(|_| Refusal::BodyMemory { max })?;
         self.bytes += bytes;
         Ok(())
+    }
+}
+
+impl Held {
+    /// Counts an answer's bytes as well, until it is sent; it is computed already, so it is sent also
+    /// when that is more than there should be.
+    pub(super) fn carry(mut self, answer: Response) -> Response {
+        let length = answer.body().size_hint().exact();
+        let length = length
+            .and_then(|length| usize::try_from(length).ok())
+            .unwrap_or(0);
+        self.memory.held.fetch_add(length, Ordering::AcqRel);
+        self.bytes += length;
+        answer.map(|body| Body::new(Carried { body, _held: self }))
+    }
+}
+
+/// An answer's body with its share of the memory.
+struct Carried {
+    body: Body,
+    _held: Held,
+}
+
+impl HttpBody for Carried {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::error::Refusal;
 
 type Digest = [u8; 32];
+
+/// Where a key may be instead of in `Authorization`.
+pub(super) const HEADER: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The keys of a file: one a line; empty lines and those that begin with `#` do not count.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ impl Keys {
         let found = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| bearer(value.as_bytes()))
-            .or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()));
+            .or_else(|| headers.get(HEADER).map(|value| value.as_bytes()));
         let found: Digest = Sha256::digest(found.unwrap_or_default()).into();
         let digests = self.digests.read().unwrap_or_else(PoisonError::into_inner);
         // All are looked at, also after one that fits.

@@ -175,6 +175,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
             header::ACCEPT,
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
+            keys::HEADER,
             timeout,
         ])
         .expose_headers([header::RETRY_AFTER, predict::TRUNCATED])

@@ -44,16 +44,15 @@ pub(super) async fn post(
     let form = choose(&headers, &[Form::Json, Form::Html, Form::Plain]);
     let read = shared.body.read(&headers, body, offer.deadline()).await;
     // Held until the answer is there: the texts take as much memory as the body did.
-    let (decoded, _held) = match read.and_then(|(body, held)| Ok((decode(&headers, &body)?, held)))
-    {
+    let (decoded, held) = match read.and_then(|(body, held)| Ok((decode(&headers, &body)?, held))) {
         Ok(decoded) => decoded,
         Err(refusal) => return Err(offer.refuse(refusal)),
     };
     let predictions = offer.classify(decoded.request).await?;
-    Ok(match decoded.shape {
+    Ok(held.carry(match decoded.shape {
         Shape::Own(list) => encode(&predictions, form, list),
         Shape::Tei { list, raw_scores } => encode_tei(&predictions, list, raw_scores),
-    })
+    }))
 }
 
 /// One text's answer in our own JSON.

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -14,17 +15,15 @@ use crate::config::{MainPort, Platform, main_port};
 /// The flags of `intentd health`.
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// Address that the server listens on.
-    #[arg(
-        long,
-        env = "INTENTD_HOST",
-        value_name = "IP",
-        default_value = "127.0.0.1"
-    )]
-    host: IpAddr,
+    /// Address that the server listens on [default: 127.0.0.1].
+    #[arg(long, env = "INTENTD_HOST", value_name = "IP")]
+    host: Option<IpAddr>,
     /// Port to ask; also set by PORT. With TLS on it, ask that for operators [default: 8080].
     #[arg(long, env = "INTENTD_PORT", value_name = "PORT")]
     port: Option<MainPort>,
+    /// The server's file of settings, for host and port where flags and environment give none.
+    #[arg(long, env = "INTENTD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Ask only whether the process lives, not whether it answers requests.
     #[arg(long, env = "INTENTD_LIVE", value_parser = BoolishValueParser::new())]
     live: bool,
@@ -39,18 +38,41 @@ pub(super) struct HealthArgs {
     timeout: u64,
 }
 
+fn settings(path: &Path) -> Result<toml::Table, Failure> {
+    let wrong = |what: String| Failure::usage(format!("{}: {what} (--config)", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    text.parse()
+        .map_err(|error: toml::de::Error| wrong(error.to_string()))
+}
+
 /// More than that is no answer of ours.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
 
 /// Exit code 0 when the server is well, else 1 with what is wrong.
 pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let variable = Platform::from_environment().port;
-    let port = main_port(args.port, variable.as_deref()).map_err(Failure::usage)?;
+    let file = args.config.as_deref().map(settings).transpose()?;
+    let in_file = |name: &str| {
+        file.as_ref()?.get(name).map(|value| match value {
+            toml::Value::String(text) => text.clone(),
+            value => value.to_string(),
+        })
+    };
+    let port = match (args.port, in_file("port")) {
+        (None, Some(text)) => Some(text.parse().map_err(Failure::usage)?),
+        (port, _) => port,
+    };
+    let port = main_port(port, variable.as_deref()).map_err(Failure::usage)?;
     let port = port.ok_or_else(|| {
         Failure::usage("--port: expected a port to ask, for example that for operators (9100)")
     })?;
     // A server that listens on all addresses is asked on the loopback one.
-    let host = match args.host {
+    let host = match (args.host, in_file("host")) {
+        (Some(host), _) => host,
+        (None, Some(text)) => text.parse().map_err(Failure::usage)?,
+        (None, None) => Ipv4Addr::LOCALHOST.into(),
+    };
+    let host = match host {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
         host => host,

@@ -104,29 +104,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command and, for a server, where its settings come from.
-fn parse() -> Result<(Cli, Option<Settings>), Failure> {
-    let sources = match Sources::read(&Cli::command(), std::env::args_os().collect()) {
-        Ok(sources) => sources,
-        Err(SourcesError::Values(mistakes)) => return Err(Failure::usage(mistakes)),
-        Err(SourcesError::Clap(error)) => {
-            // Help goes to standard output and is no failure; it may have no reader.
-            let _ = error.print();
-            let code = if error.use_stderr() { EX_USAGE } else { 0 };
-            return Err(Failure {
-                message: String::new(),
-                code,
-            });
+/// The command and, for a server, where its settings come from and what is wrong with them so far.
+fn parse() -> Result<(Cli, Option<Settings>, Vec<String>), Failure> {
+    let line = std::env::args_os().collect();
+    let sources = Sources::read(&Cli::command(), line).map_err(|SourcesError(error)| {
+        // Help goes to standard output and is no failure; it may have no reader.
+        let _ = error.print();
+        Failure {
+            message: String::new(),
+            code: if error.use_stderr() { EX_USAGE } else { 0 },
         }
-    };
+    })?;
     let cli = Cli::from_arg_matches(&sources.matches).map_err(Failure::usage)?;
-    Ok((cli, sources.settings))
+    Ok((cli, sources.settings, sources.mistakes))
 }
 
-fn run((cli, settings): (Cli, Option<Settings>)) -> Result<(), Failure> {
+fn run((cli, settings, mistakes): (Cli, Option<Settings>, Vec<String>)) -> Result<(), Failure> {
     match cli.command {
-        None => serve::run(cli.serve, settings.as_ref()),
-        Some(Command::Serve(args)) => serve::run(*args, settings.as_ref()),
+        None => serve::run(cli.serve, settings.as_ref(), mistakes),
+        Some(Command::Serve(args)) => serve::run(*args, settings.as_ref(), mistakes),
         Some(Command::Health(args)) => health::run(&args),
         Some(Command::Predict(args)) => predict::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
-use crate::config::{Config, LogFormat, Platform, ServeArgs, Settings};
+use crate::config::{Config, ConfigError, LogFormat, Platform, ServeArgs, Settings};
 use crate::server::{self, Reloader, ServerError};
 
 /// Exit code of a server whose engine broke, for which a restart helps: `EX_SOFTWARE` of sysexits.h.
@@ -16,10 +16,23 @@ const ENGINE_LOST: u8 = 70;
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT; SIGHUP loads model, certificates and keys again.
-pub(super) fn run(args: ServeArgs, settings: Option<&Settings>) -> Result<(), Failure> {
+pub(super) fn run(
+    args: ServeArgs,
+    settings: Option<&Settings>,
+    mut mistakes: Vec<String>,
+) -> Result<(), Failure> {
     let (log, format) = (args.log.clone(), args.log_format);
     let print = args.print_config;
-    let config = Config::new(args, &Platform::from_environment()).map_err(Failure::usage)?;
+    let config = match (
+        Config::new(args, &Platform::from_environment()),
+        mistakes.is_empty(),
+    ) {
+        (Ok(config), true) => config,
+        (checked, _) => {
+            mistakes.extend(checked.err().into_iter().flat_map(|ConfigError(more)| more));
+            return Err(Failure::usage(ConfigError(mistakes)));
+        }
+    };
     if let (true, Some(settings)) = (print, settings) {
         return Ok(std::io::stdout().write_all(settings.to_toml().as_bytes())?);
     }
@@ -60,9 +73,8 @@ fn starting(error: ServerError) -> Failure {
 async fn reload_on(mut signal: Signal, reloader: Reloader) {
     while signal.recv().await.is_some() {
         tracing::info!("reloading (SIGHUP)");
-        match reloader.reload().await {
-            Ok(()) => tracing::info!("reloaded"),
-            Err(refusal) => tracing::error!(%refusal, "not reloaded"),
+        if reloader.reload().await.is_ok() {
+            tracing::info!("reloaded");
         }
     }
 }
@@ -91,6 +103,8 @@ fn exit_code(error: &ServerError) -> u8 {
 }
 
 fn start_logging(filter: &str, format: LogFormat) {
+    // h2 would log paths that it cannot read, and paths hold texts.
+    let filter = format!("{filter},h2=info");
     let filter = tracing_subscriber::EnvFilter::new(filter);
     let color = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()

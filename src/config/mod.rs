@@ -77,7 +77,7 @@ pub struct ConfigError(pub Vec<String>);
 const DESCRIPTORS_KEPT: usize = 512;
 
 /// Connections that are allowed by themselves.
-const CONNECTIONS: (usize, usize) = (64, 16_384);
+const CONNECTIONS_MAX: usize = 16_384;
 
 /// Where the balancer in front learns that a server goes: the time between two probes of Kubernetes
 /// with some to spare. Knative's queue-proxy has waited already when it sends SIGTERM.
@@ -101,6 +101,11 @@ impl Config {
             }
         };
         let origins = origins(&args.listen.cors_allow_origin, &mut mistakes);
+        if let Some(word) = args.log.split(',').find(|word| is_misspelt_level(word)) {
+            mistakes.push(format!(
+                "--log: expected error, warn, info, debug, trace, off, or target=level, found {word:?}"
+            ));
+        }
         if let Err(error) = args.log.parse::<tracing_subscriber::EnvFilter>() {
             mistakes.push(format!(
                 "--log: expected a tracing filter, found {:?}: {error}",
@@ -161,16 +166,13 @@ fn texts_max(load: &LoadArgs) -> usize {
 }
 
 fn connection_limits(args: &ConnectionArgs) -> ConnectionLimits {
-    let (min, max) = CONNECTIONS;
-    let room = || {
-        descriptors()
-            .saturating_sub(DESCRIPTORS_KEPT)
-            .clamp(min, max)
-    };
+    let descriptors = descriptors();
+    let room = descriptors - DESCRIPTORS_KEPT.min(descriptors / 2);
+    let asked = args.max_connections.unwrap_or(CONNECTIONS_MAX);
     // A hundred years are as good as for ever.
     let or_never = |time| span::some(time).unwrap_or(Duration::from_secs(3_000_000_000));
     ConnectionLimits {
-        connections_max: args.max_connections.unwrap_or_else(room),
+        connections_max: asked.min(room.max(1)),
         streams_max: args.max_streams,
         header_bytes_max: args.max_header_bytes,
         header_timeout: or_never(args.header_timeout),
@@ -239,6 +241,15 @@ fn numbers(args: &ServeArgs) -> Vec<String> {
     mistakes
 }
 
+/// A lone word is the name of a target to a filter, of which every message is then shown and no other.
+fn is_misspelt_level(word: &str) -> bool {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let word = word.trim();
+    let is_level = levels.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let is_plain = word.chars().all(char::is_alphanumeric);
+    is_plain && !is_level && word.parse::<u8>().is_err()
+}
+
 /// The addresses of the main and of the operators' port.
 fn places(
     args: &ServeArgs,
@@ -270,7 +281,7 @@ fn places(
 fn origins(origins: &[String], mistakes: &mut Vec<String>) -> Vec<HeaderValue> {
     let mut values = Vec::new();
     for origin in origins {
-        let is_origin = origin == "*" || (origin.contains("://") && !origin.ends_with('/'));
+        let is_origin = origin == "*" || is_origin(origin);
         match origin.parse() {
             Ok(value) if is_origin => values.push(value),
             _ => mistakes.push(format!(
@@ -280,6 +291,14 @@ fn origins(origins: &[String], mistakes: &mut Vec<String>) -> Vec<HeaderValue> {
         }
     }
     values
+}
+
+/// Scheme, host and port as browsers write them (RFC 6454, section 6.2).
+fn is_origin(text: &str) -> bool {
+    let plain = |c: char| !matches!(c, '/' | '*' | '?' | '#') && !c.is_ascii_uppercase();
+    text.split_once("://").is_some_and(|(scheme, rest)| {
+        !scheme.is_empty() && !rest.is_empty() && scheme.chars().chain(rest.chars()).all(plain)
+    })
 }
 
 impl Platform {
@@ -388,7 +407,13 @@ mod tests {
         assert!(config(&["--port", "off"], None).is_err());
         let socket = config(&["--port", "off", "--unix-socket", "s"], Some("80")).unwrap();
         assert_eq!(socket.address, None);
-        for wrong in ["example.com", "https://example.com/", "nonsense"] {
+        for wrong in [
+            "example.com",
+            "https://example.com/",
+            "nonsense",
+            "https://*.b",
+            "HTTPS://a",
+        ] {
             assert!(config(&["--cors-allow-origin", wrong], None).is_err());
         }
     }

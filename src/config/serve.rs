@@ -177,8 +177,8 @@ pub struct LoadArgs {
 /// What connections may do.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConnectionArgs {
-    /// Connections open at once; one more is closed with 503 [default: by the file descriptors there
-    /// are, at most 16384].
+    /// Connections open at once, as far as there are file descriptors; one more is closed with 503
+    /// [default: 16384].
     #[arg(long, env = "INTENTD_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
     /// Requests under way at once on one HTTP/2 connection.
@@ -262,7 +262,7 @@ pub struct EndArgs {
         env = "INTENTD_DRAIN_TIMEOUT",
         value_name = "TIME",
         default_value = "25s",
-        value_parser = span::parse
+        value_parser = span::parse_limit
     )]
     pub drain_timeout: Duration,
 }

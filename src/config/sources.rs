@@ -11,9 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command};
-
-use super::ConfigError;
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// Flags that are not settings.
 const NOT_IN_FILES: [&str; 4] = ["help", "version", "config", "print-config"];
@@ -28,6 +26,8 @@ pub struct Sources {
     pub matches: ArgMatches,
     /// The settings of a server, when the command line is one's.
     pub settings: Option<Settings>,
+    /// Values that cannot be read; `matches` has the defaults in their place.
+    pub mistakes: Vec<String>,
 }
 
 /// The settings of a server and where each comes from.
@@ -49,14 +49,9 @@ enum Source {
     Default,
 }
 
-/// A command line that cannot be used.
+/// A command line that clap has the word about: help that was asked for, or a flag that does not exist.
 #[derive(Debug)]
-pub enum SourcesError {
-    /// clap says it: help that was asked for, or a flag that does not exist.
-    Clap(clap::Error),
-    /// Values that make no sense, all of them.
-    Values(ConfigError),
-}
+pub struct SourcesError(pub clap::Error);
 
 impl Sources {
     /// Reads `line` (the program's name first) as `command` says, with the file that `--config`
@@ -70,72 +65,81 @@ impl Sources {
         let subcommand = subcommand.map(str::to_owned);
         if subcommand.as_ref().is_some_and(|name| name != SERVE) {
             let matches = command.clone().try_get_matches_from(line);
-            let matches = matches.map_err(SourcesError::Clap)?;
             return Ok(Self {
-                matches,
+                matches: matches.map_err(SourcesError)?,
                 settings: None,
+                mistakes: Vec::new(),
             });
         }
         let mut mistakes = Vec::new();
-        let mut matches = parse(command, &line, &mut mistakes)?;
+        let mut matches = parse(command, &mut line, &mut mistakes)?;
         let own = |matches: &ArgMatches| match matches.subcommand_matches(SERVE) {
             Some(serve) => serve.clone(),
             None => matches.clone(),
         };
         let mut from_file = BTreeMap::new();
-        // A path that cannot be read as one has been reported.
-        let path = own(&matches)
-            .try_get_one::<PathBuf>("config")
-            .ok()
-            .flatten()
-            .cloned();
-        if let Some(path) = path {
-            from_file = file(command, &own(&matches), &path, &mut mistakes);
+        if let Some(path) = own(&matches).get_one::<PathBuf>("config") {
+            from_file = file(command, &own(&matches), path, &mut mistakes);
             for (name, values) in &from_file {
                 for value in values {
                     line.push(format!("--{name}={value}").into());
                 }
             }
-            // What the command line does wrong is found again.
-            let mut again = Vec::new();
-            matches = parse(command, &line, &mut again)?;
-            mistakes.retain(|mistake| !again.contains(mistake));
-            mistakes.append(&mut again);
-        }
-        if !mistakes.is_empty() {
-            return Err(SourcesError::Values(ConfigError(mistakes)));
+            let mut found = Vec::new();
+            matches = parse(command, &mut line, &mut found)?;
+            // What the environment does wrong is found again.
+            found.retain(|mistake| !mistakes.contains(mistake));
+            mistakes.append(&mut found);
         }
         let settings = Settings::of(command, &own(&matches), &from_file);
         Ok(Self {
             matches,
             settings: Some(settings),
+            mistakes,
         })
     }
 }
 
-/// What clap makes of `line`; values that it cannot read are reported, and count as text from then
-/// on, so that it goes on to the next.
+/// What clap makes of `line`; values that it cannot read are reported and left out, so that it goes on
+/// to the next.
 fn parse(
     command: &Command,
-    line: &[OsString],
+    line: &mut Vec<OsString>,
     mistakes: &mut Vec<String>,
 ) -> Result<ArgMatches, SourcesError> {
     let mut command = command.clone();
     loop {
-        let error = match command.clone().try_get_matches_from(line) {
+        let error = match command.clone().try_get_matches_from(line.iter()) {
             Ok(matches) => return Ok(matches),
             Err(error) => error,
         };
         let Some((name, mistake)) = wrong_value(&error) else {
-            return Err(SourcesError::Clap(error));
+            return Err(SourcesError(error));
         };
         mistakes.push(mistake);
-        let id = name.replace('-', "_");
-        let lax = |arg: Arg| arg.value_parser(clap::builder::StringValueParser::new());
-        command = command
-            .mut_arg(&id, lax)
-            .mut_subcommand(SERVE, |serve| serve.mut_arg(&id, lax));
+        if !leave_out(line, &name) {
+            let id = name.replace('-', "_");
+            let unset = |arg: Arg| arg.env(None::<&'static str>);
+            command = command
+                .mut_arg(&id, unset)
+                .mut_subcommand(SERVE, |serve| serve.mut_arg(&id, unset));
+        }
     }
+}
+
+/// Takes a flag and its value off the line; whether it was there.
+fn leave_out(line: &mut Vec<OsString>, name: &str) -> bool {
+    let flag = format!("--{name}");
+    let joined = format!("{flag}=");
+    let is_joined = |word: &OsString| word.to_string_lossy().starts_with(&joined);
+    if let Some(at) = line.iter().position(is_joined) {
+        line.remove(at);
+    } else if let Some(at) = line.iter().position(|word| *word == *flag) {
+        line.drain(at..line.len().min(at + 2));
+    } else {
+        return false;
+    }
+    true
 }
 
 /// The flag whose value is wrong, and what is.
@@ -158,7 +162,9 @@ fn wrong_value(error: &clap::Error) -> Option<(String, String)> {
         error.get(ContextKind::ValidValue),
     ) {
         (Some(source), _) => source.to_string(),
-        (None, Some(ContextValue::Strings(valid))) => format!("expected {}", valid.join(", ")),
+        (None, Some(ContextValue::Strings(valid))) if !valid.is_empty() => {
+            format!("expected {}", valid.join(", "))
+        }
         _ => "expected a value".to_owned(),
     };
     let mistake = format!("--{name}: {why}, found {found:?}");
@@ -199,9 +205,12 @@ fn file(
             continue;
         };
         let set = matches.value_source(arg.get_id().as_str());
-        let Some(values) = values(value) else {
+        let many = matches!(arg.get_action(), ArgAction::Append);
+        let values =
+            values(value).filter(|values| values.len() == 1 || (many && !values.is_empty()));
+        let Some(values) = values else {
             wrong(format!(
-                "{name}: expected a text, a number, true, false or a list of texts"
+                "{name}: expected a text, a number, true or false, or a list where the flag takes several"
             ));
             continue;
         };
@@ -222,8 +231,11 @@ fn values(value: toml::Value) -> Option<Vec<String>> {
         toml::Value::Float(number) => Some(vec![number.to_string()]),
         toml::Value::Boolean(flag) => Some(vec![flag.to_string()]),
         toml::Value::Array(items) => {
-            let texts = items.into_iter().map(|item| values(item)?.pop());
-            texts.collect()
+            let text = |item: toml::Value| match item {
+                toml::Value::Array(_) => None,
+                item => values(item)?.pop(),
+            };
+            items.into_iter().map(text).collect()
         }
         toml::Value::Datetime(_) | toml::Value::Table(_) => None,
     }
@@ -302,10 +314,7 @@ mod tests {
     }
 
     fn mistakes(line: &[&str]) -> Vec<String> {
-        match read(line) {
-            Err(SourcesError::Values(ConfigError(mistakes))) => mistakes,
-            other => panic!("{other:?}"),
-        }
+        read(line).unwrap().mistakes
     }
 
     fn written(text: &str) -> tempfile::NamedTempFile {
@@ -356,7 +365,8 @@ mod tests {
 
     #[test]
     fn all_wrong_values_are_reported_at_once_with_their_flags() {
-        let file = written("max-queue = \"many\"\nmax-quee = 1\n[table]\na = 1\n");
+        let file =
+            written("max-queue = \"many\"\nmax-quee = 1\nmax-texts = [1, 2]\n[table]\na = 1\n");
         let path = file.path().to_str().unwrap();
         let line = [
             "--config", path, "--port", "http", "--slo", "soon", "--engine", "steam",
@@ -371,10 +381,11 @@ mod tests {
             "--max-queue",
             "max-quee",
             "table",
+            "max-texts",
         ] {
             assert!(text.contains(part), "{part} is missing from\n{text}");
         }
-        assert_eq!(mistakes.len(), 6, "{text}");
+        assert_eq!(mistakes.len(), 7, "{text}");
     }
 
     #[test]
@@ -394,7 +405,7 @@ mod tests {
             &["--help"],
             &["bench", "--slo", "soon"],
         ] {
-            assert!(matches!(read(line), Err(SourcesError::Clap(_))), "{line:?}");
+            assert!(matches!(read(line), Err(SourcesError(_))), "{line:?}");
         }
     }
 }

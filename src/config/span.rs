@@ -24,6 +24,17 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(span)
 }
 
+/// As [`parse`], for a time that must end.
+///
+/// # Errors
+/// What was expected.
+pub(super) fn parse_limit(text: &str) -> Result<Duration, String> {
+    match text {
+        "off" => Err("expected seconds, or a time such as 500ms or 2m".to_owned()),
+        text => parse(text),
+    }
+}
+
 /// The time that a flag gives, if it gives one.
 pub(super) fn some(span: Duration) -> Option<Duration> {
     (!span.is_zero()).then_some(span)

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::model::Checkpoint;
 use crate::serving::{Classifier, EngineStopped, Prepared};
 use crate::trace::{Exporter, Tracing};
-use crate::transport::{BindError, ConnectionLimits, Life, Listener, Port, Tls, serve};
+use crate::transport::{BindError, ConnectionLimits, Life, Listener, Port, Room, Tls, serve};
 
 /// Connections of the operators' port: scrapers and probes, whatever the main port is full of.
 const ADMIN_CONNECTIONS: usize = 256;
@@ -168,8 +168,9 @@ where
         drain_timeout: config.drain_timeout,
     };
     // The exporter ends with the last route that has it.
+    let room = Room::new(config.connections.connections_max);
     for listener in mains {
-        running.serve_main(listener, config, tracing.clone());
+        running.serve_main(listener, config, (tracing.clone(), room.clone()));
     }
     if let Some(listener) = admin {
         running.serve_admin(listener, config);
@@ -194,13 +195,18 @@ fn tracing(config: &Config, metrics: &Metrics) -> (Option<Tracing>, Option<JoinH
 }
 
 impl Running {
-    fn serve_main(&mut self, listener: Listener, config: &Config, tracing: Option<Tracing>) {
+    fn serve_main(
+        &mut self,
+        listener: Listener,
+        config: &Config,
+        (tracing, room): (Option<Tracing>, Room),
+    ) {
         let mut settings = config.surfaces.clone();
         settings.keys = self.reloader.keys();
         settings.tracing = tracing;
         let routes = api::main_routes(Arc::clone(&self.classifier), &settings);
         let tls = self.reloader.tls();
-        self.serve("main", listener, routes, tls, config.connections);
+        self.serve("main", listener, routes, tls, (config.connections, room));
     }
 
     fn serve_admin(&mut self, listener: Listener, config: &Config) {
@@ -216,7 +222,8 @@ impl Running {
             connections_max: ADMIN_CONNECTIONS,
             ..config.connections
         };
-        self.serve("admin", listener, routes, None, limits);
+        let room = Room::new(ADMIN_CONNECTIONS);
+        self.serve("admin", listener, routes, None, (limits, room));
     }
 
     fn serve(
@@ -225,7 +232,7 @@ impl Running {
         listener: Listener,
         routes: axum::Router,
         tls: Option<Arc<Tls>>,
-        limits: ConnectionLimits,
+        (limits, room): (ConnectionLimits, Room),
     ) {
         let metrics = self.classifier.metrics();
         let port = Port {
@@ -233,6 +240,7 @@ impl Running {
             routes,
             tls,
             limits,
+            room,
             open: metrics.connections.with_label_values(&[name]),
             refused: metrics.connections_refused.with_label_values(&[name]),
         };

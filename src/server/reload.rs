@@ -103,6 +103,7 @@ impl Reloader {
                 if !mistakes.is_empty() {
                     tracing::error!(what = mistakes.join("; "), "files not replaced");
                 }
+                tracing::error!(%error, "not reloaded");
                 return Err(Refusal::Conflict(error.to_string()));
             }
             Err(error) => mistakes.push(error.to_string()),

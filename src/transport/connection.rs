@@ -1,7 +1,7 @@
 //! One connection: its requests, its clock and its end.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use tower_service::Service as _;
 
 use super::activity::{Activity, Due};
+use super::answer::Answer;
 use super::stream::{Stream, Watched};
 use super::{Life, Shared};
 
@@ -30,18 +31,13 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long to look away from a connection whose request is under way.
 const BUSY_LOOK: Duration = Duration::from_secs(1);
 
+/// Time for what a client has begun on HTTP/2 before it heard that the connection ends.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// Serves a connection until either side ends it.
 pub(super) async fn run(stream: Stream, shared: Arc<Shared>) {
-    let stream = match (&shared.tls, stream) {
-        (Some(tls), Stream::Tcp(stream)) => {
-            let accept = tls.acceptor().accept(stream);
-            match tokio::time::timeout(shared.limits.header_timeout, accept).await {
-                Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
-                Ok(Err(error)) => return tracing::debug!(%error, "no TLS handshake"),
-                Err(_) => return tracing::debug!("no TLS handshake in time"),
-            }
-        }
-        (_, stream) => stream,
+    let Some(stream) = secured(stream, &shared).await else {
+        return;
     };
     let activity = Arc::new(Activity::new());
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
@@ -56,7 +52,7 @@ pub(super) async fn run(stream: Stream, shared: Arc<Shared>) {
         told: None,
     };
     let mut life = shared.life.clone();
-    let mut look = pin!(sleep_until(Instant::now() + shared.limits.header_timeout));
+    let mut look = pin!(sleep_until(clock.at(&shared)));
     loop {
         tokio::select! {
             biased;
@@ -66,20 +62,50 @@ pub(super) async fn run(stream: Stream, shared: Arc<Shared>) {
                 }
                 return;
             }
-            () = look.as_mut() => {}
+            // After the connection, in whose poll bytes come and go: what that changes counts at once.
+            () = poll_fn(|cx| {
+                let at = clock.at(&shared);
+                if at < look.deadline() {
+                    look.as_mut().reset(at);
+                }
+                look.as_mut().poll(cx)
+            }) => {}
             () = closes(&mut life), if clock.closing.is_none() => {
                 clock.closing = Some(Instant::now());
             }
         }
         match clock.next(&shared) {
             Next::Look(at) => look.as_mut().reset(at),
-            Next::Tell(at) => {
+            Next::Tell => {
                 connection.as_mut().graceful_shutdown();
-                look.as_mut().reset(at);
+                look.as_mut().reset(Instant::now() + LOOK);
             }
             Next::Drop => return,
         }
     }
+}
+
+/// The stream after its TLS handshake, if there is to be one.
+async fn secured(stream: Stream, shared: &Shared) -> Option<Stream> {
+    let (tls, stream) = match (&shared.tls, stream) {
+        (Some(tls), Stream::Tcp(stream)) => (tls, stream),
+        (_, stream) => return Some(stream),
+    };
+    let accept = tls.acceptor().accept(stream);
+    let mut life = shared.life.clone();
+    let given_up = async {
+        closes(&mut life).await;
+        tokio::time::sleep(QUIET).await;
+    };
+    tokio::select! {
+        accepted = tokio::time::timeout(shared.limits.header_timeout, accept) => match accepted {
+            Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
+            Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+            Err(_) => tracing::debug!("no TLS handshake in time"),
+        },
+        () = given_up => tracing::debug!("no TLS handshake before the port closed"),
+    }
+    None
 }
 
 async fn closes(life: &mut watch::Receiver<Life>) {
@@ -91,7 +117,7 @@ fn answer(
     request: Request<Incoming>,
     shared: &Arc<Shared>,
     activity: &Arc<Activity>,
-) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+) -> impl Future<Output = Result<Response<Answer>, Infallible>> + use<> {
     let version = request.version();
     let under_way = activity.begin(version);
     let shared = Arc::clone(shared);
@@ -102,8 +128,7 @@ fn answer(
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        drop(under_way);
-        Ok(response)
+        Ok(response.map(|body| Answer::new(body, under_way)))
     }
 }
 
@@ -119,33 +144,44 @@ struct Clock {
 enum Next {
     /// Look again then.
     Look(Instant),
-    /// End it gracefully, and look again then.
-    Tell(Instant),
+    /// End it gracefully, and look again soon.
+    Tell,
     /// End it.
     Drop,
 }
 
 impl Clock {
+    /// When the connection has to be looked at, as things stand.
+    fn at(&self, shared: &Shared) -> Instant {
+        match self.activity.due(&shared.limits) {
+            Due::At(at) => at,
+            Due::Busy => Instant::now() + BUSY_LOOK,
+        }
+    }
+
     fn next(&mut self, shared: &Shared) -> Next {
         let now = Instant::now();
         let due = self.activity.due(&shared.limits);
-        match (due, self.told, self.closing) {
+        let is_over = matches!(due, Due::At(at) if at <= now);
+        match (self.told, self.closing) {
             // GOAWAY lets the client finish what it has begun (RFC 9113, section 6.8).
-            (Due::Now, None, _) if self.activity.is_h2() => self.tell(now),
-            (Due::Now, ..) => Next::Drop,
-            (_, Some(_), _) if matches!(due, Due::Busy) => Next::Look(now + LOOK),
-            // Its client has been told and has nothing under way.
-            (_, Some(told), _) if now.duration_since(told) > 10 * QUIET => Next::Drop,
-            (_, Some(_), _) => Next::Look(now + LOOK),
-            (_, None, Some(closing)) => self.close(now, closing),
-            (Due::Busy, None, None) => Next::Look(now + BUSY_LOOK),
-            (Due::At(at), None, None) => Next::Look(at),
+            (None, _) if is_over && self.activity.is_h2() => self.tell(now),
+            _ if is_over => Next::Drop,
+            (Some(told), _) => match self.activity.silent_since() {
+                Some(since) if now.duration_since(since.max(told)) > GOODBYE => Next::Drop,
+                _ => Next::Look(now + LOOK),
+            },
+            (None, Some(closing)) => self.close(now, closing),
+            (None, None) => Next::Look(match due {
+                Due::At(at) => at,
+                Due::Busy => now + BUSY_LOOK,
+            }),
         }
     }
 
     fn tell(&mut self, now: Instant) -> Next {
         self.told = Some(now);
-        Next::Tell(now + LOOK)
+        Next::Tell
     }
 
     fn close(&mut self, now: Instant, closing: Instant) -> Next {

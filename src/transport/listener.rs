@@ -41,7 +41,40 @@ pub struct Listener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, File),
+}
+
+/// The file of a Unix socket; removed when this is dropped, unless another process has put its own
+/// there meanwhile.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl File {
+    fn of(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            identity: identity(path),
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // It may be gone by now.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Device and number of a file.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 impl Listener {
@@ -83,7 +116,7 @@ impl Listener {
             UnixListener::bind(path)
         };
         match bind() {
-            Ok(listener) => Ok(Self::new(Socket::Unix(listener, path.to_owned()))),
+            Ok(listener) => Ok(Self::new(Socket::Unix(listener, File::of(path)))),
             Err(source) => Err(BindError {
                 place: path.display().to_string(),
                 flag,
@@ -129,16 +162,22 @@ impl Listener {
 
     /// Closes the listener; gives out what the kernel has accepted until then, so that no client
     /// that believes itself connected is reset.
-    pub(super) async fn close(self, mut admit: impl FnMut(Stream)) {
-        match &self.socket {
+    pub(super) async fn close(mut self, mut admit: impl FnMut(Stream)) {
+        match &mut self.socket {
             Socket::Tcp(listener) => {
                 if let Err(error) = refuse_handshakes(listener) {
                     tracing::debug!(%error, "cannot stop handshakes before closing the port");
                 }
                 tokio::time::sleep(HANDSHAKE).await;
             }
-            // Nobody finds it any more. It may be gone already.
-            Socket::Unix(_, path) => drop(std::fs::remove_file(path)),
+            // Nobody finds it any more.
+            Socket::Unix(_, file) => {
+                let path = file.path.clone();
+                drop(std::mem::replace(
+                    file,
+                    File::of(&path.with_extension("gone")),
+                ));
+            }
         }
         loop {
             match tokio::time::timeout(Duration::ZERO, self.socket.accept()).await {

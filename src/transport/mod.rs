@@ -6,6 +6,7 @@
 //! and only connections that have been silent for a while are closed ([`connection`]).
 
 mod activity;
+mod answer;
 mod connection;
 mod descriptors;
 mod listener;
@@ -20,7 +21,7 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use prometheus::{IntCounter, IntGauge};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch};
 
 pub use self::descriptors::descriptors;
 pub use self::listener::{BindError, Listener};
@@ -30,7 +31,7 @@ pub use self::tls::{Tls, TlsError};
 /// The bounds on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections open at once.
+    /// Connections open at once, on all listeners of the same [`Room`].
     pub connections_max: usize,
     /// Requests under way at once on one HTTP/2 connection.
     pub streams_max: u32,
@@ -75,6 +76,8 @@ pub struct Port {
     pub tls: Option<Arc<Tls>>,
     /// Their bounds.
     pub limits: ConnectionLimits,
+    /// How many there may be.
+    pub room: Room,
     /// How many there are.
     pub open: IntGauge,
     /// How many were too many.
@@ -125,6 +128,7 @@ pub async fn serve(port: Port, mut life: watch::Receiver<Life>) {
         routes,
         tls,
         limits,
+        room,
         open,
         refused,
     } = port;
@@ -136,12 +140,13 @@ pub async fn serve(port: Port, mut life: watch::Receiver<Life>) {
         life: life.clone(),
         last_answers: AtomicBool::new(false),
     });
-    let permits_max = limits.connections_max.min(Semaphore::MAX_PERMITS);
-    let permits = Arc::new(Semaphore::new(permits_max));
     let admit = |stream: Stream| {
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+        let Ok(permit) = room.take() else {
             refused.inc();
-            stream.refuse();
+            // Behind TLS nobody could read it.
+            if shared.tls.is_none() {
+                stream.refuse();
+            }
             return;
         };
         open.inc();
@@ -167,7 +172,34 @@ pub async fn serve(port: Port, mut life: watch::Receiver<Life>) {
     shared.last_answers.store(true, Ordering::Relaxed);
     // Clients whose connections the kernel has accepted already do not know that they are late.
     listener.close(admit).await;
-    let all = u32::try_from(permits_max).unwrap_or(u32::MAX);
-    // Never an error: the semaphore is never closed.
-    let _ = permits.acquire_many(all).await;
+    room.empty().await;
+}
+
+/// How many connections may be open, on one listener or on several together.
+#[derive(Debug, Clone)]
+pub struct Room {
+    permits: Arc<Semaphore>,
+    max: u32,
+}
+
+impl Room {
+    /// Room for so many.
+    pub fn new(connections_max: usize) -> Self {
+        let max = connections_max.min(Semaphore::MAX_PERMITS);
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        Self {
+            permits: Arc::new(Semaphore::new(max as usize)),
+            max,
+        }
+    }
+
+    fn take(&self) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+        Arc::clone(&self.permits).try_acquire_owned()
+    }
+
+    /// Ready once no connection is open.
+    async fn empty(&self) {
+        // Never an error: the semaphore is never closed.
+        let _ = self.permits.acquire_many(self.max).await;
+    }
 }

@@ -101,7 +101,10 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        delegate!(&mut self.get_mut().stream, stream => stream.poll_write(cx, bytes))
+        let this = self.get_mut();
+        let result = delegate!(&mut this.stream, stream => stream.poll_write(cx, bytes));
+        this.activity.wrote(result.is_pending());
+        result
     }
 
     fn poll_write_vectored(
@@ -109,7 +112,10 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        delegate!(&mut self.get_mut().stream, stream => stream.poll_write_vectored(cx, slices))
+        let this = self.get_mut();
+        let result = delegate!(&mut this.stream, stream => stream.poll_write_vectored(cx, slices));
+        this.activity.wrote(result.is_pending());
+        result
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -133,7 +139,7 @@ impl AsyncWrite for Watched {
             Some(discarded) => discarded,
             None => {
                 ready!(delegate!(&mut this.stream, stream => stream.poll_shutdown(cx)))?;
-                this.activity.closed();
+                this.activity.discarded();
                 0
             }
         };
@@ -144,6 +150,7 @@ impl AsyncWrite for Watched {
             let read = delegate!(&mut this.stream, stream => stream.poll_read(cx, &mut buffer));
             let is_over = ready!(read).is_err() || buffer.filled().is_empty();
             discarded += buffer.filled().len();
+            this.activity.discarded();
             if is_over || discarded > DISCARDED_MAX {
                 return Poll::Ready(Ok(()));
             }

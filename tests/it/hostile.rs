@@ -214,6 +214,62 @@ async fn half_a_body_is_given_up_and_half_a_head_is_closed() {
     server.stop().await;
 }
 
+/// The time for a head begins with its first byte, also on a connection that has served for long.
+#[tokio::test]
+async fn half_a_head_on_a_kept_connection_is_closed() {
+    let flags = ["--header-timeout", "300ms", "--idle-timeout", "1000s"];
+    let server = TestServer::start(&flags).await;
+    let mut connection = Connection::open(server.address).await;
+    for _ in 0..2 {
+        let answer = connection.send(&keep_alive(PATH, "text/plain")).await;
+        assert_eq!(answer.status, 200);
+    }
+    connection.write(b"GET /predict?qu").await;
+    connection.closed().await;
+    // Nor does a client that was told that the connection ends, and does not close it.
+    let mut told = TcpStream::connect(server.address).await.unwrap();
+    told.write_all(&head("GET", PATH, &[])).await.unwrap();
+    let open = server
+        .classifier
+        .metrics()
+        .connections
+        .with_label_values(&["main"]);
+    eventually("both are gone", || open.get() == 0).await;
+    drop(told);
+    server.stop().await;
+}
+
+/// An answer of megabytes, a client that takes its time, and a server that is told to end: all of it
+/// arrives.
+#[tokio::test]
+async fn an_answer_that_is_being_sent_is_sent_to_its_end() {
+    let mut server = TestServer::start(&["--max-texts", "20000"]).await;
+    let list = serde_json::to_string(&vec!["a"; 20_000]).unwrap();
+    let mut request = head_of_body(&list.len().to_string());
+    request.extend_from_slice(list.as_bytes());
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(&request).await.unwrap();
+    let mut answer = vec![0; 1000];
+    stream.read_exact(&mut answer).await.unwrap();
+    server.signal();
+    let mut part = vec![0; 1 << 19];
+    loop {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        match stream.read(&mut part).await.unwrap() {
+            0 => break,
+            count => answer.extend_from_slice(&part[..count]),
+        }
+    }
+    let answer = crate::support::http::parse(&answer);
+    let length: usize = answer.header("content-length").unwrap().parse().unwrap();
+    assert_eq!(answer.body.len(), length);
+    assert!(
+        length > 4 << 20,
+        "{length} bytes may fit into the buffers of sockets"
+    );
+    server.ended().await.expect("the server ends well");
+}
+
 #[tokio::test]
 async fn who_leaves_leaves_nothing_behind() {
     let server = TestServer::start(&[]).await;

@@ -140,6 +140,41 @@ async fn settings_and_pings_that_nobody_hears_answered_do_not_pile_up() {
     server.stop().await;
 }
 
+/// A client that lets nothing be sent and asks for more and more: its connection ends, whatever else it
+/// asks for meanwhile.
+#[tokio::test]
+async fn answers_that_nobody_takes_end_the_connection() {
+    let server = TestServer::start(&["--idle-timeout", "700ms"]).await;
+    let mut stream = connect(server.address).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE, 0
+    let window = [0, 4, 0, 0, 0, 0];
+    stream
+        .write_all(&frame(SETTINGS, 0, 0, &window))
+        .await
+        .unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let asking = async {
+        for number in 0_u32.. {
+            let flags = END_STREAM | END_HEADERS;
+            let request = frame(HEADERS, flags, 2 * number + 1, &block());
+            if write.write_all(&request).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let closed = async {
+        let mut all = Vec::new();
+        let _ = read.read_to_end(&mut all).await;
+    };
+    tokio::select! {
+        () = asking => {}
+        () = closed => {}
+    }
+    is_well(&server).await;
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn streams_beyond_the_limit_wait_for_their_turn() {
     let server = TestServer::start(&["--max-streams", "2"]).await;

@@ -223,3 +223,54 @@ async fn a_kubernetes_service_link_is_not_a_port() {
     assert_eq!(server.address.port().to_string(), port);
     assert_eq!(server.signal("TERM").0, Some(0), "also while it loads");
 }
+
+/// A server whose port is in its file is found there by a probe in the same container.
+#[tokio::test]
+async fn the_file_of_settings_is_for_server_and_probe() {
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("port = {port}\nmax-texts = 2\n")).unwrap();
+    let environment = [("INTENTD_CONFIG", file.path().to_str().unwrap())];
+    let mut server = Server::start(&["--lame-duck", "0"], &environment);
+    assert_eq!(server.address.port(), port);
+    server.ready().await;
+    let mut health = intentd();
+    let health = health.arg("health").envs(environment).output().unwrap();
+    assert_eq!(failure(&health), (Some(0), ""));
+    let answer = crate::support::http::post_json(server.address, r#"["a", "b", "c"]"#).await;
+    assert_eq!(answer.status, 422);
+    server.signal("TERM");
+}
+
+#[test]
+fn mistakes_of_every_kind_come_in_one_message() {
+    let flags = [
+        "--port",
+        "70000",
+        "--slo",
+        "soon",
+        "--max-queue",
+        "0",
+        "--tls-cert",
+        "x",
+        "--log",
+        "wrn",
+    ];
+    let output = run(&flags, "");
+    let (code, error) = failure(&output);
+    assert_eq!(code, Some(64));
+    for flag in ["--port", "--slo", "--max-queue", "--tls-key", "--log"] {
+        assert!(error.contains(flag), "{flag} is missing from {error}");
+    }
+}
+
+#[test]
+fn the_settings_in_force_are_printed() {
+    let output = run(&["--print-config", "--slo", "20ms"], "");
+    let text = stdout(&output);
+    assert!(text.contains("slo = \"20ms\" # flag"), "{text}");
+    assert!(text.contains("max-batch-tokens = 4096 # default"), "{text}");
+}

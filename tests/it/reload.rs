@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::support::checkpoint::{catalog, write};
 use crate::support::engine::{Faulty, Gate, Gated};
-use crate::support::http::{Connection, get, keep_alive, post, post_json};
+use crate::support::http::{Connection, get, head, keep_alive, post, post_json, send};
 use crate::support::process::Server;
 use crate::support::server::{TestServer, eventually};
 
@@ -108,6 +108,8 @@ async fn a_model_that_cannot_be_used_leaves_the_old_one_in_use() {
         1.0
     );
     assert_eq!(get(server.admin, "/reload", &[]).await.status, 405);
+    let page = head("POST", "/reload", &["Origin: https://evil.example"]);
+    assert_eq!(send(server.admin, &page).await.status, 403, "not for pages");
     assert_eq!(
         post(server.address, "/reload", "text/plain", "")
             .await

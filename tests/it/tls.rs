@@ -101,6 +101,20 @@ async fn certificates_are_replaced_while_connections_stay() {
     server.stop().await;
 }
 
+/// Somebody who connects and says nothing is not waited for.
+#[tokio::test]
+async fn a_handshake_that_does_not_come_does_not_hold_up_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    certificate(directory.path());
+    let flags = flags(directory.path());
+    let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    flags.extend(["--header-timeout", "1000s", "--drain-timeout", "900s"]);
+    let server = TestServer::start(&flags).await;
+    let silent = TcpStream::connect(server.address).await.unwrap();
+    server.stop().await;
+    drop(silent);
+}
+
 #[tokio::test]
 async fn http2_is_chosen_by_alpn_and_plain_text_gets_nothing() {
     let directory = tempfile::tempdir().unwrap();

@@ -41,7 +41,7 @@ pub(crate) async fn send(address: SocketAddr, request: &[u8]) -> Response {
     parse(&answer)
 }
 
-fn parse(answer: &[u8]) -> Response {
+pub(crate) fn parse(answer: &[u8]) -> Response {
     let text = String::from_utf8(answer.to_vec()).expect("the answer is UTF-8");
     let (head, body) = text
         .split_once("\r\n\r\n")
@@ -103,6 +103,14 @@ impl Connection {
 }
 
 impl Connection {
+    /// Sends bytes and waits for nothing.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        self.stream
+            .write_all(bytes)
+            .await
+            .expect("the server reads");
+    }
+
     /// Waits until the server closes.
     pub(crate) async fn closed(mut self) {
         let mut rest = Vec::new();

@@ -1,0 +1,105 @@
+//! Bodies of answers, in pieces that wait until the client takes them.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+use super::activity::UnderWay;
+
+/// Bytes that are given to a stream at once. HTTP/2 takes what it is given into memory, however little
+/// its client lets it send; so what waits, waits here, where the answer still counts as under way.
+const PIECE: usize = 16 << 10;
+
+/// An answer's body; the request is under way until it is sent or dropped.
+pub(super) struct Answer {
+    body: Body,
+    /// Of the frame that was begun.
+    rest: Bytes,
+    under_way: Option<UnderWay>,
+}
+
+impl Answer {
+    pub(super) fn new(body: Body, mut under_way: UnderWay) -> Self {
+        under_way.answered();
+        Self {
+            body,
+            rest: Bytes::new(),
+            under_way: Some(under_way),
+        }
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        if this.rest.is_empty() {
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                end => {
+                    this.under_way = None;
+                    return Poll::Ready(end);
+                }
+            }
+        }
+        let length = this.rest.len().min(PIECE);
+        let piece = this.rest.split_to(length);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let hint = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        let mut whole = SizeHint::new();
+        whole.set_lower(hint.lower() + rest);
+        if let Some(upper) = hint.upper() {
+            whole.set_upper(upper + rest);
+        }
+        whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::http::Version;
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::transport::activity::Activity;
+
+    #[tokio::test]
+    async fn an_answer_comes_in_pieces_and_is_under_way_until_the_last() {
+        let activity = Arc::new(Activity::new());
+        let bytes: Vec<u8> = (0..40_000_u32).map(|n| n as u8).collect();
+        let under_way = activity.begin(Version::HTTP_2);
+        let mut answer = Answer::new(bytes.clone().into(), under_way);
+        assert_eq!(answer.size_hint().exact(), Some(40_000));
+        let mut got = Vec::new();
+        while let Some(frame) = answer.frame().await {
+            let piece = frame.unwrap().into_data().unwrap();
+            assert!(piece.len() <= PIECE);
+            got.extend_from_slice(&piece);
+            assert_eq!(answer.size_hint().exact(), Some(40_000 - got.len() as u64));
+            assert_eq!(activity.silent_since(), None);
+        }
+        assert_eq!(got, bytes);
+        assert!(answer.is_end_stream());
+        assert!(activity.silent_since().is_some());
+    }
+}
