@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::generation::Shared;
 use super::pace::Pace;
+use super::part::Part;
 use super::plan::BatchLimits;
 use super::queue::{Patience, Waiting, Work};
 use crate::engine::{Engine, EngineError, Logits, RaggedBatch};
@@ -28,13 +29,6 @@ struct UnderWay {
     part: Part,
     tokens: usize,
     since: Instant,
-}
-
-/// Texts that are computed together.
-struct Part {
-    entries: Vec<Waiting>,
-    /// Whether it is half of a batch that failed: it is not split again.
-    is_half: bool,
 }
 
 /// The loop of the engine's thread.
@@ -320,50 +314,41 @@ impl Batcher {
         }
     }
 
-    /// Splits a batch that was too large for the device, or once one that failed otherwise, so that
-    /// one poisonous text does not take its neighbours with it; refuses what cannot be split. A lost
-    /// engine takes everything else with it.
+    /// Splits a batch that failed where that may help, and refuses it where not. A lost engine takes
+    /// everything else with it.
     fn failed(&mut self, error: EngineError, part: Part) -> Result<(), EngineError> {
         self.count_busy();
-        let splits = match &error {
-            EngineError::OutOfMemory { .. } => true,
-            EngineError::Batch(_) => !part.is_half,
-            EngineError::Lost(_) => false,
-        };
-        if splits && part.entries.len() > 1 {
-            tracing::warn!(texts = part.entries.len(), %error, "splitting a batch");
-            let is_half = part.is_half || matches!(error, EngineError::Batch(_));
-            let mut entries = part.entries;
-            let second = entries.split_off(entries.len() / 2);
-            for entries in [second, entries] {
-                self.parts.push_front(Part { entries, is_half });
+        let texts = part.entries.len();
+        let part = match part.split(&error) {
+            Ok([first, second]) => {
+                tracing::warn!(texts, %error, "splitting a batch");
+                self.parts.push_front(second);
+                self.parts.push_front(first);
+                return Ok(());
             }
-            return Ok(());
-        }
-        let entries = part.entries;
+            Err(part) => part,
+        };
         self.metrics.engine_failures.inc();
         match &error {
             EngineError::Batch(_) => {
-                tracing::error!(texts = entries.len(), %error, "batch failed");
-                refuse(entries, &Refusal::Engine(error.to_string()));
+                tracing::error!(texts, %error, "batch failed");
+                part.refuse(&Refusal::Engine(error.to_string()));
                 self.shared.health.failed();
                 Ok(())
             }
             EngineError::OutOfMemory { .. } => {
                 tracing::error!(%error, "a single text failed");
-                refuse(entries, &Refusal::OutOfMemory);
+                part.refuse(&Refusal::OutOfMemory);
                 self.shared.health.failed();
                 Ok(())
             }
             EngineError::Lost(_) => {
-                refuse(entries, &Refusal::Unhealthy);
-                for batch in self.under_way.drain(..) {
-                    refuse(batch.part.entries, &Refusal::Unhealthy);
+                part.refuse(&Refusal::Unhealthy);
+                let under_way = self.under_way.drain(..).map(|batch| batch.part);
+                for part in under_way.chain(self.parts.drain(..)) {
+                    part.refuse(&Refusal::Unhealthy);
                 }
-                for part in self.parts.drain(..) {
-                    refuse(part.entries, &Refusal::Unhealthy);
-                }
-                refuse(self.shared.queue.close_and_clear(), &Refusal::Unhealthy);
+                Part::new(self.shared.queue.close_and_clear()).refuse(&Refusal::Unhealthy);
                 Err(error)
             }
         }
@@ -379,15 +364,6 @@ impl Batcher {
     }
 }
 
-impl Part {
-    fn new(entries: Vec<Waiting>) -> Self {
-        Self {
-            entries,
-            is_half: false,
-        }
-    }
-}
-
 /// What the engine does next.
 enum Next {
     /// Computes these.
@@ -398,13 +374,6 @@ enum Next {
     None,
     /// Nothing any more.
     Closed,
-}
-
-fn refuse(entries: Vec<Waiting>, refusal: &Refusal) {
-    for entry in entries {
-        // A client that has left needs no refusal.
-        let _ = entry.reply.send(Err(refusal.clone()));
-    }
 }
 
 fn is_finite(row: &[f32]) -> bool {

@@ -15,6 +15,7 @@ mod health;
 mod messages;
 mod offer;
 mod pace;
+mod part;
 mod plan;
 mod predict;
 mod queue;

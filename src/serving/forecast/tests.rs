@@ -164,7 +164,7 @@ fn only_what_the_objective_is_for_teaches() {
     let forecast = forecast(&slots, OBJECTIVE);
     let teaches = |class, tokens| match forecast.judge(class, tokens, None) {
         Verdict::InTime(expected) => expected.teaches,
-        late => panic!("{late:?}"),
+        late @ Verdict::TooLate { .. } => panic!("{late:?}"),
     };
     assert!(teaches(Class::Single, 100));
     assert!(!teaches(Class::List, 100));
