@@ -8,8 +8,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::hostile;
 use crate::support::engine::{Gate, Gated};
-use crate::support::http::get;
 use crate::support::server::{TestServer, eventually};
 
 const PATH: &str = "/predict?query=play+some+jazz";
@@ -68,17 +68,8 @@ async fn flood(stream: TcpStream, count: usize, mut next: impl FnMut(usize) -> V
 }
 
 async fn is_well(server: &TestServer) {
-    let answer = get(server.address, PATH, &["Accept: text/plain"]).await;
-    assert_eq!(answer.body, "PlayMusic");
-    let metrics = server.classifier.metrics().clone();
-    eventually("nothing is in flight", || metrics.in_flight.get() == 0).await;
-    eventually("nothing waits", || metrics.queue_depth.get() == 0).await;
-    let outcome = async |name| {
-        let series = format!("intentd_requests_total{{outcome=\"{name}\"}}");
-        server.metric(&series).await
-    };
-    let ended = outcome("answered").await + outcome("refused").await + outcome("abandoned").await;
-    assert_eq!(server.metric("intentd_offered_requests_total").await, ended);
+    hostile::is_well(server.address).await;
+    hostile::adds_up(server).await;
 }
 
 #[tokio::test]

@@ -1,12 +1,11 @@
 //! More than the engine can do, and requests whose time is up.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use intentd::engine::RaggedBatch;
 use tokio::task::JoinSet;
 
-use crate::support::engine::{Faulty, Gate, Gated};
+use crate::support::engine::Faulty;
 use crate::support::http::{get, post, post_json};
 use crate::support::server::{TestServer, eventually};
 
@@ -22,17 +21,6 @@ async fn slow(flags: &[&str]) -> TestServer {
         Ok(())
     };
     TestServer::with_engine(flags, move |engine| Faulty { engine, fault }).await
-}
-
-async fn gated(flags: &[&str]) -> (TestServer, Arc<Gate>) {
-    let gate = Gate::closed();
-    let engines = Arc::clone(&gate);
-    let server = TestServer::with_engine(flags, |engine| Gated {
-        engine,
-        gate: engines,
-    })
-    .await;
-    (server, gate)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +81,7 @@ async fn an_objective_that_no_server_can_keep_is_stretched() {
 #[tokio::test]
 async fn a_list_does_not_keep_single_texts_waiting() {
     let flags = ["--max-batch-requests", "4", "--max-texts", "200"];
-    let (server, gate) = gated(&flags).await;
+    let (server, gate) = TestServer::gated(&flags).await;
     let address = server.address;
     let first = tokio::spawn(async move { get(address, &path(0), &[]).await });
     eventually("the first batch stands before the gate", || {
@@ -138,7 +126,7 @@ async fn lists_get_their_share_of_the_queue_and_no_more() {
         "--max-texts",
         "5",
     ];
-    let (server, gate) = gated(&flags).await;
+    let (server, gate) = TestServer::gated(&flags).await;
     let address = server.address;
     let mut clients = JoinSet::new();
     clients.spawn(async move { get(address, &path(0), &[]).await });
@@ -178,7 +166,7 @@ async fn lists_get_their_share_of_the_queue_and_no_more() {
 
 #[tokio::test]
 async fn a_request_whose_time_is_up_never_reaches_the_engine() {
-    let (server, gate) = gated(&[]).await;
+    let (server, gate) = TestServer::gated(&[]).await;
     let address = server.address;
     let first = tokio::spawn(async move { get(address, &path(0), &[]).await });
     eventually("the first batch stands before the gate", || {
@@ -220,7 +208,7 @@ async fn a_request_whose_time_is_up_never_reaches_the_engine() {
 
 #[tokio::test]
 async fn the_server_has_a_time_for_requests_that_name_none() {
-    let (server, gate) = gated(&["--request-timeout", "50ms"]).await;
+    let (server, gate) = TestServer::gated(&["--request-timeout", "50ms"]).await;
     let address = server.address;
     // The engine has taken it; its client is not kept waiting all the same, nor can it ask for more.
     assert_eq!(

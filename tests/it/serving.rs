@@ -11,20 +11,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::engine::{Faulty, Gate, Gated, Nan, TwoDeep};
+use crate::support::engine::{Faulty, Gate, Nan, TwoDeep};
 use crate::support::http::{Connection, Response, get, head, keep_alive, post_json};
 use crate::support::server::{TestServer, config, embedded, eventually};
-
-async fn gated(flags: &[&str]) -> (TestServer, Arc<Gate>) {
-    let gate = Gate::closed();
-    let engines = Arc::clone(&gate);
-    let server = TestServer::with_engine(flags, |engine| Gated {
-        engine,
-        gate: engines,
-    })
-    .await;
-    (server, gate)
-}
 
 fn path(number: usize) -> String {
     format!("/predict?query=play+song+{number}")
@@ -49,7 +38,7 @@ async fn pile_up(server: &TestServer, gate: &Gate, count: usize) -> JoinSet<Resp
 
 #[tokio::test]
 async fn what_waits_becomes_one_batch() {
-    let (server, gate) = gated(&[]).await;
+    let (server, gate) = TestServer::gated(&[]).await;
     let clients = pile_up(&server, &gate, 21).await;
     assert_eq!(server.metric("intentd_in_flight").await, 21.0);
     gate.open();
@@ -73,7 +62,7 @@ async fn what_waits_becomes_one_batch() {
 
 #[tokio::test]
 async fn batches_keep_to_their_limits() {
-    let (server, gate) = gated(&["--max-batch-requests", "3"]).await;
+    let (server, gate) = TestServer::gated(&["--max-batch-requests", "3"]).await;
     let clients = pile_up(&server, &gate, 9).await;
     gate.open();
     clients.join_all().await;
@@ -81,7 +70,7 @@ async fn batches_keep_to_their_limits() {
     assert_eq!(sizes, [1, 3, 3, 2]);
     server.stop().await;
 
-    let (server, gate) = gated(&["--max-batch-tokens", "11"]).await;
+    let (server, gate) = TestServer::gated(&["--max-batch-tokens", "11"]).await;
     let clients = pile_up(&server, &gate, 9).await;
     gate.open();
     clients.join_all().await;
@@ -96,7 +85,7 @@ async fn batches_keep_to_their_limits() {
 #[tokio::test]
 async fn one_request_too_many_is_refused_and_may_come_back() {
     for flags in [["--max-concurrency", "5"], ["--max-queue", "4"]] {
-        let (server, gate) = gated(&[&flags[..], &["--max-texts", "4"]].concat()).await;
+        let (server, gate) = TestServer::gated(&[&flags[..], &["--max-texts", "4"]].concat()).await;
         let clients = pile_up(&server, &gate, 5).await;
         let refused = get(server.address, &path(9), &[]).await;
         assert_eq!(refused.status, 429, "{flags:?}");
@@ -141,7 +130,7 @@ async fn one_request_too_many_is_refused_and_may_come_back() {
 
 #[tokio::test]
 async fn a_list_is_let_in_whole_or_not_at_all() {
-    let (server, gate) = gated(&["--max-queue", "4", "--max-texts", "4"]).await;
+    let (server, gate) = TestServer::gated(&["--max-queue", "4", "--max-texts", "4"]).await;
     let clients = pile_up(&server, &gate, 3).await;
     let refused = post_json(server.address, r#"["a", "b", "c"]"#).await;
     assert_eq!(refused.status, 429, "two of three would have had room");
@@ -157,7 +146,7 @@ async fn a_list_is_let_in_whole_or_not_at_all() {
 
 #[tokio::test]
 async fn who_leaves_before_the_engine_takes_the_text_costs_nothing() {
-    let (server, gate) = gated(&[]).await;
+    let (server, gate) = TestServer::gated(&[]).await;
     let mut clients = pile_up(&server, &gate, 1).await;
     let mut gone = Vec::new();
     for number in 100..150 {
@@ -323,7 +312,7 @@ async fn before_the_model_is_loaded_the_ports_answer_503() {
 
 #[tokio::test]
 async fn what_was_admitted_is_answered_while_draining() {
-    let (mut server, gate) = gated(&[]).await;
+    let (mut server, gate) = TestServer::gated(&[]).await;
     let clients = pile_up(&server, &gate, 10).await;
     server.signal();
     eventually("it drains", || server.classifier.phase() == Phase::Draining).await;
@@ -345,7 +334,7 @@ async fn what_was_admitted_is_answered_while_draining() {
 
 #[tokio::test]
 async fn a_drain_that_takes_too_long_is_given_up() {
-    let (mut server, gate) = gated(&["--drain-timeout", "0"]).await;
+    let (mut server, gate) = TestServer::gated(&["--drain-timeout", "0"]).await;
     let clients = pile_up(&server, &gate, 1).await;
     server.signal();
     let error = server.ended().await.unwrap_err();

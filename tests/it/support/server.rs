@@ -13,6 +13,7 @@ use intentd::serving::{Classifier, Phase};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::engine::{Gate, Gated};
 use super::http;
 
 /// A server that stops when told.
@@ -79,6 +80,17 @@ impl TestServer {
         );
         server.ready().await;
         server
+    }
+
+    /// The embedded model behind a gate, ready.
+    pub(crate) async fn gated(flags: &[&str]) -> (Self, Arc<Gate>) {
+        let gate = Gate::closed();
+        let engines = Arc::clone(&gate);
+        let gated = |engine| Gated {
+            engine,
+            gate: engines,
+        };
+        (Self::with_engine(flags, gated).await, gate)
     }
 
     pub(crate) fn wrap(running: Running) -> Self {
