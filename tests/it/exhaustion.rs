@@ -84,6 +84,18 @@ fn json_of(bytes: usize) -> String {
     format!("{{\"query\": \"a\"{}}}", " ".repeat(bytes))
 }
 
+/// What a series of `/metrics` counts.
+async fn value(admin: SocketAddr, series: &str) -> usize {
+    let metrics = get(admin, "/metrics", &[]).await.body;
+    let found = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    found
+        .expect("the series is there")
+        .parse()
+        .expect("a count")
+}
+
 #[tokio::test]
 async fn ten_thousand_idle_connections_do_not_keep_others_out() {
     let mut server = Server::start(&["--port", "0"], &[]);
@@ -104,11 +116,7 @@ async fn ten_thousand_idle_connections_do_not_keep_others_out() {
     // Room for the test's own.
     idle.truncate(idle.len() - 10);
     is_well(server.address).await;
-    let metrics = get(admin, "/metrics", &[]).await.body;
-    let open = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("intentd_connections{port=\"main\"} "));
-    let open: usize = open.unwrap().parse().unwrap();
+    let open = value(admin, "intentd_connections{port=\"main\"}").await;
     assert!(open + 100 >= idle.len(), "{open} of {}", idle.len());
     drop(idle);
     let (code, log) = server.signal("TERM");
@@ -126,13 +134,16 @@ async fn file_descriptors_bound_connections() {
     for _ in 0..150 {
         idle.push(TcpStream::connect(server.address).await.unwrap());
     }
-    while get(admin, "/readyz", &[]).await.status != 200 {}
-    let metrics = get(admin, "/metrics", &[]).await.body;
-    let refused = "intentd_connections_refused_total{port=\"main\"} ";
-    let refused = metrics.lines().find_map(|line| line.strip_prefix(refused));
-    assert!(refused.unwrap().parse::<u32>().unwrap() > 0, "{metrics}");
+    assert_eq!(get(admin, "/readyz", &[]).await.status, 200);
+    let refused = "intentd_connections_refused_total{port=\"main\"}";
+    while value(admin, refused).await == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     drop(idle);
-    while get(server.address, "/readyz", &[]).await.status != 200 {}
+    while value(admin, "intentd_connections{port=\"main\"}").await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    is_well(server.address).await;
     let (code, log) = server.signal("TERM");
     assert_eq!(code, Some(0), "{log}");
     assert!(!log.contains("cannot accept"), "{log}");
