@@ -124,11 +124,11 @@ fn calibrate(
         }
         let batch = batch_of(tokenizer, CALIBRATION_TOKENS[0], texts);
         let size = Instant::now();
-        let mut first = true;
-        while first || size.elapsed() < CALIBRATION_SIZE {
+        let mut times = Vec::new();
+        while times.is_empty() || size.elapsed() < CALIBRATION_SIZE {
             let since = Instant::now();
             match engine.forward(&batch) {
-                Ok(_) => {}
+                Ok(_) => times.push(since.elapsed()),
                 // A device that cannot take so much will say so again when it matters.
                 Err(EngineError::OutOfMemory { .. }) => return Ok(()),
                 Err(error @ EngineError::Lost(_)) => return Err(error),
@@ -137,15 +137,14 @@ fn calibrate(
                     return Ok(());
                 }
             }
-            let took = since.elapsed();
-            // The first of a size makes room and wakes threads; of a slow model it is all there is.
-            if !first || took > CALIBRATION_SIZE / 4 {
-                forecast.curve.observe(batch.tokens(), took);
-            }
-            first = false;
-            if start.elapsed() > CALIBRATION {
-                return Ok(());
-            }
+        }
+        // The median: the first of a size makes room and wakes threads, and the machine may be busy.
+        times.sort_unstable();
+        forecast
+            .curve
+            .observe(batch.tokens(), times[times.len() / 2]);
+        if start.elapsed() > CALIBRATION {
+            return Ok(());
         }
     }
     Ok(())
