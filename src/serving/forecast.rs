@@ -163,7 +163,7 @@ pub(crate) struct Forecast {
     batch_tokens_max: AtomicU64,
 }
 
-/// Tokens that a text has beside its words: [CLS] and [SEP].
+/// Tokens that a text has beside its words: `[CLS]` and `[SEP]`.
 const SPECIAL: f64 = 2.0;
 
 impl Forecast {

@@ -3,7 +3,7 @@
 //!
 //! Takes a listener and routes; serves until told to close, then loses nothing that a client has
 //! sent before: connections that the kernel holds are accepted, requests on their way are answered,
-//! and only connections that have been silent for a while are closed ([`connection`]).
+//! and only connections that have been silent for a while are closed (`connection.rs`).
 
 mod activity;
 mod answer;
