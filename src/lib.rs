@@ -5,13 +5,15 @@
 //! ```text
 //! curl /predict
 //!      │
+//! transport           sockets, TLS, HTTP framing, the clock and the end of a connection
+//!      │
 //! api                 decode, refuse what is malformed; one file a surface
 //!      │  texts
-//! serving::admission  a permit or a refusal, before any work
+//! serving::offer      let in, by limits and forecast, or refused, before any work
 //!      │
 //! model::tokenizer    text -> token ids, on the caller's task
 //!      │  ids, reply slot
-//! serving::queue      waiting texts, oldest first
+//! serving::queue      waiting texts, oldest first within their class
 //!      │
 //! serving::batcher    when the engine can take work: everything that waits, within the limits
 //!      │  ragged batch
