@@ -11,6 +11,17 @@ use crate::model::EncodeError;
 /// Nobody knows what the load will be later than that.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
+/// Whose doing a refusal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// More is asked than the server can do now: another replica could.
+    Load,
+    /// The server's, which another replica would not cure.
+    Server,
+    /// The request's own.
+    Client,
+}
+
 /// A request that was not answered with a prediction. Never holds the request's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -213,6 +224,36 @@ impl Refusal {
             Self::Engine(_) => "engine",
             Self::OutOfMemory => "memory",
             _ => "client",
+        }
+    }
+
+    /// Whose doing it is: what counts as load, and what would be refused by any replica.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Loading
+            | Self::Unhealthy
+            | Self::Concurrency { .. }
+            | Self::QueueFull { .. }
+            | Self::ListsFull { .. }
+            | Self::Overloaded { .. }
+            | Self::BodyMemory { .. }
+            | Self::Deadline
+            | Self::OutOfMemory => Blame::Load,
+            Self::Engine(_) | Self::Reload(_) => Blame::Server,
+            Self::BodyTimeout
+            | Self::Unauthorized
+            | Self::Forbidden
+            | Self::Conflict(_)
+            | Self::Empty
+            | Self::TooManyTexts { .. }
+            | Self::Malformed(_)
+            | Self::Invalid(_)
+            | Self::Encode(_)
+            | Self::BodyTooLarge { .. }
+            | Self::MediaType { .. }
+            | Self::Method { .. }
+            | Self::NotFound
+            | Self::ContentEncoding { .. } => Blame::Client,
         }
     }
 

@@ -49,6 +49,8 @@ pub mod api;
 
 pub mod serving;
 
+pub mod autoscale;
+
 pub mod trace;
 pub mod transport;
 

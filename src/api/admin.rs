@@ -65,6 +65,9 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
     let is_ready = shared.classifier.phase() == Phase::Ready && !shared.classifier.is_unwell();
     // Set here and not where the phase changes: two changes at once could leave the older value.
     metrics.ready.set(i64::from(is_ready));
-    let (content_type, text) = metrics.render();
+    let (content_type, mut text) = metrics.render();
+    if let Some(triton) = &shared.triton {
+        triton.append(metrics, &mut text);
+    }
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }

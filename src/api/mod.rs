@@ -4,9 +4,12 @@
 
 mod accept;
 mod admin;
+mod autoscaling;
 mod body;
 mod deadline;
+mod identity;
 mod keys;
+mod orca;
 mod predict;
 mod refusal;
 mod request;
@@ -25,7 +28,10 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 pub use self::body::BodyLimits;
 use self::body::BodyMemory;
 pub use self::keys::{Keys, KeysError};
+use crate::autoscale::Hints;
+use crate::autoscale::orca::OrcaMode;
 use crate::error::Refusal;
+use crate::metrics::TritonMetrics;
 use crate::model::Text;
 use crate::serving::{Classifier, Offer, Request};
 use crate::trace::{self, Tracing};
@@ -47,6 +53,14 @@ pub struct Settings {
     pub tracing: Option<Tracing>,
     /// Origins whose pages may read answers; empty for none.
     pub origins: Vec<HeaderValue>,
+    /// When answers carry a load report.
+    pub orca: OrcaMode,
+    /// Names of Triton's for our metrics, if they are wanted.
+    pub triton: Option<TritonMetrics>,
+    /// Whether metrics and hints are on the main port as well.
+    pub hints_on_main_port: bool,
+    /// The operators' port as it is configured.
+    pub admin_port: u16,
 }
 
 /// What the routes share.
@@ -57,12 +71,23 @@ struct Shared {
     request_timeout: Option<Duration>,
     keys: Option<Arc<Keys>>,
     reload: Option<Reload>,
+    hints: Arc<Hints>,
+    orca: OrcaMode,
+    triton: Option<TritonMetrics>,
+    admin_port: u16,
 }
 
+/// What serves, and what it says of itself.
+pub type Served = (Arc<Classifier>, Arc<Hints>);
+
 impl Shared {
-    fn new(classifier: Arc<Classifier>, settings: &Settings, reload: Option<Reload>) -> Self {
+    fn new((classifier, hints): Served, settings: &Settings, reload: Option<Reload>) -> Self {
         Self {
             classifier,
+            hints,
+            orca: settings.orca,
+            triton: settings.triton.clone(),
+            admin_port: settings.admin_port,
             body: BodyMemory::new(settings.body),
             request_timeout: settings.request_timeout,
             keys: settings.keys.clone(),
@@ -76,7 +101,9 @@ impl Shared {
             Ok(timeout) => (timeout, None),
             Err(mistake) => (None, Some(mistake)),
         };
-        let offer = self.classifier.offer(timeout);
+        let offer = self
+            .classifier
+            .offer(timeout, identity::identity_of(headers));
         if let Err(refusal) = self.authorize(headers) {
             return Err(offer.refuse(refusal));
         }
@@ -97,8 +124,8 @@ impl Shared {
 }
 
 /// The main port: predictions and health.
-pub fn main_routes(classifier: Arc<Classifier>, settings: &Settings) -> Router {
-    let shared = Shared::new(classifier, settings, None);
+pub fn main_routes(served: Served, settings: &Settings) -> Router {
+    let shared = Shared::new(served, settings, None);
     let mut predict = get(predict::get)
         .post(predict::post)
         .fallback(predict_method);
@@ -106,9 +133,13 @@ pub fn main_routes(classifier: Arc<Classifier>, settings: &Settings) -> Router {
         let layer = axum::middleware::from_fn_with_state(tracing.clone(), trace::layer);
         predict = predict.layer(layer);
     }
-    let routes = Router::new()
+    let mut routes = Router::new()
         .route("/predict", predict)
-        .merge(health_routes())
+        .merge(health_routes());
+    if settings.hints_on_main_port {
+        routes = routes.merge(hint_routes());
+    }
+    let routes = routes
         .fallback(not_found)
         // The limit is our own, so that its refusal speaks like every other.
         .layer(DefaultBodyLimit::disable())
@@ -121,12 +152,12 @@ pub fn main_routes(classifier: Arc<Classifier>, settings: &Settings) -> Router {
 }
 
 /// The operators' port: metrics, health, and loading the model again.
-pub fn admin_routes(classifier: Arc<Classifier>, settings: &Settings, reload: Reload) -> Router {
-    let shared = Shared::new(classifier, settings, Some(reload));
+pub fn admin_routes(served: Served, settings: &Settings, reload: Reload) -> Router {
+    let shared = Shared::new(served, settings, Some(reload));
     Router::new()
-        .route("/metrics", get(admin::metrics).fallback(read_method))
         .route("/reload", post(admin::reload).fallback(reload_method))
         .merge(health_routes())
+        .merge(hint_routes())
         .fallback(not_found)
         .with_state(shared)
 }
@@ -160,6 +191,14 @@ fn health_routes() -> Router<Shared> {
         .route("/readyz", get(admin::readyz).fallback(read_method))
 }
 
+fn hint_routes() -> Router<Shared> {
+    let manifest = get(autoscaling::get_manifest).fallback(read_method);
+    Router::new()
+        .route("/metrics", get(admin::metrics).fallback(read_method))
+        .route("/autoscaling", get(autoscaling::get).fallback(read_method))
+        .route("/autoscaling/manifest", manifest)
+}
+
 fn cors(origins: &[HeaderValue]) -> CorsLayer {
     let any = origins.iter().any(|origin| origin == "*");
     let origins = if any {
@@ -176,6 +215,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             keys::HEADER,
+            orca::FORMAT,
             timeout,
         ])
         .expose_headers([header::RETRY_AFTER, predict::TRUNCATED])

@@ -19,13 +19,18 @@ use crate::serving::Predictions;
 pub(super) const TRUNCATED: HeaderName = HeaderName::from_static("x-intentd-truncated");
 
 /// `GET /predict?query=music`.
-pub(super) async fn get(
-    State(shared): State<Shared>,
-    uri: Uri,
-    headers: HeaderMap,
+pub(super) async fn get(State(shared): State<Shared>, uri: Uri, headers: HeaderMap) -> Response {
+    let response = answer_query(&shared, &uri, &headers).await.into_response();
+    shared.with_report(&headers, response)
+}
+
+async fn answer_query(
+    shared: &Shared,
+    uri: &Uri,
+    headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    let offer = shared.offer(&headers)?;
-    let form = choose(&headers, &[Form::Html, Form::Json, Form::Plain]);
+    let offer = shared.offer(headers)?;
+    let form = choose(headers, &[Form::Html, Form::Json, Form::Plain]);
     let request = match decode_query(uri.query().unwrap_or_default()) {
         Ok(request) => request,
         Err(refusal) => return Err(offer.refuse(refusal)),
@@ -35,16 +40,21 @@ pub(super) async fn get(
 }
 
 /// `POST /predict`.
-pub(super) async fn post(
-    State(shared): State<Shared>,
-    headers: HeaderMap,
+pub(super) async fn post(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Response {
+    let response = answer_body(&shared, &headers, body).await.into_response();
+    shared.with_report(&headers, response)
+}
+
+async fn answer_body(
+    shared: &Shared,
+    headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let offer = shared.offer(&headers)?;
-    let form = choose(&headers, &[Form::Json, Form::Html, Form::Plain]);
-    let read = shared.body.read(&headers, body, offer.deadline()).await;
+    let offer = shared.offer(headers)?;
+    let form = choose(headers, &[Form::Json, Form::Html, Form::Plain]);
+    let read = shared.body.read(headers, body, offer.deadline()).await;
     // Held until the answer is there: the texts take as much memory as the body did.
-    let (decoded, held) = match read.and_then(|(body, held)| Ok((decode(&headers, &body)?, held))) {
+    let (decoded, held) = match read.and_then(|(body, held)| Ok((decode(headers, &body)?, held))) {
         Ok(decoded) => decoded,
         Err(refusal) => return Err(offer.refuse(refusal)),
     };

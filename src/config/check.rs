@@ -33,6 +33,12 @@ pub(super) fn numbers(args: &ServeArgs) -> Vec<String> {
             "--otlp-sample: expected from 0 to 1, found {sample}"
         ));
     }
+    let utilization = args.hints.target_utilization;
+    if !(1.0..=100.0).contains(&utilization) {
+        mistakes.push(format!(
+            "--target-utilization: expected from 1 to 100, found {utilization}"
+        ));
+    }
     if load.max_list_share > 100 {
         let found = load.max_list_share;
         mistakes.push(format!(

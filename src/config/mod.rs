@@ -11,19 +11,23 @@ mod serve;
 mod sources;
 mod span;
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::check::{is_misspelt_level, numbers, origins, places};
 pub use self::model::ModelArgs;
+use self::ports::ADMIN_PORT;
 pub(crate) use self::ports::main_port;
 pub use self::ports::{AdminPort, MainPort};
 pub use self::serve::{
-    ConnectionArgs, EndArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs, TraceArgs,
+    ConnectionArgs, EndArgs, HintArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs, TraceArgs,
 };
 pub use self::sources::{Settings, Sources, SourcesError};
 use crate::api::{self, BodyLimits};
+use crate::autoscale;
+use crate::metrics::TritonMetrics;
 use crate::serving::{BatchLimits, Limits};
 use crate::transport::{ConnectionLimits, descriptors};
 
@@ -48,6 +52,8 @@ pub struct Config {
     pub surfaces: api::Settings,
     /// Where requests are reported.
     pub trace: TraceArgs,
+    /// What autoscalers are told.
+    pub hints: autoscale::Settings,
     /// Bounds on requests, queue and batches.
     pub limits: Limits,
     /// Time after which an engine that does not come back is given up; zero for never.
@@ -65,6 +71,8 @@ pub struct Platform {
     pub port: Option<String>,
     /// Whether `K_SERVICE` says that Knative runs this process.
     pub is_knative: bool,
+    /// `HOSTNAME`: in Kubernetes the name of the pod.
+    pub hostname: Option<String>,
 }
 
 /// Everything that is wrong with the settings, one line each.
@@ -91,6 +99,7 @@ impl Config {
     pub fn new(args: ServeArgs, platform: &Platform) -> Result<Self, ConfigError> {
         let mut mistakes = numbers(&args);
         let ports = places(&args, platform, &mut mistakes);
+        let hints = hints(&args, platform);
         let tls = match (args.listen.tls_cert, args.listen.tls_key) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
@@ -115,6 +124,7 @@ impl Config {
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
         }
+        let triton = TritonMetrics::new(&hints.model);
         let (load, connection, end) = (args.load, args.connection, args.end);
         let lame_duck = if platform.is_knative {
             Duration::ZERO
@@ -139,24 +149,47 @@ impl Config {
                 keys: None,
                 tracing: None,
                 origins,
+                orca: args.hints.orca,
+                triton: args.hints.triton_metrics.then_some(triton),
+                hints_on_main_port: args.hints.hints_on_main_port,
+                admin_port: ports.1.map_or(ADMIN_PORT, |address| address.port()),
             },
             trace: args.trace,
-            limits: Limits {
-                concurrency_max: load.max_concurrency,
-                queue_max: load.max_queue,
-                list_share: load.max_list_share,
-                texts_max: texts_max(&load),
-                batch: BatchLimits {
-                    tokens_max: load.max_batch_tokens,
-                    texts_max: load.max_batch_requests,
-                },
-                slo: load.slo,
-                engine_failures_max: end.engine_failures,
-            },
+            hints,
+            limits: limits(&load, args.hints.calibration, end.engine_failures),
             engine_timeout: end.engine_timeout,
             lame_duck: end.lame_duck.unwrap_or(lame_duck),
             drain_timeout: end.drain_timeout,
         })
+    }
+}
+
+fn limits(load: &LoadArgs, calibrate: bool, engine_failures_max: u32) -> Limits {
+    Limits {
+        concurrency_max: load.max_concurrency,
+        queue_max: load.max_queue,
+        list_share: load.max_list_share,
+        texts_max: texts_max(load),
+        batch: BatchLimits {
+            tokens_max: load.max_batch_tokens,
+            texts_max: load.max_batch_requests,
+        },
+        slo: load.slo,
+        calibrate,
+        engine_failures_max,
+    }
+}
+
+fn hints(args: &ServeArgs, platform: &Platform) -> autoscale::Settings {
+    let directory = args.model.model.as_deref().and_then(Path::file_name);
+    let model = directory.map_or("intent-snips".into(), OsStr::to_string_lossy);
+    autoscale::Settings {
+        objective: span::some(args.load.slo).map(|slo| slo.as_secs_f64()),
+        utilization: args.hints.target_utilization / 100.0,
+        drain: args.hints.backlog_drain.as_secs_f64(),
+        trend: args.hints.trend,
+        pod: platform.hostname.clone().unwrap_or_default(),
+        model: model.into_owned(),
     }
 }
 
@@ -190,6 +223,7 @@ impl Platform {
         Self {
             port: std::env::var("PORT").ok(),
             is_knative: std::env::var_os("K_SERVICE").is_some(),
+            hostname: std::env::var("HOSTNAME").ok(),
         }
     }
 }
@@ -198,7 +232,6 @@ impl Platform {
 mod tests {
     use clap::Parser;
 
-    use super::ports::ADMIN_PORT;
     use super::*;
 
     #[derive(Parser)]
@@ -211,7 +244,7 @@ mod tests {
         let line = std::iter::once("intentd").chain(flags.iter().copied());
         let platform = Platform {
             port: port.map(str::to_owned),
-            is_knative: false,
+            ..Platform::default()
         };
         Config::new(Command::try_parse_from(line).unwrap().serve, &platform)
     }
@@ -269,8 +302,8 @@ mod tests {
         let lame_duck = |flags: &[&str], is_knative| {
             let line = std::iter::once("intentd").chain(flags.iter().copied());
             let platform = Platform {
-                port: None,
                 is_knative,
+                ..Platform::default()
             };
             let args = Command::try_parse_from(line).unwrap().serve;
             Config::new(args, &platform).unwrap().lame_duck.as_secs()

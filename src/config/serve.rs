@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{AdminPort, MainPort, ModelArgs, span};
+use crate::autoscale::Trend;
+use crate::autoscale::orca::OrcaMode;
 use crate::trace::Endpoint;
 
 /// The flags of `intentd serve`.
@@ -33,6 +35,9 @@ pub struct ServeArgs {
     /// What connections may do.
     #[command(flatten)]
     pub connection: ConnectionArgs,
+    /// What autoscalers and load balancers are told.
+    #[command(flatten)]
+    pub hints: HintArgs,
     /// When the engine or the process ends.
     #[command(flatten)]
     pub end: EndArgs,
@@ -67,7 +72,7 @@ pub struct ListenArgs {
     /// [default: 8080].
     #[arg(long, env = "INTENTD_PORT", value_name = "PORT")]
     pub port: Option<MainPort>,
-    /// Port for operators (/metrics, /healthz, /readyz, /reload): a number, 0 for a free one, or
+    /// Port for operators (/metrics, /autoscaling, /healthz, /readyz, /reload): a number, 0 for a free one, or
     /// "off".
     #[arg(
         long,
@@ -224,6 +229,76 @@ pub struct ConnectionArgs {
         value_parser = span::parse
     )]
     pub idle_timeout: Duration,
+}
+
+/// What autoscalers and load balancers are told.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HintArgs {
+    /// Percentage of its capacity that a replica is to use: demand is what is offered by that.
+    #[arg(
+        long,
+        env = "INTENTD_TARGET_UTILIZATION",
+        value_name = "PERCENT",
+        default_value = "80"
+    )]
+    pub target_utilization: f64,
+    /// Time within which replicas that are added for a backlog are to work it off.
+    #[arg(
+        long,
+        env = "INTENTD_BACKLOG_DRAIN",
+        value_name = "TIME",
+        default_value = "30s",
+        value_parser = span::parse_limit
+    )]
+    pub backlog_drain: Duration,
+    /// How far ahead demand follows a rising load: a time, "startup" for as long as this server took to
+    /// start, or "off".
+    #[arg(
+        long,
+        env = "INTENTD_TREND",
+        value_name = "TIME",
+        default_value = "off",
+        value_parser = trend
+    )]
+    pub trend: Trend,
+    /// Whether a loaded model is measured before it serves, for 200 ms at most.
+    #[arg(
+        long,
+        env = "INTENTD_CALIBRATION",
+        value_name = "on|off",
+        default_value = "on",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::Set
+    )]
+    pub calibration: bool,
+    /// When answers carry a load report for load balancers (ORCA, header endpoint-load-metrics).
+    #[arg(long, env = "INTENTD_ORCA", value_enum, default_value = "on-request")]
+    pub orca: OrcaMode,
+    /// Adds metrics under the names of Triton's that inference gateways read.
+    #[arg(
+        long,
+        env = "INTENTD_TRITON_METRICS",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub triton_metrics: bool,
+    /// Serves /metrics and /autoscaling on --port as well.
+    #[arg(
+        long,
+        env = "INTENTD_HINTS_ON_MAIN_PORT",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub hints_on_main_port: bool,
+}
+
+fn trend(text: &str) -> Result<Trend, String> {
+    if text == "startup" {
+        return Ok(Trend::Startup);
+    }
+    match span::parse(text) {
+        Ok(time) if time.is_zero() => Ok(Trend::Off),
+        Ok(time) => Ok(Trend::Seconds(time.as_secs_f64())),
+        Err(_) => Err("expected a time such as 30s or 2m, \"startup\" or \"off\"".to_owned()),
+    }
 }
 
 /// When the engine or the process ends.

@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::reload::Files;
 pub use self::reload::Reloader;
 use crate::api;
+use crate::autoscale::Hints;
 use crate::config::Config;
 use crate::engine::{self, Loaded};
 use crate::metrics::Metrics;
@@ -71,11 +72,14 @@ pub struct Running {
     pub admin_address: Option<SocketAddr>,
     /// The model behind its queue.
     pub classifier: Arc<Classifier>,
+    /// What autoscalers are told.
+    pub hints: Arc<Hints>,
     /// Loads model, certificates and keys again.
     pub reloader: Reloader,
     engine_ended: mpsc::UnboundedReceiver<Result<(), EngineStopped>>,
     ports: JoinSet<()>,
     exporter: Option<JoinHandle<()>>,
+    follower: Option<JoinHandle<()>>,
     life: watch::Sender<Life>,
     engine_timeout: Duration,
     lame_duck: Duration,
@@ -153,15 +157,18 @@ where
     let (tracing, exporter) = tracing(config, &metrics);
     let (classifier, engine_ended) = Classifier::new(config.limits, metrics);
     classifier.start(first).map_err(ServerError::Thread)?;
+    let hints = Hints::new(config.hints.clone());
     let (life, _) = watch::channel(Life::Open);
     let mut running = Running {
         address: mains.iter().find_map(Listener::address),
         admin_address: admin.as_ref().and_then(Listener::address),
         reloader: Reloader::new(Arc::clone(&classifier), load, files),
         classifier,
+        hints,
         engine_ended,
         ports: JoinSet::new(),
         exporter,
+        follower: None,
         life,
         engine_timeout: config.engine_timeout,
         lame_duck: config.lame_duck,
@@ -175,6 +182,8 @@ where
     if let Some(listener) = admin {
         running.serve_admin(listener, config);
     }
+    let hints = Arc::clone(&running.hints);
+    running.follower = Some(tokio::spawn(hints.follow(Arc::clone(&running.classifier))));
     running
         .ports
         .spawn(running.reloader.clone().watch(running.life.subscribe()));
@@ -195,6 +204,10 @@ fn tracing(config: &Config, metrics: &Metrics) -> (Option<Tracing>, Option<JoinH
 }
 
 impl Running {
+    fn served(&self) -> api::Served {
+        (Arc::clone(&self.classifier), Arc::clone(&self.hints))
+    }
+
     fn serve_main(
         &mut self,
         listener: Listener,
@@ -204,7 +217,7 @@ impl Running {
         let mut settings = config.surfaces.clone();
         settings.keys = self.reloader.keys();
         settings.tracing = tracing;
-        let routes = api::main_routes(Arc::clone(&self.classifier), &settings);
+        let routes = api::main_routes(self.served(), &settings);
         let tls = self.reloader.tls();
         self.serve("main", listener, routes, tls, (config.connections, room));
     }
@@ -217,7 +230,7 @@ impl Running {
             let reloader = reloader.clone();
             Box::pin(async move { reloader.reload().await })
         });
-        let routes = api::admin_routes(Arc::clone(&self.classifier), &settings, reload);
+        let routes = api::admin_routes(self.served(), &settings, reload);
         let limits = ConnectionLimits {
             connections_max: ADMIN_CONNECTIONS,
             ..config.connections
@@ -324,6 +337,14 @@ impl Running {
             () = tokio::time::sleep_until(until) => None,
             result = self.engine_ended.recv() => Some(result),
             stopped = self.classifier.stuck(self.engine_timeout) => Some(Some(Err(stopped))),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(follower) = &self.follower {
+            follower.abort();
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::generation::Shared;
+use super::observation::thread_time;
 use super::pace::Pace;
 use super::part::Part;
 use super::plan::BatchLimits;
@@ -29,6 +30,8 @@ struct UnderWay {
     part: Part,
     tokens: usize,
     since: Instant,
+    /// CPU time of this thread before it.
+    thread: Option<Duration>,
 }
 
 /// The loop of the engine's thread.
@@ -214,6 +217,11 @@ impl Batcher {
 
     fn submit(&mut self, part: Part, batch: &mut RaggedBatch) -> Result<(), EngineError> {
         let since = Instant::now();
+        let thread = if self.engine.is_on_device() {
+            None
+        } else {
+            thread_time()
+        };
         let panicked = self.panicked();
         let tokens = part
             .entries
@@ -246,6 +254,7 @@ impl Batcher {
             part,
             tokens,
             since,
+            thread,
         });
         Ok(())
     }
@@ -256,6 +265,7 @@ impl Batcher {
             part,
             tokens,
             since,
+            thread,
         }) = self.under_way.pop_front()
         else {
             return Ok(());
@@ -282,6 +292,10 @@ impl Batcher {
         self.done = done;
         self.pace.done(tokens, took);
         self.shared.forecast.curve.observe(tokens, took);
+        let ran = thread.and_then(|before| thread_time()?.checked_sub(before));
+        self.shared
+            .effort
+            .observe(tokens, took, ran.unwrap_or(took));
         self.count_busy();
         let device = self.engine.device_time().map(|total| {
             let before = std::mem::replace(&mut self.device_time, total);

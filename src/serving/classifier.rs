@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::admission::Admission;
+use super::arrivals::{Arrivals, Identity};
 use super::batcher::Batcher;
 use super::generation::Generation;
 use super::messages::Limits;
@@ -46,6 +47,8 @@ pub struct Classifier {
     metrics: Metrics,
     pub(super) admission: Arc<Admission>,
     pub(super) slots: Arc<Slots>,
+    /// What has come, for those who size the fleet.
+    pub(super) arrivals: Arc<Arrivals>,
     /// The model that answers; `None` until the first is loaded.
     current: watch::Sender<Option<Arc<Generation>>>,
     generations: AtomicU64,
@@ -118,6 +121,7 @@ impl Classifier {
             admission: Admission::new(concurrency, metrics.clone()),
             slots: Slots::new(room, depth, abandoned),
             metrics,
+            arrivals: Arc::new(Arrivals::new()),
             current: watch::Sender::new(None),
             generations: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Loading as u8),
@@ -224,7 +228,7 @@ impl Classifier {
         let (generation, batcher) = made?;
         let forecast = &generation.shared.forecast;
         let capacity = forecast.capacity(REQUEST_TOKENS);
-        let measured = !self.limits.slo.is_zero();
+        let measured = !self.limits.slo.is_zero() && self.limits.calibrate;
         let (concurrency, room) = self.limits.for_capacity(measured.then_some(capacity));
         tracing::info!(
             requests_a_second = measured.then_some(capacity as u64),
@@ -384,8 +388,14 @@ impl Classifier {
         &self.metrics
     }
 
-    /// A request has come in; nobody wants its answer after `timeout`.
-    pub fn offer(&self, timeout: Option<Duration>) -> Offer<'_> {
-        Offer::new(self, timeout)
+    /// What has come so far.
+    pub fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
+    }
+
+    /// A request has come in; nobody wants its answer after `timeout`. Its retries have its `identity`,
+    /// where it has one.
+    pub fn offer(&self, timeout: Option<Duration>, identity: Option<Identity>) -> Offer<'_> {
+        Offer::new(self, timeout, identity)
     }
 }

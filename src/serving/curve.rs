@@ -23,9 +23,16 @@ const HALF_LIFE: f64 = 30.0;
 /// What the mean of a size counts however old it is.
 const WEIGHT_MIN: f64 = 1e-3;
 
-/// A batch that takes longer than so many times what was expected (the machine was suspended) is
-/// counted as if it had taken that.
-const OUTLIER: f64 = 4.0;
+/// A batch further from the mean of its size than so many mean deviations is counted as if it were that
+/// far: one that stands out says little. A change of the machine widens the deviation from batch to batch,
+/// so it is followed within some twenty of them.
+const OUTLIER: f64 = 3.0;
+
+/// The mean deviation is at least this part of the mean.
+const DEVIATION_MIN: f64 = 0.02;
+
+/// Weight of the newest batch in the mean error of the line.
+const NEWEST_ERROR: f64 = 0.02;
 
 /// The service curve of a model on this machine.
 #[derive(Debug)]
@@ -34,6 +41,9 @@ pub(crate) struct ServiceCurve {
     /// τ0 in seconds, and α in seconds a token: the bits of two `f64`.
     setup: AtomicU64,
     token: AtomicU64,
+    /// Mean of how far batches were from the line, by what they took: the bits of an `f64`.
+    error: AtomicU64,
+    batches: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -47,8 +57,25 @@ struct Sizes {
 struct Mean {
     tokens: f64,
     seconds: f64,
+    /// Mean of the distance from the mean, in seconds.
+    deviation: f64,
     /// When the newest came, in seconds.
     at: f64,
+}
+
+impl Mean {
+    /// With one more batch of about this size.
+    fn blended(&self, tokens: f64, seconds: f64, now: f64) -> Self {
+        let far = OUTLIER * self.deviation.max(DEVIATION_MIN * self.seconds);
+        let expected = self.seconds * tokens / self.tokens;
+        let distance = (seconds - expected).clamp(-far, far);
+        Self {
+            tokens: self.tokens + NEWEST * (tokens - self.tokens),
+            seconds: self.seconds + NEWEST * (expected + distance - self.seconds),
+            deviation: self.deviation + NEWEST * (distance.abs() - self.deviation),
+            at: now,
+        }
+    }
 }
 
 /// τ0 and α.
@@ -84,6 +111,8 @@ impl ServiceCurve {
             }),
             setup: AtomicU64::new(0),
             token: AtomicU64::new(0),
+            error: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
         }
     }
 
@@ -92,25 +121,45 @@ impl ServiceCurve {
         let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         let now = sizes.origin.elapsed().as_secs_f64();
         let tokens = tokens.max(1) as f64;
-        let mut seconds = took.as_secs_f64();
+        let seconds = took.as_secs_f64();
         let mean = &mut sizes.means[step(tokens)];
-        if let Some(mean) = mean {
-            seconds = seconds.min(OUTLIER * mean.seconds);
-        }
-        let before = mean.unwrap_or(Mean {
-            tokens,
-            seconds,
-            at: now,
+        *mean = Some(match mean {
+            Some(mean) => mean.blended(tokens, seconds, now),
+            None => Mean {
+                tokens,
+                seconds,
+                deviation: 0.1 * seconds,
+                at: now,
+            },
         });
-        *mean = Some(Mean {
-            tokens: before.tokens + NEWEST * (tokens - before.tokens),
-            seconds: before.seconds + NEWEST * (seconds - before.seconds),
-            at: now,
-        });
+        self.learn_error(tokens, seconds);
         let line = fit(sizes.means.iter().flatten(), now);
         // A reader may see one of the two before the other; both are close to what they were.
         self.setup.store(line.setup.to_bits(), Ordering::Relaxed);
         self.token.store(line.token.to_bits(), Ordering::Relaxed);
+    }
+
+    /// How far a batch was from the line, before it changes the line.
+    fn learn_error(&self, tokens: f64, seconds: f64) {
+        // What nobody could have known is no error.
+        if self.batches.fetch_add(1, Ordering::Relaxed) == 0 {
+            return;
+        }
+        let expected = self.line().seconds(1.0, tokens);
+        let error = ((seconds - expected).abs() / seconds.max(1e-9)).min(1.0);
+        let before = f64::from_bits(self.error.load(Ordering::Relaxed));
+        let after = before + NEWEST_ERROR * (error - before);
+        self.error.store(after.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Mean distance of batches from the line, as a part of what they took: 0 to 1.
+    pub(crate) fn error(&self) -> f64 {
+        f64::from_bits(self.error.load(Ordering::Relaxed))
+    }
+
+    /// Batches that the line was learnt from.
+    pub(crate) fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
     }
 
     /// The line as it stands.

@@ -12,6 +12,7 @@ use super::batcher::Batcher;
 use super::forecast::Forecast;
 use super::health::Health;
 use super::messages::Limits;
+use super::observation::{Effort, thread_time};
 use super::queue::Queue;
 use super::slots::Slots;
 use super::watchdog::Progress;
@@ -32,6 +33,7 @@ const CALIBRATION: Duration = Duration::from_millis(150);
 pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) forecast: Forecast,
+    pub(crate) effort: Effort,
     pub(crate) progress: Progress,
     pub(crate) health: Health,
 }
@@ -77,12 +79,14 @@ impl Generation {
         // The engine has its own form of the weights; the file's bytes are not needed again.
         drop(weights);
         let forecast = Forecast::new(Arc::clone(slots), limits.slo, limits.batch.tokens_max);
-        if !limits.slo.is_zero() {
-            calibrate(&mut *engine, &tokenizer, &forecast)?;
+        let effort = Effort::new();
+        if limits.calibrate {
+            calibrate(&mut *engine, &tokenizer, &forecast, &effort)?;
         }
         let shared = Arc::new(Shared {
             queue: Queue::new(),
             forecast,
+            effort,
             progress: Progress::new(),
             health: Health::new(limits.engine_failures_max),
         });
@@ -114,6 +118,7 @@ fn calibrate(
     engine: &mut dyn Engine,
     tokenizer: &Tokenizer,
     forecast: &Forecast,
+    effort: &Effort,
 ) -> Result<(), EngineError> {
     let start = Instant::now();
     let largest = engine.largest();
@@ -127,8 +132,13 @@ fn calibrate(
         let mut times = Vec::new();
         while times.is_empty() || size.elapsed() < CALIBRATION_SIZE {
             let since = Instant::now();
+            let thread = thread_time().filter(|_| !engine.is_on_device());
             match engine.forward(&batch) {
-                Ok(_) => times.push(since.elapsed()),
+                Ok(_) => {
+                    let ran = thread.and_then(|before| thread_time()?.checked_sub(before));
+                    let took = since.elapsed();
+                    times.push((took, ran.unwrap_or(took)));
+                }
                 // A device that cannot take so much will say so again when it matters.
                 Err(EngineError::OutOfMemory { .. }) => return Ok(()),
                 Err(error @ EngineError::Lost(_)) => return Err(error),
@@ -140,9 +150,9 @@ fn calibrate(
         }
         // The median: the first of a size makes room and wakes threads, and the machine may be busy.
         times.sort_unstable();
-        forecast
-            .curve
-            .observe(batch.tokens(), times[times.len() / 2]);
+        let (took, spent) = times[times.len() / 2];
+        forecast.curve.observe(batch.tokens(), took);
+        effort.observe(batch.tokens(), took, spent);
         if start.elapsed() > CALIBRATION {
             return Ok(());
         }

@@ -22,6 +22,8 @@ pub struct Limits {
     /// Time within which requests should be answered; what would take longer is refused. Zero: no
     /// such time.
     pub slo: Duration,
+    /// Whether a loaded model is measured before it serves: some batches, within 200 ms.
+    pub calibrate: bool,
     /// Batches that may fail one after the other before requests should go elsewhere.
     pub engine_failures_max: u32,
 }
@@ -108,6 +110,7 @@ mod tests {
                 texts_max: 256,
             },
             slo: Duration::from_millis(100),
+            calibrate: true,
             engine_failures_max: 5,
         }
     }

@@ -6,6 +6,7 @@
 //! async thread on the engine.
 
 mod admission;
+mod arrivals;
 mod batcher;
 mod classifier;
 mod curve;
@@ -13,6 +14,7 @@ mod forecast;
 mod generation;
 mod health;
 mod messages;
+mod observation;
 mod offer;
 mod pace;
 mod part;
@@ -25,8 +27,12 @@ mod queue_tests;
 mod slots;
 mod sync;
 mod watchdog;
+mod window;
 
+pub use self::arrivals::{Arrivals, Counts, Identity};
 pub use self::classifier::{Classifier, EngineStopped, Phase, Prepared, ReloadError};
 pub use self::messages::{Limits, Prediction, Predictions, Request};
+pub use self::observation::{EngineTime, Observation};
 pub use self::offer::Offer;
 pub use self::plan::BatchLimits;
+pub use self::window::{Recorder, Summary, Window};

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Classifier;
 use super::admission::{Crowded, Permit};
+use super::arrivals::Identity;
 use super::forecast::{Expected, Verdict};
 use super::generation::Generation;
 use super::messages::{Predictions, Request};
@@ -23,18 +24,25 @@ pub struct Offer<'a> {
     classifier: &'a Classifier,
     since: Instant,
     deadline: Option<Instant>,
+    identity: Option<Identity>,
     outcome: Outcome,
 }
 
 impl<'a> Offer<'a> {
-    pub(super) fn new(classifier: &'a Classifier, timeout: Option<Duration>) -> Self {
+    pub(super) fn new(
+        classifier: &'a Classifier,
+        timeout: Option<Duration>,
+        identity: Option<Identity>,
+    ) -> Self {
         classifier.metrics().offered.inc();
+        classifier.arrivals.arrive(identity);
         let since = Instant::now();
         Self {
             classifier,
             since,
             // A time too far away to be told is none.
             deadline: timeout.and_then(|timeout| since.checked_add(timeout)),
+            identity,
             outcome: Outcome::Abandoned,
         }
     }
@@ -54,6 +62,7 @@ impl<'a> Offer<'a> {
             .refused
             .with_label_values(&[refusal.reason()])
             .inc();
+        self.classifier.arrivals.refuse(&refusal, self.identity);
         self.outcome = Outcome::Refused;
         refusal
     }
@@ -82,9 +91,12 @@ impl<'a> Offer<'a> {
     /// See [`Refusal`].
     pub async fn classify(mut self, request: Request) -> Result<Predictions, Refusal> {
         match self.answer(request).await {
-            Ok(predictions) => {
-                let took = self.since.elapsed().as_secs_f64();
-                self.metrics().request_seconds.observe(took);
+            Ok((predictions, inside)) => {
+                let took = self.since.elapsed();
+                self.metrics().request_seconds.observe(took.as_secs_f64());
+                self.classifier
+                    .arrivals
+                    .answer(took, took.saturating_sub(inside));
                 self.outcome = Outcome::Answered;
                 Ok(predictions)
             }
@@ -92,7 +104,8 @@ impl<'a> Offer<'a> {
         }
     }
 
-    async fn answer(&self, request: Request) -> Result<Predictions, Refusal> {
+    /// The predictions, and the time that they spent in queue and engine.
+    async fn answer(&self, request: Request) -> Result<(Predictions, Duration), Refusal> {
         let count = request.texts.len();
         if count == 0 {
             return Err(Refusal::Empty);
@@ -140,6 +153,7 @@ impl<'a> Offer<'a> {
         let tokens_max = generation.tokenizer.max_tokens();
         let tokens_of = |text: &Text| forecast.tokens_of(text.bytes(), tokens_max);
         let tokens: Vec<usize> = request.texts.iter().map(tokens_of).collect();
+        self.classifier.arrivals.size(tokens.iter().sum());
         let class = Class::of(tokens.len());
         let expected = self.judge(generation, class, tokens.iter().sum())?;
         let slots = &self.classifier.slots;

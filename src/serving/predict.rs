@@ -1,6 +1,7 @@
 //! From an admitted request to its predictions: tokens, queue, replies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -17,14 +18,15 @@ use crate::model::{Encoded, Text};
 const BLOCKING_BYTES: usize = 2 << 10;
 
 impl Classifier {
-    /// The predictions for the texts of `request`, which have their `tickets`.
+    /// The predictions for the texts of `request`, which have their `tickets`, and the time that these
+    /// spent in queue and engine.
     pub(super) async fn predict(
         &self,
         mut generation: Arc<Generation>,
         request: Request,
         tickets: &[Ticket],
         deadline: Option<Instant>,
-    ) -> Result<Predictions, Refusal> {
+    ) -> Result<(Predictions, Duration), Refusal> {
         let request = Arc::new(request);
         let (replies, shapes) = loop {
             let encoded = self.encode(&generation, &request).await?;
@@ -41,6 +43,7 @@ impl Classifier {
                 _ => return Err(Refusal::Unhealthy),
             };
         };
+        let queued = Instant::now();
         let answers = answers(replies, shapes);
         let items = if generation.is_on_device {
             let mut given_up = generation.given_up.subscribe();
@@ -53,10 +56,8 @@ impl Classifier {
         } else {
             answers.await?
         };
-        Ok(Predictions {
-            labels: generation.labels.clone(),
-            items,
-        })
+        let labels = generation.labels.clone();
+        Ok((Predictions { labels, items }, queued.elapsed()))
     }
 
     async fn encode(

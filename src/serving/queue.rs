@@ -83,6 +83,9 @@ pub(crate) struct Queue {
     /// What stands in it, for those who do not take the lock.
     texts: AtomicUsize,
     tokens: AtomicUsize,
+    /// When the oldest came: microseconds from `origin`, plus one; 0 when there is none.
+    oldest: AtomicUsize,
+    origin: Instant,
 }
 
 /// What stands in a queue.
@@ -183,6 +186,8 @@ impl Queue {
             arrival: Condvar::new(),
             texts: AtomicUsize::new(0),
             tokens: AtomicUsize::new(0),
+            oldest: AtomicUsize::new(0),
+            origin: Instant::now(),
         }
     }
 
@@ -204,6 +209,10 @@ impl Queue {
             state.lists.retain(|entry| !entry.claim.is_void());
             state.sweep_at = SWEEP_MIN.max(2 * (state.len() + entries.len()));
             self.publish(&state);
+        }
+        if state.len() == 0 {
+            self.oldest
+                .store(self.micros(entries[0].since), Ordering::Relaxed);
         }
         let tokens = entries.iter().map(Waiting::tokens).sum();
         self.tokens.fetch_add(tokens, Ordering::Relaxed);
@@ -289,6 +298,25 @@ impl Queue {
         let tokens = entries().map(Waiting::tokens).sum();
         self.tokens.store(tokens, Ordering::Relaxed);
         self.texts.store(state.len(), Ordering::Relaxed);
+        let fronts = [state.singles.front(), state.lists.front()];
+        let oldest = fronts.iter().flatten().map(|entry| entry.since).min();
+        let oldest = oldest.map_or(0, |since| self.micros(since));
+        self.oldest.store(oldest, Ordering::Relaxed);
+    }
+
+    fn micros(&self, since: Instant) -> usize {
+        let micros = since.saturating_duration_since(self.origin).as_micros();
+        usize::try_from(micros).map_or(usize::MAX, |micros| micros.saturating_add(1))
+    }
+
+    /// How long the oldest text has waited. Takes no lock.
+    pub(crate) fn oldest_wait(&self) -> Duration {
+        let oldest = self.oldest.load(Ordering::Relaxed);
+        let waited = |micros: usize| {
+            let since = Duration::from_micros(micros as u64 - 1);
+            self.origin.elapsed().saturating_sub(since)
+        };
+        (oldest > 0).then(|| waited(oldest)).unwrap_or_default()
     }
 
     /// Refuses further entries; those inside are still given out.

@@ -3,10 +3,16 @@
 //! All series exist from the first scrape on. Values are atomics: reading them never waits for
 //! the engine or for a lock of the batcher.
 
+mod hints;
+mod triton;
+
 use prometheus::{
-    Counter, Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+pub use self::hints::HintGauges;
+pub use self::triton::TritonMetrics;
 
 /// The process's metrics.
 #[derive(Debug, Clone)]
@@ -54,6 +60,8 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// Connections that were closed at once because there were too many, by port.
     pub connections_refused: IntCounterVec,
+    /// The hints.
+    pub hints: HintGauges,
 }
 
 /// How a request ended; the `outcome` label of `intentd_requests_total`.
@@ -191,6 +199,7 @@ impl Metrics {
             reloads: counter_vec(r, "reloads_total", "outcome"),
             connections: register(r, IntGaugeVec::new(opts("connections"), &["port"])),
             connections_refused: counter_vec(r, "connections_refused_total", "port"),
+            hints: HintGauges::new(r),
             registry,
         };
         metrics.touch();
@@ -258,6 +267,7 @@ fn register<T: prometheus::core::Collector + Clone + 'static>(
 fn opts(name: &str) -> Opts {
     let (_, help) = HELP
         .iter()
+        .chain(&hints::HELP)
         .find(|(known, _)| *known == name)
         .expect("each metric has its line in HELP");
     Opts::new(format!("intentd_{name}"), *help)
@@ -265,6 +275,10 @@ fn opts(name: &str) -> Opts {
 
 fn gauge(registry: &Registry, name: &str) -> IntGauge {
     register(registry, IntGauge::with_opts(opts(name)))
+}
+
+fn float_gauge(registry: &Registry, name: &str) -> Gauge {
+    register(registry, Gauge::with_opts(opts(name)))
 }
 
 fn counter(registry: &Registry, name: &str) -> IntCounter {
@@ -303,6 +317,9 @@ mod tests {
             "intentd_ready 0",
             "intentd_engine_busy_seconds_total 0",
             "intentd_startup_seconds{phase=\"total\"} 0",
+            "intentd_autoscaling_demand_replicas 0",
+            "intentd_autoscaling_demand_percent 0",
+            "intentd_queue_oldest_wait_seconds 0",
         ] {
             assert!(
                 text.lines().any(|line| line == series),

@@ -1,0 +1,53 @@
+//! What a request is called by those who may send it again.
+
+use axum::http::HeaderMap;
+
+use crate::serving::Identity;
+
+/// Headers, of which all have to be there, that are the same for each try of a request: CloudEvents
+/// (source and id name an event; HTTP binding, section 3.1.3), idempotency keys, and the id that Envoy
+/// gives to a request and its retries.
+const NAMES: [&[&str]; 3] = [
+    &["ce-source", "ce-id"],
+    &["idempotency-key"],
+    &["x-request-id"],
+];
+
+/// The request's name, if it has one.
+pub(super) fn identity_of(headers: &HeaderMap) -> Option<Identity> {
+    NAMES.iter().find_map(|names| {
+        let values: Option<Vec<&[u8]>> = names
+            .iter()
+            .map(|name| Some(headers.get(*name)?.as_bytes()))
+            .collect();
+        Some(Identity::of(values?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(headers: &[(&'static str, &str)]) -> Option<Identity> {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        identity_of(&headers.collect())
+    }
+
+    #[test]
+    fn an_event_is_named_by_source_and_id() {
+        let event = identity(&[("ce-source", "/a"), ("ce-id", "1"), ("x-request-id", "x")]);
+        assert!(event.is_some());
+        let again = identity(&[("ce-source", "/a"), ("ce-id", "1"), ("x-request-id", "y")]);
+        assert_eq!(event, again);
+        assert_ne!(event, identity(&[("ce-source", "/b"), ("ce-id", "1")]));
+        assert_eq!(identity(&[("ce-id", "1")]), None);
+        assert_eq!(identity(&[]), None);
+        assert!(identity(&[("x-request-id", "x")]).is_some());
+        assert_ne!(
+            identity(&[("ce-source", "ab"), ("ce-id", "c")]),
+            identity(&[("ce-source", "a"), ("ce-id", "bc")])
+        );
+    }
+}

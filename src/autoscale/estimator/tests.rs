@@ -1,0 +1,151 @@
+use std::time::Duration;
+
+use super::*;
+
+const ASKED: Asked = Asked {
+    request_tokens: 10.0,
+    batch_tokens: 4096.0,
+    batch_texts: 256.0,
+    cores: 4.0,
+    shares_cores: false,
+    objective: Some(0.02),
+};
+
+const QUIET: Interval = Interval {
+    elapsed: 2.0,
+    answered: 0.0,
+    host: Some(0.0),
+    offered: 0.0,
+    refused_share: 0.0,
+    latency: Summary {
+        count: 0,
+        mean: 0.0,
+        p99: 0.0,
+    },
+    overhead: Summary {
+        count: 0,
+        mean: 0.0,
+        p99: 0.0,
+    },
+    spread: 0.0,
+};
+
+/// A model of 1.5 ms a batch and 0.12 ms a request of ten tokens.
+fn seen(factor: f64, batches: u64) -> Observation {
+    Observation {
+        generation: 0,
+        setup: 1.5e-3 * factor,
+        token: 0.012e-3 * factor,
+        fit_error: 0.02,
+        batches,
+        batch_tokens: 4096,
+        batch_texts: 256,
+        shares_cores: false,
+        engine: EngineTime::default(),
+        waiting_tokens: 0,
+        waiting_texts: 0,
+        oldest_wait: Duration::ZERO,
+        in_flight: 0,
+    }
+}
+
+/// An interval in which `rate` requests a second were answered, each with 20 µs of the host.
+fn loaded(rate: f64) -> Interval {
+    Interval {
+        answered: 2.0 * rate,
+        host: Some(2.0 * rate * 20e-6),
+        offered: rate,
+        ..QUIET
+    }
+}
+
+#[test]
+fn a_calibrated_server_knows_its_capacity_before_the_first_request() {
+    let mut estimator = Estimator::new();
+    let estimate = estimator.update(&seen(1.0, 30), &ASKED, &QUIET);
+    assert!(estimate.capacity.feasible);
+    // κ is near its lower bound for such a model, so a little above the 5093 of κ = 2.
+    let rate = estimate.capacity.rate;
+    assert!((4800.0..6500.0).contains(&rate), "{rate}");
+    assert!(estimate.confidence < CONFIDENT, "the host is not known");
+    assert!(estimate.in_flight > 0.0 && estimate.in_flight < rate * 0.02);
+}
+
+#[test]
+fn a_capacity_known_well_moves_slowly_for_what_is_learnt_and_at_once_for_what_is_asked() {
+    let mut estimator = Estimator::new();
+    let mut estimate = estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
+    for _ in 0..10 {
+        estimate = estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
+    }
+    assert!(estimate.confidence > CONFIDENT, "{estimate:?}");
+    let before = estimate.capacity.rate;
+    for _ in 0..30 {
+        estimate = estimator.update(&seen(1.5, 1000), &ASKED, &loaded(4000.0));
+    }
+    let within = estimate.capacity.rate / before;
+    assert!((0.94..0.97).contains(&within), "a minute later: {within}");
+    for _ in 0..30 * 15 {
+        estimate = estimator.update(&seen(1.5, 1000), &ASKED, &loaded(1000.0));
+    }
+    let in_the_end = estimate.capacity.rate / before;
+    assert!(in_the_end < 0.75, "{in_the_end}");
+    let long = Asked {
+        request_tokens: 100.0,
+        ..ASKED
+    };
+    let before = estimate.capacity.rate;
+    let after = estimator.update(&seen(1.5, 1000), &long, &loaded(100.0));
+    assert!(after.capacity.rate < before / 4.0);
+}
+
+#[test]
+fn another_model_is_measured_anew() {
+    let mut estimator = Estimator::new();
+    for _ in 0..10 {
+        estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
+    }
+    let other = Observation {
+        generation: 1,
+        ..seen(10.0, 30)
+    };
+    let estimate = estimator.update(&other, &ASKED, &QUIET);
+    assert!(estimate.capacity.rate < 600.0, "{estimate:?}");
+}
+
+#[test]
+fn an_overloaded_server_learns_nothing_from_its_refusals() {
+    let mut estimator = Estimator::new();
+    for _ in 0..10 {
+        estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
+    }
+    let before = estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
+    let refusing = Interval {
+        host: Some(1.9),
+        offered: 20_000.0,
+        refused_share: 0.8,
+        overhead: Summary {
+            count: 10_000,
+            mean: 0.01,
+            p99: 0.019,
+        },
+        ..loaded(4000.0)
+    };
+    let mut after = before;
+    for _ in 0..100 {
+        after = estimator.update(&seen(1.0, 1000), &ASKED, &refusing);
+    }
+    let moved = after.capacity.rate / before.capacity.rate;
+    assert!((0.95..1.05).contains(&moved), "{moved}");
+}
+
+#[test]
+fn an_objective_out_of_reach_is_said_to_be_and_the_capacity_is_what_can_be_done() {
+    let tight = Asked {
+        objective: Some(0.001),
+        ..ASKED
+    };
+    let estimate = Estimator::new().update(&seen(1.0, 30), &tight, &QUIET);
+    assert!(!estimate.capacity.feasible);
+    assert!(estimate.capacity.rate > 1000.0);
+}

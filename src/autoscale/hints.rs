@@ -1,0 +1,338 @@
+//! The loop that turns what is seen into hints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::demand::{Demand, percent};
+use super::estimator::{Estimate, Estimator, Interval};
+use super::host::{HostClock, cores};
+use super::learned::Asked;
+use super::load::Load;
+use super::orca::Report;
+use super::recommend::Recommended;
+use super::snapshot::{Calibration, SCHEMA_VERSION, Snapshot};
+use crate::serving::{Classifier, Counts, Observation, Phase, Window};
+
+/// Time between two looks.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Looks between two at the threads' times and the capacity, which change slowly.
+const CAPACITY_TICKS: u32 = 4;
+
+/// Seconds of an interval of the latencies' window, and intervals of it: a minute.
+const WINDOW_SECONDS: f64 = 5.0;
+const WINDOW_INTERVALS: usize = 12;
+
+/// How far ahead the trend is followed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Trend {
+    /// Not at all.
+    Off,
+    /// By the time that a replica takes to start.
+    Startup,
+    /// By so many seconds.
+    Seconds(f64),
+}
+
+/// What the hints are to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Seconds within which 99 of 100 requests are to be answered, if there is an objective.
+    pub objective: Option<f64>,
+    /// Part of the capacity that is to be used.
+    pub utilization: f64,
+    /// Seconds within which a backlog is to be gone.
+    pub drain: f64,
+    /// The trend.
+    pub trend: Trend,
+    /// The name of this replica.
+    pub pod: String,
+    /// The name of the model.
+    pub model: String,
+}
+
+/// What was published last.
+#[derive(Debug)]
+struct Published {
+    snapshot: Snapshot,
+    report: Report,
+}
+
+/// The hints of a server.
+#[derive(Debug)]
+pub struct Hints {
+    settings: Settings,
+    published: ArcSwap<Published>,
+}
+
+impl Hints {
+    /// Hints of a server that has seen nothing yet.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        let snapshot = Snapshot::unknown(&settings);
+        let report = Report::new(&snapshot, 0.0);
+        Arc::new(Self {
+            settings,
+            published: ArcSwap::from_pointee(Published { snapshot, report }),
+        })
+    }
+
+    /// What was published last.
+    pub fn snapshot(&self) -> Snapshot {
+        self.published.load().snapshot.clone()
+    }
+
+    /// What was published last, looked at in place.
+    pub fn read<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
+        look(&self.published.load().snapshot)
+    }
+
+    /// The load report that was published last, looked at in place.
+    pub fn report<T>(&self, look: impl FnOnce(&Report) -> T) -> T {
+        look(&self.published.load().report)
+    }
+
+    /// Looks at the classifier twice a second, for ever.
+    pub async fn follow(self: Arc<Self>, classifier: Arc<Classifier>) {
+        let mut follower = Follower::new(&classifier);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let (snapshot, errors) = follower.look(&classifier, &self.settings);
+            classifier.metrics().hints.publish(&snapshot);
+            let report = Report::new(&snapshot, errors);
+            let published = Published { snapshot, report };
+            self.published.store(Arc::new(published));
+        }
+    }
+}
+
+/// What the loop keeps from look to look.
+struct Follower {
+    load: Load,
+    estimator: Estimator,
+    estimate: Option<Estimate>,
+    latency: Window,
+    overhead: Window,
+    window_age: f64,
+    host: HostClock,
+    cores: f64,
+    at: Instant,
+    tick: u32,
+    /// At the last look at the capacity.
+    counts: Counts,
+    host_time: Option<Duration>,
+    capacity_at: Instant,
+}
+
+impl Follower {
+    fn new(classifier: &Classifier) -> Self {
+        let counts = classifier.arrivals().counts();
+        let mut host = HostClock::default();
+        Self {
+            load: Load::new(counts),
+            estimator: Estimator::new(),
+            estimate: None,
+            latency: Window::new(WINDOW_INTERVALS),
+            overhead: Window::new(WINDOW_INTERVALS),
+            window_age: 0.0,
+            host_time: host.read(),
+            host,
+            cores: cores() as f64,
+            at: Instant::now(),
+            tick: 0,
+            counts,
+            capacity_at: Instant::now(),
+        }
+    }
+
+    /// One look; also the errors a second.
+    fn look(&mut self, classifier: &Classifier, settings: &Settings) -> (Snapshot, f64) {
+        let now = Instant::now();
+        let elapsed = (now - std::mem::replace(&mut self.at, now)).as_secs_f64();
+        let arrivals = classifier.arrivals();
+        let counts = arrivals.counts();
+        let capacity = self.estimate.map_or(0.0, |estimate| estimate.capacity.rate);
+        self.load.update(counts, elapsed, capacity);
+        self.window_age += elapsed;
+        if self.window_age >= WINDOW_SECONDS {
+            self.window_age = 0.0;
+            self.latency.turn(&arrivals.latency);
+            self.overhead.turn(&arrivals.overhead);
+        }
+        let seen = classifier.observe();
+        if let Some(seen) = seen {
+            if self.tick.is_multiple_of(CAPACITY_TICKS) || self.estimate.is_none() {
+                self.estimate = Some(self.estimate(&seen, settings, counts, now));
+            }
+            self.tick = self.tick.wrapping_add(1);
+        }
+        let snapshot = self.snapshot(classifier, settings, seen.as_ref());
+        (snapshot, self.load.rates().failed)
+    }
+
+    fn estimate(
+        &mut self,
+        seen: &Observation,
+        settings: &Settings,
+        counts: Counts,
+        now: Instant,
+    ) -> Estimate {
+        let elapsed = (now - std::mem::replace(&mut self.capacity_at, now)).as_secs_f64();
+        let before = std::mem::replace(&mut self.counts, counts);
+        let host_before = std::mem::replace(&mut self.host_time, self.host.read());
+        let host = self.host_time.zip(host_before);
+        let rates = self.load.rates();
+        let interval = Interval {
+            elapsed: elapsed.max(1e-3),
+            answered: counts.answered.saturating_sub(before.answered) as f64,
+            host: host.map(|(now, before)| now.saturating_sub(before).as_secs_f64()),
+            offered: rates.offered,
+            refused_share: rates.refused / rates.offered.max(1e-9),
+            latency: self.latency.summary(),
+            overhead: self.overhead.summary(),
+            spread: self.load.spread(),
+        };
+        let asked = Asked {
+            request_tokens: self.load.request_tokens(),
+            batch_tokens: seen.batch_tokens as f64,
+            batch_texts: seen.batch_texts as f64,
+            cores: self.cores,
+            shares_cores: seen.shares_cores,
+            objective: settings.objective,
+        };
+        self.estimator.update(seen, &asked, &interval)
+    }
+
+    fn snapshot(
+        &self,
+        classifier: &Classifier,
+        settings: &Settings,
+        seen: Option<&Observation>,
+    ) -> Snapshot {
+        let unknown = Snapshot::unknown(settings);
+        let rates = self.load.rates();
+        let metrics = classifier.metrics();
+        let count = |gauge: &prometheus::IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
+        let startup = metrics.startup_seconds.with_label_values(&["total"]).get();
+        let measured = Snapshot {
+            ready: u8::from(classifier.phase() == Phase::Ready && !classifier.is_unwell()),
+            offered_rps: rates.offered,
+            accepted_rps: rates.accepted,
+            refused_rps: rates.refused,
+            offered_slope: rates.slope,
+            in_flight: count(&metrics.in_flight),
+            queue_depth: count(&metrics.queue_depth),
+            p99_seconds: self.latency.summary().p99,
+            request_tokens: self.load.request_tokens(),
+            startup_seconds: startup,
+            ..unknown
+        };
+        let (Some(estimate), Some(seen)) = (self.estimate, seen) else {
+            // What it can do is not known, but that something is asked: that takes one server.
+            let demand = f64::from(u8::from(rates.offered > 0.0));
+            return Snapshot {
+                demand_replicas: demand,
+                demand_percent: percent(demand),
+                ..measured
+            };
+        };
+        self.with_capacity(measured, &estimate, seen, settings)
+    }
+
+    fn with_capacity(
+        &self,
+        measured: Snapshot,
+        estimate: &Estimate,
+        seen: &Observation,
+        settings: &Settings,
+    ) -> Snapshot {
+        let rates = self.load.rates();
+        let tokens = self.load.request_tokens();
+        let ahead = match settings.trend {
+            Trend::Off => 0.0,
+            Trend::Startup => measured.startup_seconds,
+            Trend::Seconds(seconds) => seconds,
+        };
+        let capacity = estimate.capacity;
+        let offered = rates.tokens / tokens;
+        let demand = Demand {
+            offered,
+            trend: rates.slope * ahead,
+            capacity: capacity.rate,
+            utilization: settings.utilization,
+            waiting: seen.waiting_tokens as f64 / tokens,
+            waiting_expected: estimate.waiting,
+            drain: settings.drain,
+        };
+        let replicas = demand.replicas();
+        let learned = estimate.learned;
+        let calibration = Calibration {
+            tau0_seconds: learned.setup,
+            alpha_seconds: learned.token,
+            fit_error_ratio: seen.fit_error,
+            samples: seen.batches,
+            host_seconds: learned.host_request,
+            overhead_seconds: learned.overhead,
+            contention_ratio: learned.contention,
+            kappa: learned.tail,
+            batch_max: (seen.batch_tokens as f64 / tokens).min(seen.batch_texts as f64),
+        };
+        Snapshot {
+            demand_replicas: replicas,
+            demand_percent: percent(replicas),
+            utilization: offered / capacity.rate,
+            capacity_rps: capacity.rate,
+            max_rps: capacity.rate_max,
+            target_concurrency: estimate.in_flight,
+            oldest_wait_seconds: seen.oldest_wait.as_secs_f64(),
+            slo_feasible: u8::from(capacity.feasible),
+            confidence: estimate.confidence,
+            recommended: Recommended::new(
+                capacity.rate,
+                estimate.in_flight,
+                settings,
+                measured.startup_seconds,
+            ),
+            calibration,
+            ..measured
+        }
+    }
+}
+
+impl Snapshot {
+    /// Of a server of which nothing is known.
+    fn unknown(settings: &Settings) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            model: settings.model.clone(),
+            pod: settings.pod.clone(),
+            ready: 0,
+            demand_replicas: 0.0,
+            demand_percent: 0,
+            utilization: 0.0,
+            offered_rps: 0.0,
+            accepted_rps: 0.0,
+            refused_rps: 0.0,
+            offered_slope: 0.0,
+            capacity_rps: 0.0,
+            max_rps: 0.0,
+            target_utilization: settings.utilization,
+            target_concurrency: 0.0,
+            in_flight: 0,
+            queue_depth: 0,
+            oldest_wait_seconds: 0.0,
+            slo_seconds: settings.objective.unwrap_or(0.0),
+            slo_feasible: 1,
+            p99_seconds: 0.0,
+            request_tokens: 0.0,
+            confidence: 0.0,
+            startup_seconds: 0.0,
+            calibration: Calibration::default(),
+            recommended: Recommended::new(0.0, 0.0, settings, 0.0),
+        }
+    }
+}

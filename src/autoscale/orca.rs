@@ -1,0 +1,111 @@
+//! The load report of ORCA (Open Request Cost Aggregation; `xds.data.orca.v3.OrcaLoadReport`, gRPC
+//! proposal A51), as a response header for load balancers.
+//!
+//! Only fields of the standard: Envoy rejects a report with any other. `application_utilization` is the
+//! offered load by the capacity, which is linear in the share of the load that a server gets, as
+//! client-side weighted round robin wants it.
+
+use axum::http::HeaderValue;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message as _;
+
+use super::snapshot::Snapshot;
+
+/// Messages of `proto/xds/data/orca/v3`.
+#[expect(
+    missing_docs,
+    clippy::all,
+    reason = "generated; the .proto has the words"
+)]
+pub mod proto {
+    tonic::include_proto!("xds.data.orca.v3");
+}
+
+/// When answers carry a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OrcaMode {
+    /// Never.
+    Off,
+    /// When the request has the header endpoint-load-metrics-format.
+    OnRequest,
+    /// Always, as JSON unless the request asks for another form.
+    Always,
+}
+
+/// The forms of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `JSON {"…":…}`
+    Json,
+    /// `TEXT name=value,…`
+    Text,
+    /// `BIN …`, the message in base64.
+    Binary,
+}
+
+impl Format {
+    /// The form that a header asks for: `json`, `text` or `bin`.
+    pub fn named(name: &str) -> Option<Self> {
+        let forms = [
+            ("json", Self::Json),
+            ("text", Self::Text),
+            ("bin", Self::Binary),
+        ];
+        let is_named = |(form, _): &&(&str, Self)| form.eq_ignore_ascii_case(name.trim());
+        forms.iter().find(is_named).map(|(_, format)| *format)
+    }
+}
+
+/// A report, ready to be sent in any form.
+#[derive(Debug)]
+pub struct Report {
+    json: HeaderValue,
+    text: HeaderValue,
+    binary: HeaderValue,
+}
+
+impl Report {
+    /// The report of a snapshot and of `eps` errors a second.
+    pub fn new(snapshot: &Snapshot, eps: f64) -> Self {
+        // Six digits are more than is known, and keep the header short.
+        let digits = |value: f64| (value * 1e6).round() / 1e6;
+        let utilization = digits(snapshot.utilization);
+        let rps = digits(snapshot.accepted_rps);
+        let eps = digits(eps);
+        let message = proto::OrcaLoadReport {
+            application_utilization: utilization,
+            rps_fractional: rps,
+            eps,
+            ..proto::OrcaLoadReport::default()
+        };
+        let fields = [
+            ("application_utilization", utilization),
+            ("rps_fractional", rps),
+            ("eps", eps),
+        ];
+        let join = |each: fn(&(&str, f64)) -> String| fields.each_ref().map(each).join(",");
+        let json = join(|(name, value)| format!("\"{name}\":{value}"));
+        let text = join(|(name, value)| format!("{name}={value}"));
+        let value = |form: String| {
+            HeaderValue::from_str(&form).expect("names and numbers are visible ASCII")
+        };
+        Self {
+            json: value(format!("JSON {{{json}}}")),
+            text: value(format!("TEXT {text}")),
+            binary: value(format!("BIN {}", STANDARD.encode(message.encode_to_vec()))),
+        }
+    }
+
+    /// The value of `endpoint-load-metrics`.
+    pub fn header(&self, format: Format) -> HeaderValue {
+        match format {
+            Format::Json => self.json.clone(),
+            Format::Text => self.text.clone(),
+            Format::Binary => self.binary.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

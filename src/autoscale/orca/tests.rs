@@ -1,0 +1,56 @@
+use super::*;
+use crate::autoscale::{Hints, Settings, Trend};
+
+fn report(utilization: f64, rps: f64, eps: f64) -> Report {
+    let hints = Hints::new(Settings {
+        objective: Some(0.1),
+        utilization: 0.8,
+        drain: 30.0,
+        trend: Trend::Off,
+        pod: "pod".to_owned(),
+        model: "model".to_owned(),
+    });
+    let snapshot = Snapshot {
+        utilization,
+        accepted_rps: rps,
+        ..hints.snapshot()
+    };
+    Report::new(&snapshot, eps)
+}
+
+#[test]
+fn the_forms_are_those_that_envoy_reads() {
+    let report = report(0.62, 3100.25, 0.0);
+    let header = |format| report.header(format).to_str().unwrap().to_owned();
+    assert_eq!(
+        header(Format::Json),
+        r#"JSON {"application_utilization":0.62,"rps_fractional":3100.25,"eps":0}"#
+    );
+    assert_eq!(
+        header(Format::Text),
+        "TEXT application_utilization=0.62,rps_fractional=3100.25,eps=0"
+    );
+    let binary = header(Format::Binary);
+    let bytes = STANDARD.decode(binary.strip_prefix("BIN ").unwrap());
+    let message = proto::OrcaLoadReport::decode(&*bytes.unwrap()).unwrap();
+    assert_eq!(message.application_utilization, 0.62);
+    assert_eq!(message.rps_fractional, 3100.25);
+}
+
+#[test]
+fn numbers_have_neither_exponents_nor_more_digits_than_are_known() {
+    let report = report(1.0 / 3.0, 1e-9, 0.0);
+    let json = report.header(Format::Json);
+    assert_eq!(
+        json.to_str().unwrap(),
+        r#"JSON {"application_utilization":0.333333,"rps_fractional":0,"eps":0}"#
+    );
+}
+
+#[test]
+fn a_form_is_named_in_any_case() {
+    assert_eq!(Format::named("JSON"), Some(Format::Json));
+    assert_eq!(Format::named(" text "), Some(Format::Text));
+    assert_eq!(Format::named("bin"), Some(Format::Binary));
+    assert_eq!(Format::named("xml"), None);
+}

@@ -1,0 +1,337 @@
+//! What one server can do within an objective, by its service curve.
+//!
+//! A server that takes everything that waits whenever it is free is the queue with dynamic batching of
+//! Inoue, "Queueing analysis of GPU-based inference servers with dynamic batching" (Performance
+//! Evaluation 2021, arXiv:1912.06322): Poisson arrivals, batches of b requests that take τ0 + a·b. Its
+//! mean latency has a closed bound, which is inverted here.
+
+/// Part of what the largest batches could do that is used at most: near one, the queue of a server
+/// with bounded batches grows without end.
+pub const UTILIZATION_MAX: f64 = 0.85;
+
+/// Steps of a bisection: enough for all the digits of an `f64`.
+const STEPS: usize = 64;
+
+/// Time that a batch takes by the number of its requests, in seconds: `setup + request · b`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Service {
+    /// τ0: what any batch takes.
+    pub setup: f64,
+    /// a: what a request adds.
+    pub request: f64,
+}
+
+impl Service {
+    /// Seconds that a batch of `requests` takes.
+    pub fn batch(self, requests: f64) -> f64 {
+        self.setup + self.request * requests
+    }
+
+    /// Requests a second in batches of `requests`, one after the other.
+    pub fn rate(self, requests: f64) -> f64 {
+        requests / self.batch(requests).max(f64::MIN_POSITIVE)
+    }
+
+    /// A server that takes so many times as long for everything.
+    #[must_use]
+    pub fn stretched(self, factor: f64) -> Self {
+        Self {
+            setup: self.setup * factor,
+            request: self.request * factor,
+        }
+    }
+
+    /// Bound φ on the mean latency in seconds, from the arrival of a request to the end of its batch, with
+    /// `rate` arrivals a second (Inoue 2021: the smaller of its two upper bounds). Infinite where
+    /// the queue is not stable.
+    pub fn mean_latency(self, rate: f64) -> f64 {
+        let Self { setup, request } = self;
+        let load = rate * request;
+        if load >= 1.0 {
+            return f64::INFINITY;
+        }
+        let by_setup = rate * setup;
+        let first = (request + setup) / (2.0 * (1.0 - load))
+            * (1.0 + 2.0 * by_setup + (1.0 - by_setup) / (1.0 + load));
+        let second =
+            1.5 * setup / (1.0 - load) + request / 2.0 * (load + 2.0) / (1.0 - load * load);
+        first.min(second)
+    }
+
+    /// Requests of the mean batch at `rate`: those that come while the one before runs.
+    pub fn mean_batch(self, rate: f64) -> f64 {
+        let load = rate * self.request;
+        if load >= 1.0 {
+            return f64::INFINITY;
+        }
+        (rate * self.setup / (1.0 - load)).max(1.0)
+    }
+
+    /// Requests that wait for their batch, on average, at `rate`.
+    pub fn mean_waiting(self, rate: f64) -> f64 {
+        let latency = self.mean_latency(rate);
+        let service = self.batch(self.mean_batch(rate));
+        if latency.is_finite() && service.is_finite() {
+            (rate * (latency - service)).max(0.0)
+        } else {
+            0.0
+        }
+    }
+}
+
+/// A server and what is asked of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Model {
+    /// Its batches, when it has nothing else to do.
+    pub service: Service,
+    /// Requests of the largest batch.
+    pub batch_max: f64,
+    /// Work beside the batches.
+    pub host: Host,
+}
+
+/// What a request costs outside of the engine.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Host {
+    /// CPU seconds a request.
+    pub request: f64,
+    /// Cores there are.
+    pub cores: f64,
+    /// Whether the engine computes on the same cores, so that each takes time from the other.
+    pub is_shared: bool,
+}
+
+impl Host {
+    /// A host that costs nothing.
+    pub const FREE: Self = Self {
+        request: 0.0,
+        cores: 1.0,
+        is_shared: false,
+    };
+}
+
+/// When the answer has to be there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Objective {
+    /// Seconds within which 99 of 100 requests are to be answered.
+    pub seconds: f64,
+    /// Seconds of that which are spent outside of queue and engine.
+    pub overhead: f64,
+    /// κ: 99th percentile of the latency by its mean.
+    pub tail: f64,
+}
+
+/// What a server can do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Capacity {
+    /// λ_slo: the highest rate in requests a second that keeps the objective; where no rate does, what
+    /// the server can do at all. Always above zero.
+    pub rate: f64,
+    /// Whether any rate keeps the objective.
+    pub feasible: bool,
+    /// The highest rate there is, without regard to any objective.
+    pub rate_max: f64,
+}
+
+impl Model {
+    /// The service curve while `rate` requests a second take their share of the cores.
+    pub fn service_at(&self, rate: f64) -> Service {
+        let Host {
+            request,
+            cores,
+            is_shared,
+        } = self.host;
+        if !is_shared {
+            return self.service;
+        }
+        let left = 1.0 - rate * request / cores;
+        self.service.stretched(1.0 / left.max(1e-6))
+    }
+
+    /// Whether the server gets `rate` requests done, with `share` of what it has.
+    fn carries(&self, rate: f64, share: f64) -> bool {
+        let host = self.host.request * rate <= share * self.host.cores;
+        host && rate <= share * self.service_at(rate).rate(self.batch_max)
+    }
+
+    /// The capacity for an objective, or without one.
+    pub fn capacity(&self, objective: Option<Objective>) -> Capacity {
+        let bound = 1.0 / self.service.request.max(1e-12);
+        let rate_max = highest(bound, |rate| self.carries(rate, 1.0));
+        let usable = highest(bound, |rate| self.carries(rate, UTILIZATION_MAX));
+        let Some(objective) = objective else {
+            return Capacity {
+                rate: usable,
+                feasible: true,
+                rate_max,
+            };
+        };
+        let mean_max = (objective.seconds - objective.overhead) / objective.tail;
+        let keeps = |rate: f64| self.service_at(rate).mean_latency(rate) <= mean_max;
+        if !keeps(0.0) {
+            return Capacity {
+                rate: usable,
+                feasible: false,
+                rate_max,
+            };
+        }
+        Capacity {
+            rate: highest(usable, keeps).max(f64::MIN_POSITIVE),
+            feasible: true,
+            rate_max,
+        }
+    }
+}
+
+/// The largest value up to `bound` of which `holds` is true, where it holds for 0 and all below that.
+fn highest(bound: f64, holds: impl Fn(f64) -> bool) -> f64 {
+    if holds(bound) {
+        return bound;
+    }
+    let (mut low, mut high) = (0.0, bound);
+    for _ in 0..STEPS {
+        let middle = f64::midpoint(low, high);
+        if holds(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(found: f64, expected: f64) {
+        let error = (found - expected).abs() / expected.abs().max(1e-300);
+        assert!(error < 5e-5, "found {found}, expected {expected}");
+    }
+
+    fn service(setup_ms: f64, request_ms: f64) -> Service {
+        Service {
+            setup: setup_ms / 1e3,
+            request: request_ms / 1e3,
+        }
+    }
+
+    fn model(service: Service, batch_max: f64) -> Model {
+        Model {
+            service,
+            batch_max,
+            host: Host::FREE,
+        }
+    }
+
+    fn capacity(model: Model, slo_ms: f64) -> Capacity {
+        model.capacity(Some(Objective {
+            seconds: slo_ms / 1e3,
+            overhead: 0.0,
+            tail: 2.0,
+        }))
+    }
+
+    #[test]
+    fn the_bound_on_the_mean_latency_has_the_values_worked_out_by_hand() {
+        let latency_ms = |service: Service, rate| service.mean_latency(rate) * 1e3;
+        let fast = service(1.5, 0.12);
+        for (rate, expected) in [
+            (10.0, 1.6332),
+            (500.0, 2.3575),
+            (1000.0, 2.6859),
+            (2000.0, 3.1031),
+            (4000.0, 4.5203),
+        ] {
+            close(latency_ms(fast, rate), expected);
+        }
+        let slow = service(3.0, 0.3);
+        for (rate, expected) in [
+            (10.0, 3.3548),
+            (500.0, 5.6240),
+            (1000.0, 6.8077),
+            (2000.0, 11.8594),
+        ] {
+            close(latency_ms(slow, rate), expected);
+        }
+        let wide = service(5.0, 0.05);
+        for (rate, expected) in [(10.0, 5.1776), (500.0, 7.7430), (4000.0, 9.4323)] {
+            close(latency_ms(wide, rate), expected);
+        }
+    }
+
+    #[test]
+    fn the_capacity_has_the_values_worked_out_by_hand() {
+        let fast = model(service(1.5, 0.12), 32.0);
+        close(capacity(fast, 10.0).rate_max, 5992.5);
+        close(capacity(fast, 10.0).rate, 4417.98);
+        close(capacity(fast, 20.0).rate, 5093.63);
+        let slow = model(service(3.0, 0.3), 32.0);
+        close(capacity(slow, 10.0).rate_max, 2539.7);
+        close(capacity(slow, 10.0).rate, 267.33);
+        close(capacity(slow, 20.0).rate, 1750.55);
+        close(capacity(slow, 50.0).rate, 2158.73);
+        let wide = model(service(5.0, 0.05), 128.0);
+        close(capacity(wide, 10.0).rate_max, 11228.1);
+        let infeasible = capacity(wide, 10.0);
+        assert!(!infeasible.feasible);
+        close(infeasible.rate, 0.85 * 11228.1);
+        close(capacity(wide, 20.0).rate, 4909.86);
+        close(capacity(wide, 50.0).rate, 9543.86);
+    }
+
+    #[test]
+    fn the_latency_grows_with_the_rate() {
+        for (setup, request) in [(1.5, 0.12), (3.0, 0.3), (5.0, 0.05), (0.0, 20.0)] {
+            let service = service(setup, request);
+            let end = 0.999 / service.request;
+            let mut before = 0.0;
+            for step in 0..2000 {
+                let latency = service.mean_latency(end * f64::from(step) / 2000.0);
+                assert!(latency >= before, "{service:?} at step {step}");
+                before = latency;
+            }
+        }
+    }
+
+    #[test]
+    fn cores_that_are_shared_leave_less_for_batches() {
+        let alone = model(service(0.0, 1.0), 100.0);
+        let host = Host {
+            request: 1e-3,
+            cores: 1.0,
+            is_shared: true,
+        };
+        let shared = Model { host, ..alone };
+        close(alone.capacity(None).rate_max, 1000.0);
+        close(shared.capacity(None).rate_max, 500.0);
+        let beside = Model {
+            host: Host {
+                is_shared: false,
+                ..host
+            },
+            ..alone
+        };
+        close(beside.capacity(None).rate_max, 1000.0);
+        close(
+            Model {
+                host: Host {
+                    request: 4e-3,
+                    is_shared: false,
+                    cores: 2.0,
+                },
+                ..alone
+            }
+            .capacity(None)
+            .rate_max,
+            500.0,
+        );
+    }
+
+    #[test]
+    fn a_server_of_which_nothing_is_known_has_a_capacity_all_the_same() {
+        let unknown = model(service(0.0, 0.0), 1.0);
+        let capacity = capacity(unknown, 100.0);
+        assert!(capacity.rate.is_finite() && capacity.rate > 0.0);
+    }
+}

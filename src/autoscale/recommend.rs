@@ -1,0 +1,231 @@
+//! Settings of scalers that follow from the capacity, as numbers and as YAML to paste.
+
+use serde::Serialize;
+
+use super::hints::Settings;
+use super::snapshot::Snapshot;
+
+/// Utilization above which Kubernetes' own dead band of 10 % would hide an overload.
+const UTILIZATION_MAX: f64 = 0.9;
+
+/// Settings by scaler.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recommended {
+    /// Knative's KPA by requests a second.
+    pub knative: Knative,
+    /// Knative's KPA by requests in flight.
+    pub knative_concurrency: Knative,
+    /// KEDA's metrics-api trigger.
+    pub keda: Keda,
+    /// A Pods metric of the HPA.
+    pub hpa: Hpa,
+    /// KEDA's Kafka trigger.
+    pub kafka: Kafka,
+}
+
+/// Annotations `autoscaling.knative.dev/…` and `containerConcurrency`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Knative {
+    /// `metric`.
+    pub metric: &'static str,
+    /// `target`: a whole number unless it would be 0; the least that Knative takes is 0.01.
+    pub target: f64,
+    /// `target-utilization-percentage`.
+    pub target_utilization_percentage: u32,
+    /// `containerConcurrency`: 0, so that the queue is where it is seen.
+    pub container_concurrency: u32,
+}
+
+/// Metadata of a trigger of type `metrics-api`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Keda {
+    /// `valueLocation`.
+    pub value_location: &'static str,
+    /// `targetValue`.
+    pub target_value: &'static str,
+    /// `aggregationType`.
+    pub aggregation_type: &'static str,
+}
+
+/// A metric of type `Pods`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Hpa {
+    /// Its name.
+    pub metric: &'static str,
+    /// `averageValue`.
+    pub target_average_value: &'static str,
+    /// `stabilizationWindowSeconds` of `scaleDown`.
+    pub scale_down_seconds: u32,
+}
+
+/// Metadata of a trigger of type `kafka`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Kafka {
+    /// `lagThreshold`: the lag that one server works off while a backlog may last.
+    pub lag_threshold: u64,
+}
+
+impl Recommended {
+    /// For a server that does `rate` requests a second with `in_flight` under way, and that takes
+    /// `startup` seconds to start.
+    pub fn new(rate: f64, in_flight: f64, settings: &Settings, startup: f64) -> Self {
+        let utilization = settings.utilization.min(UTILIZATION_MAX);
+        let percentage = (utilization * 100.0).round() as u32;
+        let knative = |metric, target: f64, percentage| Knative {
+            metric,
+            target: if target >= 1.0 {
+                target.floor()
+            } else {
+                (target * 100.0).floor().max(1.0) / 100.0
+            },
+            target_utilization_percentage: percentage,
+            container_concurrency: 0,
+        };
+        Self {
+            knative: knative("rps", rate, percentage),
+            knative_concurrency: knative("concurrency", in_flight, percentage),
+            keda: Keda {
+                value_location: "demand_replicas",
+                target_value: "1",
+                aggregation_type: "sum",
+            },
+            hpa: Hpa {
+                metric: "intentd_autoscaling_demand_percent",
+                target_average_value: "100",
+                // Down only when the load has been gone for longer than it takes to come back.
+                scale_down_seconds: (2.0 * startup).ceil().clamp(60.0, 3600.0) as u32,
+            },
+            kafka: Kafka {
+                lag_threshold: ((rate * settings.drain) as u64).max(1),
+            },
+        }
+    }
+}
+
+/// The settings as YAML, each block to be pasted where its comment says.
+pub fn manifest(snapshot: &Snapshot, admin_port: u16) -> String {
+    let Snapshot {
+        model,
+        capacity_rps,
+        target_concurrency,
+        slo_seconds,
+        confidence,
+        recommended,
+        ..
+    } = snapshot;
+    let Recommended {
+        knative,
+        knative_concurrency,
+        keda,
+        hpa,
+        kafka,
+    } = recommended;
+    let slo_ms = slo_seconds * 1e3;
+    let down = hpa.scale_down_seconds;
+    format!(
+        "\
+# {model}: {capacity_rps:.1} requests a second with 99 of 100 within {slo_ms:.0} ms (0: no objective),
+# {target_concurrency:.1} in flight. Known with confidence {confidence:.2}; below 0.8, read this again under
+# load.
+
+# Knative Service, spec.template: by requests a second.
+metadata:
+  annotations:
+    autoscaling.knative.dev/class: kpa.autoscaling.knative.dev
+    autoscaling.knative.dev/metric: {metric}
+    autoscaling.knative.dev/target: \"{target}\"
+    autoscaling.knative.dev/target-utilization-percentage: \"{percentage}\"
+    autoscaling.knative.dev/target-burst-capacity: \"0\"
+    # Not by requests a second but by requests in flight, which grows faster than the load:
+    # autoscaling.knative.dev/metric: {by_concurrency}
+    # autoscaling.knative.dev/target: \"{concurrency}\"
+spec:
+  containerConcurrency: {container}
+---
+# KEDA ScaledObject of a plain Deployment, spec: either trigger alone sizes it.
+triggers:
+  - type: metrics-api
+    metadata:
+      url: \"http://SERVICE.NAMESPACE:{admin_port}/autoscaling\"
+      valueLocation: {location}
+      targetValue: \"{keda_target}\"
+      aggregateFromKubeServiceEndpoints: \"true\"
+      aggregationType: {aggregation}
+  - type: prometheus
+    metadata:
+      serverAddress: http://PROMETHEUS:9090
+      query: sum(intentd_autoscaling_demand_replicas{{namespace=\"NAMESPACE\"}})
+      threshold: \"1\"
+      ignoreNullValues: \"false\"
+---
+# KEDA trigger that wakes a consumer of its own from zero, and bounds it by the lag.
+triggers:
+  - type: kafka
+    metadata:
+      bootstrapServers: KAFKA:9092
+      consumerGroup: GROUP
+      topic: TOPIC
+      lagThreshold: \"{lag}\"
+---
+# HorizontalPodAutoscaler, spec: with an adapter that serves Prometheus' metrics of pods.
+metrics:
+  - type: Pods
+    pods:
+      metric:
+        name: {hpa_metric}
+      target:
+        type: AverageValue
+        averageValue: \"{hpa_target}\"
+behavior:
+  scaleDown:
+    stabilizationWindowSeconds: {down}
+",
+        metric = knative.metric,
+        target = knative.target,
+        percentage = knative.target_utilization_percentage,
+        by_concurrency = knative_concurrency.metric,
+        concurrency = knative_concurrency.target,
+        container = knative.container_concurrency,
+        location = keda.value_location,
+        keda_target = keda.target_value,
+        aggregation = keda.aggregation_type,
+        lag = kafka.lag_threshold,
+        hpa_metric = hpa.metric,
+        hpa_target = hpa.target_average_value,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autoscale::Trend;
+
+    fn settings(utilization: f64) -> Settings {
+        Settings {
+            objective: Some(0.1),
+            utilization,
+            drain: 30.0,
+            trend: Trend::Off,
+            pod: "pod".to_owned(),
+            model: "model".to_owned(),
+        }
+    }
+
+    #[test]
+    fn targets_are_what_one_server_can_do() {
+        let found = Recommended::new(4418.7, 22.1, &settings(0.8), 20.0);
+        assert_eq!(found.knative.target, 4418.0);
+        assert_eq!(found.knative.target_utilization_percentage, 80);
+        assert_eq!(found.knative_concurrency.target, 22.0);
+        assert_eq!(found.kafka.lag_threshold, 132_561);
+        assert_eq!(found.hpa.scale_down_seconds, 60);
+    }
+
+    #[test]
+    fn targets_are_valid_even_of_a_server_of_which_nothing_is_known() {
+        let found = Recommended::new(0.0, 0.0, &settings(1.0), 0.0);
+        assert_eq!(found.knative.target, 0.01);
+        assert_eq!(found.knative.target_utilization_percentage, 90);
+        assert_eq!(found.kafka.lag_threshold, 1);
+    }
+}
