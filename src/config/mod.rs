@@ -71,7 +71,7 @@ pub struct Platform {
     pub port: Option<String>,
     /// Whether `K_SERVICE` says that Knative runs this process.
     pub is_knative: bool,
-    /// `HOSTNAME`: in Kubernetes the name of the pod.
+    /// The name of this host: in Kubernetes that of the pod.
     pub hostname: Option<String>,
 }
 
@@ -223,9 +223,15 @@ impl Platform {
         Self {
             port: std::env::var("PORT").ok(),
             is_knative: std::env::var_os("K_SERVICE").is_some(),
-            hostname: std::env::var("HOSTNAME").ok(),
+            hostname: std::env::var("HOSTNAME").ok().or_else(hostname),
         }
     }
+}
+
+/// The host's name as Linux has it, where the variable `HOSTNAME` is not exported.
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned())
 }
 
 #[cfg(test)]

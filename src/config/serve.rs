@@ -265,8 +265,8 @@ pub struct HintArgs {
     #[arg(
         long,
         env = "INTENTD_CALIBRATION",
-        value_name = "on|off",
-        default_value = "on",
+        value_name = "BOOL",
+        default_value = "true",
         value_parser = clap::builder::BoolishValueParser::new(),
         action = clap::ArgAction::Set
     )]
@@ -278,14 +278,24 @@ pub struct HintArgs {
     #[arg(
         long,
         env = "INTENTD_TRITON_METRICS",
-        value_parser = clap::builder::BoolishValueParser::new()
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_value = "false",
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::Set
     )]
     pub triton_metrics: bool,
     /// Serves /metrics and /autoscaling on --port as well.
     #[arg(
         long,
         env = "INTENTD_HINTS_ON_MAIN_PORT",
-        value_parser = clap::builder::BoolishValueParser::new()
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_value = "false",
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::Set
     )]
     pub hints_on_main_port: bool,
 }

@@ -64,9 +64,10 @@ fn a_calibrated_server_knows_its_capacity_before_the_first_request() {
     let mut estimator = Estimator::new();
     let estimate = estimator.update(&seen(1.0, 30), &ASKED, &QUIET);
     assert!(estimate.capacity.feasible);
-    // κ is near its lower bound for such a model, so a little above the 5093 of κ = 2.
+    // κ is at its lower bound for such a model, and batches may be larger than 32: more than the 5093
+    // of the reference.
     let rate = estimate.capacity.rate;
-    assert!((4800.0..6500.0).contains(&rate), "{rate}");
+    assert!((5093.0..7000.0).contains(&rate), "{rate}");
     assert!(estimate.confidence < CONFIDENT, "the host is not known");
     assert!(estimate.in_flight > 0.0 && estimate.in_flight < rate * 0.02);
 }
@@ -110,7 +111,7 @@ fn another_model_is_measured_anew() {
         ..seen(10.0, 30)
     };
     let estimate = estimator.update(&other, &ASKED, &QUIET);
-    assert!(estimate.capacity.rate < 600.0, "{estimate:?}");
+    assert!(estimate.capacity.rate < 800.0, "{estimate:?}");
 }
 
 #[test]

@@ -1,0 +1,226 @@
+//! Do the hints tell the truth? Real load, the real program, and what it publishes meanwhile.
+//!
+//! ```text
+//! cargo bench --bench autoscale -- truth       does the published capacity keep the objective, and is it all there is?
+//! cargo bench --bench autoscale -- overload    demand at five times the capacity, and after the last request
+//! cargo bench --bench autoscale -- fleet       three replicas behind a round robin: does their demand add up?
+//! cargo bench --bench autoscale -- cost        what hints, load reports and scrapes cost, in pairs
+//! ```
+//!
+//! Servers run on `--server-core`, by itself core 0; run this program on another one (`taskset -c 1`), so
+//! that neither takes time from the other. Ends with exit code 1 when something that must hold did not.
+
+#![expect(clippy::unwrap_used, reason = "a bench may panic")]
+
+mod cost;
+mod fleet;
+mod overload;
+mod truth;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use indicatif::ProgressBar;
+use intentd::bench::{Expected, Load, Loads, Measured, Options, Runner, Target, read_texts};
+use serde_json::Value;
+
+use crate::support::checkpoint::{Shape, catalog, write};
+use crate::support::http::get;
+use crate::support::process::Server;
+
+#[path = "../../tests/it/support/mod.rs"]
+#[expect(dead_code, reason = "shared with the tests")]
+mod support;
+
+#[derive(Debug, Parser)]
+struct Flags {
+    #[command(subcommand)]
+    command: Command,
+    /// Cargo passes this to every bench.
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What all of them need to know.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The model: "embedded", "base" for random weights in the shape of BERT-base, or a directory.
+    #[arg(long, default_value = "embedded", global = true)]
+    model: String,
+    /// Seconds of each load.
+    #[arg(long, default_value = "60", global = true)]
+    seconds: u64,
+    /// Cores that a server runs on, as taskset takes them.
+    #[arg(long, default_value = "0", global = true)]
+    server_core: String,
+    /// More flags for the server, as one word: "--dtype int8".
+    #[arg(long, default_value = "", allow_hyphen_values = true, global = true)]
+    server: String,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// The published capacity against what is measured.
+    Truth(truth::Flags),
+    /// Demand under overload and without load.
+    Overload(overload::Flags),
+    /// Demands of replicas and their sum.
+    Fleet(fleet::Flags),
+    /// Throughput with and without hints.
+    Cost(cost::Flags),
+}
+
+fn main() -> ExitCode {
+    let Flags {
+        command, common, ..
+    } = Flags::parse();
+    let model = Model::new(&common.model);
+    let held = match command {
+        Command::Truth(flags) => truth::run(&common, &model, &flags),
+        Command::Overload(flags) => overload::run(&common, &model, &flags),
+        Command::Fleet(flags) => fleet::run(&common, &model, &flags),
+        Command::Cost(flags) => cost::run(&common, &model, &flags),
+    };
+    if held {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Says whether something that must hold did.
+fn verdict(what: &str, held: bool) -> bool {
+    println!("{} {what}", if held { "held:    " } else { "NOT HELD:" });
+    held
+}
+
+/// A checkpoint on disk, or the embedded one.
+struct Model {
+    directory: Option<PathBuf>,
+    /// Removes a checkpoint that was made for this run.
+    _made: Option<tempfile::TempDir>,
+}
+
+impl Model {
+    fn new(name: &str) -> Self {
+        match name {
+            "embedded" => Self {
+                directory: None,
+                _made: None,
+            },
+            "base" => {
+                let made = tempfile::tempdir().unwrap();
+                let mut spec = catalog::spec("cased").unwrap();
+                spec.shape = Shape {
+                    layers: 12,
+                    hidden: 768,
+                    heads: 12,
+                    intermediate: 3072,
+                    positions: 512,
+                };
+                write(&spec, made.path()).unwrap();
+                Self {
+                    directory: Some(made.path().to_owned()),
+                    _made: Some(made),
+                }
+            }
+            directory => Self {
+                directory: Some(directory.into()),
+                _made: None,
+            },
+        }
+    }
+}
+
+/// A running server: where it is asked, and where it says how it is.
+struct Replica {
+    /// Ends with this.
+    _server: Server,
+    address: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Replica {
+    /// Starts the server with the flags of all and `more`, and waits until it is ready.
+    fn start(common: &Common, model: &Model, more: &[&str]) -> Self {
+        let mut arguments = vec!["--port", "0"];
+        arguments.extend(more);
+        if let Some(directory) = &model.directory {
+            arguments.extend(["--model", directory.to_str().unwrap()]);
+        }
+        arguments.extend(common.server.split_whitespace());
+        let mut server =
+            Server::start_under(&["taskset", "-c", &common.server_core], &arguments);
+        runtime().block_on(server.ready());
+        Self {
+            address: server.address,
+            admin: server.admin(),
+            _server: server,
+        }
+    }
+
+    fn target(&self) -> Target {
+        target(self.address)
+    }
+
+    fn hints(&self) -> Hints {
+        let answer = runtime().block_on(get(self.admin, "/autoscaling", &[]));
+        Hints(answer.json())
+    }
+}
+
+/// What a server publishes.
+struct Hints(Value);
+
+impl Hints {
+    fn number(&self, name: &str) -> f64 {
+        let number = name
+            .split('.')
+            .try_fold(&self.0, |value, key| value.get(key));
+        number.unwrap().as_f64().unwrap()
+    }
+}
+
+fn target(address: SocketAddr) -> Target {
+    format!("http://{address}/predict?query={{query}}")
+        .parse()
+        .unwrap()
+}
+
+fn runner(seconds: u64, seed: u64) -> Runner {
+    Runner {
+        options: Options {
+            warm_up: Duration::from_secs(2),
+            duration: Duration::from_secs(seconds),
+            timeout: Duration::from_secs(10),
+            connections: 256,
+            streams: 1,
+            workers: 1,
+            seed,
+        },
+        texts: read_texts(None::<&Path>).unwrap(),
+    }
+}
+
+/// What becomes of `rate` Poisson arrivals a second for so many seconds.
+fn ask(target: &Target, rate: f64, (seconds, seed): (u64, u64)) -> Measured {
+    let Loads(loads) = format!("poisson:{rate:.3}").parse().unwrap();
+    let load: Load = loads.into_iter().next().unwrap();
+    let runner = runner(seconds, seed);
+    let bar = ProgressBar::hidden();
+    runner
+        .run(target, &load, &Expected::anything(), &bar)
+        .unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
