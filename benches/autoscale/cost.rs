@@ -50,7 +50,10 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
         };
         scrapes.extend(seen);
         ratios.push(rate / before);
-        println!("pair {pair}: {before:.0}/s without, {rate:.0}/s with: {:.4}", rate / before);
+        println!(
+            "pair {pair}: {before:.0}/s without, {rate:.0}/s with: {:.4}",
+            rate / before
+        );
     }
     ratios.sort_by(f64::total_cmp);
     scrapes.sort_by(f64::total_cmp);

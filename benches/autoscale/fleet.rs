@@ -49,7 +49,10 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
             .map(|replica| replica.hints().number("demand_replicas"))
             .collect();
         let sum: f64 = demands.iter().sum();
-        println!("| {count} | {demands:.3?} | {sum:.3} | {:.3} |", sum / single);
+        println!(
+            "| {count} | {demands:.3?} | {sum:.3} | {:.3} |",
+            sum / single
+        );
         sums.push(sum / single);
     }
     verdict(

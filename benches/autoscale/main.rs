@@ -154,8 +154,7 @@ impl Replica {
             arguments.extend(["--model", directory.to_str().unwrap()]);
         }
         arguments.extend(common.server.split_whitespace());
-        let mut server =
-            Server::start_under(&["taskset", "-c", &common.server_core], &arguments);
+        let mut server = Server::start_under(&["taskset", "-c", &common.server_core], &arguments);
         runtime().block_on(server.ready());
         Self {
             address: server.address,

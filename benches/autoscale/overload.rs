@@ -29,7 +29,9 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
         ask(&target, rate, (common.seconds / 3, 7));
     }
     let rate = FACTOR * replica.hints().number("capacity_rps");
-    println!("| seconds | offered/s | λ_slo/s | demand | offered/(ρ·λ_slo) | utilization | refused/s | queue |");
+    println!(
+        "| seconds | offered/s | λ_slo/s | demand | offered/(ρ·λ_slo) | utilization | refused/s | queue |"
+    );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     let seconds = common.seconds.max(60);
     let start = Instant::now();

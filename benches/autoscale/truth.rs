@@ -25,7 +25,7 @@ pub(crate) struct Flags {
 /// Whether it held for all objectives.
 pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     println!(
-        "| model | objective | feasible | λ_slo/s | confidence | κ | τ0 µs, α µs/token, host µs, contention | p99 ms at 0.9·λ_slo | highest rate that holds/s | by λ_slo |"
+        "| model | objective | feasible | λ_slo/s | confidence | κ | τ0 µs, α µs/token, host µs a request, a batch, contention | p99 ms at 0.9·λ_slo | highest rate that holds/s | by λ_slo |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     let rows: Vec<bool> = flags
@@ -56,7 +56,7 @@ fn row(common: &Common, model: &Model, slo: &str) -> bool {
     let highest = feasible.then(|| search(&target, (capacity, common.seconds), objective));
     let calibration = |name: &str| hints.number(&format!("calibration.{name}"));
     println!(
-        "| {} | {slo} | {} | {capacity:.1} | {:.2} | {:.2} | {:.1}, {:.2}, {:.1}, {:.2} | {:.2} | {:.1} | {:.2} |",
+        "| {} | {slo} | {} | {capacity:.1} | {:.2} | {:.2} | {:.1}, {:.2}, {:.1}, {:.1}, {:.2} | {:.2} | {:.1} | {:.2} |",
         common.model,
         if feasible { "yes" } else { "no" },
         hints.number("confidence"),
@@ -64,6 +64,7 @@ fn row(common: &Common, model: &Model, slo: &str) -> bool {
         calibration("tau0_seconds") * 1e6,
         calibration("alpha_seconds") * 1e6,
         calibration("host_seconds") * 1e6,
+        calibration("host_batch_seconds") * 1e6,
         calibration("contention_ratio"),
         safe.percentile(99.0).unwrap_or(f64::NAN),
         highest.unwrap_or(f64::NAN) * capacity,
@@ -123,11 +124,12 @@ fn search(target: &Target, (capacity, seconds): (f64, u64), objective: Objective
 
 fn said(measured: &Measured) -> String {
     format!(
-        "{:.1}/s, p99 {:.2} ms, {} of {} refused, {} others failed",
+        "{:.1}/s, p99 {:.2} ms, {} of {} failed {:?} {:?}",
         measured.offered_rate(),
         measured.percentile(99.0).unwrap_or(f64::NAN),
-        measured.refused,
+        measured.offered - measured.answered,
         measured.offered,
-        measured.offered - measured.answered - measured.refused,
+        measured.failures(),
+        measured.reasons,
     )
 }

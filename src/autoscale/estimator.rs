@@ -15,9 +15,6 @@ const CONFIDENT: f64 = 0.8;
 /// Batches after which half of what can be known of the curve is.
 const BATCHES_HALF: f64 = 20.0;
 
-/// Part of the capacity that has to have been seen as load for the host's cost to be known.
-const SEEN: f64 = 0.25;
-
 /// Latencies that make a 99th percentile.
 const LATENCIES_MIN: u64 = 1000;
 
@@ -75,6 +72,7 @@ pub struct Estimator {
     tail_now: f64,
     tail_age: f64,
     engine: EngineTime,
+    batches: u64,
     /// What the last estimate followed from.
     before: Option<Learned>,
     /// Logarithm of the published by the computed rate.
@@ -95,6 +93,7 @@ impl Estimator {
             tail_now: TAIL,
             tail_age: f64::INFINITY,
             engine: EngineTime::default(),
+            batches: 0,
             before: None,
             gap: 0.0,
             rate: 0.0,
@@ -118,7 +117,7 @@ impl Estimator {
             setup: seen.setup,
             token: seen.token,
             contention: self.contention.factor(),
-            host_request: self.host.request().map_or(0.0, |(seconds, _)| seconds),
+            host: self.host.cost().unwrap_or_default(),
             overhead: self.overhead,
             tail: self.tail_now,
         };
@@ -148,14 +147,17 @@ impl Estimator {
     fn learn(&mut self, seen: &Observation, asked: &Asked, interval: &Interval) {
         self.tail.spread = interval.spread;
         let engine = std::mem::replace(&mut self.engine, seen.engine);
+        let batches = seen.batches - std::mem::replace(&mut self.batches, seen.batches);
+        let batches = batches as f64;
         let between = seen.engine.elapsed.saturating_sub(engine.elapsed);
         let spent = seen.engine.spent.saturating_sub(engine.spent);
         let overloaded = interval.refused_share > 0.01
             || (self.rate > 0.0 && interval.offered > 1.05 * self.rate);
         if let Some(host) = interval.host
-            && (!overloaded || self.host.request().is_none())
+            && (!overloaded || self.host.cost().is_none())
         {
-            self.host.learn(interval.answered, host, interval.elapsed);
+            self.host
+                .learn(interval.answered, batches, host, interval.elapsed);
         }
         if overloaded {
             return;
@@ -217,9 +219,7 @@ impl Estimator {
         let batches = seen.batches as f64;
         let curve = batches / (batches + BATCHES_HALF) * (1.0 - seen.fit_error.min(1.0));
         // Before there was load, the host's part is not known.
-        let rate = self.host.request().map_or(0.0, |(_, rate)| rate);
-        let load = (rate / (SEEN * self.rate.max(f64::MIN_POSITIVE))).min(1.0);
-        curve * (0.5 + 0.5 * load)
+        curve * (0.5 + 0.5 * self.host.confidence(self.rate))
     }
 }
 

@@ -99,8 +99,13 @@ impl Hints {
         let mut follower = Follower::new(&classifier);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut models = classifier.models();
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                // What a model can do is known when it is ready, not half a second later.
+                _ = models.changed() => {}
+            }
             let (snapshot, errors) = follower.look(&classifier, &self.settings);
             classifier.metrics().hints.publish(&snapshot);
             let report = Report::new(&snapshot, errors);
@@ -115,6 +120,7 @@ struct Follower {
     load: Load,
     estimator: Estimator,
     estimate: Option<Estimate>,
+    generation: Option<u64>,
     latency: Window,
     overhead: Window,
     window_age: f64,
@@ -136,6 +142,7 @@ impl Follower {
             load: Load::new(counts),
             estimator: Estimator::new(),
             estimate: None,
+            generation: None,
             latency: Window::new(WINDOW_INTERVALS),
             overhead: Window::new(WINDOW_INTERVALS),
             window_age: 0.0,
@@ -165,7 +172,8 @@ impl Follower {
         }
         let seen = classifier.observe();
         if let Some(seen) = seen {
-            if self.tick.is_multiple_of(CAPACITY_TICKS) || self.estimate.is_none() {
+            let is_new = self.generation.replace(seen.generation) != Some(seen.generation);
+            if self.tick.is_multiple_of(CAPACITY_TICKS) || is_new {
                 self.estimate = Some(self.estimate(&seen, settings, counts, now));
             }
             self.tick = self.tick.wrapping_add(1);
@@ -275,7 +283,8 @@ impl Follower {
             alpha_seconds: learned.token,
             fit_error_ratio: seen.fit_error,
             samples: seen.batches,
-            host_seconds: learned.host_request,
+            host_seconds: learned.host.request,
+            host_batch_seconds: learned.host.batch,
             overhead_seconds: learned.overhead,
             contention_ratio: learned.contention,
             kappa: learned.tail,

@@ -5,23 +5,42 @@
 
 use super::queueing::{Host, Model, Objective, Service};
 
-/// Octaves of rates, from one request a second on.
-const RATES: usize = 24;
+/// Steps of the batches' sharing by which costs are kept apart.
+const STEPS: usize = 20;
 
 /// Weight of the newest interval.
 const NEWEST: f64 = 0.2;
 
-/// After so many seconds the cost of a request at a rate is believed no longer while another is known.
-const STALE_SECONDS: f64 = 600.0;
+/// After so many seconds a cost counts half.
+const HALF_LIFE: f64 = 120.0;
 
 /// Requests of an interval below which their cost is not to be told from everything else.
 const REQUESTS_MIN: f64 = 25.0;
 
-/// CPU time of a request outside of the engine, by the rate: at low rates each request wakes a thread,
-/// at high ones a thread that is awake takes the next.
+/// Costs that are closer together than that say nothing about what lies beyond.
+const SPREAD_MIN: f64 = 0.05;
+
+/// A request costs at least this part of the least that was seen, whatever the trend says.
+const LEAST: f64 = 0.6;
+
+/// How far beyond what was seen the trend is followed, by how far that reaches: what is believed too good
+/// is asked for, and what is believed too bad only until there is more load to learn from.
+const BEYOND: f64 = 0.5;
+
+/// Part of the capacity that has to have been seen as load for the cost at full load to be known.
+const SEEN: f64 = 0.5;
+
+/// Intervals after which half of that is.
+const SEEN_HALF: f64 = 2.0;
+
+/// CPU time of a request outside of the engine, by how much it shares its batch.
+///
+/// A request that is alone in its batch wakes threads, and is read and answered by itself; of a hundred
+/// that share one, a thread that is awake reads and answers many at once. So there is a cost a request and
+/// a cost a batch, and both are read off a line over the sharing, `1 - 1/b` for b requests a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct HostCost {
-    by_rate: [Option<Cost>; RATES],
+    by_sharing: [Option<Cost>; STEPS],
     /// CPU seconds a second that the process takes without requests.
     idle: f64,
     now: f64,
@@ -30,22 +49,34 @@ pub struct HostCost {
 #[derive(Debug, Clone, Copy)]
 struct Cost {
     seconds: f64,
+    sharing: f64,
     rate: f64,
     at: f64,
+    /// Intervals that it was seen in.
+    seen: u32,
+}
+
+/// What is known of the cost of requests outside of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct RequestCost {
+    /// CPU seconds a request.
+    pub request: f64,
+    /// CPU seconds a batch.
+    pub batch: f64,
 }
 
 impl HostCost {
     /// Nothing is known.
     pub fn new() -> Self {
         Self {
-            by_rate: [None; RATES],
+            by_sharing: [None; STEPS],
             idle: 0.0,
             now: 0.0,
         }
     }
 
-    /// In `elapsed` seconds, `requests` were answered with `cpu` seconds.
-    pub fn learn(&mut self, requests: f64, cpu: f64, elapsed: f64) {
+    /// In `elapsed` seconds, `requests` were answered in `batches` with `cpu` seconds.
+    pub fn learn(&mut self, requests: f64, batches: f64, cpu: f64, elapsed: f64) {
         self.now += elapsed;
         if requests == 0.0 {
             self.idle += NEWEST * (cpu / elapsed - self.idle);
@@ -53,23 +84,77 @@ impl HostCost {
         if requests < REQUESTS_MIN {
             return;
         }
-        let rate = requests / elapsed;
         let seconds = (cpu - self.idle * elapsed).max(0.0) / requests;
-        let cost = &mut self.by_rate[(rate.max(1.0).log2() as usize).min(RATES - 1)];
-        let before = cost.map_or(seconds, |cost| cost.seconds);
-        *cost = Some(Cost {
-            seconds: before + NEWEST * (seconds - before),
-            rate,
+        let sharing = 1.0 - (batches / requests).clamp(0.0, 1.0);
+        let step = ((sharing * STEPS as f64) as usize).min(STEPS - 1);
+        let cost = &mut self.by_sharing[step];
+        let before = cost.unwrap_or(Cost {
+            seconds,
+            sharing,
+            rate: 0.0,
             at: self.now,
+            seen: 0,
+        });
+        *cost = Some(Cost {
+            seconds: before.seconds + NEWEST * (seconds - before.seconds),
+            sharing: before.sharing + NEWEST * (sharing - before.sharing),
+            rate: requests / elapsed,
+            at: self.now,
+            seen: before.seen.saturating_add(1),
         });
     }
 
-    /// CPU seconds a request, as seen at the highest rate lately; and that rate.
-    pub fn request(&self) -> Option<(f64, f64)> {
-        let known = || self.by_rate.iter().rev().flatten();
+    fn known(&self) -> impl Iterator<Item = (Cost, f64)> {
+        let known = || self.by_sharing.iter().flatten();
         let newest = known().map(|cost| cost.at).fold(0.0, f64::max);
-        let fresh = known().find(|cost| newest - cost.at <= STALE_SECONDS);
-        fresh.map(|cost| (cost.seconds, cost.rate))
+        let weight = move |cost: &Cost| ((cost.at - newest) / HALF_LIFE).exp2();
+        known().map(move |cost| (*cost, weight(cost)))
+    }
+
+    /// How well it is known what requests cost at `rate`, from 0 to 1: by the highest rate of late at
+    /// which that was seen, and how often.
+    pub fn confidence(&self, rate: f64) -> f64 {
+        let recent = self.known().filter(|(_, weight)| *weight > 0.05);
+        let Some((cost, _)) = recent.max_by(|(a, _), (b, _)| a.rate.total_cmp(&b.rate)) else {
+            return 0.0;
+        };
+        let seen = f64::from(cost.seen);
+        let load = cost.rate / (SEEN * rate).max(f64::MIN_POSITIVE);
+        load.min(1.0) * seen / (seen + SEEN_HALF)
+    }
+
+    /// What requests cost: weighted least squares over the sharing, followed a little beyond what was
+    /// seen.
+    pub fn cost(&self) -> Option<RequestCost> {
+        let mut sums = [0.0_f64; 5];
+        let (mut first, mut last) = (f64::INFINITY, 0.0_f64);
+        let mut least = f64::INFINITY;
+        for (cost, weight) in self.known() {
+            let (x, s) = (cost.sharing, cost.seconds);
+            for (sum, value) in sums.iter_mut().zip([1.0, x, x * x, s, x * s]) {
+                *sum += weight * value;
+            }
+            (first, last) = (first.min(x), last.max(x));
+            least = least.min(s);
+        }
+        let [w, x, xx, s, xs] = sums;
+        if w <= 0.0 {
+            return None;
+        }
+        let (mean_x, mean_s) = (x / w, s / w);
+        let variance = xx / w - mean_x * mean_x;
+        let slope = if last - first > SPREAD_MIN && variance > 0.0 {
+            ((xs / w - mean_x * mean_s) / variance).min(0.0)
+        } else {
+            0.0
+        };
+        let end = (last + BEYOND * (last - first)).min(1.0);
+        let request = (mean_s + slope * (end - mean_x)).max(LEAST * least);
+        let batch = (mean_s - request) / (1.0 - mean_x).max(1e-3);
+        Some(RequestCost {
+            request,
+            batch: batch.max(0.0),
+        })
     }
 }
 
@@ -114,8 +199,8 @@ pub struct Learned {
     pub token: f64,
     /// See [`Contention`].
     pub contention: f64,
-    /// CPU seconds a request outside of the engine.
-    pub host_request: f64,
+    /// What a request costs outside of the engine.
+    pub host: RequestCost,
     /// 99th percentile of what a request spends outside of queue and engine, in seconds.
     pub overhead: f64,
     /// κ.
@@ -152,7 +237,8 @@ impl Learned {
                 .min(asked.batch_texts)
                 .max(1.0),
             host: Host {
-                request: self.host_request,
+                request: self.host.request,
+                batch: self.host.batch,
                 cores: asked.cores,
                 is_shared: asked.shares_cores,
             },
@@ -173,24 +259,61 @@ impl Learned {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_cost_of_a_request_is_that_at_the_highest_rate() {
-        let mut host = HostCost::new();
-        assert_eq!(host.request(), None);
-        host.learn(0.0, 0.001, 1.0);
-        host.learn(100.0, 0.008, 1.0);
-        host.learn(5000.0, 0.1, 1.0);
-        host.learn(100.0, 0.008, 1.0);
-        let (seconds, rate) = host.request().unwrap();
-        assert!((seconds - 20e-6).abs() < 1e-6, "{seconds}");
-        assert!((rate - 5000.0).abs() < 1e-9);
-        for _ in 0..700 {
-            host.learn(100.0, 0.008, 1.0);
+    /// 20 µs a request and 20 µs a batch of so many.
+    fn at(host: &mut HostCost, requests: f64, seconds: u32) {
+        for _ in 0..seconds {
+            let batches = 1000.0 / requests;
+            host.learn(1000.0, batches, 0.02 + 20e-6 * batches + 0.001, 1.0);
         }
-        let (seconds, _) = host.request().unwrap();
-        assert!(seconds > 70e-6, "the requests of long ago were others");
-        host.learn(1.0, 1.0, 1.0);
-        assert!(host.request().unwrap().0 < 90e-6, "one is none");
+    }
+
+    #[test]
+    fn costs_of_requests_and_of_batches_are_told_apart() {
+        let mut host = HostCost::new();
+        assert_eq!(host.cost(), None);
+        for _ in 0..50 {
+            host.learn(0.0, 0.0, 0.001, 1.0);
+        }
+        at(&mut host, 1.25, 30);
+        let flat = host.cost().unwrap();
+        assert!(
+            (flat.request - 36e-6).abs() < 1e-6,
+            "one load says no more: {flat:?}"
+        );
+        at(&mut host, 2.0, 30);
+        at(&mut host, 10.0, 30);
+        let RequestCost { request, batch } = host.cost().unwrap();
+        assert!((request - 20e-6).abs() < 1e-6 && (batch - 20e-6).abs() < 1e-6);
+        host.learn(1.0, 1.0, 1.0, 1.0);
+        assert!(host.cost().unwrap().request < 21e-6, "one request is none");
+        assert!(host.confidence(2000.0) > 0.9);
+        assert!(host.confidence(20_000.0) < 0.1);
+    }
+
+    #[test]
+    fn a_line_is_not_followed_far_beyond_what_was_seen() {
+        let mut host = HostCost::new();
+        at(&mut host, 1.0 / 0.9, 30);
+        at(&mut host, 1.0 / 0.7, 30);
+        let RequestCost { request, .. } = host.cost().unwrap();
+        // Seen from 0.1 to 0.3.
+        let at_the_end = 20e-6 + 0.6 * 20e-6;
+        assert!((request - at_the_end).abs() < 1e-6, "{request}");
+    }
+
+    #[test]
+    fn a_steep_line_does_not_end_below_zero() {
+        let mut host = HostCost::new();
+        for (batches, cost) in [(900.0, 100e-6), (600.0, 20e-6)] {
+            for _ in 0..30 {
+                host.learn(1000.0, batches, 1000.0 * cost, 1.0);
+            }
+        }
+        let RequestCost { request, batch } = host.cost().unwrap();
+        assert!(
+            (11.9e-6..12.1e-6).contains(&request) && batch > 0.0,
+            "{request} {batch}"
+        );
     }
 
     #[test]

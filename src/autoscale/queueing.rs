@@ -90,11 +90,13 @@ pub struct Model {
     pub host: Host,
 }
 
-/// What a request costs outside of the engine.
+/// What requests cost outside of the engine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Host {
     /// CPU seconds a request.
     pub request: f64,
+    /// CPU seconds a batch.
+    pub batch: f64,
     /// Cores there are.
     pub cores: f64,
     /// Whether the engine computes on the same cores, so that each takes time from the other.
@@ -105,6 +107,7 @@ impl Host {
     /// A host that costs nothing.
     pub const FREE: Self = Self {
         request: 0.0,
+        batch: 0.0,
         cores: 1.0,
         is_shared: false,
     };
@@ -138,20 +141,30 @@ impl Model {
     pub fn service_at(&self, rate: f64) -> Service {
         let Host {
             request,
+            batch,
             cores,
             is_shared,
         } = self.host;
         if !is_shared {
             return self.service;
         }
+        let service = Service {
+            setup: self.service.setup + batch / cores,
+            ..self.service
+        };
         let left = 1.0 - rate * request / cores;
-        self.service.stretched(1.0 / left.max(1e-6))
+        service.stretched(1.0 / left.max(1e-6))
     }
 
     /// Whether the server gets `rate` requests done, with `share` of what it has.
     fn carries(&self, rate: f64, share: f64) -> bool {
-        let host = self.host.request * rate <= share * self.host.cores;
-        host && rate <= share * self.service_at(rate).rate(self.batch_max)
+        let host = rate * (self.host.request + self.host.batch / self.batch_max) / self.host.cores;
+        let engine = rate / self.service.rate(self.batch_max);
+        if self.host.is_shared {
+            host + engine <= share
+        } else {
+            host <= share && engine <= share
+        }
     }
 
     /// The capacity for an objective, or without one.
@@ -299,12 +312,24 @@ mod tests {
         let alone = model(service(0.0, 1.0), 100.0);
         let host = Host {
             request: 1e-3,
+            batch: 0.0,
             cores: 1.0,
             is_shared: true,
         };
         let shared = Model { host, ..alone };
         close(alone.capacity(None).rate_max, 1000.0);
         close(shared.capacity(None).rate_max, 500.0);
+        close(shared.capacity(None).rate, 425.0);
+        let waking = Model {
+            host: Host {
+                batch: 10e-3,
+                ..host
+            },
+            ..alone
+        };
+        close(waking.capacity(None).rate_max, 1.0 / 2.1e-3);
+        let latency = |model: &Model| model.service_at(200.0).mean_latency(200.0);
+        assert!(latency(&waking) > latency(&shared));
         let beside = Model {
             host: Host {
                 is_shared: false,
@@ -319,6 +344,7 @@ mod tests {
                     request: 4e-3,
                     is_shared: false,
                     cores: 2.0,
+                    ..host
                 },
                 ..alone
             }

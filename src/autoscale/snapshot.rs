@@ -78,6 +78,8 @@ pub struct Calibration {
     pub samples: u64,
     /// CPU time of a request outside of the engine.
     pub host_seconds: f64,
+    /// CPU time that comes with each batch on top.
+    pub host_batch_seconds: f64,
     /// 99th percentile of what a request spends outside of queue and engine.
     pub overhead_seconds: f64,
     /// How much longer batches take because of others on the same cores; 1 without.

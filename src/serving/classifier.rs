@@ -334,6 +334,11 @@ impl Classifier {
         admission || slots
     }
 
+    /// Hears of each model that comes into use.
+    pub(crate) fn models(&self) -> watch::Receiver<Option<Arc<Generation>>> {
+        self.current.subscribe()
+    }
+
     pub(super) fn current(&self) -> Option<Arc<Generation>> {
         self.current.borrow().clone()
     }

@@ -20,8 +20,13 @@ const NEWEST: f64 = 0.2;
 /// After this time the mean of a size counts half.
 const HALF_LIFE: f64 = 30.0;
 
-/// What the mean of a size counts however old it is.
-const WEIGHT_MIN: f64 = 1e-3;
+/// What the mean of a size counts however old it is: at low load only small batches come, and what a token
+/// costs is then known from the large ones of long ago or of the calibration.
+const WEIGHT_MIN: f64 = 0.05;
+
+/// A token takes at least this part of what it took in the best batch. Small batches that were slow for
+/// another reason would else make large ones free.
+const TOKEN_MIN: f64 = 0.1;
 
 /// A batch further from the mean of its size than so many mean deviations is counted as if it were that
 /// far: one that stands out says little. A change of the machine widens the deviation from batch to batch,
@@ -171,9 +176,10 @@ impl ServiceCurve {
     }
 }
 
-/// Weighted least squares of relative errors; neither of the two is negative.
+/// Weighted least squares of relative errors; the setup is never negative, and a token never free.
 fn fit<'a>(means: impl Iterator<Item = &'a Mean>, now: f64) -> Line {
     let (mut w, mut wn, mut wnn, mut wt, mut wnt) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    let mut best = f64::INFINITY;
     for mean in means {
         let t = mean.seconds.max(1e-9);
         let recency = (-(now - mean.at) / HALF_LIFE).exp2().max(WEIGHT_MIN);
@@ -183,29 +189,28 @@ fn fit<'a>(means: impl Iterator<Item = &'a Mean>, now: f64) -> Line {
         wnn += weight * mean.tokens * mean.tokens;
         wt += weight * t;
         wnt += weight * mean.tokens * t;
+        best = best.min(t / mean.tokens);
     }
     let determinant = w * wnn - wn * wn;
-    let (setup, token) = if determinant > 1e-9 * w * wnn {
-        (
-            (wnn * wt - wn * wnt) / determinant,
-            (w * wnt - wn * wt) / determinant,
-        )
-    } else {
+    if determinant <= 1e-9 * w * wnn {
         // One size only says nothing about the setup.
-        (0.0, wt / wn.max(f64::MIN_POSITIVE))
-    };
+        return Line {
+            setup: 0.0,
+            token: wt / wn.max(f64::MIN_POSITIVE),
+        };
+    }
+    let setup = (wnn * wt - wn * wnt) / determinant;
     if setup < 0.0 {
-        Line {
+        return Line {
             setup: 0.0,
             token: wnt / wnn,
-        }
-    } else if token < 0.0 {
-        Line {
-            setup: wt / w,
-            token: 0.0,
-        }
-    } else {
-        Line { setup, token }
+        };
+    }
+    let token = (w * wnt - wn * wt) / determinant;
+    let token = token.max(TOKEN_MIN * best);
+    Line {
+        setup: ((wt - token * wn) / w).max(0.0),
+        token,
     }
 }
 
@@ -251,7 +256,7 @@ mod tests {
         curve.observe(10, Duration::from_millis(10));
         curve.observe(1000, Duration::from_millis(1));
         let line = curve.line();
-        assert!(line.token >= 0.0 && line.setup > 0.0, "{line:?}");
+        assert!(line.token > 0.0 && line.setup > 0.0, "{line:?}");
         let curve = ServiceCurve::new();
         curve.observe(10, Duration::from_micros(1));
         curve.observe(100, Duration::from_millis(1));
@@ -274,6 +279,60 @@ mod tests {
         }
         let (_, token) = micros(curve.line());
         assert!((19.0..21.0).contains(&token), "{token}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_batches_of_a_quiet_hour_do_not_make_large_ones_free() {
+        let curve = ServiceCurve::new();
+        for tokens in [16_usize, 64, 256] {
+            let took = 20.0 + tokens as f64;
+            curve.observe(tokens, Duration::from_secs_f64(took / 1e6));
+        }
+        for round in 0..600 {
+            tokio::time::advance(Duration::from_secs(6)).await;
+            // Cold caches: three times as long, and longer for the smaller.
+            curve.observe(
+                8 + round % 3,
+                Duration::from_micros(100 - (round % 3) as u64),
+            );
+        }
+        let (_, token) = micros(curve.line());
+        assert!((0.5..1.5).contains(&token), "{token}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_batch_in_twenty_that_stands_out_changes_little() {
+        let curve = ServiceCurve::new();
+        for round in 0..2000_u32 {
+            tokio::time::advance(Duration::from_millis(20)).await;
+            let tokens = 8 << (round % 7);
+            let noise = 1.0 + 0.04 * f64::from(round % 5) - 0.08;
+            // Not in step with the sizes.
+            let stands_out = if round % 20 == 3 { 10.0 } else { 1.0 };
+            let took = (200.0 + 10.0 * f64::from(tokens)) * noise * stands_out;
+            curve.observe(tokens as usize, Duration::from_secs_f64(took / 1e6));
+        }
+        let (setup, token) = micros(curve.line());
+        assert!((190.0..210.0).contains(&setup), "{setup}");
+        assert!((9.5..10.5).contains(&token), "{token}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_curve_is_followed_within_a_minute_through_noise_and_outliers() {
+        let curve = ServiceCurve::new();
+        for (setup, token) in [(200.0, 10.0), (500.0, 25.0), (100.0, 5.0)] {
+            for round in 0..3000_u32 {
+                tokio::time::advance(Duration::from_millis(20)).await;
+                let tokens = 8 << (round % 7);
+                let noise = 1.0 + 0.04 * f64::from(round % 5) - 0.08;
+                let stands_out = if round % 20 == 3 { 10.0 } else { 1.0 };
+                let took = (setup + token * f64::from(tokens)) * noise * stands_out;
+                curve.observe(tokens as usize, Duration::from_secs_f64(took / 1e6));
+            }
+            let (found_setup, found_token) = micros(curve.line());
+            assert!((found_setup / setup - 1.0).abs() < 0.05, "{found_setup}");
+            assert!((found_token / token - 1.0).abs() < 0.05, "{found_token}");
+        }
     }
 
     #[test]
