@@ -41,7 +41,16 @@ impl HttpBody for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
         if this.rest.is_empty() {
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            let frame = Pin::new(&mut this.body).poll_frame(cx);
+            if let Some(under_way) = &mut this.under_way {
+                // Asked for more, HTTP has handed on all that came before.
+                if frame.is_pending() {
+                    under_way.waits();
+                } else {
+                    under_way.answered();
+                }
+            }
+            match ready!(frame) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => this.rest = data,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
