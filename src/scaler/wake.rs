@@ -36,15 +36,15 @@ pub(super) enum Wake {
 
 /// A consumer group and the topic that it reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KafkaGroup {
+pub(super) struct KafkaGroup {
     /// Brokers to begin with: `host:port`, separated by commas.
-    pub bootstrap: String,
+    pub(super) bootstrap: String,
     /// Topic.
-    pub topic: String,
+    pub(super) topic: String,
     /// Consumer group.
-    pub group: String,
+    pub(super) group: String,
     /// Further settings of librdkafka, such as those of security.
-    pub settings: Vec<(String, String)>,
+    pub(super) settings: Vec<(String, String)>,
 }
 
 /// The address of a Prometheus server: `http://prometheus:9090`, with a path before `/api` if need be.

@@ -196,11 +196,11 @@ impl ReplicaTask {
                 .entry(address)
                 .or_insert_with(|| Link::new(Peer::Address(address)));
         }
-        let asked = self.links.iter_mut().map(|(address, link)| async {
+        let asked = self.links.iter_mut().map(|(&address, link)| async move {
             let answer = ask(link, common).await;
             let failure = answer.as_ref().err().cloned();
             let now = Instant::now();
-            let is_news = workload.state().replicas.answer(*address, answer, now);
+            let is_news = workload.state().replicas.answer(address, answer, now);
             let name = &workload.name;
             match failure {
                 Some(why) if is_news => {

@@ -20,6 +20,8 @@ mod predict;
 mod process;
 mod readme;
 mod reload;
+mod scaler;
+mod scaler_tls;
 mod serving;
 mod support;
 mod tls;
