@@ -69,6 +69,8 @@ use crate::transport::{
     unreachable_pub,
     unused_qualifications,
     clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
     reason = "generated"
 )]
 pub mod proto {

@@ -31,8 +31,11 @@ impl Report {
     /// # Errors
     /// What is wrong with it, without repeating it.
     pub(super) fn read(body: &[u8]) -> Result<Self, String> {
-        let raw: Raw = serde_json::from_slice(body)
-            .map_err(|error| format!("not the JSON of /autoscaling ({error})"))?;
+        // The parser's own words may repeat what it found, and a trigger may name any server.
+        let raw: Raw = serde_json::from_slice(body).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            format!("not the JSON of /autoscaling (line {line}, column {column})")
+        })?;
         if let Some(version) = raw.schema_version.filter(|found| *found != SCHEMA_VERSION) {
             return Err(format!(
                 "schema_version {version} is not understood, only 1"
@@ -71,6 +74,8 @@ mod tests {
 
     #[test]
     fn what_is_no_demand_is_an_error() {
+        let secret = Report::read(b"{\"demand_replicas\": \"secret\"}").unwrap_err();
+        assert!(!secret.contains("secret"), "{secret}");
         for body in [
             "",
             "<html>",

@@ -161,17 +161,23 @@ impl State {
 
     /// Whether there is a sign of work, if that is known.
     fn is_awake(&self, now: Instant) -> Option<bool> {
-        let signs = self.signs.iter();
-        let known = signs.map(|sign| {
-            let value = held(sign.value, self.patience.keep, now)?;
+        let known = |sign: &Sign| {
+            let value = match sign.failure {
+                None => sign.value.map(|(value, _)| value)?,
+                Some(_) => held(sign.value, self.patience.keep, now)?,
+            };
             Some(value > sign.threshold)
-        });
-        // One that is above says it for all; one that is unknown leaves it open.
-        known.fold(Some(false), |sum, sign| match (sum, sign) {
-            (Some(true), _) | (_, Some(true)) => Some(true),
-            (None, _) | (_, None) => None,
-            _ => Some(false),
-        })
+        };
+        let mut is_open = false;
+        for sign in &self.signs {
+            match known(sign) {
+                // One that is above says it for all; one that is unknown leaves it open.
+                Some(true) => return Some(true),
+                Some(false) => {}
+                None => is_open = true,
+            }
+        }
+        (!is_open).then_some(false)
     }
 
     fn why(&self, tally: &Tally) -> String {
@@ -366,6 +372,21 @@ mod tests {
         assert_eq!((view.is_active, view.is_awake), (None, false));
         assert!(view.unknown.contains("no metrics"), "{view:?}");
         assert_eq!(view.demand, Some(0.0), "that is known all the same");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sign_that_is_asked_in_vain_counts_for_a_while() {
+        let mut workload = Workload::new(&[0.0]);
+        workload.sign(Some(0.0));
+        workload.pass(100);
+        assert_eq!(
+            workload.round(&[]).is_active,
+            Some(false),
+            "the next answer is to come"
+        );
+        workload.sign(None);
+        workload.pass(1000);
+        assert_eq!(workload.round(&[]).is_active, None);
     }
 
     #[tokio::test(start_paused = true)]

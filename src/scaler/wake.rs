@@ -168,7 +168,7 @@ struct Sample {
 /// The one number in an answer; an empty one is 0, as where nothing has been counted yet.
 fn value(body: &[u8]) -> Result<f64, String> {
     let answer: Answer = serde_json::from_slice(body)
-        .map_err(|error| format!("not a vector and not a scalar ({error})"))?;
+        .map_err(|_| "the answer is not a vector and not a scalar".to_owned())?;
     let text = match answer.data {
         Data::Scalar((_, text)) => text,
         Data::Vector(samples) => match <[Sample; 1]>::try_from(samples) {

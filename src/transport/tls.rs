@@ -169,7 +169,7 @@ fn verifier(path: &Path, pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, TlsE
     let provider = Arc::new(ring::default_provider());
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let verifier = builder.build();
-    Ok(verifier.map_err(|error| wrong(flag, path, error.to_string()))?)
+    verifier.map_err(|error| wrong(flag, path, error.to_string()))
 }
 
 fn acceptor(files: &TlsFiles, pem: &Pem) -> Result<TlsAcceptor, TlsError> {

@@ -21,6 +21,8 @@ mod process;
 mod readme;
 mod reload;
 mod scaler;
+#[cfg(feature = "kafka")]
+mod scaler_kafka;
 mod scaler_tls;
 mod serving;
 mod support;
