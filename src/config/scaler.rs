@@ -55,7 +55,7 @@ pub struct ScalerArgs {
         default_value = "0.000001"
     )]
     pub activation_demand: f64,
-    /// Addresses that one name may have; with more, its workload is unknown.
+    /// Replicas that one workload may have; with more, it is unknown.
     #[arg(
         long,
         env = "INTENTD_SCALER_MAX_REPLICAS",

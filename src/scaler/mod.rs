@@ -59,7 +59,8 @@ pub use self::wake::PrometheusUrl;
 use self::watches::{Bounds, Watches};
 use self::workload::Common;
 use crate::transport::{
-    BindError, ConnectionLimits, Life, Listener, Port, Room, Tls, TlsError, TlsFiles, serve,
+    BindError, ConnectionLimits, Life, Listener, Port, Room, Tls, TlsError, TlsFiles, descriptors,
+    serve,
 };
 
 /// Messages and calls of KEDA, made from `proto/externalscaler/externalscaler.proto`.
@@ -115,7 +116,7 @@ pub struct Config {
     pub timeout: Duration,
     /// How long what was known counts.
     pub patience: Patience,
-    /// Addresses that a place may have.
+    /// Addresses that a workload may have.
     pub replicas_max: usize,
     /// Workloads that are watched at once.
     pub workloads_max: usize,
@@ -192,6 +193,8 @@ impl Certificates {
 /// # Errors
 /// When a port is not to be had or certificates cannot be used.
 pub fn start(config: &Config) -> Result<Running, ScalerError> {
+    // Each replica that answers keeps a connection.
+    descriptors();
     let tls = config.tls.clone().map(Tls::open_files).transpose()?;
     let tls = tls.map(Arc::new);
     let main = Listener::tcp(config.address, "--port")?;

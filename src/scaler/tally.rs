@@ -80,19 +80,21 @@ impl Replicas {
     }
 
     /// Begins a round with what the places are now, in their order; a place that is not resolved is
-    /// what it was. More than `max` addresses are not looked at. Gives the addresses to ask.
+    /// what it was, and so is one with more addresses than fit into `max` for all places. Gives the
+    /// addresses to ask.
     pub(super) fn resolve(
         &mut self,
         found: Vec<Resolution>,
         max: usize,
         now: Instant,
     ) -> Vec<SocketAddr> {
+        let mut room = max;
         for (place, found) in self.places.iter_mut().zip(found) {
             match found {
-                Resolution::Addresses(addresses) if addresses.len() > max => {
+                Resolution::Addresses(addresses) if addresses.len() > room => {
                     let count = addresses.len();
                     place.failure = Some(format!(
-                        "{count} addresses, at most {max} are watched (--max-replicas)"
+                        "{count} addresses where there is room for {room} (--max-replicas)"
                     ));
                 }
                 Resolution::Addresses(addresses) => {
@@ -101,6 +103,7 @@ impl Replicas {
                 }
                 Resolution::Failed(why) => place.failure = Some(why),
             }
+            room = room.saturating_sub(place.addresses.len());
         }
         if self.places.iter().all(|place| place.failure.is_none()) {
             self.resolved = Some(now);

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{Semaphore, watch};
+use futures_util::stream::{self, StreamExt as _};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -20,7 +21,7 @@ use super::trigger::Watch;
 use super::view::{Patience, State, View};
 use super::wake::{Reader, Wake};
 
-/// Replicas of all workloads that are asked at once.
+/// Replicas of one workload that are asked at once: those of another do not wait for them.
 const ASKED_AT_ONCE: usize = 256;
 
 /// Time for DNS: the system's resolver tries a server that does not answer again after five seconds.
@@ -34,7 +35,6 @@ pub(super) struct Common {
     pub(super) patience: Patience,
     pub(super) replicas_max: usize,
     pub(super) metrics: Metrics,
-    asked: Semaphore,
 }
 
 impl Common {
@@ -50,7 +50,6 @@ impl Common {
             patience,
             replicas_max,
             metrics,
-            asked: Semaphore::new(ASKED_AT_ONCE),
         }
     }
 }
@@ -212,14 +211,14 @@ impl ReplicaTask {
                 _ => {}
             }
         });
-        join_all(asked).await;
+        stream::iter(asked)
+            .for_each_concurrent(ASKED_AT_ONCE, |asked| asked)
+            .await;
         workload.state().end_round();
     }
 }
 
 async fn ask(link: &mut Link, common: &Common) -> Result<Report, String> {
-    // Never an error: the semaphore is never closed.
-    let _permit = common.asked.acquire().await;
     let failed = |kind: &str, why: String| {
         common.metrics.poll_failed(kind);
         why
