@@ -52,7 +52,7 @@ pub struct ScalerArgs {
         long,
         env = "INTENTD_SCALER_ACTIVATION_DEMAND",
         value_name = "REPLICAS",
-        default_value = "0.000001"
+        default_value = "0"
     )]
     pub activation_demand: f64,
     /// Replicas that one workload may have; with more, it is unknown.
