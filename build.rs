@@ -11,7 +11,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
     tonic_prost_build::configure()
-        .build_client(false)
         .build_transport(false)
         .compile_fds(descriptors)?;
     Ok(())

@@ -38,6 +38,7 @@ compile_error!(
 pub mod bench;
 pub mod cli;
 pub mod plot;
+pub mod scaler;
 pub mod train;
 
 pub mod config;

@@ -6,6 +6,8 @@ mod evaluate;
 mod health;
 mod inspect;
 mod predict;
+mod process;
+mod scaler;
 mod serve;
 mod train;
 
@@ -14,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::config::{ServeArgs, Settings, Sources, SourcesError};
+use crate::config::{ScalerArgs, ServeArgs, Settings, Sources, SourcesError};
 
 /// The flags or the input make no sense: `EX_USAGE` of sysexits.h.
 const EX_USAGE: u8 = 64;
@@ -47,6 +49,8 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Send load to a server, this one or another, and measure what it makes of it.
     Bench(Box<bench::BenchArgs>),
+    /// Tell KEDA how many replicas are needed: an external scaler that adds up their demand.
+    Scaler(Box<ScalerArgs>),
     /// Measure how often a model is right on labelled texts.
     Evaluate(evaluate::EvaluateArgs),
 }
@@ -104,7 +108,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command and, for a server, where its settings come from and what is wrong with them so far.
+/// The command and, for what serves, where its settings come from and what is wrong with them so far.
 fn parse() -> Result<(Cli, Option<Settings>, Vec<String>), Failure> {
     let line = std::env::args_os().collect();
     let sources = Sources::read(&Cli::command(), line).map_err(|SourcesError(error)| {
@@ -128,6 +132,7 @@ fn run((cli, settings, mistakes): (Cli, Option<Settings>, Vec<String>)) -> Resul
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Train(args)) => train::run(&args).map_err(Failure::from),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Scaler(args)) => scaler::run(*args, mistakes),
         Some(Command::Evaluate(args)) => evaluate::run(&args),
     }
 }
@@ -158,9 +163,10 @@ mod tests {
                 if matches!(name, "help" | "version") {
                     continue;
                 }
-                // Those of a load generator must not change a server beside it.
+                // Those of a load generator or of a scaler must not change a server beside it.
                 let prefix = match command.get_name() {
                     "bench" => "INTENTD_BENCH",
+                    "scaler" => "INTENTD_SCALER",
                     _ => "INTENTD",
                 };
                 let variable = format!("{prefix}_{}", name.replace('-', "_").to_uppercase());

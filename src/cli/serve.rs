@@ -1,12 +1,13 @@
 //! `intentd serve`: the life of the server process.
 
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
-use crate::config::{Config, ConfigError, LogFormat, Platform, ServeArgs, Settings};
+use super::process::{start_logging, stop_signal};
+use crate::config::{Config, ConfigError, Platform, ServeArgs, Settings};
 use crate::server::{self, Reloader, ServerError};
 
 /// Exit code of a server whose engine broke, for which a restart helps: `EX_SOFTWARE` of sysexits.h.
@@ -100,51 +101,6 @@ fn exit_code(error: &ServerError) -> u8 {
     } else {
         1
     }
-}
-
-fn start_logging(filter: &str, format: LogFormat) {
-    // h2 would log paths that it cannot read, and paths hold texts.
-    let filter = format!("{filter},h2=info");
-    let filter = tracing_subscriber::EnvFilter::new(filter);
-    let color = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        // Saying that a message cannot be written needs the same place, and panics when it is full.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => builder.with_ansi(color).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
-}
-
-/// Ready when the process is told to end. Told again, it ends at once.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        let first = either(&mut terminate, &mut interrupt).await;
-        tracing::info!(signal = first, "told to end");
-        tokio::spawn(async move {
-            let second = either(&mut terminate, &mut interrupt).await;
-            tracing::warn!(signal = second, "told to end again; ending now");
-            end_now(128 + second);
-        });
-    })
-}
-
-/// The number of the signal that comes first.
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> i32 {
-    tokio::select! {
-        _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
-        _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-    }
-}
-
-/// As a shell reports a process that a signal ended.
-#[expect(clippy::exit, reason = "whoever signals twice wants no more waiting")]
-fn end_now(code: i32) -> ! {
-    std::process::exit(code)
 }
 
 #[cfg(test)]

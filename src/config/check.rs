@@ -74,8 +74,24 @@ pub(super) fn numbers(args: &ServeArgs) -> Vec<String> {
     mistakes
 }
 
+/// What is wrong with `--log`.
+pub(super) fn log_filter(filter: &str) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    if let Some(word) = filter.split(',').find(|word| is_misspelt_level(word)) {
+        mistakes.push(format!(
+            "--log: expected error, warn, info, debug, trace, off, or target=level, found {word:?}"
+        ));
+    }
+    if let Err(error) = filter.parse::<tracing_subscriber::EnvFilter>() {
+        mistakes.push(format!(
+            "--log: expected a tracing filter, found {filter:?}: {error}"
+        ));
+    }
+    mistakes
+}
+
 /// A lone word is the name of a target to a filter, of which every message is then shown and no other.
-pub(super) fn is_misspelt_level(word: &str) -> bool {
+fn is_misspelt_level(word: &str) -> bool {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let word = word.trim();
     let is_level = levels.iter().any(|level| level.eq_ignore_ascii_case(word));

@@ -7,6 +7,7 @@
 mod check;
 mod model;
 mod ports;
+mod scaler;
 mod serve;
 mod sources;
 mod span;
@@ -16,11 +17,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::check::{is_misspelt_level, numbers, origins, places};
+use self::check::{log_filter, numbers, origins, places};
 pub use self::model::ModelArgs;
 use self::ports::ADMIN_PORT;
 pub(crate) use self::ports::main_port;
 pub use self::ports::{AdminPort, MainPort};
+pub use self::scaler::{ScalerArgs, WakeArgs};
 pub use self::serve::{
     ConnectionArgs, EndArgs, HintArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs, TraceArgs,
 };
@@ -110,17 +112,7 @@ impl Config {
             }
         };
         let origins = origins(&args.listen.cors_allow_origin, &mut mistakes);
-        if let Some(word) = args.log.split(',').find(|word| is_misspelt_level(word)) {
-            mistakes.push(format!(
-                "--log: expected error, warn, info, debug, trace, off, or target=level, found {word:?}"
-            ));
-        }
-        if let Err(error) = args.log.parse::<tracing_subscriber::EnvFilter>() {
-            mistakes.push(format!(
-                "--log: expected a tracing filter, found {:?}: {error}",
-                args.log
-            ));
-        }
+        mistakes.extend(log_filter(&args.log));
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
         }

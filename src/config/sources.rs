@@ -19,6 +19,9 @@ const NOT_IN_FILES: [&str; 4] = ["help", "version", "config", "print-config"];
 /// The command whose settings may come from a file.
 const SERVE: &str = "serve";
 
+/// A command whose mistakes are gathered as well.
+const SCALER: &str = "scaler";
+
 /// A parsed command line.
 #[derive(Debug)]
 pub struct Sources {
@@ -63,6 +66,15 @@ impl Sources {
         let named = line.get(1).and_then(|word| word.to_str());
         let subcommand = named.filter(|name| command.find_subcommand(name).is_some());
         let subcommand = subcommand.map(str::to_owned);
+        if subcommand.as_deref() == Some(SCALER) {
+            let mut mistakes = Vec::new();
+            let matches = parse(command, &mut line, &mut mistakes, SCALER)?;
+            return Ok(Self {
+                matches,
+                settings: None,
+                mistakes,
+            });
+        }
         if subcommand.as_ref().is_some_and(|name| name != SERVE) {
             let matches = command.clone().try_get_matches_from(line);
             return Ok(Self {
@@ -72,7 +84,7 @@ impl Sources {
             });
         }
         let mut mistakes = Vec::new();
-        let mut matches = parse(command, &mut line, &mut mistakes)?;
+        let mut matches = parse(command, &mut line, &mut mistakes, SERVE)?;
         let own = |matches: &ArgMatches| match matches.subcommand_matches(SERVE) {
             Some(serve) => serve.clone(),
             None => matches.clone(),
@@ -86,7 +98,7 @@ impl Sources {
                 }
             }
             let mut found = Vec::new();
-            matches = parse(command, &mut line, &mut found)?;
+            matches = parse(command, &mut line, &mut found, SERVE)?;
             // What the environment does wrong is found again.
             found.retain(|mistake| !mistakes.contains(mistake));
             mistakes.append(&mut found);
@@ -106,6 +118,7 @@ fn parse(
     command: &Command,
     line: &mut Vec<OsString>,
     mistakes: &mut Vec<String>,
+    subcommand: &str,
 ) -> Result<ArgMatches, SourcesError> {
     let mut command = command.clone();
     loop {
@@ -120,9 +133,11 @@ fn parse(
         if !leave_out(line, &name) {
             let id = name.replace('-', "_");
             let unset = |arg: Arg| arg.env(None::<&'static str>);
-            command = command
-                .mut_arg(&id, unset)
-                .mut_subcommand(SERVE, |serve| serve.mut_arg(&id, unset));
+            // A server's flags may stand without its command.
+            if subcommand == SERVE {
+                command = command.mut_arg(&id, unset);
+            }
+            command = command.mut_subcommand(subcommand, |own| own.mut_arg(&id, unset));
         }
     }
 }

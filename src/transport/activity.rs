@@ -168,21 +168,29 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    /// Its answer is ready, and has to be sent.
+    /// Its answer, or more of it, is ready and has to be sent.
     pub(super) fn answered(&mut self) {
+        if self.answer.is_some() {
+            return;
+        }
         let activity = &self.activity;
         let number = activity.next.fetch_add(1, Ordering::Relaxed);
         activity.answers().insert(number, activity.micros());
         self.answer = Some(number);
     }
+
+    /// Its client has taken what there is of the answer; more will come when we have it.
+    pub(super) fn waits(&mut self) {
+        if let Some(number) = self.answer.take() {
+            self.activity.answers().remove(&number);
+        }
+    }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
+        self.waits();
         let activity = &self.activity;
-        if let Some(number) = self.answer {
-            activity.answers().remove(&number);
-        }
         activity.idle.store(activity.micros(), Ordering::Relaxed);
         activity.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
@@ -261,6 +269,23 @@ mod tests {
         assert!(is_over(&activity));
         drop(stalled);
         assert!(!is_over(&activity));
+    }
+
+    /// A stream of events may have none for hours, which is not its client's fault.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_has_nothing_to_send_is_not_stalled() {
+        let activity = Arc::new(Activity::new());
+        let mut stream = activity.begin(Version::HTTP_2);
+        stream.answered();
+        stream.waits();
+        pass(6000).await;
+        assert_eq!(activity.due(&LIMITS), Due::Busy);
+        stream.answered();
+        pass(59).await;
+        stream.answered();
+        assert!(!is_over(&activity));
+        pass(1).await;
+        assert!(is_over(&activity), "since its first event was ready");
     }
 
     #[tokio::test(start_paused = true)]

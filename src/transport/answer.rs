@@ -41,7 +41,16 @@ impl HttpBody for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
         if this.rest.is_empty() {
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            let frame = Pin::new(&mut this.body).poll_frame(cx);
+            if let Some(under_way) = &mut this.under_way {
+                // Asked for more, HTTP has handed on all that came before.
+                if frame.is_pending() {
+                    under_way.waits();
+                } else {
+                    under_way.answered();
+                }
+            }
+            match ready!(frame) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => this.rest = data,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
@@ -75,13 +84,47 @@ impl HttpBody for Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use axum::http::Version;
+    use futures_util::{FutureExt as _, StreamExt as _};
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::transport::activity::Activity;
+    use crate::transport::ConnectionLimits;
+    use crate::transport::activity::{Activity, Due};
+
+    #[tokio::test]
+    async fn a_stream_without_events_waits_for_us_and_not_for_its_client() {
+        let limits = ConnectionLimits {
+            connections_max: 1,
+            streams_max: 1,
+            header_bytes_max: 8192,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+        };
+        let activity = Arc::new(Activity::new());
+        let events = futures_util::stream::iter([Ok::<_, Infallible>("event")]);
+        let never = futures_util::stream::pending();
+        let body = Body::from_stream(events.chain(never));
+        let mut answer = Answer::new(body, activity.begin(Version::HTTP_2));
+        assert!(
+            matches!(activity.due(&limits), Due::At(_)),
+            "the head is to be sent"
+        );
+        let event = answer.frame().await.unwrap().unwrap();
+        assert_eq!(event.into_data().unwrap(), "event");
+        assert!(
+            matches!(activity.due(&limits), Due::At(_)),
+            "the event is to be sent"
+        );
+        assert!(answer.frame().now_or_never().is_none());
+        assert_eq!(activity.due(&limits), Due::Busy, "there is nothing to send");
+        drop(answer);
+        assert!(activity.silent_since().is_some());
+    }
 
     #[tokio::test]
     async fn an_answer_comes_in_pieces_and_is_under_way_until_the_last() {

@@ -26,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch};
 pub use self::descriptors::descriptors;
 pub use self::listener::{BindError, Listener};
 use self::stream::Stream;
-pub use self::tls::{Tls, TlsError};
+pub use self::tls::{Tls, TlsError, TlsFiles};
 
 /// The bounds on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

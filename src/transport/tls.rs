@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 /// Certificates and their key that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,39 +29,68 @@ pub enum TlsError {
     Pair(tokio_rustls::rustls::Error),
 }
 
-/// Certificates and their key, from two PEM files.
+/// The PEM files of a port with TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates, the server's first.
+    pub certificates: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+    /// Authorities of clients: with these, whoever has no certificate of one of them gets no connection.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Certificates and their key, from PEM files.
 pub struct Tls {
-    certificates: PathBuf,
-    key: PathBuf,
+    files: TlsFiles,
     current: RwLock<Current>,
 }
 
 struct Current {
-    /// The files' contents, to see whether they have changed.
-    pem: [Vec<u8>; 2],
+    pem: Pem,
     acceptor: TlsAcceptor,
+}
+
+/// The files' contents, to see whether they have changed.
+#[derive(PartialEq, Eq)]
+struct Pem {
+    certificates: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Not the key.
         f.debug_struct("Tls")
-            .field("certificates", &self.certificates)
+            .field("certificates", &self.files.certificates)
+            .field("client_ca", &self.files.client_ca)
             .finish_non_exhaustive()
     }
 }
 
 impl Tls {
-    /// Reads certificates (the server's first) and the private key.
+    /// Reads certificates (the server's first) and the private key; clients need no certificate.
     ///
     /// # Errors
     /// See [`TlsError`].
     pub fn open(certificates: &Path, key: &Path) -> Result<Self, TlsError> {
-        let pem = read(certificates, key)?;
-        let acceptor = acceptor(certificates, key, &pem)?;
-        Ok(Self {
+        Self::open_files(TlsFiles {
             certificates: certificates.to_owned(),
             key: key.to_owned(),
+            client_ca: None,
+        })
+    }
+
+    /// Reads certificates, the private key, and the authorities of clients if they are named.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn open_files(files: TlsFiles) -> Result<Self, TlsError> {
+        let pem = Pem::read(&files)?;
+        let acceptor = acceptor(&files, &pem)?;
+        Ok(Self {
+            files,
             current: RwLock::new(Current { pem, acceptor }),
         })
     }
@@ -70,13 +101,13 @@ impl Tls {
     /// # Errors
     /// See [`TlsError`].
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let pem = read(&self.certificates, &self.key)?;
+        let pem = Pem::read(&self.files)?;
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         if current.pem == pem {
             return Ok(false);
         }
         drop(current);
-        let acceptor = acceptor(&self.certificates, &self.key, &pem)?;
+        let acceptor = acceptor(&self.files, &pem)?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         *current = Current { pem, acceptor };
         Ok(true)
@@ -88,40 +119,72 @@ impl Tls {
     }
 }
 
-fn read(certificates: &Path, key: &Path) -> Result<[Vec<u8>; 2], TlsError> {
-    let read = |flag, path: &Path| {
-        std::fs::read(path).map_err(|error| TlsError::File {
-            flag,
-            path: path.to_owned(),
-            what: error.to_string(),
+impl Pem {
+    fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let read = |flag, path: &Path| {
+            std::fs::read(path).map_err(|error| wrong(flag, path, error.to_string()))
+        };
+        let client_ca = files.client_ca.as_deref();
+        Ok(Self {
+            certificates: read("--tls-cert", &files.certificates)?,
+            key: read("--tls-key", &files.key)?,
+            client_ca: client_ca
+                .map(|path| read("--tls-client-ca", path))
+                .transpose()?,
         })
-    };
-    Ok([read("--tls-cert", certificates)?, read("--tls-key", key)?])
+    }
 }
 
-fn acceptor(
-    certificates: &Path,
-    key: &Path,
-    [certificates_pem, key_pem]: &[Vec<u8>; 2],
-) -> Result<TlsAcceptor, TlsError> {
-    let wrong = |flag, path: &Path, what: String| TlsError::File {
+fn wrong(flag: &'static str, path: &Path, what: String) -> TlsError {
+    TlsError::File {
         flag,
         path: path.to_owned(),
         what,
-    };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates_pem).collect();
-    let chain = chain.map_err(|error| wrong("--tls-cert", certificates, error.to_string()))?;
-    if chain.is_empty() {
-        let what = "expected certificates in PEM, found none".to_owned();
-        return Err(wrong("--tls-cert", certificates, what));
     }
-    let secret = PrivateKeyDer::from_pem_slice(key_pem)
-        .map_err(|error| wrong("--tls-key", key, error.to_string()))?;
+}
+
+/// The certificates in the PEM file that `flag` names; at least one.
+fn certificates(
+    flag: &'static str,
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.map_err(|error| wrong(flag, path, error.to_string()))?;
+    if found.is_empty() {
+        let what = "expected certificates in PEM, found none".to_owned();
+        return Err(wrong(flag, path, what));
+    }
+    Ok(found)
+}
+
+/// Who may connect: whoever has a certificate of the authorities in `pem`, for TLS clients.
+fn verifier(path: &Path, pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let flag = "--tls-client-ca";
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(flag, path, pem)? {
+        let added = roots.add(authority);
+        added.map_err(|error| wrong(flag, path, error.to_string()))?;
+    }
+    let provider = Arc::new(ring::default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let verifier = builder.build();
+    verifier.map_err(|error| wrong(flag, path, error.to_string()))
+}
+
+fn acceptor(files: &TlsFiles, pem: &Pem) -> Result<TlsAcceptor, TlsError> {
+    let chain = certificates("--tls-cert", &files.certificates, &pem.certificates)?;
+    let secret = PrivateKeyDer::from_pem_slice(&pem.key)
+        .map_err(|error| wrong("--tls-key", &files.key, error.to_string()))?;
+    let clients = match (&files.client_ca, &pem.client_ca) {
+        (Some(path), Some(pem)) => verifier(path, pem)?,
+        _ => WebPkiClientVerifier::no_client_auth(),
+    };
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| {
             builder
-                .with_no_client_auth()
+                .with_client_cert_verifier(clients)
                 .with_single_cert(chain, secret)
         });
     let mut config = config.map_err(TlsError::Pair)?;

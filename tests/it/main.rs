@@ -20,6 +20,10 @@ mod predict;
 mod process;
 mod readme;
 mod reload;
+mod scaler;
+#[cfg(feature = "kafka")]
+mod scaler_kafka;
+mod scaler_tls;
 mod serving;
 mod support;
 mod tls;

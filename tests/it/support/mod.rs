@@ -5,4 +5,5 @@ pub(crate) mod engine;
 pub(crate) mod golden;
 pub(crate) mod http;
 pub(crate) mod process;
+pub(crate) mod scaler;
 pub(crate) mod server;

@@ -1,0 +1,208 @@
+//! A connection to one HTTP server, kept open from one `GET` to the next.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{StatusCode, header};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// Bytes of an answer; ours has some hundred, a query's has one number.
+const BODY_MAX: usize = 64 << 10;
+
+/// Bytes of its head, and what is read at once.
+const BUFFER: usize = 16 << 10;
+
+/// Who is asked.
+#[derive(Debug, Clone)]
+pub(super) enum Peer {
+    /// A replica.
+    Address(SocketAddr),
+    /// A server by its name, which is looked up for each new connection.
+    Host {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Whether TLS is spoken, with the authorities that the system trusts.
+        is_tls: bool,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LinkError {
+    /// There is no connection.
+    #[error("{0}")]
+    Connect(String),
+    /// It took too long.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// There is an answer that is not one.
+    #[error("{0}")]
+    Answer(String),
+}
+
+impl LinkError {
+    /// The `kind` label of `intentd_scaler_poll_failures_total`.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Timeout(_) => "timeout",
+            Self::Answer(_) => "answer",
+        }
+    }
+}
+
+/// Asks one peer, one request at a time.
+#[derive(Debug)]
+pub(super) struct Link {
+    peer: Peer,
+    open: Option<Open>,
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+struct Open {
+    sender: SendRequest<Empty<Bytes>>,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Open {
+    /// A server that never ends its answer keeps nothing alive here.
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Link {
+    pub(super) fn new(peer: Peer) -> Self {
+        Self { peer, open: None }
+    }
+
+    /// The body of the answer to `GET path`, if that is 200, within `timeout`.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub(super) async fn get(&mut self, path: &str, timeout: Duration) -> Result<Bytes, LinkError> {
+        let answer = tokio::time::timeout(timeout, self.ask(path)).await;
+        answer.unwrap_or(Err(LinkError::Timeout(timeout)))
+    }
+
+    async fn ask(&mut self, path: &str) -> Result<Bytes, LinkError> {
+        // Taken, so that what is given up midway is not used again.
+        if let Some(mut open) = self.open.take()
+            && open.sender.ready().await.is_ok()
+        {
+            match self.exchange(&mut open, path).await {
+                // The server may have closed it meanwhile: that says nothing about a new one.
+                Err(LinkError::Connect(_)) => {}
+                answer => {
+                    self.open = Some(open);
+                    return answer;
+                }
+            }
+        }
+        let mut open = self.connect().await?;
+        let answer = self.exchange(&mut open, path).await?;
+        self.open = Some(open);
+        Ok(answer)
+    }
+
+    async fn exchange(&self, open: &mut Open, path: &str) -> Result<Bytes, LinkError> {
+        let request = hyper::Request::get(path)
+            .header(header::HOST, self.peer.authority())
+            .header(header::ACCEPT, "application/json")
+            .header(
+                header::USER_AGENT,
+                concat!("intentd/", env!("CARGO_PKG_VERSION")),
+            )
+            .body(Empty::new())
+            .map_err(|error| LinkError::Answer(error.to_string()))?;
+        let sent = open.sender.send_request(request).await;
+        let answer = sent.map_err(|error| LinkError::Connect(error.to_string()))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), BODY_MAX).collect().await;
+        let body = body.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                LinkError::Answer(format!("an answer of more than {BODY_MAX} bytes"))
+            } else {
+                LinkError::Connect(error.to_string())
+            }
+        })?;
+        if status != StatusCode::OK {
+            return Err(LinkError::Answer(format!("HTTP status {status}")));
+        }
+        Ok(body.to_bytes())
+    }
+
+    async fn connect(&self) -> Result<Open, LinkError> {
+        let failed = |error: std::io::Error| LinkError::Connect(error.to_string());
+        let (host, port, is_tls) = match &self.peer {
+            Peer::Address(address) => {
+                return open(TcpStream::connect(address).await.map_err(failed)?).await;
+            }
+            Peer::Host { host, port, is_tls } => (host.as_str(), *port, *is_tls),
+        };
+        let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
+        if !is_tls {
+            return open(stream).await;
+        }
+        let name = ServerName::try_from(host.to_owned());
+        let name = name.map_err(|error| LinkError::Connect(error.to_string()))?;
+        let connector = TlsConnector::from(tls().map_err(LinkError::Connect)?);
+        open(connector.connect(name, stream).await.map_err(failed)?).await
+    }
+}
+
+impl Peer {
+    fn authority(&self) -> String {
+        match self {
+            Self::Address(address) => address.to_string(),
+            Self::Host { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
+            Self::Host { host, port, .. } => format!("{host}:{port}"),
+        }
+    }
+}
+
+async fn open<S>(stream: S) -> Result<Open, LinkError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut builder = Builder::new();
+    builder.max_buf_size(BUFFER);
+    let handshake = builder.handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.map_err(|error| LinkError::Connect(error.to_string()))?;
+    let driver = tokio::spawn(async move {
+        // Whoever asked hears of it.
+        let _ = connection.await;
+    });
+    Ok(Open { sender, driver })
+}
+
+/// TLS with the authorities that the system trusts, read when they are needed: most scalers never do,
+/// and so many certificates take memory.
+fn tls() -> Result<Arc<ClientConfig>, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        return Err("the system trusts no authority (set SSL_CERT_FILE)".to_owned());
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}

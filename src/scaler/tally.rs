@@ -1,0 +1,338 @@
+//! The replicas of one workload and what they add up to. Pure: time is an argument.
+//!
+//! A replica that answers counts with what it says. One that does not counts for a while with what it
+//! said last: whoever is too slow to answer has work. One whose address is gone from DNS is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::place::Resolution;
+use super::report::Report;
+
+/// Replicas by their addresses.
+#[derive(Debug)]
+pub(super) struct Replicas {
+    places: Vec<Known>,
+    by_address: BTreeMap<SocketAddr, Replica>,
+    /// When all places were resolved last.
+    resolved: Option<Instant>,
+}
+
+/// What is known of a place.
+#[derive(Debug, Default)]
+struct Known {
+    addresses: Vec<SocketAddr>,
+    failure: Option<String>,
+}
+
+#[derive(Debug)]
+struct Replica {
+    place: usize,
+    report: Option<(Report, Instant)>,
+    failure: Option<String>,
+    /// Whether it answered in the round that ended last.
+    is_fresh: bool,
+}
+
+/// What the replicas add up to at the end of a round.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Tally {
+    /// Sum over the replicas that count.
+    pub(super) demand: f64,
+    /// Whether one of them holds requests.
+    pub(super) is_busy: bool,
+    /// Replicas that answered.
+    pub(super) fresh: usize,
+    /// Replicas that did not and count with what they said last.
+    pub(super) kept: usize,
+    /// Replicas that did not and do not count.
+    pub(super) silent: usize,
+    /// Why the places could not be resolved, if so.
+    pub(super) unresolved: Option<String>,
+    /// When all places were resolved last.
+    pub(super) resolved: Option<Instant>,
+    /// What is wrong with a replica that does not answer, where there is one.
+    pub(super) failure: Option<String>,
+}
+
+impl Tally {
+    /// Replicas that count.
+    pub(super) fn reporting(&self) -> usize {
+        self.fresh + self.kept
+    }
+
+    /// Whether every replica there is answered, and nobody is left out of account.
+    pub(super) fn is_complete(&self) -> bool {
+        self.unresolved.is_none() && self.kept == 0 && self.silent == 0
+    }
+}
+
+impl Replicas {
+    pub(super) fn new(places: usize) -> Self {
+        Self {
+            places: (0..places).map(|_| Known::default()).collect(),
+            by_address: BTreeMap::new(),
+            resolved: None,
+        }
+    }
+
+    /// Begins a round with what the places are now, in their order; a place that is not resolved is
+    /// what it was, and so is one with more addresses than fit into `max` for all places. Gives the
+    /// addresses to ask.
+    pub(super) fn resolve(
+        &mut self,
+        found: Vec<Resolution>,
+        max: usize,
+        now: Instant,
+    ) -> Vec<SocketAddr> {
+        let mut room = max;
+        for (place, found) in self.places.iter_mut().zip(found) {
+            match found {
+                Resolution::Addresses(addresses) if addresses.len() > room => {
+                    let count = addresses.len();
+                    place.failure = Some(format!(
+                        "{count} addresses where there is room for {room} (--max-replicas)"
+                    ));
+                }
+                Resolution::Addresses(addresses) => {
+                    place.addresses = addresses;
+                    place.failure = None;
+                }
+                Resolution::Failed(why) => place.failure = Some(why),
+            }
+            room = room.saturating_sub(place.addresses.len());
+        }
+        if self.places.iter().all(|place| place.failure.is_none()) {
+            self.resolved = Some(now);
+        }
+        let mut before = std::mem::take(&mut self.by_address);
+        for (index, place) in self.places.iter().enumerate() {
+            for address in &place.addresses {
+                let fresh = || Replica {
+                    place: index,
+                    report: None,
+                    failure: None,
+                    is_fresh: false,
+                };
+                // An address that several places name is one replica.
+                self.by_address
+                    .entry(*address)
+                    .or_insert_with(|| before.remove(address).unwrap_or_else(fresh));
+            }
+        }
+        self.by_address.keys().copied().collect()
+    }
+
+    /// What came of asking `address`. Whether that is news: it fails where it did not, or the other
+    /// way round.
+    pub(super) fn answer(
+        &mut self,
+        address: SocketAddr,
+        answer: Result<Report, String>,
+        now: Instant,
+    ) -> bool {
+        let Some(replica) = self.by_address.get_mut(&address) else {
+            return false;
+        };
+        let failed_before = replica.failure.is_some();
+        match answer {
+            Ok(report) => {
+                replica.report = Some((report, now));
+                replica.failure = None;
+                replica.is_fresh = true;
+            }
+            Err(why) => {
+                replica.failure = Some(why);
+                replica.is_fresh = false;
+            }
+        }
+        failed_before != replica.failure.is_some()
+    }
+
+    /// Whether a place could not be resolved, in which case nothing is known to be gone.
+    fn unresolved(&self) -> Option<String> {
+        let mut failures = self
+            .places
+            .iter()
+            .filter_map(|place| place.failure.as_ref());
+        failures.next().cloned()
+    }
+
+    /// What they add up to; those that do not answer count for `keep` from their last answer.
+    pub(super) fn tally(&self, keep: Duration, now: Instant) -> Tally {
+        let mut tally = Tally {
+            unresolved: self.unresolved(),
+            resolved: self.resolved,
+            ..Tally::default()
+        };
+        let v4 = self.pods_with_v4(keep, now);
+        for (address, replica) in &self.by_address {
+            let said = replica.said(keep, now);
+            let twin = said.and_then(|report| report.pod.as_deref());
+            if address.is_ipv6() && twin.is_some_and(|pod| v4.contains(&(replica.place, pod))) {
+                continue;
+            }
+            match said {
+                Some(_) if replica.is_fresh => tally.fresh += 1,
+                Some(_) => tally.kept += 1,
+                None => tally.silent += 1,
+            }
+            if let Some(report) = said {
+                tally.demand += report.demand;
+                tally.is_busy |= report.is_busy;
+            }
+            if tally.failure.is_none() {
+                let why = replica.failure.as_ref();
+                tally.failure = why.map(|why| format!("{address}: {why}"));
+            }
+        }
+        tally
+    }
+
+    /// Pods that count with an IPv4 address. A dual-stack Service names each pod twice; it is counted
+    /// by the one.
+    fn pods_with_v4(&self, keep: Duration, now: Instant) -> BTreeSet<(usize, &str)> {
+        let all = self.by_address.iter();
+        all.filter(|(address, _)| address.is_ipv4())
+            .filter_map(|(_, replica)| {
+                Some((replica.place, replica.said(keep, now)?.pod.as_deref()?))
+            })
+            .collect()
+    }
+}
+
+impl Replica {
+    /// What it counts with.
+    fn said(&self, keep: Duration, now: Instant) -> Option<&Report> {
+        let (report, at) = self.report.as_ref()?;
+        (self.is_fresh || now.duration_since(*at) <= keep).then_some(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEEP: Duration = Duration::from_secs(30);
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 9100))
+    }
+
+    fn addresses(last: &[u8]) -> Vec<Resolution> {
+        vec![Resolution::Addresses(
+            last.iter().copied().map(address).collect(),
+        )]
+    }
+
+    fn says(demand: f64) -> Result<Report, String> {
+        Ok(Report {
+            pod: None,
+            demand,
+            is_busy: false,
+        })
+    }
+
+    fn pod(name: &str, demand: f64) -> Result<Report, String> {
+        Ok(Report {
+            pod: Some(name.into()),
+            ..says(demand)?
+        })
+    }
+
+    fn silence() -> Result<Report, String> {
+        Err("no answer".to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_answer_counts_for_a_while_and_who_is_gone_does_not() {
+        let mut replicas = Replicas::new(1);
+        let start = Instant::now();
+        assert_eq!(replicas.resolve(addresses(&[1, 2, 3]), 10, start).len(), 3);
+        for last in 1..=3 {
+            assert!(!replicas.answer(address(last), says(1.5), start), "no news");
+        }
+        let tally = replicas.tally(KEEP, start);
+        assert_eq!((tally.demand, tally.fresh), (4.5, 3));
+        assert!(tally.is_complete());
+
+        let later = start + KEEP;
+        replicas.resolve(addresses(&[1, 2]), 10, later);
+        assert!(
+            replicas.answer(address(1), silence(), later),
+            "that is news"
+        );
+        assert!(!replicas.answer(address(2), says(2.0), later));
+        let tally = replicas.tally(KEEP, later);
+        assert_eq!((tally.demand, tally.fresh, tally.kept), (3.5, 1, 1));
+        assert!(!tally.is_complete());
+        assert_eq!(tally.failure.as_deref(), Some("10.0.0.1:9100: no answer"));
+
+        let much_later = later + Duration::from_millis(1);
+        let tally = replicas.tally(KEEP, much_later);
+        assert_eq!((tally.demand, tally.kept, tally.silent), (2.0, 0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_cannot_be_resolved_is_what_it_was() {
+        let mut replicas = Replicas::new(2);
+        let start = Instant::now();
+        let mut both = addresses(&[1]);
+        both.extend(addresses(&[2]));
+        replicas.resolve(both, 10, start);
+        let later = start + KEEP;
+        let mut one = addresses(&[]);
+        one.push(Resolution::Failed("servers fail".to_owned()));
+        assert_eq!(replicas.resolve(one, 10, later), [address(2)]);
+        let tally = replicas.tally(KEEP, later);
+        assert_eq!(tally.unresolved.as_deref(), Some("servers fail"));
+        assert_eq!(tally.resolved, Some(start));
+        let mut many = addresses(&[]);
+        many.extend(addresses(&[4, 5, 6]));
+        assert_eq!(replicas.resolve(many, 2, later), [address(2)]);
+        let tally = replicas.tally(KEEP, later);
+        assert!(
+            tally
+                .unresolved
+                .is_some_and(|why| why.contains("--max-replicas"))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_with_two_addresses_counts_once() {
+        let mut replicas = Replicas::new(1);
+        let now = Instant::now();
+        let v6 = |last: u16| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, last], 9100));
+        let all = vec![address(1), v6(1), v6(2)];
+        replicas.resolve(vec![Resolution::Addresses(all)], 10, now);
+        replicas.answer(address(1), pod("a", 1.0), now);
+        replicas.answer(v6(1), pod("a", 1.0), now);
+        replicas.answer(v6(2), pod("b", 2.0), now);
+        let tally = replicas.tally(KEEP, now);
+        assert_eq!((tally.demand, tally.fresh), (3.0, 2));
+    }
+
+    /// Several servers of one machine have its name, and are several all the same.
+    #[tokio::test(start_paused = true)]
+    async fn replicas_of_one_name_and_one_family_are_several() {
+        let mut replicas = Replicas::new(1);
+        let now = Instant::now();
+        replicas.resolve(addresses(&[1, 2]), 10, now);
+        replicas.answer(address(1), pod("a", 1.0), now);
+        replicas.answer(address(2), pod("a", 1.0), now);
+        assert_eq!(replicas.tally(KEEP, now).demand, 2.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_two_places_name_is_one_replica() {
+        let mut replicas = Replicas::new(2);
+        let now = Instant::now();
+        let both = [addresses(&[1]), addresses(&[1])].concat();
+        assert_eq!(replicas.resolve(both, 10, now), [address(1)]);
+        replicas.answer(address(1), says(1.0), now);
+        assert_eq!(replicas.tally(KEEP, now).demand, 1.0);
+    }
+}

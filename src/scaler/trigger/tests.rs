@@ -1,0 +1,141 @@
+use super::*;
+
+fn defaults() -> Defaults {
+    Defaults {
+        places: vec!["intentd:9100".parse().unwrap()],
+        activation: 1e-6,
+        prometheus: Some("http://prometheus:9090".parse().unwrap()),
+        query: Some("up".to_owned()),
+        threshold: 5.0,
+        bootstrap: None,
+        topic: None,
+        group: None,
+        lag: 0.0,
+        kafka_settings: Vec::new(),
+        is_fixed: false,
+    }
+}
+
+fn read(metadata: &[(&str, &str)], defaults: &Defaults) -> Result<Trigger, String> {
+    let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    let metadata = metadata.iter().map(owned).collect();
+    Trigger::read(&metadata, defaults).map_err(|mistakes| mistakes.join("; "))
+}
+
+fn query_of(trigger: &Trigger) -> Option<(&str, f64)> {
+    trigger.watch.wakes.iter().find_map(|wake| match wake {
+        Wake::Prometheus {
+            query, threshold, ..
+        } => Some((query.as_str(), *threshold)),
+        Wake::Kafka { .. } => None,
+    })
+}
+
+#[test]
+fn the_flags_count_where_metadata_says_nothing() {
+    let trigger = read(
+        &[("scalerAddress", "scaler:9101"), ("wakeQuery", " ")],
+        &defaults(),
+    );
+    let trigger = trigger.unwrap();
+    assert_eq!(trigger.target, 1.0);
+    assert_eq!(trigger.watch.places, defaults().places);
+    assert_eq!(query_of(&trigger), Some(("up", 5.0)));
+    let changed = [
+        ("target", "0.8"),
+        ("wakeQueryFromEnv", "lag"),
+        ("activationDemand", "0.1"),
+    ];
+    let trigger = read(&changed, &defaults()).unwrap();
+    assert_eq!((trigger.target, trigger.watch.activation), (0.8, 0.1));
+    assert_eq!(query_of(&trigger), Some(("lag", 5.0)));
+}
+
+#[test]
+fn another_workload_is_not_woken_by_the_query_of_the_flags() {
+    let other = [("replicas", "b:1, a:1,b:1")];
+    let trigger = read(&other, &defaults()).unwrap();
+    let shown: Vec<String> = trigger.watch.places.iter().map(Place::to_string).collect();
+    assert_eq!(shown, ["a:1", "b:1"]);
+    assert_eq!(query_of(&trigger), None);
+    let turned = read(&[("replicas", "a:1,b:1"), ("target", "2")], &defaults()).unwrap();
+    assert_eq!(
+        turned.watch.key(),
+        trigger.watch.key(),
+        "one watch for both"
+    );
+    let own = [("replicas", "a:1"), ("wakeQuery", "lag")];
+    let trigger = read(&own, &defaults()).unwrap();
+    assert_eq!(query_of(&trigger), Some(("lag", 0.0)));
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let metadata = [
+        ("replicas", "a,b:0"),
+        ("target", "-1"),
+        ("activationDemand", "some"),
+        ("wakePrometheus", "prometheus"),
+        ("wakeTreshold", "1"),
+    ];
+    let mistakes = read(&metadata, &defaults()).unwrap_err();
+    for part in [
+        "\"a\"",
+        "\"b:0\"",
+        "target",
+        "activationDemand",
+        "wakePrometheus",
+        "Treshold",
+    ] {
+        assert!(mistakes.contains(part), "{part} is missing from {mistakes}");
+    }
+    let none = Defaults {
+        places: Vec::new(),
+        prometheus: None,
+        query: None,
+        ..defaults()
+    };
+    let mistakes = read(&[("wakeQuery", "up")], &none).unwrap_err();
+    assert!(mistakes.contains("--replicas"), "{mistakes}");
+    assert!(mistakes.contains("wakePrometheus"), "{mistakes}");
+}
+
+#[test]
+fn a_fixed_scaler_asks_nobody_that_a_trigger_names() {
+    let fixed = Defaults {
+        is_fixed: true,
+        ..defaults()
+    };
+    assert!(read(&[("target", "2")], &fixed).is_ok());
+    let mistakes = read(&[("replicas", "a:1"), ("wakeQuery", "up")], &fixed).unwrap_err();
+    assert_eq!(mistakes.matches("--fixed").count(), 2, "{mistakes}");
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn secrets_go_to_the_brokers_of_the_flag_alone() {
+    let secret = ("sasl.password".to_owned(), "secret".to_owned());
+    let defaults = Defaults {
+        bootstrap: Some("kafka:9092".to_owned()),
+        kafka_settings: vec![secret],
+        ..defaults()
+    };
+    let settings = |metadata: &[(&str, &str)]| {
+        let topic = [("replicas", "a:1"), ("wakeTopic", "t"), ("wakeGroup", "g")];
+        let trigger = read(&[&topic[..], metadata].concat(), &defaults).unwrap();
+        match &trigger.watch.wakes[..] {
+            [Wake::Kafka { group, .. }] => group.settings.len(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(settings(&[]), 1);
+    assert_eq!(settings(&[("wakeKafka", "kafka:9092")]), 1);
+    assert_eq!(settings(&[("wakeKafka", "elsewhere:9092")]), 0);
+}
+
+#[cfg(not(feature = "kafka"))]
+#[test]
+fn without_kafka_it_is_said_how_to_build_it() {
+    let mistakes = read(&[("wakeTopic", "t")], &defaults()).unwrap_err();
+    assert!(mistakes.contains("--features kafka"), "{mistakes}");
+}
