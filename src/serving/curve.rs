@@ -26,7 +26,7 @@ const WEIGHT_MIN: f64 = 0.05;
 
 /// A token takes at least this part of what it took in the best batch. Small batches that were slow for
 /// another reason would else make large ones free.
-const TOKEN_MIN: f64 = 0.1;
+const TOKEN_MIN: f64 = 0.5;
 
 /// A batch further from the mean of its size than so many mean deviations is counted as if it were that
 /// far: one that stands out says little. A change of the machine widens the deviation from batch to batch,
