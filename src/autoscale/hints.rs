@@ -170,11 +170,11 @@ impl Follower {
             self.latency.turn(&arrivals.latency);
             self.overhead.turn(&arrivals.overhead);
         }
-        let seen = classifier.observe();
+        let seen = classifier.observe().filter(|seen| seen.batches > 0);
         if let Some(seen) = seen {
             let is_new = self.generation.replace(seen.generation) != Some(seen.generation);
             if self.tick.is_multiple_of(CAPACITY_TICKS) || is_new {
-                self.estimate = Some(self.estimate(&seen, settings, counts, now));
+                self.estimate = Some(self.estimate(classifier, &seen, settings, (counts, now)));
             }
             self.tick = self.tick.wrapping_add(1);
         }
@@ -184,18 +184,23 @@ impl Follower {
 
     fn estimate(
         &mut self,
+        classifier: &Classifier,
         seen: &Observation,
         settings: &Settings,
-        counts: Counts,
-        now: Instant,
+        (counts, now): (Counts, Instant),
     ) -> Estimate {
         let elapsed = (now - std::mem::replace(&mut self.capacity_at, now)).as_secs_f64();
         let before = std::mem::replace(&mut self.counts, counts);
         let host_before = std::mem::replace(&mut self.host_time, self.host.read());
         let host = self.host_time.zip(host_before);
+        let elapsed = elapsed.max(1e-3);
+        if let Some((now, before)) = host {
+            let share = now.saturating_sub(before).as_secs_f64() / elapsed / self.cores;
+            classifier.host_takes(share);
+        }
         let rates = self.load.rates();
         let interval = Interval {
-            elapsed: elapsed.max(1e-3),
+            elapsed,
             answered: counts.answered.saturating_sub(before.answered) as f64,
             host: host.map(|(now, before)| now.saturating_sub(before).as_secs_f64()),
             offered: rates.offered,

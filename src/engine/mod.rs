@@ -78,6 +78,12 @@ pub trait Engine: Send + std::fmt::Debug {
         self.depth() > 1
     }
 
+    /// Whether a batch is computed by the calling thread and no other, so that what it takes is this
+    /// thread's CPU time, whatever else the machine is busy with.
+    fn computes_alone(&self) -> bool {
+        false
+    }
+
     /// Takes a batch. The engine has copied what it needs when this returns, and may return
     /// before anything is computed. Called with at most `depth() - 1` batches under way.
     ///

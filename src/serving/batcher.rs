@@ -217,11 +217,7 @@ impl Batcher {
 
     fn submit(&mut self, part: Part, batch: &mut RaggedBatch) -> Result<(), EngineError> {
         let since = Instant::now();
-        let thread = if self.engine.is_on_device() {
-            None
-        } else {
-            thread_time()
-        };
+        let thread = thread_time(&*self.engine);
         let panicked = self.panicked();
         let tokens = part
             .entries
@@ -292,10 +288,9 @@ impl Batcher {
         self.done = done;
         self.pace.done(tokens, took);
         self.shared.forecast.curve.observe(tokens, took);
-        let ran = thread.and_then(|before| thread_time()?.checked_sub(before));
-        self.shared
-            .effort
-            .observe(tokens, took, ran.unwrap_or(took));
+        let ran = thread_time(&*self.engine).zip(thread);
+        let ran = ran.map(|(after, before)| after.saturating_sub(before));
+        self.shared.effort.observe(tokens, took, ran);
         self.count_busy();
         let device = self.engine.device_time().map(|total| {
             let before = std::mem::replace(&mut self.device_time, total);

@@ -132,12 +132,12 @@ fn calibrate(
         let mut times = Vec::new();
         while times.is_empty() || size.elapsed() < CALIBRATION_SIZE {
             let since = Instant::now();
-            let thread = thread_time().filter(|_| !engine.is_on_device());
+            let thread = thread_time(engine);
             match engine.forward(&batch) {
                 Ok(_) => {
-                    let ran = thread.and_then(|before| thread_time()?.checked_sub(before));
-                    let took = since.elapsed();
-                    times.push((took, ran.unwrap_or(took)));
+                    let ran = thread_time(engine).zip(thread);
+                    let ran = ran.map(|(after, before)| after.saturating_sub(before));
+                    times.push((since.elapsed(), ran));
                 }
                 // A device that cannot take so much will say so again when it matters.
                 Err(EngineError::OutOfMemory { .. }) => return Ok(()),
@@ -150,9 +150,9 @@ fn calibrate(
         }
         // The median: the first of a size makes room and wakes threads, and the machine may be busy.
         times.sort_unstable();
-        let (took, spent) = times[times.len() / 2];
+        let (took, ran) = times[times.len() / 2];
         forecast.curve.observe(batch.tokens(), took);
-        effort.observe(batch.tokens(), took, spent);
+        effort.observe(batch.tokens(), took, ran);
         if start.elapsed() > CALIBRATION {
             return Ok(());
         }

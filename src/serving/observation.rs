@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::classifier::Classifier;
 use super::curve::{Line, ServiceCurve};
 use super::slots::Class;
+use crate::engine::Engine;
 
-/// What batches cost the engine, whatever else the machine was busy with: on a CPU the time that the
-/// engine's thread ran, on a device the time between submission and answer.
+/// What batches cost the engine, whatever else the machine was busy with: the time that its thread ran
+/// where it computes alone, the time from start to end less the host's share of the cores where several
+/// threads do, and the time from start to end on a device.
 ///
 /// The forecast needs to know how long a batch will take here and now; the capacity needs to know how
 /// long it takes when the engine has what it needs. So there are two curves.
@@ -18,19 +20,24 @@ pub(crate) struct Effort {
     /// Nanoseconds of all batches: from their start to their end, and of these what counts as effort.
     elapsed: AtomicU64,
     spent: AtomicU64,
+    /// Part of the cores that the host takes, where the engine computes on them: the bits of an `f64`.
+    host_share: AtomicU64,
 }
 
 impl Effort {
     pub(crate) fn new() -> Self {
         Self {
+            host_share: AtomicU64::new(0),
             curve: ServiceCurve::new(),
             elapsed: AtomicU64::new(0),
             spent: AtomicU64::new(0),
         }
     }
 
-    /// A batch of `tokens` took `elapsed`, of which the engine spent `spent` on it.
-    pub(crate) fn observe(&self, tokens: usize, elapsed: Duration, spent: Duration) {
+    /// A batch of `tokens` took `elapsed`, of which the engine's thread ran for `ran`, if that counts.
+    pub(crate) fn observe(&self, tokens: usize, elapsed: Duration, ran: Option<Duration>) {
+        let share = f64::from_bits(self.host_share.load(Ordering::Relaxed));
+        let spent = ran.unwrap_or_else(|| elapsed.mul_f64(1.0 - share));
         self.curve.observe(tokens, spent);
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.elapsed.fetch_add(nanos(elapsed), Ordering::Relaxed);
@@ -38,8 +45,11 @@ impl Effort {
     }
 }
 
-/// CPU time of the calling thread, where the system tells.
-pub(crate) fn thread_time() -> Option<Duration> {
+/// CPU time of the calling thread, where that is what `engine` takes and where the system tells.
+pub(crate) fn thread_time(engine: &dyn Engine) -> Option<Duration> {
+    if !engine.computes_alone() {
+        return None;
+    }
     #[cfg(target_os = "linux")]
     {
         use rustix::time::{ClockId, clock_gettime};
@@ -92,6 +102,15 @@ pub struct Observation {
 }
 
 impl Classifier {
+    /// Says which part of the cores everything but the engine takes.
+    pub(crate) fn host_takes(&self, share: f64) {
+        if let Some(generation) = self.current().filter(|model| !model.is_on_device) {
+            let share = share.clamp(0.0, 0.9).to_bits();
+            let effort = &generation.shared.effort;
+            effort.host_share.store(share, Ordering::Relaxed);
+        }
+    }
+
     /// What can be seen of the model in use, once there is one.
     pub fn observe(&self) -> Option<Observation> {
         let generation = self.current()?;

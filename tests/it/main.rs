@@ -12,6 +12,7 @@ mod exhaustion;
 mod faults;
 mod fuzz;
 mod golden;
+mod hints;
 mod hostile;
 mod http2;
 mod life;

@@ -194,6 +194,10 @@ impl Cpu {
 }
 
 impl Engine for Cpu {
+    fn computes_alone(&self) -> bool {
+        self.team.threads() == 1
+    }
+
     fn description(&self) -> String {
         let threads = self.team.threads();
         let form = match self.bert.form {

@@ -48,8 +48,12 @@ pub(crate) fn config(flags: &[&str]) -> Config {
         ("--slo", "off"),
         ("--lame-duck", "off"),
     ];
+    // Without an objective nothing depends on it, and an engine of a test counts its batches.
+    let measured = flags.contains(&"--slo");
+    let calibration = ("--calibration", if measured { "true" } else { "false" });
     let usual = usual
         .iter()
+        .chain([&calibration])
         .filter(|(flag, _)| !flags.contains(flag))
         .flat_map(|(flag, value)| [flag, value]);
     let flags = Flags::parse_from(line.iter().chain(usual).chain(flags));

@@ -1,0 +1,221 @@
+//! What autoscalers and load balancers are told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::support::http::{get, post};
+use crate::support::server::TestServer;
+
+/// What a scaler reads at this path of `/autoscaling`, as KEDA does (gjson).
+async fn hint(admin: SocketAddr, path: &str) -> f64 {
+    let answer = get(admin, "/autoscaling", &[]).await;
+    assert_eq!(answer.status, 200);
+    let value = gjson::get(&answer.body, path);
+    assert!(value.exists(), "{path} is not in\n{}", answer.body);
+    assert!(value.kind() == gjson::Kind::Number, "{path}");
+    value.f64()
+}
+
+/// Waits until a hint is what is expected; the hints are made twice a second.
+async fn until(server: &TestServer, path: &str, holds: impl Fn(f64) -> bool) -> f64 {
+    for _ in 0..600 {
+        let value = hint(server.admin, path).await;
+        if holds(value) {
+            return value;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{path} never became what was expected");
+}
+
+/// The paths that scalers are told to read are there and are numbers, before the first request.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_number_is_there_from_the_start() {
+    let server = TestServer::start(&["--slo", "100ms"]).await;
+    until(&server, "capacity_rps", |rate| rate > 0.0).await;
+    for path in [
+        "demand_replicas",
+        "demand_percent",
+        "utilization",
+        "offered_rps",
+        "accepted_rps",
+        "refused_rps",
+        "max_rps",
+        "target_utilization",
+        "target_concurrency",
+        "in_flight",
+        "queue_depth",
+        "oldest_wait_seconds",
+        "slo_feasible",
+        "p99_seconds",
+        "confidence",
+        "startup_seconds",
+        "calibration.tau0_seconds",
+        "calibration.alpha_seconds",
+        "calibration.kappa",
+        "recommended.knative.target",
+        "recommended.kafka.lag_threshold",
+    ] {
+        assert!(hint(server.admin, path).await.is_finite(), "{path}");
+    }
+    assert_eq!(hint(server.admin, "schema_version").await, 1.0);
+    assert_eq!(hint(server.admin, "demand_replicas").await, 0.0);
+    assert_eq!(hint(server.admin, "slo_seconds").await, 0.1);
+    assert!(hint(server.admin, "calibration.samples").await >= 2.0);
+    let demand = server.metric("intentd_autoscaling_demand_replicas").await;
+    assert_eq!(demand, 0.0);
+    let capacity = "intentd_autoscaling_capacity_requests_per_second";
+    assert!(server.metric(capacity).await > 0.0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_to_paste_hold_the_numbers_of_the_hints() {
+    let server = TestServer::start(&["--slo", "100ms"]).await;
+    until(&server, "capacity_rps", |rate| rate > 0.0).await;
+    let answer = get(server.admin, "/autoscaling/manifest", &[]).await;
+    assert_eq!(answer.header("content-type"), Some("application/yaml"));
+    let target = hint(server.admin, "recommended.knative.target").await;
+    let line = format!("autoscaling.knative.dev/target: \"{target}\"");
+    assert!(answer.body.contains(&line), "{line} in\n{}", answer.body);
+    assert!(answer.body.contains("valueLocation: demand_replicas"));
+    server.stop().await;
+}
+
+/// Requests that are refused are demand as those that are answered; mistakes are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_requests_are_demand_and_mistakes_are_not() {
+    let flags = ["--max-concurrency", "2"];
+    let (server, gate) = TestServer::gated(&flags).await;
+    let address = server.address;
+    for _ in 0..50 {
+        let answer = get(address, "/predict?wrong=1", &[]).await;
+        assert_eq!(answer.status, 400);
+    }
+    let ask = |number: usize| async move {
+        let path = format!("/predict?query=play+song+{number}");
+        get(address, &path, &[]).await
+    };
+    let waiting: Vec<_> = (0..2).map(|number| tokio::spawn(ask(number))).collect();
+    until(&server, "in_flight", |count| count == 2.0).await;
+    until(&server, "oldest_wait_seconds", |wait| wait > 0.0).await;
+    let before = server.classifier.arrivals().counts();
+    for number in 0..40 {
+        assert_eq!(ask(number).await.status, 429);
+    }
+    let after = server.classifier.arrivals().counts();
+    assert_eq!(after.offered - before.offered, 40);
+    assert_eq!(after.shed - before.shed, 40);
+    assert_eq!(after.mistaken, 50);
+    assert!(until(&server, "demand_replicas", |demand| demand > 0.0).await > 0.0);
+    assert!(until(&server, "refused_rps", |rate| rate > 0.0).await > 0.0);
+    gate.open();
+    for answer in waiting {
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
+    server.stop().await;
+}
+
+/// A CloudEvent that is tried again, as a KafkaSource does, is the same demand as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retried_event_counts_once() {
+    let (server, gate) = TestServer::gated(&["--max-concurrency", "1"]).await;
+    let address = server.address;
+    let first = tokio::spawn(async move { get(address, "/predict?query=a", &[]).await });
+    until(&server, "in_flight", |count| count == 1.0).await;
+    let before = server.classifier.arrivals().counts();
+    for _ in 0..5 {
+        let event = ["ce-specversion: 1.0", "ce-source: /topic", "ce-id: 7"];
+        let answer = get(address, "/predict?query=b", &event).await;
+        assert_eq!(answer.status, 429);
+    }
+    let after = server.classifier.arrivals().counts();
+    assert_eq!(after.offered - before.offered, 1);
+    assert_eq!(after.shed - before.shed, 5);
+    assert_eq!(server.metric("intentd_offered_requests_total").await, 6.0);
+    gate.open();
+    assert_eq!(first.await.unwrap().status, 200);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_carry_a_load_report_when_it_is_wanted() {
+    const HEADER: &str = "endpoint-load-metrics";
+    let asks = |form: &'static str| match form {
+        "" => vec![],
+        "json" => vec!["endpoint-load-metrics-format: json"],
+        "text" => vec!["endpoint-load-metrics-format: TEXT"],
+        "bin" => vec!["endpoint-load-metrics-format: bin"],
+        _ => vec!["endpoint-load-metrics-format: xml"],
+    };
+    let expected = [
+        ("off", [None, None, None, None, None]),
+        (
+            "on-request",
+            [None, Some("JSON {"), Some("TEXT "), Some("BIN"), None],
+        ),
+        (
+            "always",
+            [
+                Some("JSON {"),
+                Some("JSON {"),
+                Some("TEXT "),
+                Some("BIN"),
+                None,
+            ],
+        ),
+    ];
+    for (mode, forms) in expected {
+        let server = TestServer::start(&["--orca", mode]).await;
+        for (form, expected) in ["", "json", "text", "bin", "xml"].into_iter().zip(forms) {
+            let answer = get(server.address, "/predict?query=music", &asks(form)).await;
+            assert_eq!(answer.status, 200);
+            let found = answer.header(HEADER);
+            assert_eq!(found.is_some(), expected.is_some(), "{mode}, {form}");
+            if let (Some(found), Some(expected)) = (found, expected) {
+                assert!(found.starts_with(expected), "{found}");
+            }
+        }
+        // Refusals too: they are what a balancer has to learn of.
+        let answer = get(server.address, "/predict", &asks("json")).await;
+        assert_eq!(answer.status, 400);
+        assert_eq!(answer.header(HEADER).is_some(), mode != "off");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hints_are_on_the_main_port_when_told() {
+    let server = TestServer::start(&[]).await;
+    assert_eq!(get(server.address, "/autoscaling", &[]).await.status, 404);
+    assert_eq!(get(server.address, "/metrics", &[]).await.status, 404);
+    server.stop().await;
+    let server = TestServer::start(&["--hints-on-main-port", "--triton-metrics"]).await;
+    assert_eq!(get(server.address, "/autoscaling", &[]).await.status, 200);
+    let metrics = get(server.address, "/metrics", &[]).await;
+    let pending = "nv_inference_pending_request_count{model=\"intent-snips\",version=\"1\"} 0";
+    assert!(metrics.body.lines().any(|line| line == pending));
+    let posted = post(server.address, "/autoscaling", "text/plain", "").await;
+    assert_eq!(posted.status, 405);
+    assert_eq!(posted.header("allow"), Some("GET, HEAD"));
+    server.stop().await;
+}
+
+/// Nothing is made up of a server that has measured nothing yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_calibration_the_first_batch_says_what_the_server_can_do() {
+    let server = TestServer::start(&["--calibration", "off"]).await;
+    until(&server, "ready", |ready| ready == 1.0).await;
+    assert_eq!(hint(server.admin, "capacity_rps").await, 0.0);
+    assert_eq!(hint(server.admin, "calibration.samples").await, 0.0);
+    assert_eq!(
+        get(server.address, "/predict?query=music", &[])
+            .await
+            .status,
+        200
+    );
+    let samples = until(&server, "calibration.samples", |samples| samples > 0.0);
+    assert_eq!(samples.await, 1.0);
+    until(&server, "capacity_rps", |rate| rate > 0.0).await;
+    server.stop().await;
+}
