@@ -6,6 +6,7 @@ mod evaluate;
 mod health;
 mod inspect;
 mod predict;
+mod profile;
 mod serve;
 mod train;
 
@@ -47,6 +48,8 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Send load to a server, this one or another, and measure what it makes of it.
     Bench(Box<bench::BenchArgs>),
+    /// Measure how long batches take on this machine, and say what one server can do with that.
+    Profile(Box<profile::ProfileArgs>),
     /// Measure how often a model is right on labelled texts.
     Evaluate(evaluate::EvaluateArgs),
 }
@@ -128,15 +131,17 @@ fn run((cli, settings, mistakes): (Cli, Option<Settings>, Vec<String>)) -> Resul
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Train(args)) => train::run(&args).map_err(Failure::from),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Evaluate(args)) => evaluate::run(&args),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{Args as _, CommandFactory};
 
     use super::*;
+    use crate::config::ModelArgs;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -147,6 +152,12 @@ mod tests {
     fn every_flag_has_its_environment_variable() {
         let mut command = Cli::command();
         command.build();
+        let model = ModelArgs::augment_args(clap::Command::new("model"));
+        let is_of_model = |name| {
+            model
+                .get_arguments()
+                .any(|arg| arg.get_long() == Some(name))
+        };
         let mut commands = vec![&command];
         commands.extend(command.get_subcommands().filter(|c| c.get_name() != "help"));
         for command in commands {
@@ -158,9 +169,11 @@ mod tests {
                 if matches!(name, "help" | "version") {
                     continue;
                 }
-                // Those of a load generator must not change a server beside it.
+                // Those of a measurement must not change a server beside it; which model runs where is
+                // the same for both.
                 let prefix = match command.get_name() {
                     "bench" => "INTENTD_BENCH",
+                    "profile" if !is_of_model(name) => "INTENTD_PROFILE",
                     _ => "INTENTD",
                 };
                 let variable = format!("{prefix}_{}", name.replace('-', "_").to_uppercase());
