@@ -10,7 +10,7 @@ const SMALL: usize = 256;
 
 /// Part of the highest rate up to which latency is drawn, and steps to there.
 const LOAD_MAX: f64 = 0.97;
-const STEPS: u32 = 60;
+const STEPS: u32 = 30;
 
 /// Panels: all batches, the small ones, latency.
 pub fn draw(profile: &Profile, outlook: &Outlook) -> Vec<Panel> {
@@ -87,16 +87,18 @@ fn latency(profile: &Profile, outlook: &Outlook) -> Panel {
             points: p99.collect(),
         },
     ];
-    for promise in &outlook.objectives {
+    for (n, promise) in outlook.objectives.iter().enumerate() {
         let ms = promise.slo_seconds * 1e3;
+        let name = if n == 0 { "objectives" } else { "" };
         lines.push(Line {
+            name: name.to_owned(),
             stroke: Stroke::Dashed,
             points: vec![(0.0, ms), (LOAD_MAX * rate_max, ms)],
             ..Line::default()
         });
     }
     Panel {
-        title: format!("Latency of requests of {tokens} tokens, objectives dashed"),
+        title: format!("Latency of requests of {tokens} tokens"),
         x: "requests a second".to_owned(),
         y: "milliseconds".to_owned(),
         logarithmic: true,

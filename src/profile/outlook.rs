@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::file::Profile;
-use super::grid::Shape;
 use crate::autoscale::queueing::{Host, Model, Objective};
 use crate::autoscale::recommend::Recommended;
 use crate::autoscale::tail::{TAIL, Tail};
@@ -93,14 +92,23 @@ impl Outlook {
     }
 }
 
-/// Requests a second in batches of `texts`: as measured, or by the line where that batch was not.
+/// Requests a second in batches of `texts`: as measured, between two sizes that were measured, or else by
+/// the line.
 fn rate(profile: &Profile, tokens: usize, texts: usize) -> f64 {
-    let by_line = || profile.fit.seconds((texts * tokens) as f64);
-    let point = profile.point(Shape { texts, tokens });
-    texts as f64
-        / point
-            .map_or_else(by_line, |point| point.seconds_median)
-            .max(1e-9)
+    let column = || profile.points.iter().filter(|p| p.shape.tokens == tokens);
+    let below = column().filter(|p| p.shape.texts <= texts);
+    let above = column().filter(|p| p.shape.texts >= texts);
+    let below = below.max_by_key(|p| p.shape.texts);
+    let above = above.min_by_key(|p| p.shape.texts);
+    let seconds = match (below, above) {
+        (Some(below), Some(above)) => {
+            let (low, high) = (below.shape.texts as f64, above.shape.texts as f64);
+            let part = (texts as f64 - low) / (high - low).max(1.0);
+            below.seconds_median + part * (above.seconds_median - below.seconds_median)
+        }
+        _ => profile.fit.seconds((texts * tokens) as f64),
+    };
+    texts as f64 / seconds.max(1e-9)
 }
 
 /// The queue of a server with an objective of `slo` seconds.

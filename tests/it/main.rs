@@ -18,6 +18,7 @@ mod life;
 mod overload;
 mod predict;
 mod process;
+mod profile;
 mod readme;
 mod reload;
 mod serving;
