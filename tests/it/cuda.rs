@@ -99,7 +99,7 @@ async fn a_device_lost_under_load_answers_everybody_and_ends_the_server() {
                     texts: vec![Text::Single(text(client, number))],
                     too_long: TooLong::Refuse,
                 };
-                if let Err(refusal) = classifier.offer(None).classify(request).await {
+                if let Err(refusal) = classifier.offer(None, None).classify(request).await {
                     assert_eq!(refusal.status(), 503, "{refusal}");
                     return 1;
                 }

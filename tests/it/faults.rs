@@ -35,7 +35,7 @@ async fn a_lost_engine_refuses_and_ends_the_server() {
     assert_eq!(
         server
             .classifier
-            .offer(None)
+            .offer(None, None)
             .classify(request)
             .await
             .unwrap_err()
