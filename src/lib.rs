@@ -38,6 +38,7 @@ compile_error!(
 pub mod bench;
 pub mod cli;
 pub mod plot;
+pub mod profile;
 pub mod scaler;
 pub mod train;
 

@@ -28,6 +28,7 @@ pub use compare::{Plan, measure};
 pub use draw::draw;
 pub use load::{Load, Loads};
 pub use measured::{Interval, Measured, Objective};
+pub(crate) use report::aligned;
 pub use report::{Report, Round, Run, Series};
 pub use run::{Options, Runner};
 pub use search::{Search, Step};

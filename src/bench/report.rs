@@ -256,7 +256,7 @@ fn failures(series: &Series) -> std::collections::BTreeMap<String, u64> {
 }
 
 /// Columns of equal width; the first to the left, the others to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..columns)

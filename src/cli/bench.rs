@@ -136,7 +136,7 @@ pub(super) struct BenchArgs {
     quiet: bool,
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| "expected a time with its unit, such as 50ms, 10s or 2m".to_owned())
 }

@@ -7,6 +7,7 @@ mod health;
 mod inspect;
 mod predict;
 mod process;
+mod profile;
 mod scaler;
 mod serve;
 mod train;
@@ -49,6 +50,8 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Send load to a server, this one or another, and measure what it makes of it.
     Bench(Box<bench::BenchArgs>),
+    /// Measure how long batches take on this machine, and say what one server can do with that.
+    Profile(Box<profile::ProfileArgs>),
     /// Tell KEDA how many replicas are needed: an external scaler that adds up their demand.
     Scaler(Box<ScalerArgs>),
     /// Measure how often a model is right on labelled texts.
@@ -132,6 +135,7 @@ fn run((cli, settings, mistakes): (Cli, Option<Settings>, Vec<String>)) -> Resul
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Train(args)) => train::run(&args).map_err(Failure::from),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Scaler(args)) => scaler::run(*args, mistakes),
         Some(Command::Evaluate(args)) => evaluate::run(&args),
     }
@@ -139,9 +143,10 @@ fn run((cli, settings, mistakes): (Cli, Option<Settings>, Vec<String>)) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{Args as _, CommandFactory};
 
     use super::*;
+    use crate::config::ModelArgs;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -152,6 +157,12 @@ mod tests {
     fn every_flag_has_its_environment_variable() {
         let mut command = Cli::command();
         command.build();
+        let model = ModelArgs::augment_args(clap::Command::new("model"));
+        let is_of_model = |name| {
+            model
+                .get_arguments()
+                .any(|arg| arg.get_long() == Some(name))
+        };
         let mut commands = vec![&command];
         commands.extend(command.get_subcommands().filter(|c| c.get_name() != "help"));
         for command in commands {
@@ -163,10 +174,12 @@ mod tests {
                 if matches!(name, "help" | "version") {
                     continue;
                 }
-                // Those of a load generator or of a scaler must not change a server beside it.
+                // Those of a load generator, a scaler or a measurement must not change a server beside it;
+                // which model runs where is the same for all.
                 let prefix = match command.get_name() {
                     "bench" => "INTENTD_BENCH",
                     "scaler" => "INTENTD_SCALER",
+                    "profile" if !is_of_model(name) => "INTENTD_PROFILE",
                     _ => "INTENTD",
                 };
                 let variable = format!("{prefix}_{}", name.replace('-', "_").to_uppercase());

@@ -15,6 +15,7 @@ mod span;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::check::{log_filter, numbers, origins, places};
@@ -30,7 +31,8 @@ pub use self::sources::{Settings, Sources, SourcesError};
 use crate::api::{self, BodyLimits};
 use crate::autoscale;
 use crate::metrics::TritonMetrics;
-use crate::serving::{BatchLimits, Limits};
+use crate::profile::Profile;
+use crate::serving::{BatchLimits, Limits, Prior};
 use crate::transport::{ConnectionLimits, descriptors};
 
 /// Checked settings of a server.
@@ -113,6 +115,7 @@ impl Config {
         };
         let origins = origins(&args.listen.cors_allow_origin, &mut mistakes);
         mistakes.extend(log_filter(&args.log));
+        let prior = prior(&args.hints, &mut mistakes);
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
         }
@@ -148,7 +151,10 @@ impl Config {
             },
             trace: args.trace,
             hints,
-            limits: limits(&load, args.hints.calibration, end.engine_failures),
+            limits: Limits {
+                prior,
+                ..limits(&load, args.hints.calibration, end.engine_failures)
+            },
             engine_timeout: end.engine_timeout,
             lame_duck: end.lame_duck.unwrap_or(lame_duck),
             drain_timeout: end.drain_timeout,
@@ -168,20 +174,38 @@ fn limits(load: &LoadArgs, calibrate: bool, engine_failures_max: u32) -> Limits 
         },
         slo: load.slo,
         calibrate,
+        prior: None,
         engine_failures_max,
     }
 }
 
 fn hints(args: &ServeArgs, platform: &Platform) -> autoscale::Settings {
-    let directory = args.model.model.as_deref().and_then(Path::file_name);
-    let model = directory.map_or("intent-snips".into(), OsStr::to_string_lossy);
     autoscale::Settings {
         objective: span::some(args.load.slo).map(|slo| slo.as_secs_f64()),
         utilization: args.hints.target_utilization / 100.0,
         drain: args.hints.backlog_drain.as_secs_f64(),
         trend: args.hints.trend,
         pod: platform.hostname.clone().unwrap_or_default(),
-        model: model.into_owned(),
+        model: model_name(args.model.model.as_deref()),
+    }
+}
+
+/// What a checkpoint is called: its directory's name, or that of the embedded model.
+pub(crate) fn model_name(directory: Option<&Path>) -> String {
+    let name = directory.and_then(Path::file_name);
+    let name = name.map_or("intent-snips".into(), OsStr::to_string_lossy);
+    name.into_owned()
+}
+
+/// What the profile says that `--profile` names.
+fn prior(args: &HintArgs, mistakes: &mut Vec<String>) -> Option<Arc<Prior>> {
+    let path = args.profile.as_deref()?;
+    match Profile::read(path) {
+        Ok(profile) => Some(Arc::new(profile.prior(path))),
+        Err(error) => {
+            mistakes.push(format!("--profile: {error}"));
+            None
+        }
     }
 }
 

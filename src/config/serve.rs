@@ -271,6 +271,10 @@ pub struct HintArgs {
         action = clap::ArgAction::Set
     )]
     pub calibration: bool,
+    /// File of `intentd profile --json`: the model is not measured at the start but taken to be as fast
+    /// as it says, which a batch or two check.
+    #[arg(long, env = "INTENTD_PROFILE", value_name = "FILE")]
+    pub profile: Option<PathBuf>,
     /// When answers carry a load report for load balancers (ORCA, header endpoint-load-metrics).
     #[arg(long, env = "INTENTD_ORCA", value_enum, default_value = "on-request")]
     pub orca: OrcaMode,

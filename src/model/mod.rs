@@ -5,6 +5,7 @@
 //! names the file, the key, what was expected and what was found. Nothing here computes.
 
 mod config;
+mod digest;
 mod embedded;
 mod error;
 mod files;

@@ -155,7 +155,7 @@ where
         .map(|address| Listener::tcp(address, "--admin-port"));
     let admin = admin.transpose()?;
     let (tracing, exporter) = tracing(config, &metrics);
-    let (classifier, engine_ended) = Classifier::new(config.limits, metrics);
+    let (classifier, engine_ended) = Classifier::new(config.limits.clone(), metrics);
     classifier.start(first).map_err(ServerError::Thread)?;
     let hints = Hints::new(config.hints.clone());
     let (life, _) = watch::channel(Life::Open);

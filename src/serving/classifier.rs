@@ -228,7 +228,7 @@ impl Classifier {
         let (generation, batcher) = made?;
         let forecast = &generation.shared.forecast;
         let capacity = forecast.capacity(REQUEST_TOKENS);
-        let measured = !self.limits.slo.is_zero() && self.limits.calibrate;
+        let measured = !self.limits.slo.is_zero() && forecast.curve.batches() > 0;
         let (concurrency, room) = self.limits.for_capacity(measured.then_some(capacity));
         tracing::info!(
             requests_a_second = measured.then_some(capacity as u64),

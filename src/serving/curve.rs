@@ -69,6 +69,16 @@ struct Mean {
 }
 
 impl Mean {
+    /// Of one batch.
+    fn first(tokens: f64, seconds: f64, now: f64) -> Self {
+        Self {
+            tokens,
+            seconds,
+            deviation: 0.1 * seconds,
+            at: now,
+        }
+    }
+
     /// With one more batch of about this size.
     fn blended(&self, tokens: f64, seconds: f64, now: f64) -> Self {
         let far = OUTLIER * self.deviation.max(DEVIATION_MIN * self.seconds);
@@ -96,6 +106,17 @@ impl Line {
     /// Seconds for `batches` batches of `tokens` tokens together.
     pub(crate) fn seconds(self, batches: f64, tokens: f64) -> f64 {
         batches * self.setup + tokens * self.token
+    }
+
+    /// The line through batches of so many tokens and seconds each, nearest to all of them by their
+    /// relative distance.
+    pub(crate) fn through(batches: impl Iterator<Item = (f64, f64)>) -> Self {
+        least_squares(batches.map(|(tokens, seconds)| (tokens, seconds, 1.0)))
+    }
+
+    /// How far a batch of `tokens` that took `seconds` is from it, as a part of these: 0 to 1.
+    fn error(self, tokens: f64, seconds: f64) -> f64 {
+        ((seconds - self.seconds(1.0, tokens)).abs() / seconds.max(1e-9)).min(1.0)
     }
 
     /// Tokens of the largest batch that takes at most `seconds`, but always enough that at most a
@@ -130,12 +151,7 @@ impl ServiceCurve {
         let mean = &mut sizes.means[step(tokens)];
         *mean = Some(match mean {
             Some(mean) => mean.blended(tokens, seconds, now),
-            None => Mean {
-                tokens,
-                seconds,
-                deviation: 0.1 * seconds,
-                at: now,
-            },
+            None => Mean::first(tokens, seconds, now),
         });
         self.learn_error(tokens, seconds);
         let line = fit(sizes.means.iter().flatten(), now);
@@ -144,14 +160,35 @@ impl ServiceCurve {
         self.token.store(line.token.to_bits(), Ordering::Relaxed);
     }
 
+    /// Knows nothing but these batches, of so many tokens and seconds each, all measured just now.
+    pub(crate) fn begin(&self, batches: impl Iterator<Item = (f64, f64)> + Clone) {
+        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = sizes.origin.elapsed().as_secs_f64();
+        sizes.means = [None; STEPS];
+        for (tokens, seconds) in batches.clone() {
+            let mean = &mut sizes.means[step(tokens)];
+            *mean = Some(match mean {
+                Some(mean) => mean.blended(tokens, seconds, now),
+                None => Mean::first(tokens, seconds, now),
+            });
+        }
+        let line = fit(sizes.means.iter().flatten(), now);
+        let errors = batches.map(|(tokens, seconds)| line.error(tokens, seconds));
+        let (sum, count) = errors.fold((0.0, 0), |(sum, n), error| (sum + error, n + 1));
+        self.setup.store(line.setup.to_bits(), Ordering::Relaxed);
+        self.token.store(line.token.to_bits(), Ordering::Relaxed);
+        let error = sum / count.max(1) as f64;
+        self.error.store(error.to_bits(), Ordering::Relaxed);
+        self.batches.store(count, Ordering::Relaxed);
+    }
+
     /// How far a batch was from the line, before it changes the line.
     fn learn_error(&self, tokens: f64, seconds: f64) {
         // What nobody could have known is no error.
         if self.batches.fetch_add(1, Ordering::Relaxed) == 0 {
             return;
         }
-        let expected = self.line().seconds(1.0, tokens);
-        let error = ((seconds - expected).abs() / seconds.max(1e-9)).min(1.0);
+        let error = self.line().error(tokens, seconds);
         let before = f64::from_bits(self.error.load(Ordering::Relaxed));
         let after = before + NEWEST_ERROR * (error - before);
         self.error.store(after.to_bits(), Ordering::Relaxed);
@@ -176,20 +213,26 @@ impl ServiceCurve {
     }
 }
 
-/// Weighted least squares of relative errors; the setup is never negative, and a token never free.
+/// The line through the means, the newer ones before the older.
 fn fit<'a>(means: impl Iterator<Item = &'a Mean>, now: f64) -> Line {
+    let recency = |mean: &Mean| (-(now - mean.at) / HALF_LIFE).exp2().max(WEIGHT_MIN);
+    least_squares(means.map(|mean| (mean.tokens, mean.seconds, recency(mean))))
+}
+
+/// Least squares of relative errors over `(tokens, seconds, weight)`; the setup is never negative, and a
+/// token never free.
+fn least_squares(points: impl Iterator<Item = (f64, f64, f64)>) -> Line {
     let (mut w, mut wn, mut wnn, mut wt, mut wnt) = (0.0, 0.0, 0.0, 0.0, 0.0);
     let mut best = f64::INFINITY;
-    for mean in means {
-        let t = mean.seconds.max(1e-9);
-        let recency = (-(now - mean.at) / HALF_LIFE).exp2().max(WEIGHT_MIN);
-        let weight = recency / (t * t);
+    for (n, seconds, weight) in points {
+        let t = seconds.max(1e-9);
+        let weight = weight / (t * t);
         w += weight;
-        wn += weight * mean.tokens;
-        wnn += weight * mean.tokens * mean.tokens;
+        wn += weight * n;
+        wnn += weight * n * n;
         wt += weight * t;
-        wnt += weight * mean.tokens * t;
-        best = best.min(t / mean.tokens);
+        wnt += weight * n * t;
+        best = best.min(t / n);
     }
     let determinant = w * wnn - wn * wn;
     if determinant <= 1e-9 * w * wnn {

@@ -203,11 +203,7 @@ impl Forecast {
     /// Tokens that the next batch may have: what fits into a quarter of the objective.
     pub(crate) fn batch_tokens(&self) -> usize {
         let max = self.batch_tokens_max.load(Ordering::Relaxed) as f64;
-        let Some(objective) = self.objective else {
-            return max as usize;
-        };
-        let within = self.curve.line().tokens_within(BATCH_SHARE * objective);
-        within.clamp(1.0, max) as usize
+        tokens_a_batch(self.curve.line(), self.objective, max) as usize
     }
 
     /// The engine takes no more than `tokens` in a batch.
@@ -278,6 +274,14 @@ impl Forecast {
         let budget = self.batch_tokens() as f64;
         budget / seconds(self.curve.line(), budget, budget).max(1e-9) / tokens
     }
+}
+
+/// Tokens of the largest batch, of `max` tokens at most, for an objective in seconds.
+pub(crate) fn tokens_a_batch(line: Line, objective: Option<f64>, max: f64) -> f64 {
+    let Some(objective) = objective else {
+        return max;
+    };
+    line.tokens_within(BATCH_SHARE * objective).clamp(1.0, max)
 }
 
 /// Tokens that are computed until the last of `own` is, behind `ahead` of the same class and beside

@@ -1,13 +1,15 @@
 //! What goes into a [`Classifier`](super::Classifier) and what comes out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::calibration::Prior;
 use super::plan::BatchLimits;
 use super::slots::Room;
 use crate::model::{Labels, Text, TooLong};
 
 /// The bounds of a [`Classifier`](super::Classifier).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Requests admitted and not yet answered; by the measured capacity when `None`.
     pub concurrency_max: Option<usize>,
@@ -24,6 +26,8 @@ pub struct Limits {
     pub slo: Duration,
     /// Whether a loaded model is measured before it serves: some batches, within 200 ms.
     pub calibrate: bool,
+    /// A profile, which is taken in place of measuring where it holds.
+    pub prior: Option<Arc<Prior>>,
     /// Batches that may fail one after the other before requests should go elsewhere.
     pub engine_failures_max: u32,
 }
@@ -111,6 +115,7 @@ mod tests {
             },
             slo: Duration::from_millis(100),
             calibrate: true,
+            prior: None,
             engine_failures_max: 5,
         }
     }

@@ -8,6 +8,7 @@
 mod admission;
 mod arrivals;
 mod batcher;
+mod calibration;
 mod classifier;
 mod curve;
 mod forecast;
@@ -30,7 +31,11 @@ mod watchdog;
 mod window;
 
 pub use self::arrivals::{Arrivals, Counts, Identity};
+pub use self::calibration::{Prior, PriorBatch};
+pub(crate) use self::calibration::{batch_of, timed};
 pub use self::classifier::{Classifier, EngineStopped, Phase, Prepared, ReloadError};
+pub(crate) use self::curve::Line;
+pub(crate) use self::forecast::tokens_a_batch;
 pub use self::messages::{Limits, Prediction, Predictions, Request};
 pub use self::observation::{EngineTime, Observation};
 pub use self::offer::Offer;

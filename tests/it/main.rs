@@ -19,6 +19,7 @@ mod life;
 mod overload;
 mod predict;
 mod process;
+mod profile;
 mod readme;
 mod reload;
 mod scaler;

@@ -1,0 +1,211 @@
+//! What follows from a profile: rates within objectives, settings of scalers, the price of a limit.
+
+use serde::Serialize;
+
+use super::file::Profile;
+use crate::autoscale::queueing::{Host, Model, Objective};
+use crate::autoscale::recommend::Recommended;
+use crate::autoscale::tail::{TAIL, Tail};
+use crate::autoscale::{Settings, Trend};
+use crate::serving::{Line, tokens_a_batch};
+
+/// Part of the capacity that a replica is to use, and seconds within which a backlog is to be gone: the
+/// defaults of `intentd serve`.
+const UTILIZATION: f64 = 0.8;
+const DRAIN: f64 = 30.0;
+
+/// Values of Knative's `containerConcurrency`; 2 is the one of the article that this program answers to.
+const CONTAINER_CONCURRENCY: [usize; 3] = [1, 2, 10];
+
+/// What a server could do by a profile. The engine alone is counted: what sockets and HTTP cost is learnt
+/// while serving.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outlook {
+    /// Tokens of the mean request, which is one text.
+    pub request_tokens: usize,
+    /// Requests a second in the largest batches.
+    pub max_rps: f64,
+    /// By objective.
+    pub objectives: Vec<Promise>,
+    /// By limit.
+    pub container_concurrency: Vec<Limited>,
+}
+
+/// What a server can do within an objective.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Promise {
+    /// Seconds within which 99 of 100 requests are to be answered.
+    pub slo_seconds: f64,
+    /// Whether any rate keeps that.
+    pub feasible: bool,
+    /// λ_slo: the highest rate in requests a second that does; where none does, 85 % of `max_rps`.
+    pub capacity_rps: f64,
+    /// L*: requests in flight, on average, at that rate; 0 where no rate keeps the objective.
+    pub in_flight: f64,
+    /// Requests a second in the largest batches that leave time within the objective.
+    pub max_rps: f64,
+    /// Requests in such a batch.
+    pub batch_max: f64,
+    /// κ: 99th percentile of the latency by its mean.
+    pub kappa: f64,
+    /// Settings of scalers that follow.
+    pub recommended: Recommended,
+}
+
+/// What is left when the server is let have only so many requests at once.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Limited {
+    /// Requests in the server at once, and so in a batch.
+    pub container_concurrency: usize,
+    /// Requests a second at most, when the next ones come without a pause.
+    pub max_rps: f64,
+    /// That, by the rate without the limit.
+    pub share: f64,
+    /// Servers for the load that one without the limit can do.
+    pub replicas: u64,
+}
+
+impl Outlook {
+    /// For requests of one text with `tokens` and for objectives in seconds.
+    pub fn new(profile: &Profile, tokens: usize, objectives: &[f64]) -> Self {
+        let most = profile.grid.batch_tokens / tokens.max(1);
+        let most = most.min(profile.grid.batch_texts).max(1);
+        let max_rps = rate(profile, tokens, most);
+        let limited = |texts: usize| {
+            let rate = rate(profile, tokens, texts.min(most));
+            Limited {
+                container_concurrency: texts,
+                max_rps: rate,
+                share: rate / max_rps,
+                replicas: (max_rps / rate).ceil() as u64,
+            }
+        };
+        Self {
+            request_tokens: tokens,
+            max_rps,
+            objectives: objectives
+                .iter()
+                .map(|slo| Promise::new(profile, tokens, *slo))
+                .collect(),
+            container_concurrency: CONTAINER_CONCURRENCY.map(limited).to_vec(),
+        }
+    }
+}
+
+/// Requests a second in batches of `texts`: as measured, between two sizes that were measured, or else by
+/// the line.
+fn rate(profile: &Profile, tokens: usize, texts: usize) -> f64 {
+    let column = || profile.points.iter().filter(|p| p.shape.tokens == tokens);
+    let below = column().filter(|p| p.shape.texts <= texts);
+    let above = column().filter(|p| p.shape.texts >= texts);
+    let below = below.max_by_key(|p| p.shape.texts);
+    let above = above.min_by_key(|p| p.shape.texts);
+    let seconds = match (below, above) {
+        (Some(below), Some(above)) => {
+            let (low, high) = (below.shape.texts as f64, above.shape.texts as f64);
+            let part = (texts as f64 - low) / (high - low).max(1.0);
+            below.seconds_median + part * (above.seconds_median - below.seconds_median)
+        }
+        _ => profile.fit.seconds((texts * tokens) as f64),
+    };
+    texts as f64 / seconds.max(1e-9)
+}
+
+/// The queue of a server with an objective of `slo` seconds.
+pub(super) fn model(profile: &Profile, tokens: usize, slo: f64) -> Model {
+    let fit = &profile.fit;
+    let line = Line {
+        setup: fit.tau0_seconds,
+        token: fit.alpha_seconds,
+    };
+    let batch_tokens = tokens_a_batch(line, Some(slo), profile.grid.batch_tokens as f64);
+    Model {
+        service: fit.service(tokens as f64),
+        batch_max: (batch_tokens / tokens as f64)
+            .min(profile.grid.batch_texts as f64)
+            .max(1.0),
+        host: Host::FREE,
+    }
+}
+
+impl Promise {
+    fn new(profile: &Profile, tokens: usize, slo: f64) -> Self {
+        let model = model(profile, tokens, slo);
+        let objective = |tail| Objective {
+            seconds: slo,
+            overhead: 0.0,
+            tail,
+        };
+        // The rate depends on κ and κ on the rate; this is close after a few steps.
+        let mut kappa = TAIL;
+        for _ in 0..4 {
+            let rate = model.capacity(Some(objective(kappa))).rate;
+            kappa = f64::midpoint(kappa, Tail::default().at(&model, rate));
+        }
+        let capacity = model.capacity(Some(objective(kappa)));
+        let latency = model.service.mean_latency(capacity.rate);
+        let in_flight = if capacity.feasible {
+            capacity.rate * latency
+        } else {
+            0.0
+        };
+        let settings = Settings {
+            objective: Some(slo),
+            utilization: UTILIZATION,
+            drain: DRAIN,
+            trend: Trend::Off,
+            pod: String::new(),
+            model: profile.model.name.clone(),
+        };
+        Self {
+            slo_seconds: slo,
+            feasible: capacity.feasible,
+            capacity_rps: capacity.rate,
+            in_flight,
+            max_rps: capacity.rate_max,
+            batch_max: model.batch_max,
+            kappa,
+            recommended: Recommended::new(
+                capacity.rate,
+                in_flight,
+                &settings,
+                profile.startup_seconds,
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::tests::profile;
+    use super::*;
+
+    #[test]
+    fn a_limit_of_two_costs_what_the_curve_says() {
+        let outlook = Outlook::new(&profile(), 16, &[0.1]);
+        // 1 ms a batch and 0.16 ms a request.
+        assert!((outlook.max_rps - 256.0 / 41.96e-3).abs() < 1.0);
+        let [one, two, ten] = outlook.container_concurrency[..] else {
+            panic!("three limits")
+        };
+        assert!((one.max_rps - 1.0 / 1.16e-3).abs() < 0.1);
+        assert!((two.max_rps - 2.0 / 1.32e-3).abs() < 0.1);
+        assert!((ten.max_rps - 10.0 / 2.6e-3).abs() < 0.1, "by the line");
+        assert_eq!([one, two, ten].map(|limited| limited.replicas), [8, 5, 2]);
+        assert!((two.share - two.max_rps / outlook.max_rps).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_longer_objective_allows_more() {
+        let outlook = Outlook::new(&profile(), 16, &[1e-3, 0.02, 0.1]);
+        let [impossible, short, long] = &outlook.objectives[..] else {
+            panic!("three objectives")
+        };
+        assert!(!impossible.feasible && impossible.in_flight == 0.0);
+        assert!(short.feasible && long.feasible);
+        assert!(short.capacity_rps < long.capacity_rps);
+        assert!(long.capacity_rps <= long.max_rps);
+        assert!(short.in_flight > 0.0 && (1.8..=4.0).contains(&short.kappa));
+        assert_eq!(long.recommended.knative.target, long.capacity_rps.floor());
+    }
+}

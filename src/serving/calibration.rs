@@ -1,0 +1,273 @@
+//! What is known of the service curve before the first request: batches measured at the start, or a
+//! profile of this model on such a machine (`intentd profile`).
+
+use std::time::{Duration, Instant};
+
+use super::curve::ServiceCurve;
+use super::messages::Limits;
+use super::observation::{Effort, thread_time};
+use crate::engine::{Engine, EngineError, RaggedBatch};
+use crate::model::{Checkpoint, Text, Tokenizer, TooLong};
+
+/// Tokens of the texts that are measured: a short question.
+pub(super) const TEXT_TOKENS: usize = 16;
+
+/// Texts of the largest batch that is measured: a GPU takes as long for one text as for a dozen.
+const TEXTS_MAX: usize = 256;
+
+/// Time for one size of batch, and for all.
+const SIZE: Duration = Duration::from_millis(5);
+const ALL: Duration = Duration::from_millis(200);
+
+/// A profile holds while batches take at most this much more or less than it says.
+const TOLERANCE: f64 = 1.25;
+
+/// The batches that check a profile take at most so long, where there are such.
+const CHECK: Duration = Duration::from_millis(1);
+
+/// What a profile says: how long batches of one model take on one engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prior {
+    /// What the profile is called in messages.
+    pub name: String,
+    /// The model: [`Checkpoint::digest`].
+    pub model: String,
+    /// The engine: [`Engine::description`].
+    pub engine: String,
+    /// The batches, at least one.
+    pub batches: Vec<PriorBatch>,
+}
+
+/// A batch of equal texts in a profile; times in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PriorBatch {
+    /// Texts in it.
+    pub texts: usize,
+    /// Tokens of each text.
+    pub tokens: usize,
+    /// From its start to its end: the median.
+    pub took: f64,
+    /// What the engine spent on it: the median.
+    pub spent: f64,
+    /// First and third quartile of the time from start to end.
+    pub quartiles: (f64, f64),
+}
+
+impl PriorBatch {
+    fn total(&self) -> usize {
+        self.texts * self.tokens
+    }
+}
+
+/// Begins the curves of a loaded model: with the profile in `limits` where there is one that holds,
+/// else by measuring, unless that is off.
+///
+/// # Errors
+/// [`EngineError::Lost`] when that is what the first batches show.
+pub(super) fn begin(
+    engine: &mut dyn Engine,
+    checkpoint: &Checkpoint,
+    limits: &Limits,
+    (curve, effort): (&ServiceCurve, &Effort),
+) -> Result<(), EngineError> {
+    let start = Instant::now();
+    let tokenizer = &checkpoint.tokenizer;
+    let mut by = "measured batches";
+    match &limits.prior {
+        Some(prior) => match doubt(prior, engine, checkpoint, limits.calibrate)? {
+            None => {
+                let batches = || prior.batches.iter();
+                curve.begin(batches().map(|batch| (batch.total() as f64, batch.took)));
+                let spent = batches().map(|batch| (batch.total() as f64, batch.spent));
+                effort.curve.begin(spent);
+                by = "the profile";
+            }
+            Some(why) => {
+                let profile = &prior.name;
+                tracing::warn!(profile, "the profile is not used (--profile): {why}");
+                if limits.calibrate {
+                    calibrate(engine, tokenizer, curve, effort)?;
+                }
+            }
+        },
+        None if limits.calibrate => calibrate(engine, tokenizer, curve, effort)?,
+        None => {}
+    }
+    if curve.batches() > 0 {
+        let line = curve.line();
+        tracing::info!(
+            took = ?start.elapsed(),
+            batches = curve.batches(),
+            batch_us = (line.setup * 1e6).round(),
+            token_us = (line.token * 1e8).round() / 1e2,
+            "service curve known by {by}"
+        );
+    }
+    Ok(())
+}
+
+/// Why a profile does not hold here, if it does not.
+fn doubt(
+    prior: &Prior,
+    engine: &mut dyn Engine,
+    checkpoint: &Checkpoint,
+    is_checked: bool,
+) -> Result<Option<String>, EngineError> {
+    let here = engine.description();
+    if prior.engine != here {
+        return Ok(Some(format!(
+            "it is of the engine {:?}, this one is {here:?}",
+            prior.engine
+        )));
+    }
+    match checkpoint.digest() {
+        Ok(digest) if digest == prior.model => {}
+        Ok(digest) => {
+            let (profile, here) = (short(&prior.model), short(&digest));
+            return Ok(Some(format!(
+                "it is of another model ({profile}, this one is {here})"
+            )));
+        }
+        Err(error) => return Ok(Some(error.to_string())),
+    }
+    if is_checked {
+        check(prior, engine, &checkpoint.tokenizer)
+    } else {
+        Ok(None)
+    }
+}
+
+fn short(digest: &str) -> String {
+    digest.chars().take(12).collect()
+}
+
+/// Runs the smallest batch of a profile, and the largest that is still short.
+fn check(
+    prior: &Prior,
+    engine: &mut dyn Engine,
+    tokenizer: &Tokenizer,
+) -> Result<Option<String>, EngineError> {
+    let largest = engine.largest();
+    let fits = |batch: &&PriorBatch| {
+        !largest.is_some_and(|max| max.tokens < batch.total() || max.sequences < batch.texts)
+    };
+    let batches = || prior.batches.iter().filter(fits);
+    let smallest = batches().min_by_key(|batch| batch.total());
+    let is_short = |batch: &&PriorBatch| batch.took <= CHECK.as_secs_f64();
+    let other = batches().filter(is_short).max_by_key(|batch| batch.total());
+    let other = other.filter(|other| Some(*other) != smallest);
+    for known in smallest.into_iter().chain(other) {
+        let batch = batch_of(tokenizer, known.tokens, known.texts);
+        let times = match times(engine, &batch) {
+            Ok(times) => times,
+            Err(error @ EngineError::Lost(_)) => return Err(error),
+            Err(error) => return Ok(Some(error.to_string())),
+        };
+        let median = times[times.len() / 2].0.as_secs_f64();
+        let (low, high) = known.quartiles;
+        // What else the machine does at this moment makes batches slower, never faster.
+        let is_slower = times[0].0.as_secs_f64() > TOLERANCE * high;
+        if is_slower || median * TOLERANCE < low {
+            return Ok(Some(format!(
+                "{} texts of {} tokens took {:.3} ms, by the profile {:.3} ms",
+                known.texts,
+                known.tokens,
+                median * 1e3,
+                known.took * 1e3
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// Lets the engine compute a few batches, so that the first requests are judged by its real speed.
+///
+/// One size cannot tell what a batch costs from what a token costs, so a slow model gets a second one
+/// that is closer to the first. What would take too long is left out.
+fn calibrate(
+    engine: &mut dyn Engine,
+    tokenizer: &Tokenizer,
+    curve: &ServiceCurve,
+    effort: &Effort,
+) -> Result<(), EngineError> {
+    let start = Instant::now();
+    let largest = engine.largest();
+    let (mut texts, mut sizes) = (1, 0);
+    while texts <= TEXTS_MAX {
+        let batch = batch_of(tokenizer, TEXT_TOKENS, texts);
+        let tokens = batch.tokens();
+        if largest.is_some_and(|largest| largest.tokens < tokens || largest.sequences < texts) {
+            return Ok(());
+        }
+        let (took, spent) = match times(engine, &batch) {
+            // The first of a size makes room and wakes threads, and the machine may be busy.
+            Ok(times) => times[times.len() / 2],
+            // A device that cannot take so much will say so again when it matters.
+            Err(EngineError::OutOfMemory { .. }) => return Ok(()),
+            Err(error @ EngineError::Lost(_)) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "calibration ended early");
+                return Ok(());
+            }
+        };
+        curve.observe(tokens, took);
+        effort.observe(tokens, took, Some(spent));
+        sizes += 1;
+        // A batch of so many times as many texts takes at most so many times as long.
+        let left = ALL.saturating_sub(start.elapsed());
+        let fits = |times: u32| times * took + SIZE <= left;
+        texts *= match sizes {
+            _ if fits(4) => 4,
+            1 if fits(2) => 2,
+            _ => return Ok(()),
+        };
+    }
+    Ok(())
+}
+
+/// The times of a batch and what the engine spent on it, the shortest first: as many as there is time
+/// for and one at least.
+fn times(
+    engine: &mut dyn Engine,
+    batch: &RaggedBatch,
+) -> Result<Vec<(Duration, Duration)>, EngineError> {
+    let start = Instant::now();
+    let mut times = Vec::new();
+    while times.is_empty() || start.elapsed() < SIZE {
+        times.push(timed(engine, batch)?);
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// Runs a batch: how long it took from start to end, and what the engine spent on it (see [`Effort`]).
+///
+/// # Errors
+/// See [`EngineError`].
+pub(crate) fn timed(
+    engine: &mut dyn Engine,
+    batch: &RaggedBatch,
+) -> Result<(Duration, Duration), EngineError> {
+    let thread = thread_time(engine);
+    let since = Instant::now();
+    engine.forward(batch)?;
+    let took = since.elapsed();
+    let ran = thread_time(engine).zip(thread);
+    let ran = ran.map(|(after, before)| after.saturating_sub(before));
+    Ok((took, ran.unwrap_or(took)))
+}
+
+/// `texts` equal texts of about `tokens` tokens each.
+pub(crate) fn batch_of(tokenizer: &Tokenizer, tokens: usize, texts: usize) -> RaggedBatch {
+    let mut batch = RaggedBatch::new();
+    let words = "a ".repeat(tokens.saturating_sub(2).max(1));
+    if let Ok(encoded) = tokenizer.encode(&Text::Single(words), TooLong::Truncate) {
+        for _ in 0..texts {
+            batch.push(&encoded.ids, &encoded.type_ids);
+        }
+    }
+    batch
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+use super::*;
+use crate::engine::Logits;
+use crate::serving::BatchLimits;
+
+/// An engine of which a batch takes a fixed time and one for each token.
+#[derive(Debug)]
+struct Timed {
+    setup: Duration,
+    token: Duration,
+    seen: Vec<usize>,
+}
+
+impl Engine for Timed {
+    fn description(&self) -> String {
+        "timed".to_owned()
+    }
+
+    // What it spends is what passes: it sleeps.
+    fn is_on_device(&self) -> bool {
+        true
+    }
+
+    fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
+        self.seen.push(batch.tokens());
+        std::thread::sleep(self.setup + self.token * batch.tokens() as u32);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<Logits, EngineError> {
+        Ok(Logits::new(vec![0.0], 1))
+    }
+}
+
+fn engine(setup_ms: u64, token_us: u64) -> Timed {
+    Timed {
+        setup: Duration::from_millis(setup_ms),
+        token: Duration::from_micros(token_us),
+        seen: Vec::new(),
+    }
+}
+
+fn limits(prior: Option<Prior>, calibrate: bool) -> Limits {
+    Limits {
+        concurrency_max: None,
+        queue_max: None,
+        list_share: 50,
+        texts_max: 1,
+        batch: BatchLimits {
+            tokens_max: 4096,
+            texts_max: 256,
+        },
+        slo: Duration::ZERO,
+        calibrate,
+        prior: prior.map(Into::into),
+        engine_failures_max: 5,
+    }
+}
+
+/// A profile of [`Timed`] with the embedded model; it took `factor` times as long then.
+fn prior(factor: f64) -> Prior {
+    let batch = |texts: usize| {
+        let took = factor * (1e-3 + 10e-6 * 16.0 * texts as f64);
+        PriorBatch {
+            texts,
+            tokens: 16,
+            took,
+            spent: took,
+            quartiles: (took, took),
+        }
+    };
+    Prior {
+        name: "profile.json".to_owned(),
+        model: Checkpoint::embedded().unwrap().digest().unwrap(),
+        engine: "timed".to_owned(),
+        batches: [1, 4, 16].map(batch).to_vec(),
+    }
+}
+
+/// Sizes that were run, and the curve.
+fn begun(mut engine: Timed, limits: &Limits) -> (Vec<usize>, ServiceCurve) {
+    let checkpoint = Checkpoint::embedded().unwrap();
+    let (curve, effort) = (ServiceCurve::new(), Effort::new());
+    begin(&mut engine, &checkpoint, limits, (&curve, &effort)).unwrap();
+    engine.seen.dedup();
+    (engine.seen, curve)
+}
+
+#[test]
+fn a_slow_model_gets_two_sizes_all_the_same() {
+    let (seen, curve) = begun(engine(0, 10), &limits(None, true));
+    assert_eq!(seen, [16, 64, 256]);
+    assert_eq!(curve.batches(), 3);
+    // 45 ms for 16 tokens: four times as many do not fit, twice as many do.
+    let (seen, curve) = begun(engine(13, 2000), &limits(None, true));
+    assert_eq!(seen, [16, 32]);
+    assert_eq!(curve.batches(), 2);
+    assert!(curve.line().token > 0.0);
+    let (seen, _) = begun(engine(500, 0), &limits(None, true));
+    assert_eq!(seen, [16], "too slow for two");
+    assert!(begun(engine(0, 10), &limits(None, false)).0.is_empty());
+}
+
+#[test]
+fn a_profile_that_nobody_checks_is_taken_as_it_is() {
+    let (seen, curve) = begun(engine(0, 0), &limits(Some(prior(3.0)), false));
+    assert!(seen.is_empty());
+    let line = curve.line();
+    assert!((line.setup - 3e-3).abs() < 1e-9 && (line.token - 30e-6).abs() < 1e-12);
+    assert!(curve.error() < 1e-9 && curve.batches() == 3);
+}
+
+#[test]
+fn a_profile_of_another_speed_model_or_engine_is_not_used() {
+    let slow = prior(1e-3);
+    let (seen, curve) = begun(engine(1, 10), &limits(Some(slow.clone()), true));
+    assert_eq!(seen[0], 16, "checked and found wanting");
+    assert!(
+        curve.line().setup > 0.5e-3,
+        "and measured: {:?}",
+        curve.line()
+    );
+    for other in [
+        Prior {
+            model: "0".repeat(64),
+            ..slow.clone()
+        },
+        Prior {
+            engine: "another".to_owned(),
+            ..slow
+        },
+    ] {
+        let (seen, curve) = begun(engine(0, 0), &limits(Some(other.clone()), false));
+        assert!(seen.is_empty() && curve.batches() == 0);
+        let (seen, _) = begun(engine(0, 10), &limits(Some(other), true));
+        assert_eq!(seen, [16, 64, 256], "measured as without a profile");
+    }
+}
+
+#[test]
+fn the_doubt_says_what_differs() {
+    let checkpoint = Checkpoint::embedded().unwrap();
+    let mut engine = engine(1, 10);
+    let why = doubt(&prior(100.0), &mut engine, &checkpoint, true).unwrap();
+    let why = why.unwrap();
+    assert!(why.contains("1 texts of 16 tokens took"), "{why}");
+    let other = Prior {
+        model: "ab".repeat(32),
+        ..prior(1.0)
+    };
+    let why = doubt(&other, &mut engine, &checkpoint, true).unwrap();
+    assert!(why.unwrap().contains("another model (abababababab"));
+}
