@@ -1,7 +1,8 @@
 """Puts load on two replicas and asks Prometheus what it has of them. Run by prometheus.sh.
 
 Fails where promtool has anything to say about a metric of ours, where a family of /metrics did not
-arrive, where types differ, or where a recording rule or an alert does not evaluate.
+arrive, where types differ, where a recording rule or an alert does not evaluate, where the dashboard asks
+for what there is not, or where docs/metrics.md lists other metrics than there are.
 """
 
 import json
@@ -14,6 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 LIMIT_SECONDS = 60
 LOAD_SECONDS = 8
@@ -115,6 +117,29 @@ def lint(name, text):
     check(found.returncode == (3 if foreign else 0), f"exit code {found.returncode}")
 
 
+def documented(found):
+    """docs/metrics.md lists each family with its type, and no other."""
+    rows = re.findall(r"^\| `([a-z0-9_]+)(?:\{\w+\})?` \| (\w+) \|", Path("docs/metrics.md").read_text(), re.M)
+    check(len(rows) == len(dict(rows)), "docs/metrics.md lists a metric twice")
+    check(dict(rows) == found, f"docs/metrics.md differs: {sorted(set(rows) ^ set(found.items()))}")
+    print(f"docs/metrics.md lists all {len(rows)} metrics, with their types")
+
+
+def dashboard():
+    """Every query of the dashboard gives something, as Grafana would ask it."""
+    panels = json.loads(Path("deploy/grafana/intentd.json").read_text())["panels"]
+    check(len({panel["id"] for panel in panels}) == len(panels), "each panel has its id")
+    targets = [(panel, target) for panel in panels for target in panel["targets"]]
+    for panel, target in targets:
+        expression = target["expr"].replace("$__rate_interval", "1m")
+        expression = expression.replace("$namespace", ".*").replace("$job", "intentd")
+        check("$" not in expression, expression)
+        samples = query(expression)
+        check(samples, f"{panel['title']}: nothing from {expression}")
+        check(all(math.isfinite(value) for _, value in samples), f"{panel['title']}: {samples}")
+    print(f"{len(targets)} queries of the dashboard's {len(panels)} panels give numbers")
+
+
 def main():
     until("two targets", lambda: len(query("up == 1")) == 2)
     seen = []
@@ -144,6 +169,9 @@ def main():
         lines = [line for line in text.splitlines() if line and not line.startswith("#")]
         check(scraped[0][1] == len(lines), f"{scraped} samples of {len(lines)}")
     print(f"{arrived} families arrived, with their types; no NaN, no infinity")
+
+    documented({family: type_ for text in texts for family, type_ in families(text).items()})
+    dashboard()
 
     ((_, demand),) = query("sum(intentd_autoscaling_demand_replicas)")
     check(math.isfinite(demand) and demand > 0, f"demand {demand}")
