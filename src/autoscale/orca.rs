@@ -57,6 +57,30 @@ impl Format {
     }
 }
 
+/// Six significant digits: more than is known, and they keep the header short. Not six decimals: a
+/// balancer ignores a utilization of 0, and on a large machine that of a light load is far below 1e-6.
+fn digits(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return 0.0;
+    }
+    let shift = 10_f64.powi(5 - value.abs().log10().floor() as i32);
+    let rounded = (value * shift).round() / shift;
+    if rounded.is_finite() { rounded } else { 0.0 }
+}
+
+/// The message on the wire. One whose fields are all zero has no bytes at all, and a header without a
+/// content is none; so that one has its utilization written out.
+fn encoded(message: &proto::OrcaLoadReport) -> Vec<u8> {
+    /// Field 9, a double, of 0.
+    const ZERO: [u8; 9] = [9 << 3 | 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    let bytes = message.encode_to_vec();
+    if bytes.is_empty() {
+        ZERO.to_vec()
+    } else {
+        bytes
+    }
+}
+
 /// A report, ready to be sent in any form.
 #[derive(Debug)]
 pub struct Report {
@@ -68,8 +92,6 @@ pub struct Report {
 impl Report {
     /// The report of a snapshot and of `eps` errors a second.
     pub fn new(snapshot: &Snapshot, eps: f64) -> Self {
-        // Six digits are more than is known, and keep the header short.
-        let digits = |value: f64| (value * 1e6).round() / 1e6;
         let utilization = digits(snapshot.utilization);
         let rps = digits(snapshot.accepted_rps);
         let eps = digits(eps);
@@ -93,7 +115,7 @@ impl Report {
         Self {
             json: value(format!("JSON {{{json}}}")),
             text: value(format!("TEXT {text}")),
-            binary: value(format!("BIN {}", STANDARD.encode(message.encode_to_vec()))),
+            binary: value(format!("BIN {}", STANDARD.encode(encoded(&message)))),
         }
     }
 

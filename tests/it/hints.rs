@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::support::http::{get, post};
-use crate::support::server::TestServer;
+use crate::support::server::{TestServer, eventually};
 
 /// What a scaler reads at this path of `/autoscaling`, as KEDA does (gjson).
 async fn hint(admin: SocketAddr, path: &str) -> f64 {
@@ -96,7 +96,14 @@ async fn refused_requests_are_demand_and_mistakes_are_not() {
         let path = format!("/predict?query=play+song+{number}");
         get(address, &path, &[]).await
     };
-    let waiting: Vec<_> = (0..2).map(|number| tokio::spawn(ask(number))).collect();
+    // The engine takes the first, and the second waits for it.
+    let mut waiting = vec![tokio::spawn(ask(0))];
+    eventually("the engine has the first", || {
+        let seen = server.classifier.observe().unwrap();
+        (seen.in_flight, seen.waiting_texts) == (1, 0)
+    })
+    .await;
+    waiting.push(tokio::spawn(ask(1)));
     until(&server, "in_flight", |count| count == 2.0).await;
     until(&server, "oldest_wait_seconds", |wait| wait > 0.0).await;
     let before = server.classifier.arrivals().counts();

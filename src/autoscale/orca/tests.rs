@@ -39,12 +39,24 @@ fn the_forms_are_those_that_envoy_reads() {
 
 #[test]
 fn numbers_have_neither_exponents_nor_more_digits_than_are_known() {
-    let report = report(1.0 / 3.0, 1e-9, 0.0);
+    let report = report(1.0 / 3.0, 1e-9 / 3.0, 0.0);
     let json = report.header(Format::Json);
     assert_eq!(
         json.to_str().unwrap(),
-        r#"JSON {"application_utilization":0.333333,"rps_fractional":0,"eps":0}"#
+        r#"JSON {"application_utilization":0.333333,"rps_fractional":0.000000000333333,"eps":0}"#
     );
+    assert_eq!(digits(123_456_789.0), 123_457_000.0);
+    assert_eq!(digits(f64::MIN_POSITIVE / 2.0).to_bits() >> 63, 0);
+}
+
+#[test]
+fn a_report_of_a_server_at_rest_is_not_empty() {
+    let binary = report(0.0, 0.0, 0.0).header(Format::Binary);
+    let content = binary.to_str().unwrap().strip_prefix("BIN ").unwrap();
+    let bytes = STANDARD.decode(content).unwrap();
+    let message = proto::OrcaLoadReport::decode(&*bytes).unwrap();
+    assert_eq!(message, proto::OrcaLoadReport::default());
+    assert!(!bytes.is_empty());
 }
 
 #[test]
