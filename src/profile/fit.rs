@@ -82,15 +82,18 @@ pub(super) mod tests {
             batch_texts: 256,
             text_tokens: 512,
         };
+        // As a clock gives them; the JSON reader may miss the last digit of longer numbers.
+        let nanos = |seconds: f64| (seconds * 1e9).round() / 1e9;
         let point = |shape: super::super::Shape| {
             let linear = 1e-3 + 10e-6 * shape.total() as f64;
             let seconds = if shape.tokens > 64 { 2.0 } else { 1.0 } * linear;
+            let seconds = nanos(seconds);
             Point {
                 shape,
                 seconds_median: seconds,
-                seconds_q1: 0.9 * seconds,
-                seconds_q3: 1.1 * seconds,
-                cpu_seconds_median: Some(0.95 * seconds),
+                seconds_q1: nanos(0.9 * seconds),
+                seconds_q3: nanos(1.1 * seconds),
+                cpu_seconds_median: Some(nanos(0.95 * seconds)),
                 repeats: 5,
             }
         };

@@ -19,6 +19,11 @@ const TEXTS_MAX: usize = 256;
 const SIZE: Duration = Duration::from_millis(5);
 const ALL: Duration = Duration::from_millis(200);
 
+/// A batch runs three times at least, unless that takes so long: the first of a size makes room and wakes
+/// threads.
+const RUNS: usize = 3;
+const SLOW: Duration = Duration::from_millis(40);
+
 /// A profile holds while batches take at most this much more or less than it says.
 const TOLERANCE: f64 = 1.25;
 
@@ -200,8 +205,8 @@ fn calibrate(
             return Ok(());
         }
         let (took, spent) = match times(engine, &batch) {
-            // The first of a size makes room and wakes threads, and the machine may be busy.
-            Ok(times) => times[times.len() / 2],
+            // The median, the shorter of two: what disturbs a batch makes it longer.
+            Ok(times) => times[(times.len() - 1) / 2],
             // A device that cannot take so much will say so again when it matters.
             Err(EngineError::OutOfMemory { .. }) => return Ok(()),
             Err(error @ EngineError::Lost(_)) => return Err(error),
@@ -226,14 +231,18 @@ fn calibrate(
 }
 
 /// The times of a batch and what the engine spent on it, the shortest first: as many as there is time
-/// for and one at least.
+/// for, and one at least.
 fn times(
     engine: &mut dyn Engine,
     batch: &RaggedBatch,
 ) -> Result<Vec<(Duration, Duration)>, EngineError> {
     let start = Instant::now();
     let mut times = Vec::new();
-    while times.is_empty() || start.elapsed() < SIZE {
+    let goes_on = |runs: usize| match start.elapsed() {
+        elapsed if elapsed < SIZE => true,
+        elapsed => runs == 0 || (runs < RUNS && elapsed < SLOW),
+    };
+    while goes_on(times.len()) {
         times.push(timed(engine, batch)?);
     }
     times.sort_unstable();
