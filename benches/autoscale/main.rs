@@ -4,6 +4,7 @@
 //! cargo bench --bench autoscale -- truth       does the published capacity keep the objective, and is it all there is?
 //! cargo bench --bench autoscale -- overload    demand at five times the capacity, and after the last request
 //! cargo bench --bench autoscale -- fleet       three replicas behind a round robin: does their demand add up?
+//! cargo bench --bench autoscale -- signals     what other signals say at the same loads
 //! cargo bench --bench autoscale -- cost        what hints, load reports and scrapes cost, in pairs
 //! ```
 //!
@@ -15,6 +16,7 @@
 mod cost;
 mod fleet;
 mod overload;
+mod signals;
 mod truth;
 
 use std::net::SocketAddr;
@@ -71,6 +73,8 @@ enum Command {
     Overload(overload::Flags),
     /// Demands of replicas and their sum.
     Fleet(fleet::Flags),
+    /// Other signals beside the demand.
+    Signals(signals::Flags),
     /// Throughput with and without hints.
     Cost(cost::Flags),
 }
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         Command::Truth(flags) => truth::run(&common, &model, &flags),
         Command::Overload(flags) => overload::run(&common, &model, &flags),
         Command::Fleet(flags) => fleet::run(&common, &model, &flags),
+        Command::Signals(flags) => signals::run(&common, &model, &flags),
         Command::Cost(flags) => cost::run(&common, &model, &flags),
     };
     if held {

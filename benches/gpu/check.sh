@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go of less than nine minutes, the most telling first.
+# Everything that needs a GPU, in one go of less than ten minutes, the most telling first.
 #
 #     benches/gpu/pack.sh                    here: builds into .gpu/
 #     benches/gpu/check.sh OUTPUT_FOLDER     on the machine with the GPU, from the same tree
@@ -48,18 +48,24 @@ serve_bert_base() {
         --model "$scratch/base"
 }
 
+profile_bert_base() {
+    .gpu/intentd profile --device cuda --model "$scratch/base" --duration 20s --tokens 12 \
+        --slo 10ms,20ms,50ms --json "$out/profile.json"
+}
+
 sanitize() {
     part sanitizer "$2" compute-sanitizer --tool "$1" --error-exitcode 9 .gpu/gpu check --sanitize
 }
 
-export -f serve_bert_base
-export scratch
+export -f serve_bert_base profile_bert_base
+export scratch out
 part quick 60 .gpu/gpu check --quick
 part time 75 .gpu/gpu time
 part torch 150 python3 -u benches/gpu/torch_baseline.py .gpu/gpu "$scratch/base" 7
 cp "$scratch/base/times.json" "$out/" 2> /dev/null
 part clients 40 .gpu/clients --clients 256 --seconds 10 --requests 10000 --device cuda --tolerance 1e-2
 part clients 40 bash -c serve_bert_base
+part profile 40 bash -c profile_bert_base
 sanitize memcheck 40
 sanitize initcheck 30
 part check 60 .gpu/gpu check

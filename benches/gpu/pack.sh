@@ -9,13 +9,13 @@ built() {
 import json, sys
 for line in sys.stdin:
     message = json.loads(line)
-    if message.get("executable") and message["target"]["kind"][0] in ("bench",):
+    if message.get("executable") and message["target"]["kind"][0] in ("bench", "bin"):
         print(message["target"]["name"], message["executable"])
 '
 }
 
 mkdir -p .gpu
-built --bench gpu --bench clients | while read -r name path; do
+built --bin intentd --bench gpu --bench clients | while read -r name path; do
     strip -o ".gpu/$name" "$path"
 done
 mkdir -p .gpu/snips .gpu/clinc150

@@ -1,6 +1,6 @@
 //! From observations to the capacity that is published.
 
-use super::learned::{Asked, Contention, HostCost, Learned};
+use super::learned::{Asked, Contention, HostCost, Learned, Rehearsed};
 use super::queueing::Capacity;
 use super::tail::{TAIL, Tail};
 use crate::serving::{EngineTime, Observation, Summary};
@@ -99,6 +99,11 @@ impl Estimator {
             rate: 0.0,
             confidence: 0.0,
         }
+    }
+
+    /// Begins with what was measured before the first request.
+    pub fn begin(&mut self, rehearsed: &Rehearsed) {
+        self.host.begin(rehearsed);
     }
 
     /// The capacity after another interval.

@@ -1,6 +1,6 @@
 //! The loop that turns what is seen into hints.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -8,13 +8,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::demand::{Demand, percent};
 use super::estimator::{Estimate, Estimator, Interval};
-use super::host::{HostClock, cores};
-use super::learned::Asked;
+use super::host::{CpuTimes, HostClock, cores};
+use super::learned::{Asked, Rehearsed};
 use super::load::Load;
 use super::orca::Report;
 use super::recommend::Recommended;
 use super::snapshot::{Calibration, SCHEMA_VERSION, Snapshot};
-use crate::serving::{Classifier, Counts, Observation, Phase, Window};
+use crate::serving::{Classifier, Counts, EngineTime, Observation, Phase, Window};
 
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(500);
@@ -66,6 +66,8 @@ struct Published {
 pub struct Hints {
     settings: Settings,
     published: ArcSwap<Published>,
+    /// Until the loop has seen it.
+    rehearsed: Mutex<Option<Rehearsed>>,
 }
 
 impl Hints {
@@ -76,7 +78,19 @@ impl Hints {
         Arc::new(Self {
             settings,
             published: ArcSwap::from_pointee(Published { snapshot, report }),
+            rehearsed: Mutex::new(None),
         })
+    }
+
+    /// Tells what requests cost beside the engine, before the first has come.
+    pub fn rehearse(&self, rehearsed: Rehearsed) {
+        *self.rehearsed() = Some(rehearsed);
+    }
+
+    fn rehearsed(&self) -> MutexGuard<'_, Option<Rehearsed>> {
+        self.rehearsed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was published last.
@@ -106,6 +120,9 @@ impl Hints {
                 // What a model can do is known when it is ready, not half a second later.
                 _ = models.changed() => {}
             }
+            if let Some(rehearsed) = self.rehearsed().take() {
+                follower.begin(&rehearsed);
+            }
             let (snapshot, errors) = follower.look(&classifier, &self.settings);
             classifier.metrics().hints.publish(&snapshot);
             let report = Report::new(&snapshot, errors);
@@ -130,7 +147,8 @@ struct Follower {
     tick: u32,
     /// At the last look at the capacity.
     counts: Counts,
-    host_time: Option<Duration>,
+    host_time: Option<CpuTimes>,
+    engine_time: EngineTime,
     capacity_at: Instant,
 }
 
@@ -147,6 +165,7 @@ impl Follower {
             overhead: Window::new(WINDOW_INTERVALS),
             window_age: 0.0,
             host_time: host.read(),
+            engine_time: EngineTime::default(),
             host,
             cores: cores() as f64,
             at: Instant::now(),
@@ -154,6 +173,12 @@ impl Follower {
             counts,
             capacity_at: Instant::now(),
         }
+    }
+
+    fn begin(&mut self, rehearsed: &Rehearsed) {
+        self.estimator.begin(rehearsed);
+        // Its time is none that requests took.
+        self.host_time = self.host.read();
     }
 
     /// One look; also the errors a second.
@@ -192,17 +217,22 @@ impl Follower {
         let elapsed = (now - std::mem::replace(&mut self.capacity_at, now)).as_secs_f64();
         let before = std::mem::replace(&mut self.counts, counts);
         let host_before = std::mem::replace(&mut self.host_time, self.host.read());
-        let host = self.host_time.zip(host_before);
+        let engine = std::mem::replace(&mut self.engine_time, seen.engine);
+        let spent = seen.engine.spent.saturating_sub(engine.spent);
+        let host = self
+            .host_time
+            .zip(host_before)
+            .map(|(now, before)| now.beside_batches(before, seen.computes_alone.then_some(spent)));
         let elapsed = elapsed.max(1e-3);
-        if let Some((now, before)) = host {
-            let share = now.saturating_sub(before).as_secs_f64() / elapsed / self.cores;
+        if let Some(host) = host {
+            let share = host.as_secs_f64() / elapsed / self.cores;
             classifier.host_takes(share);
         }
         let rates = self.load.rates();
         let interval = Interval {
             elapsed,
             answered: counts.answered.saturating_sub(before.answered) as f64,
-            host: host.map(|(now, before)| now.saturating_sub(before).as_secs_f64()),
+            host: host.map(|host| host.as_secs_f64()),
             offered: rates.offered,
             refused_share: rates.refused / rates.offered.max(1e-9),
             latency: self.latency.summary(),

@@ -7,24 +7,64 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// The beginning of the names of threads that compute batches.
-const ENGINE: &str = "engine";
+/// What a thread works for, by the beginning of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Batches.
+    Engine,
+    /// The asking in a rehearsal, which is done elsewhere when it matters.
+    Clients,
+    /// Everything else.
+    Host,
+}
 
-/// CPU time of the threads that are not the engine's.
+impl Work {
+    fn of(name: &str) -> Self {
+        if name.starts_with("engine") {
+            Self::Engine
+        } else if name.starts_with("rehearsal") {
+            Self::Clients
+        } else {
+            Self::Host
+        }
+    }
+}
+
+/// CPU time of this process so far, threads included that have ended since they were last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuTimes {
+    /// Of the threads that are not the engine's.
+    pub host: Duration,
+    /// Of the engine's.
+    pub engine: Duration,
+}
+
+impl CpuTimes {
+    /// What has been spent since `before` on everything but batches. On batches the engine has spent `spent`,
+    /// where it computes on its thread alone: the rest of that thread's time is for taking requests out of
+    /// the queue and for replies.
+    pub fn beside_batches(self, before: Self, spent: Option<Duration>) -> Duration {
+        let host = self.host.saturating_sub(before.host);
+        let engine = self.engine.saturating_sub(before.engine);
+        spent.map_or(host, |spent| host + engine.saturating_sub(spent))
+    }
+}
+
+/// Reads CPU times.
 #[derive(Debug, Default)]
 pub struct HostClock {
-    /// By thread: whether it is the engine's, and its time when it was last looked at.
-    threads: HashMap<u32, (bool, u64)>,
-    total: Duration,
+    /// By thread: what it works for, and its time when it was last looked at.
+    threads: HashMap<u32, (Work, u64)>,
+    times: CpuTimes,
 }
 
 impl HostClock {
-    /// CPU time of the host's threads so far, those included that have ended since they were last seen.
-    pub fn read(&mut self) -> Option<Duration> {
+    /// The times so far.
+    pub fn read(&mut self) -> Option<CpuTimes> {
         self.read_from(Path::new("/proc/self/task"))
     }
 
-    fn read_from(&mut self, tasks: &Path) -> Option<Duration> {
+    fn read_from(&mut self, tasks: &Path) -> Option<CpuTimes> {
         let mut seen = HashMap::with_capacity(self.threads.len());
         for task in std::fs::read_dir(tasks).ok()?.flatten() {
             let Some(thread) = task.file_name().to_str().and_then(|id| id.parse().ok()) else {
@@ -34,20 +74,20 @@ impl HostClock {
             // A thread may have ended since the directory was read.
             let Some(ran) = ran(&path) else { continue };
             let before = self.threads.get(&thread).copied();
-            let is_engine = match before {
-                Some((is_engine, _)) => is_engine,
-                None => std::fs::read_to_string(path.join("comm"))
-                    .ok()?
-                    .starts_with(ENGINE),
+            let work = match before {
+                Some((work, _)) => work,
+                None => Work::of(&std::fs::read_to_string(path.join("comm")).unwrap_or_default()),
             };
-            if !is_engine {
-                let new = ran.saturating_sub(before.map_or(0, |(_, ran)| ran));
-                self.total += Duration::from_nanos(new);
+            let new = ran.saturating_sub(before.map_or(0, |(_, ran)| ran));
+            match work {
+                Work::Engine => self.times.engine += Duration::from_nanos(new),
+                Work::Host => self.times.host += Duration::from_nanos(new),
+                Work::Clients => {}
             }
-            seen.insert(thread, (is_engine, ran));
+            seen.insert(thread, (work, ran));
         }
         self.threads = seen;
-        (!self.threads.is_empty()).then_some(self.total)
+        (!self.threads.is_empty()).then_some(self.times)
     }
 }
 
@@ -80,13 +120,21 @@ mod tests {
         task(tasks, 1, "intentd", 1000);
         task(tasks, 2, "engine-cpu-1", 5000);
         task(tasks, 3, "tokio-rt-worker", 200);
+        task(tasks, 4, "rehearsal", 900);
         let mut clock = HostClock::default();
-        let nanos = |clock: &mut HostClock| clock.read_from(tasks).map(|time| time.as_nanos());
-        assert_eq!(nanos(&mut clock), Some(1200));
+        let nanos = |clock: &mut HostClock| {
+            let times = clock.read_from(tasks);
+            times.map(|times| (times.host.as_nanos(), times.engine.as_nanos()))
+        };
+        assert_eq!(nanos(&mut clock), Some((1200, 5000)));
         task(tasks, 1, "intentd", 1500);
         task(tasks, 2, "engine-cpu-1", 9000);
         std::fs::remove_dir_all(tasks.join("3")).unwrap();
-        assert_eq!(nanos(&mut clock), Some(1700), "what has ended has run");
+        assert_eq!(
+            nanos(&mut clock),
+            Some((1700, 9000)),
+            "what has ended has run"
+        );
         let nowhere = Path::new("/nonexistent");
         assert_eq!(HostClock::default().read_from(nowhere), None);
     }
@@ -103,6 +151,6 @@ mod tests {
         while std::time::Instant::now() < until {
             sum = std::hint::black_box(sum + 1);
         }
-        assert!(clock.read().unwrap() > before);
+        assert!(clock.read().unwrap().host > before.host);
     }
 }

@@ -14,6 +14,10 @@ const NEWEST: f64 = 0.2;
 /// After so many seconds a cost counts half.
 const HALF_LIFE: f64 = 120.0;
 
+/// What a cost counts however old it is: at a low load, what it is at a high one is known from long ago or
+/// from the rehearsal alone.
+const WEIGHT_MIN: f64 = 0.05;
+
 /// Requests of an interval below which their cost is not to be told from everything else.
 const REQUESTS_MIN: f64 = 25.0;
 
@@ -32,6 +36,9 @@ const SEEN: f64 = 0.5;
 
 /// Intervals after which half of that is.
 const SEEN_HALF: f64 = 2.0;
+
+/// Intervals that a rehearsal counts as.
+const REHEARSED_SEEN: u32 = 10;
 
 /// CPU time of a request outside of the engine, by how much it shares its batch.
 ///
@@ -54,6 +61,19 @@ struct Cost {
     at: f64,
     /// Intervals that it was seen in.
     seen: u32,
+}
+
+/// Requests to a server whose engine answers at once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rehearsed {
+    /// Requests that were answered.
+    pub requests: f64,
+    /// Batches that they came in.
+    pub batches: f64,
+    /// CPU seconds of everything but the engine.
+    pub cpu: f64,
+    /// Seconds that it took.
+    pub elapsed: f64,
 }
 
 /// What is known of the cost of requests outside of the engine.
@@ -104,18 +124,31 @@ impl HostCost {
         });
     }
 
+    /// Begins with what was measured before the first request.
+    pub fn begin(&mut self, rehearsed: &Rehearsed) {
+        for _ in 0..REHEARSED_SEEN {
+            let Rehearsed {
+                requests,
+                batches,
+                cpu,
+                elapsed,
+            } = *rehearsed;
+            self.learn(requests, batches, cpu, elapsed);
+        }
+    }
+
     fn known(&self) -> impl Iterator<Item = (Cost, f64)> {
         let known = || self.by_sharing.iter().flatten();
         let newest = known().map(|cost| cost.at).fold(0.0, f64::max);
-        let weight = move |cost: &Cost| ((cost.at - newest) / HALF_LIFE).exp2();
+        let weight = move |cost: &Cost| ((cost.at - newest) / HALF_LIFE).exp2().max(WEIGHT_MIN);
         known().map(move |cost| (*cost, weight(cost)))
     }
 
     /// How well it is known what requests cost at `rate`, from 0 to 1: by the highest rate of late at
     /// which that was seen, and how often.
     pub fn confidence(&self, rate: f64) -> f64 {
-        let recent = self.known().filter(|(_, weight)| *weight > 0.05);
-        let Some((cost, _)) = recent.max_by(|(a, _), (b, _)| a.rate.total_cmp(&b.rate)) else {
+        let known = self.known();
+        let Some((cost, _)) = known.max_by(|(a, _), (b, _)| a.rate.total_cmp(&b.rate)) else {
             return 0.0;
         };
         let seen = f64::from(cost.seen);

@@ -25,4 +25,5 @@ pub mod snapshot;
 pub mod tail;
 
 pub use hints::{Hints, Settings, Trend};
+pub use learned::Rehearsed;
 pub use snapshot::Snapshot;

@@ -4,6 +4,7 @@
 //! stop, readiness goes first, then, after the lame-duck delay, the ports are closed, then
 //! everything admitted is answered, then the engine's thread ends.
 
+mod rehearsal;
 mod reload;
 
 use std::future::Future;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -22,7 +24,7 @@ use crate::config::Config;
 use crate::engine::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::model::Checkpoint;
-use crate::serving::{Classifier, EngineStopped, Prepared};
+use crate::serving::{Classifier, EngineStopped, Prepared, Rehearsal};
 use crate::trace::{Exporter, Tracing};
 use crate::transport::{BindError, ConnectionLimits, Life, Listener, Port, Room, Tls, serve};
 
@@ -156,8 +158,15 @@ where
     let admin = admin.transpose()?;
     let (tracing, exporter) = tracing(config, &metrics);
     let (classifier, engine_ended) = Classifier::new(config.limits.clone(), metrics);
-    classifier.start(first).map_err(ServerError::Thread)?;
     let hints = Hints::new(config.hints.clone());
+    let (runtime, settings) = (Handle::current(), config.surfaces.clone());
+    let told = Arc::clone(&hints);
+    classifier.rehearse_with(Rehearsal(Arc::new(move |twin| {
+        if let Some(rehearsed) = rehearsal::rehearse(&runtime, twin, (&settings, &told)) {
+            told.rehearse(rehearsed);
+        }
+    })));
+    classifier.start(first).map_err(ServerError::Thread)?;
     let (life, _) = watch::channel(Life::Open);
     let mut running = Running {
         address: mains.iter().find_map(Listener::address),

@@ -79,6 +79,11 @@ impl Batcher {
         }
     }
 
+    /// The engine, with nothing under way.
+    pub(crate) fn into_engine(self) -> Box<dyn Engine> {
+        self.engine
+    }
+
     /// How large the next batch may be: no larger than the objective leaves time for.
     fn limits(&self) -> BatchLimits {
         BatchLimits {

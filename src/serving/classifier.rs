@@ -1,8 +1,8 @@
 //! A model behind a queue, and its life: loading, serving, reloads, the end.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -13,6 +13,7 @@ use super::batcher::Batcher;
 use super::generation::Generation;
 use super::messages::Limits;
 use super::offer::Offer;
+use super::rehearsal::{Rehearsal, rehearse};
 use super::slots::Slots;
 use crate::engine::{Engine, EngineError, LoadError};
 use crate::error::Refusal;
@@ -60,6 +61,7 @@ pub struct Classifier {
     /// One permit: models are loaded one after the other.
     loading: Arc<Semaphore>,
     ended: mpsc::UnboundedSender<Result<(), EngineStopped>>,
+    rehearsal: OnceLock<Rehearsal>,
 }
 
 /// Why the engine's thread ended early.
@@ -129,8 +131,21 @@ impl Classifier {
             blocking: Arc::new(Semaphore::new(cores)),
             loading: Arc::new(Semaphore::new(1)),
             ended,
+            rehearsal: OnceLock::new(),
         });
         (classifier, ends)
+    }
+
+    /// Sets what is done with a twin of this classifier when the first model is loaded and before it is used.
+    /// Not done without calibration, nor with a model that is slow beside everything else.
+    pub fn rehearse_with(&self, rehearsal: Rehearsal) {
+        // Once is enough: there is one server.
+        let _ = self.rehearsal.set(rehearsal);
+    }
+
+    /// From now on, requests are answered by `generation`.
+    pub(super) fn use_model(&self, generation: Arc<Generation>) -> Option<Arc<Generation>> {
+        self.current.send_replace(Some(generation))
     }
 
     /// Starts the engine's thread: it calls `prepare`, then serves until [`close`](Self::close).
@@ -225,7 +240,12 @@ impl Classifier {
         let number = self.generations.fetch_add(1, Ordering::Relaxed);
         let prepared = prepare()?;
         let made = Generation::new(number, prepared, &self.limits, &self.slots, &self.metrics);
-        let (generation, batcher) = made?;
+        let (generation, mut batcher) = made?;
+        let is_first = !self.is_loaded() && self.limits.calibrate;
+        if let Some(rehearsal) = self.rehearsal.get().filter(|_| is_first) {
+            let with = (&self.limits, &self.metrics);
+            batcher = rehearse(rehearsal, &generation, batcher, with)?;
+        }
         let forecast = &generation.shared.forecast;
         let capacity = forecast.capacity(REQUEST_TOKENS);
         let measured = !self.limits.slo.is_zero() && forecast.curve.batches() > 0;
@@ -240,7 +260,7 @@ impl Classifier {
         // What one core's worth of a busy machine shows at a reload is no reason to take on less.
         self.admission.grow(concurrency);
         self.slots.grow(room);
-        let before = self.current.send_replace(Some(Arc::clone(&generation)));
+        let before = self.use_model(Arc::clone(&generation));
         self.enter(Phase::Ready);
         if let Some(before) = before {
             // It answers what it has; what comes too late for it goes to the new one.
@@ -384,7 +404,7 @@ impl Classifier {
     }
 
     /// The phase only moves forward.
-    fn enter(&self, phase: Phase) {
+    pub(super) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
     }
 

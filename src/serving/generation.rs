@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::batcher::Batcher;
 use super::calibration;
+use super::classifier::Classifier;
 use super::forecast::Forecast;
 use super::health::Health;
 use super::messages::Limits;
@@ -40,6 +41,8 @@ pub(crate) struct Generation {
     pub(crate) tokenizer: Arc<Tokenizer>,
     /// Whether the engine may hang and be given up.
     pub(crate) is_on_device: bool,
+    /// Whether it computes on the engine's thread alone.
+    pub(crate) computes_alone: bool,
     pub(crate) shared: Arc<Shared>,
     /// Set when nobody will answer what the engine has taken.
     pub(crate) given_up: watch::Sender<bool>,
@@ -86,15 +89,55 @@ impl Generation {
             number,
             labels,
             is_on_device: engine.is_on_device(),
-            shared: Arc::clone(&shared),
+            computes_alone: engine.computes_alone(),
+            shared,
             given_up: watch::Sender::new(false),
             tokenizer: Arc::new(tokenizer),
         });
-        let tokens = calibration::TEXT_TOKENS;
-        let probe = calibration::batch_of(&generation.tokenizer, tokens, 1);
-        let texts_max = limits.batch.texts_max;
-        let batcher = Batcher::new(engine, shared, texts_max, metrics.clone(), probe);
+        let batcher = generation.batcher(engine, limits, metrics);
         Ok((generation, batcher))
+    }
+
+    /// The loop that this generation's thread has to run.
+    pub(super) fn batcher(
+        &self,
+        engine: Box<dyn Engine>,
+        limits: &Limits,
+        metrics: &Metrics,
+    ) -> Batcher {
+        let tokens = calibration::TEXT_TOKENS;
+        let probe = calibration::batch_of(&self.tokenizer, tokens, 1);
+        let shared = Arc::clone(&self.shared);
+        let texts_max = limits.batch.texts_max;
+        Batcher::new(engine, shared, texts_max, metrics.clone(), probe)
+    }
+
+    /// A generation with the same tokenizer and labels, and a queue of its own, for `classifier`; and the loop that its thread has to run.
+    pub(super) fn like(
+        &self,
+        engine: Box<dyn Engine>,
+        classifier: &Classifier,
+    ) -> (Arc<Self>, Batcher) {
+        let limits = &classifier.limits;
+        let slots = Arc::clone(&classifier.slots);
+        let shared = Arc::new(Shared {
+            queue: Queue::new(),
+            forecast: Forecast::new(slots, limits.slo, limits.batch.tokens_max),
+            effort: Effort::new(),
+            progress: Progress::new(),
+            health: Health::new(limits.engine_failures_max),
+        });
+        let generation = Arc::new(Self {
+            number: self.number,
+            labels: self.labels.clone(),
+            tokenizer: Arc::clone(&self.tokenizer),
+            is_on_device: self.is_on_device,
+            computes_alone: self.computes_alone,
+            shared,
+            given_up: watch::Sender::new(false),
+        });
+        let batcher = generation.batcher(engine, limits, classifier.metrics());
+        (generation, batcher)
     }
 
     /// Takes no further requests and refuses those that wait.

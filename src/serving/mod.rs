@@ -25,6 +25,7 @@ mod queue;
 #[cfg(test)]
 #[path = "queue/tests.rs"]
 mod queue_tests;
+mod rehearsal;
 mod slots;
 mod sync;
 mod watchdog;
@@ -40,4 +41,5 @@ pub use self::messages::{Limits, Prediction, Predictions, Request};
 pub use self::observation::{EngineTime, Observation};
 pub use self::offer::Offer;
 pub use self::plan::BatchLimits;
+pub use self::rehearsal::Rehearsal;
 pub use self::window::{Recorder, Summary, Window};

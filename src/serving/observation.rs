@@ -89,6 +89,8 @@ pub struct Observation {
     pub batch_texts: usize,
     /// Whether batches are computed on the cores that everything else runs on.
     pub shares_cores: bool,
+    /// Whether they are computed by the engine's thread alone, whose CPU time is then what they take.
+    pub computes_alone: bool,
     /// Time of the engine.
     pub engine: EngineTime,
     /// Tokens that wait.
@@ -128,6 +130,7 @@ impl Classifier {
             batch_tokens: shared.forecast.batch_tokens(),
             batch_texts: self.limits.batch.texts_max,
             shares_cores: !generation.is_on_device,
+            computes_alone: generation.computes_alone,
             engine: EngineTime {
                 elapsed: nanos(&effort.elapsed),
                 spent: nanos(&effort.spent),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::support::http::{get, post};
+use crate::support::scaler::{Scaler, demand, is_active};
 use crate::support::server::{TestServer, eventually};
 
 /// What a scaler reads at this path of `/autoscaling`, as KEDA does (gjson).
@@ -225,4 +226,39 @@ async fn without_calibration_the_first_batch_says_what_the_server_can_do() {
     assert_eq!(samples.await, 1.0);
     until(&server, "capacity_rps", |rate| rate > 0.0).await;
     server.stop().await;
+}
+
+/// The scaler adds up what real servers publish: two that are asked, one at rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scaler_reads_what_servers_publish() {
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(TestServer::start(&["--slo", "100ms"]).await);
+    }
+    let places: Vec<String> = servers.iter().map(|s| s.admin.to_string()).collect();
+    let scaler = Scaler::start(&["--replicas", &places.join(",")]);
+    let mut client = scaler.client().await;
+    assert_eq!(demand(&mut client, &[]).await.unwrap(), (0.0, 0));
+    assert!(!is_active(&mut client, &[]).await.unwrap());
+    for server in &servers[..2] {
+        for number in 0..20 {
+            let path = format!("/predict?query=play+song+{number}");
+            assert_eq!(get(server.address, &path, &[]).await.status, 200);
+        }
+        until(server, "demand_replicas", |demand| demand > 0.0).await;
+    }
+    let fresh = "intentd_scaler_replicas{state=\"fresh\"}";
+    assert_eq!(scaler.metric(fresh).await, 3.0);
+    for _ in 0..600 {
+        let (sum, whole) = demand(&mut client, &[]).await.unwrap();
+        if sum > 0.0 {
+            assert!(sum < 1.0 && whole == 1, "{sum}, {whole}");
+            assert!(is_active(&mut client, &[]).await.unwrap());
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for server in servers {
+        server.stop().await;
+    }
 }

@@ -41,6 +41,7 @@ fn seen(factor: f64, batches: u64) -> Observation {
         batch_tokens: 4096,
         batch_texts: 256,
         shares_cores: false,
+        computes_alone: false,
         engine: EngineTime::default(),
         waiting_tokens: 0,
         waiting_texts: 0,
