@@ -257,6 +257,17 @@ impl Refusal {
         }
     }
 
+    /// Whether more is asked than can be done: no room, or no time.
+    pub fn is_overload(&self) -> bool {
+        matches!(
+            self,
+            Self::Concurrency { .. }
+                | Self::QueueFull { .. }
+                | Self::ListsFull { .. }
+                | Self::Overloaded { .. }
+        )
+    }
+
     /// When it makes sense to try again, for refusals that pass by themselves.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 
-use crate::serving::Identity;
+use crate::serving::{Identity, Try};
 
 /// Headers, of which all have to be there, that are the same for each try of a request: CloudEvents
 /// (source and id name an event; HTTP binding, section 3.1.3), idempotency keys, and the id that Envoy
@@ -13,8 +13,23 @@ const NAMES: [&[&str]; 3] = [
     &["x-request-id"],
 ];
 
+/// Says how often a request has been tried, from 1 (Envoy, `include_request_attempt_count`); gRPC's counts the
+/// tries before.
+const ATTEMPT: &str = "x-envoy-attempt-count";
+const BEFORE: &str = "grpc-previous-rpc-attempts";
+
+/// What a request says of itself and its retries.
+pub(super) fn try_of(headers: &HeaderMap) -> Try {
+    let number = |name| headers.get(name)?.to_str().ok()?.trim().parse().ok();
+    let is_retry = number(ATTEMPT).unwrap_or(1_u32) > 1 || number(BEFORE).unwrap_or(0_u32) > 0;
+    Try {
+        identity: identity_of(headers),
+        is_retry,
+    }
+}
+
 /// The request's name, if it has one.
-pub(super) fn identity_of(headers: &HeaderMap) -> Option<Identity> {
+fn identity_of(headers: &HeaderMap) -> Option<Identity> {
     NAMES.iter().find_map(|names| {
         let values: Option<Vec<&[u8]>> = names
             .iter()
@@ -45,6 +60,12 @@ mod tests {
         assert_eq!(identity(&[("ce-id", "1")]), None);
         assert_eq!(identity(&[]), None);
         assert!(identity(&[("x-request-id", "x")]).is_some());
+        let is_retry = |name: &'static str, value: &str| {
+            let header = (name.parse().unwrap(), value.parse().unwrap());
+            try_of(&HeaderMap::from_iter([header])).is_retry
+        };
+        assert!(is_retry(ATTEMPT, "2") && is_retry(BEFORE, "1"));
+        assert!(!is_retry(ATTEMPT, "1") && !is_retry(ATTEMPT, "x"));
         assert_ne!(
             identity(&[("ce-source", "ab"), ("ce-id", "c")]),
             identity(&[("ce-source", "a"), ("ce-id", "bc")])

@@ -101,9 +101,7 @@ impl Shared {
             Ok(timeout) => (timeout, None),
             Err(mistake) => (None, Some(mistake)),
         };
-        let offer = self
-            .classifier
-            .offer(timeout, identity::identity_of(headers));
+        let offer = self.classifier.offer(timeout, identity::try_of(headers));
         if let Err(refusal) = self.authorize(headers) {
             return Err(offer.refuse(refusal));
         }
@@ -218,7 +216,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
             orca::FORMAT,
             timeout,
         ])
-        .expose_headers([header::RETRY_AFTER, predict::TRUNCATED])
+        .expose_headers([header::RETRY_AFTER, predict::TRUNCATED, orca::REPORT])
 }
 
 async fn not_found() -> Refusal {

@@ -1,13 +1,13 @@
 //! The load report on answers: `endpoint-load-metrics`.
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::Response;
 
 use super::Shared;
 use crate::autoscale::orca::{Format, OrcaMode};
 
 /// The report.
-const REPORT: HeaderName = HeaderName::from_static("endpoint-load-metrics");
+pub(super) const REPORT: HeaderName = HeaderName::from_static("endpoint-load-metrics");
 
 /// Asks for it, and in which form. Triton and vLLM have it so; Envoy does not ask.
 pub(super) const FORMAT: HeaderName = HeaderName::from_static("endpoint-load-metrics-format");
@@ -25,7 +25,9 @@ impl Shared {
             OrcaMode::OnRequest => asked().flatten(),
             OrcaMode::Always => asked().unwrap_or(Some(Format::Json)),
         };
-        if let Some(format) = format {
+        // Who may not ask is told nothing.
+        let is_stranger = response.status() == StatusCode::UNAUTHORIZED;
+        if let Some(format) = format.filter(|_| !is_stranger) {
             let value = self.hints.report(|report| report.header(format));
             response.headers_mut().insert(REPORT, value);
         }

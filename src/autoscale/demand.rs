@@ -1,7 +1,11 @@
 //! Demand in replicas: how many servers like this one its load needs.
 
-/// The trend adds at most as much as the load itself.
+/// The trend adds, or takes away, at most as much as the load itself. Both, since what one replica takes over
+/// another loses: with rises alone their sum would grow whenever one joins.
 const TREND_MAX: f64 = 1.0;
+
+/// No load takes more servers than that; what says so is wrong.
+const REPLICAS_MAX: f64 = 1e6;
 
 /// What the demand is made of. Requests are mean requests: a list or a long text counts as several.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,14 +33,15 @@ impl Demand {
     /// all of it, whatever their number. Always finite and never negative.
     pub fn replicas(&self) -> f64 {
         let capacity = self.capacity.max(1e-9);
-        let trend = self.trend.clamp(0.0, TREND_MAX * self.offered.max(0.0));
+        let bound = TREND_MAX * self.offered.max(0.0).min(f64::MAX);
+        let trend = self.trend.clamp(-bound, bound);
         let load = (self.offered + trend) / (self.utilization.max(0.01) * capacity);
         let backlog = (self.waiting - self.waiting_expected).max(0.0);
         let replicas = load + backlog / (capacity * self.drain.max(1.0));
-        if replicas.is_finite() {
-            replicas.max(0.0)
-        } else {
+        if replicas.is_nan() {
             0.0
+        } else {
+            replicas.clamp(0.0, REPLICAS_MAX)
         }
     }
 }
@@ -76,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trend_at_most_doubles_and_never_lowers() {
+    fn a_trend_at_most_doubles_and_never_goes_below_zero() {
         let offered = 800.0;
         let with = |trend: f64| {
             Demand {
@@ -88,7 +93,8 @@ mod tests {
         };
         assert!((with(400.0) - 1.5).abs() < 1e-12);
         assert!((with(9e9) - 2.0).abs() < 1e-12);
-        assert!((with(-400.0) - 1.0).abs() < 1e-12);
+        assert!((with(-400.0) - 0.5).abs() < 1e-12);
+        assert_eq!(with(-9e9), 0.0);
     }
 
     #[test]

@@ -12,6 +12,13 @@ const CHANGE_A_MINUTE: f64 = 0.05;
 /// From here on it is known well.
 const CONFIDENT: f64 = 0.8;
 
+/// Once it has been, so many times as much while it is not: a machine that has changed is not known well, and
+/// scalers are not to follow each step of finding out.
+const CHANGE_WHILE_UNSURE: f64 = 4.0;
+
+/// More refusals than that are an overload.
+const CROWDED: f64 = 0.05;
+
 /// Batches after which half of what can be known of the curve is.
 const BATCHES_HALF: f64 = 20.0;
 
@@ -35,8 +42,8 @@ pub struct Interval {
     pub host: Option<f64>,
     /// Requests a second that are offered.
     pub offered: f64,
-    /// Of these, the part that is refused.
-    pub refused_share: f64,
+    /// Of these, the part for which there was no room or no time.
+    pub crowded_share: f64,
     /// Latencies of the last minute.
     pub latency: Summary,
     /// Of these, what passed outside of queue and engine.
@@ -56,6 +63,8 @@ pub struct Estimate {
     pub in_flight: f64,
     /// Requests that wait, on average, at that rate.
     pub waiting: f64,
+    /// Requests of the largest batch.
+    pub batch_max: f64,
     /// From 0, a guess, to 1.
     pub confidence: f64,
 }
@@ -79,6 +88,9 @@ pub struct Estimator {
     gap: f64,
     rate: f64,
     confidence: f64,
+    was_confident: bool,
+    /// Whether the system says what the host takes.
+    host_is_seen: bool,
 }
 
 impl Estimator {
@@ -98,6 +110,8 @@ impl Estimator {
             gap: 0.0,
             rate: 0.0,
             confidence: 0.0,
+            was_confident: false,
+            host_is_seen: true,
         }
     }
 
@@ -108,19 +122,27 @@ impl Estimator {
 
     /// The capacity after another interval.
     pub fn update(&mut self, seen: &Observation, asked: &Asked, interval: &Interval) -> Estimate {
-        if self.generation.replace(seen.generation) != Some(seen.generation) {
+        let is_new = self.generation.replace(seen.generation) != Some(seen.generation);
+        if is_new {
             // What was learnt of another model says nothing about this one; the host is the same.
             *self = Self {
                 generation: Some(seen.generation),
                 host: self.host,
                 overhead: self.overhead,
+                host_is_seen: self.host_is_seen,
                 ..Self::new()
             };
         }
-        self.learn(seen, asked, interval);
+        if is_new {
+            // What the interval has seen is of the model before.
+            (self.engine, self.batches) = (seen.engine, seen.batches);
+        } else {
+            self.learn(seen, asked, interval);
+        }
         let learned = Learned {
             setup: seen.setup,
             token: seen.token,
+            batch_tokens: seen.batch_tokens as f64,
             contention: self.contention.factor(),
             host: self.host.cost().unwrap_or_default(),
             overhead: self.overhead,
@@ -131,6 +153,7 @@ impl Estimator {
         let mut capacity = model.capacity(learned.objective(asked));
         self.follow(&learned, asked, &capacity, interval.elapsed);
         capacity.rate *= self.gap.exp();
+        capacity.rate_max = capacity.rate_max.max(capacity.rate);
         self.rate = capacity.rate;
         self.confidence = self.confidence_of(seen);
         let service = model.service_at(capacity.rate);
@@ -145,6 +168,7 @@ impl Estimator {
             learned,
             in_flight: capacity.rate * latency,
             waiting: service.mean_waiting(capacity.rate),
+            batch_max: model.batch_max,
             confidence: self.confidence,
         }
     }
@@ -156,8 +180,10 @@ impl Estimator {
         let batches = batches as f64;
         let between = seen.engine.elapsed.saturating_sub(engine.elapsed);
         let spent = seen.engine.spent.saturating_sub(engine.spent);
-        let overloaded = interval.refused_share > 0.01
-            || (self.rate > 0.0 && interval.offered > 1.05 * self.rate);
+        let is_late =
+            |slo: f64| interval.latency.count >= LATENCIES_MIN && interval.latency.p99 > slo;
+        let overloaded = interval.crowded_share > CROWDED || asked.objective.is_some_and(is_late);
+        self.host_is_seen = interval.host.is_some();
         if let Some(host) = interval.host
             && (!overloaded || self.host.cost().is_none())
         {
@@ -189,7 +215,7 @@ impl Estimator {
         let model = learned.model(asked);
         let load = interval.offered / self.rate.max(f64::MIN_POSITIVE);
         let Summary { count, mean, p99 } = interval.latency;
-        if TAIL_LOADS.contains(&load) && interval.refused_share < 0.01 && count >= LATENCIES_MIN {
+        if TAIL_LOADS.contains(&load) && interval.crowded_share < 0.01 && count >= LATENCIES_MIN {
             self.tail.observe(&model, interval.offered, p99 / mean);
         }
         // The rate depends on κ and κ on the rate; two steps are close, and more come with time.
@@ -207,7 +233,8 @@ impl Estimator {
     /// Moves the published rate towards the computed one.
     fn follow(&mut self, learned: &Learned, asked: &Asked, now: &Capacity, elapsed: f64) {
         let before = self.before.replace(*learned);
-        let Some(before) = before.filter(|_| self.confidence >= CONFIDENT) else {
+        self.was_confident |= self.confidence >= CONFIDENT;
+        let Some(before) = before.filter(|_| self.was_confident) else {
             self.gap = 0.0;
             return;
         };
@@ -216,7 +243,10 @@ impl Estimator {
         if step.is_finite() {
             self.gap += step;
         }
-        let most = (1.0 + CHANGE_A_MINUTE).ln() * elapsed / 60.0;
+        let mut most = (1.0 + CHANGE_A_MINUTE).ln() * elapsed / 60.0;
+        if self.confidence < CONFIDENT {
+            most *= CHANGE_WHILE_UNSURE;
+        }
         self.gap -= self.gap.clamp(-most, most);
     }
 
@@ -224,6 +254,10 @@ impl Estimator {
         let batches = seen.batches as f64;
         let curve = batches / (batches + BATCHES_HALF) * (1.0 - seen.fit_error.min(1.0));
         // Before there was load, the host's part is not known.
+        if !self.host_is_seen {
+            // It will never be known, and that is no reason to follow noise.
+            return curve;
+        }
         curve * (0.5 + 0.5 * self.host.confidence(self.rate))
     }
 }

@@ -1,9 +1,11 @@
 //! The loop that turns what is seen into hints.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::demand::{Demand, percent};
@@ -108,8 +110,18 @@ impl Hints {
         look(&self.published.load().report)
     }
 
-    /// Looks at the classifier twice a second, for ever.
+    /// Looks at the classifier twice a second, for ever. A fault in that does not end the hints.
     pub async fn follow(self: Arc<Self>, classifier: Arc<Classifier>) {
+        loop {
+            let looking = Arc::clone(&self).look(Arc::clone(&classifier));
+            if AssertUnwindSafe(looking).catch_unwind().await.is_err() {
+                tracing::error!("the hints had to begin anew");
+                tokio::time::sleep(TICK).await;
+            }
+        }
+    }
+
+    async fn look(self: Arc<Self>, classifier: Arc<Classifier>) {
         let mut follower = Follower::new(&classifier);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -195,9 +207,15 @@ impl Follower {
             self.latency.turn(&arrivals.latency);
             self.overhead.turn(&arrivals.overhead);
         }
-        let seen = classifier.observe().filter(|seen| seen.batches > 0);
-        if let Some(seen) = seen {
+        let seen = classifier.observe();
+        // Of a model that has not computed anything nothing is known; until then, what was known of the one
+        // before is the better guess.
+        if let Some(seen) = seen.filter(|seen| seen.batches > 0) {
             let is_new = self.generation.replace(seen.generation) != Some(seen.generation);
+            if is_new {
+                self.latency = Window::new(WINDOW_INTERVALS);
+                self.overhead = Window::new(WINDOW_INTERVALS);
+            }
             if self.tick.is_multiple_of(CAPACITY_TICKS) || is_new {
                 self.estimate = Some(self.estimate(classifier, &seen, settings, (counts, now)));
             }
@@ -234,14 +252,14 @@ impl Follower {
             answered: counts.answered.saturating_sub(before.answered) as f64,
             host: host.map(|host| host.as_secs_f64()),
             offered: rates.offered,
-            refused_share: rates.refused / rates.offered.max(1e-9),
+            crowded_share: (rates.crowded / rates.offered.max(1e-9)).min(1.0),
             latency: self.latency.summary(),
             overhead: self.overhead.summary(),
             spread: self.load.spread(),
         };
         let asked = Asked {
             request_tokens: self.load.request_tokens(),
-            batch_tokens: seen.batch_tokens as f64,
+            request_texts: self.load.request_texts(),
             batch_texts: seen.batch_texts as f64,
             cores: self.cores,
             shares_cores: seen.shares_cores,
@@ -323,12 +341,12 @@ impl Follower {
             overhead_seconds: learned.overhead,
             contention_ratio: learned.contention,
             kappa: learned.tail,
-            batch_max: (seen.batch_tokens as f64 / tokens).min(seen.batch_texts as f64),
+            batch_max: estimate.batch_max,
         };
         Snapshot {
             demand_replicas: replicas,
             demand_percent: percent(replicas),
-            utilization: offered / capacity.rate,
+            utilization: offered / capacity.rate.max(1e-9),
             capacity_rps: capacity.rate,
             max_rps: capacity.rate_max,
             target_concurrency: estimate.in_flight,

@@ -14,10 +14,10 @@ const SIZE_SECONDS: f64 = 60.0;
 /// Tokens of a request before one has come: a short question.
 const TOKENS: f64 = 16.0;
 
-/// Refused requests count up to so many times what was accepted (and at least what could have been):
-/// a client that asks again at once, thousands of times a second, is one client. A server asks for ten
-/// of its like at most; scalers do not grow faster than that between two looks.
-const REFUSED_MAX: f64 = 9.0;
+/// Requests, and tokens in them, count up to so many times what was answered, or what could have been where
+/// that is more: a client that asks again at once, thousands of times a second, is one client, and a list
+/// that is refused costs its sender nothing. Scalers do not grow faster than that between two looks.
+const OFFERED_MAX: f64 = 10.0;
 
 /// After this time without a request nothing is left of the load that was.
 const IDLE_SECONDS: f64 = 60.0;
@@ -42,6 +42,8 @@ pub struct Rates {
     pub accepted: f64,
     /// Requests a second that were refused because of the load or the server's state.
     pub refused: f64,
+    /// Of these, requests a second for which there was no room or no time.
+    pub crowded: f64,
     /// Requests a second that ended with an error of the server's.
     pub failed: f64,
     /// Tokens a second in what is offered.
@@ -57,11 +59,14 @@ pub struct Load {
     offered: Ewma,
     accepted: Ewma,
     refused: Ewma,
+    crowded: Ewma,
     failed: Ewma,
     tokens: Ewma,
     slow: Ewma,
-    /// Requests whose size is known, their tokens and squares of these; older ones count less.
-    sized: [f64; 3],
+    /// Requests whose size is known, their texts, tokens and squares of these; older ones count less.
+    sized: [f64; 4],
+    /// Mistakes that have been told before their requests were seen to come: at most 0.
+    debt: f64,
     /// Seconds since the last request.
     silence: f64,
 }
@@ -74,10 +79,12 @@ impl Load {
             offered: Ewma::default(),
             accepted: Ewma::default(),
             refused: Ewma::default(),
+            crowded: Ewma::default(),
             failed: Ewma::default(),
             tokens: Ewma::default(),
             slow: Ewma::default(),
-            sized: [0.0; 3],
+            sized: [0.0; 4],
+            debt: 0.0,
             silence: IDLE_SECONDS,
         }
     }
@@ -90,46 +97,72 @@ impl Load {
         let since = |now: u64, before: u64| now.saturating_sub(before) as f64;
         let before = std::mem::replace(&mut self.before, counts);
         let mistaken = since(counts.mistaken, before.mistaken);
-        // A request may come before and be refused after this look.
-        let asked = (since(counts.offered, before.offered) - mistaken).max(0.0);
-        let shed = since(counts.shed, before.shed).min(asked);
+        // A request may come before this look and turn out to be a mistake after it.
+        let asked = since(counts.offered, before.offered) - mistaken + self.debt;
+        self.debt = asked.min(0.0);
+        let asked = asked.max(0.0);
         let failed = since(counts.failed, before.failed);
-        let taken = asked - shed;
-        let counted = taken + shed.min(REFUSED_MAX * taken.max(capacity * elapsed));
-        let sized = [
-            since(counts.sized, before.sized),
-            since(counts.tokens, before.tokens),
-            since(counts.squares, before.squares),
-        ];
-        let kept = (-elapsed / SIZE_SECONDS).exp();
-        for (sum, new) in self.sized.iter_mut().zip(sized) {
-            // A long time without requests says nothing about their size.
-            *sum = if sized[0] > 0.0 { *sum * kept } else { *sum } + new;
+        let ended = since(counts.answered, before.answered) + failed;
+        let size = self.learn_sizes(&counts, &before, elapsed);
+        let (mut offered, mut tokens) = (asked, asked * size);
+        // Without a model nothing can be answered, and nothing says how much is too much.
+        if capacity > 0.0 {
+            let most = OFFERED_MAX * ended.max(capacity * elapsed);
+            offered = offered.min(most);
+            tokens = tokens.min(most * self.request_tokens());
         }
-        let size = if sized[0] > 0.0 {
-            sized[1] / sized[0]
-        } else {
-            self.request_tokens()
-        };
-        let offered = counted / elapsed;
-        self.offered.add(offered, elapsed, RATE_SECONDS);
-        self.slow.add(offered, elapsed, SLOW_SECONDS);
-        self.tokens.add(offered * size, elapsed, RATE_SECONDS);
-        let answered = since(counts.answered, before.answered);
-        self.accepted
-            .add((answered + failed) / elapsed, elapsed, RATE_SECONDS);
-        self.refused.add(shed / elapsed, elapsed, RATE_SECONDS);
-        self.failed.add(failed / elapsed, elapsed, RATE_SECONDS);
+        let add = |ewma: &mut Ewma, count: f64| ewma.add(count / elapsed, elapsed, RATE_SECONDS);
+        add(&mut self.offered, offered);
+        add(&mut self.tokens, tokens);
+        add(&mut self.accepted, ended);
+        add(&mut self.refused, since(counts.shed, before.shed));
+        add(&mut self.crowded, since(counts.crowded, before.crowded));
+        add(&mut self.failed, failed);
+        self.slow.add(offered / elapsed, elapsed, SLOW_SECONDS);
         self.silence = if asked > 0.0 {
             0.0
         } else {
             self.silence + elapsed
         };
+        if self.silence >= IDLE_SECONDS {
+            // The first request after a silence does not bring back what was before it.
+            for ewma in [
+                &mut self.offered,
+                &mut self.tokens,
+                &mut self.accepted,
+                &mut self.refused,
+                &mut self.crowded,
+                &mut self.failed,
+                &mut self.slow,
+            ] {
+                *ewma = Ewma::default();
+            }
+        }
+    }
+
+    /// Follows the sizes of requests; gives the mean of the new ones.
+    fn learn_sizes(&mut self, counts: &Counts, before: &Counts, elapsed: f64) -> f64 {
+        let since = |now: u64, before: u64| now.saturating_sub(before) as f64;
+        let new = [
+            since(counts.sized, before.sized),
+            since(counts.texts, before.texts),
+            since(counts.tokens, before.tokens),
+            since(counts.squares, before.squares),
+        ];
+        if new[0] == 0.0 {
+            // A long time without requests says nothing about their size.
+            return self.request_tokens();
+        }
+        let kept = (-elapsed / SIZE_SECONDS).exp();
+        for (sum, new) in self.sized.iter_mut().zip(new) {
+            *sum = *sum * kept + new;
+        }
+        new[2] / new[0]
     }
 
     /// Tokens of the mean request.
     pub fn request_tokens(&self) -> f64 {
-        let [count, tokens, _] = self.sized;
+        let [count, _, tokens, _] = self.sized;
         if count > 0.0 {
             (tokens / count).max(1.0)
         } else {
@@ -137,9 +170,19 @@ impl Load {
         }
     }
 
+    /// Texts of the mean request.
+    pub fn request_texts(&self) -> f64 {
+        let [count, texts, ..] = self.sized;
+        if count > 0.0 {
+            (texts / count).max(1.0)
+        } else {
+            1.0
+        }
+    }
+
     /// Spread of the sizes of requests: their standard deviation by their mean.
     pub fn spread(&self) -> f64 {
-        let [count, _, squares] = self.sized;
+        let [count, _, _, squares] = self.sized;
         let mean = self.request_tokens();
         if count > 1.0 {
             (squares / count / (mean * mean) - 1.0)
@@ -160,6 +203,7 @@ impl Load {
             offered: self.offered.0,
             accepted: self.accepted.0,
             refused: self.refused.0,
+            crowded: self.crowded.0,
             failed: self.failed.0,
             tokens: self.tokens.0,
             // On a ramp each lags behind by its time constant.
@@ -211,13 +255,14 @@ mod tests {
     }
 
     #[test]
-    fn refused_requests_count_up_to_a_bound() {
+    fn requests_count_up_to_a_bound() {
         let overloaded = |offered: u64, shed: u64| {
             let mut counts = Counts::default();
             let mut load = Load::new(counts);
             for _ in 0..240 {
                 counts.offered += offered;
                 counts.shed += shed;
+                counts.answered += offered - shed;
                 load.update(counts, 0.5, 100.0);
             }
             load.rates().offered
@@ -227,7 +272,42 @@ mod tests {
         let storm = overloaded(500_000, 499_950);
         assert!((storm - 1000.0).abs() < 1.0, "{storm}");
         let down = overloaded(1000, 1000);
-        assert!((down - 900.0).abs() < 1.0, "accepting nothing: {down}");
+        assert!((down - 1000.0).abs() < 1.0, "accepting nothing: {down}");
+    }
+
+    #[test]
+    fn lists_that_are_refused_count_up_to_a_bound() {
+        let mut counts = Counts::default();
+        let mut load = Load::new(counts);
+        for _ in 0..240 {
+            counts.offered += 60;
+            counts.answered += 50;
+            counts.sized += 60;
+            counts.tokens += 50 * 16 + 10 * 131_072;
+            load.update(counts, 0.5, 100.0);
+        }
+        let most = 10.0 * 100.0 * load.request_tokens();
+        assert!(load.rates().tokens <= most * 1.001);
+    }
+
+    #[test]
+    fn without_a_model_everything_that_comes_counts() {
+        let mut counts = Counts::default();
+        let mut load = Load::new(counts);
+        counts.offered += 20;
+        counts.shed += 20;
+        load.update(counts, 0.5, 0.0);
+        assert!(load.rates().offered > 0.0);
+    }
+
+    #[test]
+    fn what_was_before_a_silence_does_not_come_back() {
+        let mut counts = Counts::default();
+        let mut load = Load::new(counts);
+        ask(&mut load, &mut counts, (10_000, 10), 60);
+        ask(&mut load, &mut counts, (0, 0), 61);
+        ask(&mut load, &mut counts, (2, 10), 1);
+        assert!(load.rates().offered < 1.0, "{:?}", load.rates());
     }
 
     #[test]
@@ -235,11 +315,19 @@ mod tests {
         let mut counts = Counts::default();
         let mut load = Load::new(counts);
         for _ in 0..100 {
+            // Half of them turn out to be so by the next look.
+            counts.offered += 50;
+            counts.mistaken += 25;
+            load.update(counts, 0.25, 1000.0);
+            counts.mistaken += 25;
+            load.update(counts, 0.25, 1000.0);
+        }
+        for _ in 0..100 {
             counts.offered += 50;
             counts.mistaken += 50;
-            load.update(counts, 0.5, 100.0);
+            load.update(counts, 0.5, 1000.0);
         }
-        assert!(load.rates().offered < 1e-9);
+        assert!(load.rates().offered < 10.0, "{:?}", load.rates());
     }
 
     #[test]

@@ -9,6 +9,10 @@
 /// with bounded batches grows without end.
 pub const UTILIZATION_MAX: f64 = 0.85;
 
+/// Part of what the server can do at all below which λ_slo is not said to be: close to an objective that no
+/// rate keeps, the least error would else multiply the demand.
+const RATE_MIN: f64 = 0.05;
+
 /// Steps of a bisection: enough for all the digits of an `f64`.
 const STEPS: usize = 64;
 
@@ -189,7 +193,7 @@ impl Model {
             };
         }
         Capacity {
-            rate: highest(usable, keeps).max(f64::MIN_POSITIVE),
+            rate: highest(usable, keeps).max(RATE_MIN * usable),
             feasible: true,
             rate_max,
         }

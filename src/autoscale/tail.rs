@@ -68,7 +68,7 @@ impl Tail {
 /// same arguments.
 fn simulated(model: &Model, rate: f64, spread: f64) -> f64 {
     let service = model.service_at(rate);
-    if !(rate > 0.0 && service.request * rate < 1.0) {
+    if !(rate > 0.0 && rate < service.rate(model.batch_max.max(1.0))) {
         return TAIL;
     }
     let batch_max = model.batch_max.max(1.0) as usize;

@@ -2,6 +2,7 @@
 //! what was found.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::http::HeaderValue;
 
@@ -37,6 +38,12 @@ pub(super) fn numbers(args: &ServeArgs) -> Vec<String> {
     if !(1.0..=100.0).contains(&utilization) {
         mistakes.push(format!(
             "--target-utilization: expected from 1 to 100, found {utilization}"
+        ));
+    }
+    if args.hints.backlog_drain < Duration::from_secs(1) {
+        let found = args.hints.backlog_drain;
+        mistakes.push(format!(
+            "--backlog-drain: expected at least 1s, found {found:?}"
         ));
     }
     if load.max_list_share > 100 {

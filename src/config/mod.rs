@@ -147,7 +147,10 @@ impl Config {
                 orca: args.hints.orca,
                 triton: args.hints.triton_metrics.then_some(triton),
                 hints_on_main_port: args.hints.hints_on_main_port,
-                admin_port: ports.1.map_or(ADMIN_PORT, |address| address.port()),
+                admin_port: ports
+                    .1
+                    .or(ports.0)
+                    .map_or(ADMIN_PORT, |address| address.port()),
             },
             trace: args.trace,
             hints,

@@ -30,8 +30,10 @@ impl TritonMetrics {
         let ended = |outcome| metrics.ended(outcome).get() as f64;
         let sum = metrics.batch_size.get_sample_sum();
         let batches = metrics.batch_size.get_sample_count() as f64;
-        let refused = |reason| metrics.refused.with_label_values(&[reason]).get() as f64;
+        let refused = |reason: &str| metrics.refused.with_label_values(&[reason]).get() as f64;
         let failures = refused("engine");
+        let others = super::REASONS.iter().filter(|reason| **reason != "engine");
+        let rejected: f64 = others.map(|reason| refused(reason)).sum();
         let series = [
             (
                 "nv_inference_request_success",
@@ -91,7 +93,7 @@ impl TritonMetrics {
             "# HELP {name} Requests that were not answered.\n# TYPE {name} counter\n"
         );
         for (reason, value) in [
-            ("REJECTED", (ended(Outcome::Refused) - failures).max(0.0)),
+            ("REJECTED", rejected),
             ("CANCELED", ended(Outcome::Abandoned)),
             ("BACKEND", failures),
         ] {

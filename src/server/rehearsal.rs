@@ -22,10 +22,10 @@ use crate::transport::{ConnectionLimits, Life, Listener, Port, Room, serve};
 
 /// Time until connections are open and memory is where it will be, and time that is measured.
 const WARM_UP: Duration = Duration::from_millis(10);
-const MEASURED: Duration = Duration::from_millis(40);
+const MEASURED: Duration = Duration::from_millis(80);
 
 /// Clients that ask again and again.
-const CLIENTS: usize = 128;
+const CLIENTS: usize = 64;
 
 /// Asks the twin, on the calling thread, which is not one of `runtime`. `None` where the machine does not
 /// let it be measured.

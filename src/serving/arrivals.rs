@@ -16,6 +16,15 @@ use crate::error::{Blame, Refusal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity(u64);
 
+/// How a request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Try {
+    /// What names it across its retries, if anything.
+    pub identity: Option<Identity>,
+    /// Whether it says itself that it has been tried before.
+    pub is_retry: bool,
+}
+
 impl Identity {
     /// The identity that these bytes give, in this process.
     pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
@@ -34,14 +43,19 @@ pub struct Counts {
     pub offered: u64,
     /// Requests that were refused because of the load or of the server's state.
     pub shed: u64,
-    /// Requests that were refused because of themselves: nothing that more replicas would change.
+    /// Of these, requests for which there was no room or no time.
+    pub crowded: u64,
+    /// Requests that counted as offered and were refused because of themselves: nothing that more replicas
+    /// would change.
     pub mistaken: u64,
     /// Requests that were answered.
     pub answered: u64,
     /// Requests that ended with an error of the server's.
     pub failed: u64,
-    /// Requests whose size is known, their tokens, and the sum of the squares of these.
+    /// Requests whose size is known, their texts, their tokens, and the sum of the squares of these.
     pub sized: u64,
+    /// See [`sized`](Self::sized).
+    pub texts: u64,
     /// See [`sized`](Self::sized).
     pub tokens: u64,
     /// See [`sized`](Self::sized).
@@ -53,10 +67,12 @@ pub struct Counts {
 pub struct Arrivals {
     offered: AtomicU64,
     shed: AtomicU64,
+    crowded: AtomicU64,
     mistaken: AtomicU64,
     answered: AtomicU64,
     failed: AtomicU64,
     sized: AtomicU64,
+    texts: AtomicU64,
     tokens: AtomicU64,
     squares: AtomicU64,
     refused: Refused,
@@ -72,10 +88,12 @@ impl Arrivals {
         Self {
             offered: zero(),
             shed: zero(),
+            crowded: zero(),
             mistaken: zero(),
             answered: zero(),
             failed: zero(),
             sized: zero(),
+            texts: zero(),
             tokens: zero(),
             squares: zero(),
             refused: Refused::new(),
@@ -84,38 +102,62 @@ impl Arrivals {
         }
     }
 
-    /// A request has come; one that was refused lately and is tried again does not count once more.
-    pub(crate) fn arrive(&self, identity: Option<Identity>) {
-        if !identity.is_some_and(|identity| self.refused.is_back(identity)) {
+    /// A request has come. Whether it counts: one that was refused lately and is tried again does not.
+    pub(crate) fn arrive(&self, attempt: Try) -> bool {
+        let is_back = || {
+            attempt
+                .identity
+                .is_some_and(|name| self.refused.is_back(name))
+        };
+        let counts = !attempt.is_retry && !is_back();
+        if counts {
             self.offered.fetch_add(1, Ordering::Relaxed);
         }
+        counts
     }
 
-    /// A request turned out to have so many tokens.
-    pub(crate) fn size(&self, tokens: usize) {
+    /// A request turned out to have so many texts and tokens.
+    pub(crate) fn size(&self, texts: usize, tokens: usize) {
         let tokens = tokens as u64;
         self.sized.fetch_add(1, Ordering::Relaxed);
+        self.texts.fetch_add(texts as u64, Ordering::Relaxed);
         self.tokens.fetch_add(tokens, Ordering::Relaxed);
         let square = tokens.saturating_mul(tokens);
         self.squares.fetch_add(square, Ordering::Relaxed);
     }
 
-    /// A request ends with `refusal`.
-    pub(crate) fn refuse(&self, refusal: &Refusal, identity: Option<Identity>) {
-        let count = match refusal.blame() {
+    /// A request ends with `refusal`; `counts` is what [`arrive`](Self::arrive) said.
+    pub(crate) fn refuse(&self, refusal: &Refusal, attempt: Try, counts: bool) {
+        let add = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
+        match refusal.blame() {
             Blame::Load => {
-                if let Some(identity) = identity {
+                if let Some(identity) = attempt.identity {
                     self.refused.remember(identity);
                 }
-                &self.shed
+                add(&self.shed);
+                if refusal.is_overload() {
+                    add(&self.crowded);
+                }
             }
-            Blame::Server => &self.failed,
-            Blame::Client => &self.mistaken,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
+            Blame::Server => {
+                add(&self.failed);
+            }
+            // What was not counted as load cannot be taken from it either.
+            Blame::Client if counts => {
+                add(&self.mistaken);
+            }
+            Blame::Client => {}
+        }
     }
 
-    /// A request was answered after `took`, of which `outside` outside of queue and engine.
+    /// The client of a request has left; it may ask again.
+    pub(crate) fn abandon(&self, attempt: Try) {
+        if let Some(identity) = attempt.identity {
+            self.refused.remember(identity);
+        }
+    }
+
+    /// A request was answered `took` after it was whole, of which `outside` outside of queue and engine.
     pub(crate) fn answer(&self, took: Duration, outside: Duration) {
         self.answered.fetch_add(1, Ordering::Relaxed);
         self.latency.record(took);
@@ -128,10 +170,12 @@ impl Arrivals {
         Counts {
             offered: load(&self.offered),
             shed: load(&self.shed),
+            crowded: load(&self.crowded),
             mistaken: load(&self.mistaken),
             answered: load(&self.answered),
             failed: load(&self.failed),
             sized: load(&self.sized),
+            texts: load(&self.texts),
             tokens: load(&self.tokens),
             squares: load(&self.squares),
         }
@@ -208,8 +252,11 @@ impl Refused {
 mod tests {
     use super::*;
 
-    fn named(name: &str) -> Option<Identity> {
-        Some(Identity::of([name.as_bytes()]))
+    fn named(name: &str) -> Try {
+        Try {
+            identity: Some(Identity::of([name.as_bytes()])),
+            is_retry: false,
+        }
     }
 
     fn overloaded() -> Refusal {
@@ -219,27 +266,48 @@ mod tests {
         }
     }
 
+    fn come_and_be_refused(arrivals: &Arrivals, attempt: Try, refusal: &Refusal) {
+        let counts = arrivals.arrive(attempt);
+        arrivals.refuse(refusal, attempt, counts);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_retry_of_a_refused_request_does_not_count_again() {
         let arrivals = Arrivals::new();
         for _ in 0..5 {
-            arrivals.arrive(named("a"));
-            arrivals.refuse(&overloaded(), named("a"));
+            come_and_be_refused(&arrivals, named("a"), &overloaded());
         }
-        arrivals.arrive(named("b"));
+        assert!(arrivals.arrive(named("b")));
         let counts = arrivals.counts();
-        assert_eq!((counts.offered, counts.shed), (2, 5));
+        assert_eq!((counts.offered, counts.shed, counts.crowded), (2, 5, 5));
         tokio::time::advance(Duration::from_secs(12 * 60)).await;
-        arrivals.arrive(named("a"));
-        assert_eq!(arrivals.counts().offered, 3, "it is forgotten in time");
+        assert!(arrivals.arrive(named("a")), "it is forgotten in time");
+        let again = Try {
+            is_retry: true,
+            ..named("c")
+        };
+        assert!(!arrivals.arrive(again), "it says so itself");
+        arrivals.abandon(named("d"));
+        assert!(!arrivals.arrive(named("d")), "its client has left before");
+    }
+
+    /// Refused once for the load, then again and again for its own sake: that takes nobody's place.
+    #[test]
+    fn mistakes_of_a_retry_are_not_taken_from_the_load_of_others() {
+        let arrivals = Arrivals::new();
+        come_and_be_refused(&arrivals, named("a"), &Refusal::Deadline);
+        for _ in 0..30 {
+            come_and_be_refused(&arrivals, named("a"), &Refusal::Empty);
+        }
+        let counts = arrivals.counts();
+        assert_eq!((counts.offered, counts.mistaken), (1, 0));
     }
 
     #[test]
     fn a_name_that_everybody_has_hides_nothing_for_long() {
         let arrivals = Arrivals::new();
         for _ in 0..1000 {
-            arrivals.arrive(named("the same"));
-            arrivals.refuse(&overloaded(), named("the same"));
+            come_and_be_refused(&arrivals, named("the same"), &overloaded());
         }
         assert!(arrivals.counts().offered > 900);
     }
@@ -248,8 +316,7 @@ mod tests {
     fn requests_without_a_name_all_count() {
         let arrivals = Arrivals::new();
         for _ in 0..10 {
-            arrivals.arrive(None);
-            arrivals.refuse(&overloaded(), None);
+            come_and_be_refused(&arrivals, Try::default(), &overloaded());
         }
         assert_eq!(arrivals.counts().offered, 10);
     }
@@ -257,10 +324,17 @@ mod tests {
     #[test]
     fn a_refusal_is_counted_by_whose_doing_it_is() {
         let arrivals = Arrivals::new();
-        arrivals.refuse(&overloaded(), None);
-        arrivals.refuse(&Refusal::Empty, None);
-        arrivals.refuse(&Refusal::Engine("broken".to_owned()), None);
+        let refusals = [
+            overloaded(),
+            Refusal::Loading,
+            Refusal::Empty,
+            Refusal::Engine("broken".to_owned()),
+        ];
+        for refusal in refusals {
+            come_and_be_refused(&arrivals, Try::default(), &refusal);
+        }
         let counts = arrivals.counts();
-        assert_eq!((counts.shed, counts.mistaken, counts.failed), (1, 1, 1));
+        assert_eq!((counts.shed, counts.crowded), (2, 1));
+        assert_eq!((counts.mistaken, counts.failed), (1, 1));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::admission::Admission;
-use super::arrivals::{Arrivals, Identity};
+use super::arrivals::{Arrivals, Try};
 use super::batcher::Batcher;
 use super::generation::Generation;
 use super::messages::Limits;
@@ -418,9 +418,8 @@ impl Classifier {
         &self.arrivals
     }
 
-    /// A request has come in; nobody wants its answer after `timeout`. Its retries have its `identity`,
-    /// where it has one.
-    pub fn offer(&self, timeout: Option<Duration>, identity: Option<Identity>) -> Offer<'_> {
-        Offer::new(self, timeout, identity)
+    /// A request has come in; nobody wants its answer after `timeout`.
+    pub fn offer(&self, timeout: Option<Duration>, attempt: Try) -> Offer<'_> {
+        Offer::new(self, timeout, attempt)
     }
 }

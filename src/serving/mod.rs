@@ -31,7 +31,7 @@ mod sync;
 mod watchdog;
 mod window;
 
-pub use self::arrivals::{Arrivals, Counts, Identity};
+pub use self::arrivals::{Arrivals, Counts, Identity, Try};
 pub use self::calibration::{Prior, PriorBatch};
 pub(crate) use self::calibration::{batch_of, timed};
 pub use self::classifier::{Classifier, EngineStopped, Phase, Prepared, ReloadError};

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Classifier;
 use super::admission::{Crowded, Permit};
-use super::arrivals::Identity;
+use super::arrivals::Try;
 use super::forecast::{Expected, Verdict};
 use super::generation::Generation;
 use super::messages::{Predictions, Request};
@@ -24,25 +24,24 @@ pub struct Offer<'a> {
     classifier: &'a Classifier,
     since: Instant,
     deadline: Option<Instant>,
-    identity: Option<Identity>,
+    attempt: Try,
+    /// Whether it counts as load; a retry does not.
+    counts: bool,
     outcome: Outcome,
 }
 
 impl<'a> Offer<'a> {
-    pub(super) fn new(
-        classifier: &'a Classifier,
-        timeout: Option<Duration>,
-        identity: Option<Identity>,
-    ) -> Self {
+    pub(super) fn new(classifier: &'a Classifier, timeout: Option<Duration>, attempt: Try) -> Self {
         classifier.metrics().offered.inc();
-        classifier.arrivals.arrive(identity);
+        let counts = classifier.arrivals.arrive(attempt);
         let since = Instant::now();
         Self {
             classifier,
             since,
             // A time too far away to be told is none.
             deadline: timeout.and_then(|timeout| since.checked_add(timeout)),
-            identity,
+            attempt,
+            counts,
             outcome: Outcome::Abandoned,
         }
     }
@@ -62,7 +61,8 @@ impl<'a> Offer<'a> {
             .refused
             .with_label_values(&[refusal.reason()])
             .inc();
-        self.classifier.arrivals.refuse(&refusal, self.identity);
+        let arrivals = &self.classifier.arrivals;
+        arrivals.refuse(&refusal, self.attempt, self.counts);
         self.outcome = Outcome::Refused;
         refusal
     }
@@ -90,13 +90,15 @@ impl<'a> Offer<'a> {
     /// # Errors
     /// See [`Refusal`].
     pub async fn classify(mut self, request: Request) -> Result<Predictions, Refusal> {
+        // How long its body took to come is its client's doing.
+        let whole = Instant::now();
         match self.answer(request).await {
             Ok((predictions, inside)) => {
                 let took = self.since.elapsed();
                 self.metrics().request_seconds.observe(took.as_secs_f64());
-                self.classifier
-                    .arrivals
-                    .answer(took, took.saturating_sub(inside));
+                let took = whole.elapsed();
+                let outside = took.saturating_sub(inside);
+                self.classifier.arrivals.answer(took, outside);
                 self.outcome = Outcome::Answered;
                 Ok(predictions)
             }
@@ -153,7 +155,8 @@ impl<'a> Offer<'a> {
         let tokens_max = generation.tokenizer.max_tokens();
         let tokens_of = |text: &Text| forecast.tokens_of(text.bytes(), tokens_max);
         let tokens: Vec<usize> = request.texts.iter().map(tokens_of).collect();
-        self.classifier.arrivals.size(tokens.iter().sum());
+        let arrivals = &self.classifier.arrivals;
+        arrivals.size(tokens.len(), tokens.iter().sum());
         let class = Class::of(tokens.len());
         let expected = self.judge(generation, class, tokens.iter().sum())?;
         let slots = &self.classifier.slots;
@@ -196,6 +199,9 @@ impl<'a> Offer<'a> {
 
 impl Drop for Offer<'_> {
     fn drop(&mut self) {
+        if self.outcome == Outcome::Abandoned {
+            self.classifier.arrivals.abandon(self.attempt);
+        }
         self.metrics().ended(self.outcome).inc();
     }
 }

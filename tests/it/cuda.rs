@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use intentd::engine::{Cuda, CudaOptions};
 use intentd::model::{Checkpoint, Text, TooLong};
-use intentd::serving::Request;
+use intentd::serving::{Request, Try};
 use intentd_kernels::{Capacity, Device, DeviceError, Dtype, Emulation};
 
 use crate::support::http::{Connection, keep_alive};
@@ -99,7 +99,11 @@ async fn a_device_lost_under_load_answers_everybody_and_ends_the_server() {
                     texts: vec![Text::Single(text(client, number))],
                     too_long: TooLong::Refuse,
                 };
-                if let Err(refusal) = classifier.offer(None, None).classify(request).await {
+                if let Err(refusal) = classifier
+                    .offer(None, Try::default())
+                    .classify(request)
+                    .await
+                {
                     assert_eq!(refusal.status(), 503, "{refusal}");
                     return 1;
                 }

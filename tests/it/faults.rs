@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use intentd::engine::{EngineError, RaggedBatch};
 use intentd::model::{Text, TooLong};
-use intentd::serving::{Phase, Request};
+use intentd::serving::{Phase, Request, Try};
 
 use crate::support::engine::{BadUpkeep, Faulty, Gate, Gated, Manual, ManualDevice};
 use crate::support::http::{get, post_json};
@@ -35,7 +35,7 @@ async fn a_lost_engine_refuses_and_ends_the_server() {
     assert_eq!(
         server
             .classifier
-            .offer(None, None)
+            .offer(None, Try::default())
             .classify(request)
             .await
             .unwrap_err()

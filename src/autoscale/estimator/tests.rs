@@ -4,7 +4,7 @@ use super::*;
 
 const ASKED: Asked = Asked {
     request_tokens: 10.0,
-    batch_tokens: 4096.0,
+    request_texts: 1.0,
     batch_texts: 256.0,
     cores: 4.0,
     shares_cores: false,
@@ -16,7 +16,7 @@ const QUIET: Interval = Interval {
     answered: 0.0,
     host: Some(0.0),
     offered: 0.0,
-    refused_share: 0.0,
+    crowded_share: 0.0,
     latency: Summary {
         count: 0,
         mean: 0.0,
@@ -125,7 +125,7 @@ fn an_overloaded_server_learns_nothing_from_its_refusals() {
     let refusing = Interval {
         host: Some(1.9),
         offered: 20_000.0,
-        refused_share: 0.8,
+        crowded_share: 0.8,
         overhead: Summary {
             count: 10_000,
             mean: 0.01,
