@@ -33,7 +33,12 @@ impl Demand {
     /// all of it, whatever their number. Always finite and never negative.
     pub fn replicas(&self) -> f64 {
         let capacity = self.capacity.max(1e-9);
-        let bound = TREND_MAX * self.offered.max(0.0).min(f64::MAX);
+        // Not `clamp`, which lets pass what is no number.
+        let bound = if self.offered > 0.0 {
+            TREND_MAX * self.offered
+        } else {
+            0.0
+        };
         let trend = self.trend.clamp(-bound, bound);
         let load = (self.offered + trend) / (self.utilization.max(0.01) * capacity);
         let backlog = (self.waiting - self.waiting_expected).max(0.0);

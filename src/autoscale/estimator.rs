@@ -93,6 +93,12 @@ pub struct Estimator {
     host_is_seen: bool,
 }
 
+impl Default for Estimator {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Estimator {
     /// Of a server that has not loaded a model yet.
     pub fn new() -> Self {

@@ -88,6 +88,12 @@ pub struct RequestCost {
     pub batch: f64,
 }
 
+impl Default for HostCost {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl HostCost {
     /// Nothing is known.
     pub fn new() -> Self {
@@ -206,6 +212,12 @@ const CONTENTION_MAX: f64 = 10.0;
 
 /// What of it is forgotten in an interval that says nothing.
 const QUIET: f64 = 0.01;
+
+impl Default for Contention {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Contention {
     /// No others.

@@ -13,11 +13,7 @@ use prost::Message as _;
 use super::snapshot::Snapshot;
 
 /// Messages of `proto/xds/data/orca/v3`.
-#[expect(
-    missing_docs,
-    clippy::all,
-    reason = "generated; the .proto has the words"
-)]
+#[expect(missing_docs, reason = "generated; the .proto has the words")]
 pub mod proto {
     tonic::include_proto!("xds.data.orca.v3");
 }

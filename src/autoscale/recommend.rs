@@ -113,21 +113,28 @@ pub fn manifest(snapshot: &Snapshot, admin_port: u16) -> String {
         recommended,
         ..
     } = snapshot;
-    let Recommended {
-        knative,
-        knative_concurrency,
-        keda,
-        hpa,
-        kafka,
-    } = recommended;
     let slo_ms = slo_seconds * 1e3;
-    let down = hpa.scale_down_seconds;
-    format!(
+    let head = format!(
         "\
 # {model}: {capacity_rps:.1} requests a second with 99 of 100 within {slo_ms:.0} ms (0: no objective),
 # {target_concurrency:.1} in flight. Known with confidence {confidence:.2}; below 0.8, read this again under
 # load.
 
+"
+    );
+    let blocks = [
+        recommended.knative_block(),
+        recommended.keda_block(admin_port),
+        recommended.hpa_block(),
+    ];
+    head + &blocks.join("---\n")
+}
+
+impl Recommended {
+    fn knative_block(&self) -> String {
+        let (rps, concurrency) = (&self.knative, &self.knative_concurrency);
+        format!(
+            "\
 # Knative Service, spec.template: by requests a second.
 metadata:
   annotations:
@@ -138,17 +145,29 @@ metadata:
     autoscaling.knative.dev/target-burst-capacity: \"0\"
     # Not by requests a second but by requests in flight, which grows faster than the load:
     # autoscaling.knative.dev/metric: {by_concurrency}
-    # autoscaling.knative.dev/target: \"{concurrency}\"
+    # autoscaling.knative.dev/target: \"{in_flight}\"
 spec:
   containerConcurrency: {container}
----
+",
+            metric = rps.metric,
+            target = rps.target,
+            percentage = rps.target_utilization_percentage,
+            by_concurrency = concurrency.metric,
+            in_flight = concurrency.target,
+            container = rps.container_concurrency,
+        )
+    }
+
+    fn keda_block(&self, admin_port: u16) -> String {
+        format!(
+            "\
 # KEDA ScaledObject of a plain Deployment, spec: either trigger alone sizes it.
 triggers:
   - type: metrics-api
     metadata:
       url: \"http://SERVICE.NAMESPACE:{admin_port}/autoscaling\"
       valueLocation: {location}
-      targetValue: \"{keda_target}\"
+      targetValue: \"{target}\"
       aggregateFromKubeServiceEndpoints: \"true\"
       aggregationType: {aggregation}
   - type: prometheus
@@ -166,33 +185,37 @@ triggers:
       consumerGroup: GROUP
       topic: TOPIC
       lagThreshold: \"{lag}\"
----
+",
+            location = self.keda.value_location,
+            target = self.keda.target_value,
+            aggregation = self.keda.aggregation_type,
+            lag = self.kafka.lag_threshold,
+        )
+    }
+
+    fn hpa_block(&self) -> String {
+        let Hpa {
+            metric,
+            target_average_value,
+            scale_down_seconds,
+        } = self.hpa;
+        format!(
+            "\
 # HorizontalPodAutoscaler, spec: with an adapter that serves Prometheus' metrics of pods.
 metrics:
   - type: Pods
     pods:
       metric:
-        name: {hpa_metric}
+        name: {metric}
       target:
         type: AverageValue
-        averageValue: \"{hpa_target}\"
+        averageValue: \"{target_average_value}\"
 behavior:
   scaleDown:
-    stabilizationWindowSeconds: {down}
-",
-        metric = knative.metric,
-        target = knative.target,
-        percentage = knative.target_utilization_percentage,
-        by_concurrency = knative_concurrency.metric,
-        concurrency = knative_concurrency.target,
-        container = knative.container_concurrency,
-        location = keda.value_location,
-        keda_target = keda.target_value,
-        aggregation = keda.aggregation_type,
-        lag = kafka.lag_threshold,
-        hpa_metric = hpa.metric,
-        hpa_target = hpa.target_average_value,
-    )
+    stabilizationWindowSeconds: {scale_down_seconds}
+"
+        )
+    }
 }
 
 #[cfg(test)]

@@ -24,22 +24,17 @@ impl TritonMetrics {
         }
     }
 
-    /// Adds them to an exposition in Prometheus' text format.
-    pub fn append(&self, metrics: &Metrics, text: &mut Vec<u8>) {
+    /// Name, type, help and value of all series but the failures.
+    fn series(metrics: &Metrics) -> [(&'static str, &'static str, &'static str, f64); 7] {
         let micros = |histogram: &prometheus::Histogram| histogram.get_sample_sum() * 1e6;
-        let ended = |outcome| metrics.ended(outcome).get() as f64;
         let sum = metrics.batch_size.get_sample_sum();
         let batches = metrics.batch_size.get_sample_count() as f64;
-        let refused = |reason: &str| metrics.refused.with_label_values(&[reason]).get() as f64;
-        let failures = refused("engine");
-        let others = super::REASONS.iter().filter(|reason| **reason != "engine");
-        let rejected: f64 = others.map(|reason| refused(reason)).sum();
-        let series = [
+        [
             (
                 "nv_inference_request_success",
                 "counter",
                 "Requests that were answered.",
-                ended(Outcome::Answered),
+                metrics.ended(Outcome::Answered).get() as f64,
             ),
             (
                 "nv_inference_count",
@@ -77,10 +72,19 @@ impl TritonMetrics {
                 "Time of all batches in microseconds.",
                 micros(&metrics.compute_seconds),
             ),
-        ];
+        ]
+    }
+
+    /// Adds them to an exposition in Prometheus' text format.
+    pub fn append(&self, metrics: &Metrics, text: &mut Vec<u8>) {
+        let ended = |outcome| metrics.ended(outcome).get() as f64;
+        let refused = |reason: &str| metrics.refused.with_label_values(&[reason]).get() as f64;
+        let failures = refused("engine");
+        let others = super::REASONS.iter().filter(|reason| **reason != "engine");
+        let rejected: f64 = others.map(|reason| refused(reason)).sum();
         let mut out = String::with_capacity(2 << 10);
         let labels = &self.labels;
-        for (name, kind, help, value) in series {
+        for (name, kind, help, value) in Self::series(metrics) {
             // Writing to a string does not fail.
             let _ = write!(
                 out,

@@ -316,7 +316,11 @@ impl Queue {
             let since = Duration::from_micros(micros as u64 - 1);
             self.origin.elapsed().saturating_sub(since)
         };
-        (oldest > 0).then(|| waited(oldest)).unwrap_or_default()
+        if oldest > 0 {
+            waited(oldest)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Refuses further entries; those inside are still given out.

@@ -11,7 +11,10 @@ use crate::metrics::Metrics;
 
 /// What is done with a twin before the first model is used; on a thread of its own.
 #[derive(Clone)]
-pub struct Rehearsal(pub Arc<dyn Fn(&Arc<Classifier>) + Send + Sync>);
+pub struct Rehearsal(pub Arc<Asks>);
+
+/// Asks a classifier, and waits for the answers.
+pub(super) type Asks = dyn Fn(&Arc<Classifier>) + Send + Sync;
 
 impl std::fmt::Debug for Rehearsal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
