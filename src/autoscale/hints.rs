@@ -287,6 +287,7 @@ impl Follower {
             offered_slope: rates.slope,
             in_flight: count(&metrics.in_flight),
             queue_depth: count(&metrics.queue_depth),
+            oldest_wait_seconds: seen.map_or(0.0, |seen| seen.oldest_wait.as_secs_f64()),
             p99_seconds: self.latency.summary().p99,
             request_tokens: self.load.request_tokens(),
             startup_seconds: startup,
@@ -350,7 +351,6 @@ impl Follower {
             capacity_rps: capacity.rate,
             max_rps: capacity.rate_max,
             target_concurrency: estimate.in_flight,
-            oldest_wait_seconds: seen.oldest_wait.as_secs_f64(),
             slo_feasible: u8::from(capacity.feasible),
             confidence: estimate.confidence,
             recommended: Recommended::new(
