@@ -50,8 +50,8 @@ pub struct Snapshot {
     pub slo_seconds: f64,
     /// Whether any rate keeps it: 1 or 0.
     pub slo_feasible: u8,
-    /// 99th percentile of the latency in the last minute, from the request's head to the answer; 0 without
-    /// requests.
+    /// 99th percentile of the latency in the last minute, from when a request is whole to its answer; 0
+    /// without requests.
     pub p99_seconds: f64,
     /// Tokens of the mean request.
     pub request_tokens: f64,

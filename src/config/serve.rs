@@ -261,7 +261,8 @@ pub struct HintArgs {
         value_parser = trend
     )]
     pub trend: Trend,
-    /// Whether a loaded model is measured before it serves, for 200 ms at most.
+    /// Whether a loaded model is measured before it serves, and what requests cost beside it: some 100 to 300
+    /// ms.
     #[arg(
         long,
         env = "INTENTD_CALIBRATION",
