@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
@@ -32,7 +33,7 @@ pub struct ScalerArgs {
         value_name = "HOST:PORT",
         value_delimiter = ','
     )]
-    pub replicas: Vec<Place>,
+    pub replicas: Vec<Entry<Place>>,
     /// Time between two rounds of asking all replicas.
     #[arg(long, env = "INTENTD_SCALER_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = span::parse_limit)]
     pub interval: Duration,
@@ -96,7 +97,7 @@ pub struct ScalerArgs {
         long,
         env = "INTENTD_SCALER_ADMIN_PORT",
         value_name = "PORT",
-        default_value = "9100"
+        default_value = "9102"
     )]
     pub admin_port: AdminPort,
     /// PEM file with the certificates for TLS on --port; read again when it changes.
@@ -140,6 +141,9 @@ pub struct WakeArgs {
     /// Query that gives one number; no series is 0. A trigger may have its own (wakeQuery).
     #[arg(long, env = "INTENTD_SCALER_WAKE_QUERY", value_name = "PROMQL")]
     pub wake_query: Option<String>,
+    /// Time between two looks at a sign of work.
+    #[arg(long, env = "INTENTD_SCALER_WAKE_INTERVAL", value_name = "TIME", default_value = "5s", value_parser = span::parse_limit)]
+    pub wake_interval: Duration,
     /// The workload is active above it. A trigger may have its own (wakeThreshold).
     #[arg(
         long,
@@ -174,10 +178,35 @@ pub struct WakeArgs {
         env = "INTENTD_SCALER_KAFKA_CONFIG",
         value_name = "KEY=VALUE",
         value_delimiter = '\n',
-        value_parser = setting,
+        value_parser = entry,
         hide_env_values = true
     )]
-    pub kafka_config: Vec<(String, String)>,
+    pub kafka_config: Vec<Entry<(String, String)>>,
+}
+
+/// One of a list, or the blank that a comma or a newline at its end leaves.
+#[derive(Debug, Clone)]
+pub struct Entry<T>(Option<T>);
+
+impl<T: FromStr> FromStr for Entry<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        let is_blank = text.trim().is_empty();
+        Ok(Self(if is_blank { None } else { Some(text.parse()?) }))
+    }
+}
+
+/// Those of a list that are not blank.
+fn entries<T>(list: Vec<Entry<T>>) -> Vec<T> {
+    list.into_iter().filter_map(|entry| entry.0).collect()
+}
+
+fn entry(text: &str) -> Result<Entry<(String, String)>, String> {
+    if text.trim().is_empty() {
+        return Ok(Entry(None));
+    }
+    setting(text).map(|setting| Entry(Some(setting)))
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -226,7 +255,7 @@ impl Config {
                 client_ca: args.tls_client_ca,
             }),
             defaults: Defaults {
-                places: args.replicas,
+                places: entries(args.replicas),
                 activation: args.activation_demand,
                 prometheus: wake.wake_prometheus,
                 query: wake.wake_query,
@@ -239,10 +268,11 @@ impl Config {
                     reason = "a lag beyond 2^53 is as good as exact"
                 )]
                 lag: wake.wake_lag as f64,
-                kafka_settings: wake.kafka_config,
+                kafka_settings: entries(wake.kafka_config),
                 is_fixed: args.fixed,
             },
             interval: args.interval,
+            wake_interval: wake.wake_interval,
             timeout: args.timeout,
             patience: Patience {
                 keep: args.keep,
@@ -261,6 +291,7 @@ impl ScalerArgs {
         let mut mistakes = log_filter(&self.log);
         for (flag, found, least) in [
             ("--interval", self.interval, INTERVAL_MIN),
+            ("--wake-interval", self.wake.wake_interval, INTERVAL_MIN),
             ("--timeout", self.timeout, Duration::from_millis(1)),
             ("--forget-after", self.forget_after, Duration::from_secs(1)),
         ] {
@@ -291,12 +322,21 @@ impl ScalerArgs {
         if self.tls_client_ca.is_some() && self.tls_cert.is_none() {
             mistakes.push("--tls-client-ca: expected --tls-cert beside it".to_owned());
         }
-        if self.fixed && self.replicas.is_empty() {
+        let has_replicas = self.replicas.iter().any(|entry| entry.0.is_some());
+        if self.fixed && !has_replicas {
             let what =
                 "--replicas: expected host:port beside --fixed, since no trigger may name any";
             mistakes.push(what.to_owned());
         }
-        mistakes.extend(self.wake.mistakes());
+        // They hold for the workload of the flags alone.
+        let wake = &self.wake;
+        let wakes = [&wake.wake_query, &wake.wake_topic, &wake.wake_group];
+        if !has_replicas && wakes.iter().any(|flag| flag.is_some()) {
+            let what = "--wake-query, --wake-topic, --wake-group: expected --replicas beside them, \
+                        which they wake";
+            mistakes.push(what.to_owned());
+        }
+        mistakes.extend(wake.mistakes());
         mistakes
     }
 }
@@ -317,7 +357,10 @@ impl WakeArgs {
                 "--wake-kafka, --wake-topic, --wake-group: expected all three, or --wake-kafka alone",
             );
         }
-        let is_asked = self.wake_kafka.is_some() || topic || group || !self.kafka_config.is_empty();
+        let is_asked = self.wake_kafka.is_some()
+            || topic
+            || group
+            || self.kafka_config.iter().any(|entry| entry.0.is_some());
         if is_asked && !cfg!(feature = "kafka") {
             wrong(&format!("--wake-kafka: {NO_KAFKA}"));
         }
@@ -326,89 +369,4 @@ impl WakeArgs {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Command {
-        #[command(flatten)]
-        scaler: ScalerArgs,
-    }
-
-    fn config(flags: &[&str]) -> Result<Config, ConfigError> {
-        let line = std::iter::once("intentd").chain(flags.iter().copied());
-        Config::new(Command::try_parse_from(line).unwrap().scaler)
-    }
-
-    #[test]
-    fn a_service_link_is_no_port() {
-        let port = |flags: &[&str]| config(flags).unwrap().address.port();
-        assert_eq!(port(&[]), 9101);
-        assert_eq!(port(&["--port", "tcp://10.0.0.1:9101"]), 9101);
-        assert_eq!(port(&["--port", "7000"]), 7000);
-    }
-
-    #[test]
-    fn all_mistakes_are_reported_at_once() {
-        let flags = [
-            "--port",
-            "off",
-            "--interval",
-            "1ms",
-            "--max-workloads",
-            "0",
-            "--tls-key",
-            "key.pem",
-            "--tls-client-ca",
-            "ca.pem",
-            "--wake-query",
-            "up",
-            "--fixed",
-            "--log",
-            "a=b=c",
-        ];
-        let error = config(&flags).unwrap_err();
-        let text = error.to_string();
-        for flag in [
-            "--port",
-            "--interval",
-            "--max-workloads",
-            "--tls-key",
-            "--tls-client-ca",
-            "--wake-query",
-            "--replicas",
-            "--log",
-        ] {
-            assert!(text.contains(flag), "{flag} is missing from:\n{text}");
-        }
-        assert_eq!(error.0.len(), 8, "{text}");
-    }
-
-    #[test]
-    fn replicas_and_settings_are_lists() {
-        let flags = ["--replicas", "a:1,b:2", "--replicas", "c:3"];
-        assert_eq!(config(&flags).unwrap().defaults.places.len(), 3);
-        assert_eq!(
-            setting("a.b=c=d").unwrap(),
-            ("a.b".to_owned(), "c=d".to_owned())
-        );
-        assert!(!setting("secret").unwrap_err().contains("secret"));
-    }
-
-    #[cfg(not(feature = "kafka"))]
-    #[test]
-    fn without_kafka_it_is_said_how_to_build_it() {
-        let flags = [
-            "--wake-kafka",
-            "k:1",
-            "--wake-topic",
-            "t",
-            "--wake-group",
-            "g",
-        ];
-        let error = config(&flags).unwrap_err().to_string();
-        assert!(error.contains("--features kafka"), "{error}");
-    }
-}
+mod tests;

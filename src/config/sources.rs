@@ -126,7 +126,7 @@ fn parse(
             Ok(matches) => return Ok(matches),
             Err(error) => error,
         };
-        let Some((name, mistake)) = wrong_value(&error) else {
+        let Some((name, mistake)) = wrong_value(&command, &error) else {
             return Err(SourcesError(error));
         };
         mistakes.push(mistake);
@@ -157,8 +157,8 @@ fn leave_out(line: &mut Vec<OsString>, name: &str) -> bool {
     true
 }
 
-/// The flag whose value is wrong, and what is.
-fn wrong_value(error: &clap::Error) -> Option<(String, String)> {
+/// The flag whose value is wrong, and what is. What may be a secret is not repeated.
+fn wrong_value(command: &Command, error: &clap::Error) -> Option<(String, String)> {
     if !matches!(
         error.kind(),
         ErrorKind::InvalidValue | ErrorKind::ValueValidation
@@ -182,7 +182,15 @@ fn wrong_value(error: &clap::Error) -> Option<(String, String)> {
         }
         _ => "expected a value".to_owned(),
     };
-    let mistake = format!("--{name}: {why}, found {found:?}");
+    let commands = std::iter::once(command).chain(command.get_subcommands());
+    let is_secret = commands
+        .flat_map(Command::get_arguments)
+        .any(|arg| arg.get_long() == Some(&*name) && arg.is_hide_env_values_set());
+    let mistake = if is_secret {
+        format!("--{name}: {why}")
+    } else {
+        format!("--{name}: {why}, found {found:?}")
+    };
     Some((name, mistake))
 }
 
@@ -401,6 +409,14 @@ mod tests {
             assert!(text.contains(part), "{part} is missing from\n{text}");
         }
         assert_eq!(mistakes.len(), 7, "{text}");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_repeated() {
+        let line = ["scaler", "--kafka-config", "hunter2", "--interval", "soon"];
+        let mistakes = mistakes(&line);
+        assert_eq!(mistakes[0], "--kafka-config: expected KEY=VALUE");
+        assert!(mistakes[1].contains("\"soon\""), "{mistakes:?}");
     }
 
     #[test]

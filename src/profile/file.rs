@@ -75,8 +75,8 @@ pub struct Point {
     pub seconds_q1: f64,
     /// The third quartile.
     pub seconds_q3: f64,
-    /// CPU time of the engine's thread, which does not count what others took of the cores; none where a
-    /// device computes.
+    /// CPU time of the engine's thread, which does not count what others took of the cores; none where it
+    /// does not compute alone: with several threads, or on a device.
     pub cpu_seconds_median: Option<f64>,
     /// How often it ran.
     pub repeats: usize,

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng as _;
+use rand::seq::SliceRandom as _;
+use rand_chacha::ChaCha8Rng;
+
 use super::file::{Point, Reason, Skipped};
 use super::grid::{Grid, Shape};
 use crate::engine::{Engine, EngineError, RaggedBatch};
@@ -13,6 +17,9 @@ const RUNS: f64 = 4.0;
 
 /// A short batch is repeated for so long before the next one has its turn.
 const SLICE: Duration = Duration::from_millis(1);
+
+/// Seed of the orders in which batches take their turns: the same in every run.
+const ORDER_SEED: u64 = 1;
 
 /// A batch and its times: from start to end, and what the engine spent.
 struct Cell {
@@ -38,10 +45,13 @@ pub fn measure(
 ) -> Result<(Vec<Point>, Vec<Skipped>), EngineError> {
     let start = Instant::now();
     let (mut cells, skipped) = warm_up(engine, tokenizer, grid, duration)?;
+    let mut orders = ChaCha8Rng::seed_from_u64(ORDER_SEED);
     for round in 0_usize.. {
         if cells.is_empty() || (round > 0 && start.elapsed() >= duration) {
             break;
         }
+        // No batch always runs behind the same one.
+        cells.shuffle(&mut orders);
         for cell in &mut cells {
             let slice = Instant::now();
             while cell.times.len() <= round || slice.elapsed() < SLICE {
@@ -52,12 +62,10 @@ pub fn measure(
                 break;
             }
         }
-        // No batch always runs behind the same one.
-        cells.rotate_left(1);
-        cells.reverse();
     }
-    let is_on_device = engine.is_on_device();
-    let mut points: Vec<Point> = cells.iter().map(|cell| cell.point(is_on_device)).collect();
+    // Of several threads, or of a device, this one's CPU time says nothing.
+    let is_alone = engine.computes_alone();
+    let mut points: Vec<Point> = cells.iter().map(|cell| cell.point(is_alone)).collect();
     points.sort_by_key(|point| (point.shape.tokens, point.shape.texts));
     Ok((points, skipped))
 }
@@ -115,7 +123,7 @@ fn warm_up(
 }
 
 impl Cell {
-    fn point(&self, is_on_device: bool) -> Point {
+    fn point(&self, is_alone: bool) -> Point {
         let took = sorted(self.times.iter().map(|(took, _)| *took));
         let spent = sorted(self.times.iter().map(|(_, spent)| *spent));
         Point {
@@ -123,7 +131,7 @@ impl Cell {
             seconds_median: quantile(&took, 0.5),
             seconds_q1: quantile(&took, 0.25),
             seconds_q3: quantile(&took, 0.75),
-            cpu_seconds_median: (!is_on_device).then(|| quantile(&spent, 0.5)),
+            cpu_seconds_median: is_alone.then(|| quantile(&spent, 0.5)),
             repeats: took.len(),
         }
     }
@@ -152,9 +160,14 @@ mod tests {
     struct Slow {
         token: Duration,
         memory: usize,
+        is_alone: bool,
     }
 
     impl Engine for Slow {
+        fn computes_alone(&self) -> bool {
+            self.is_alone
+        }
+
         fn description(&self) -> String {
             "slow".to_owned()
         }
@@ -178,6 +191,7 @@ mod tests {
         let mut engine = Slow {
             token: Duration::from_micros(token_us),
             memory,
+            is_alone: memory < 1000,
         };
         let grid = Grid {
             batch_tokens: 256,
@@ -208,6 +222,8 @@ mod tests {
         // 8 tokens take 4 ms, all sizes together half a second and more.
         let (points, skipped) = measured(500, 10_000);
         assert!(points.len() >= 2, "{points:?}");
+        // By this engine's account several threads compute.
+        assert!(points.iter().all(|p| p.cpu_seconds_median.is_none()));
         assert!(skipped.iter().any(|skipped| skipped.shape.total() == 256));
         assert!(skipped.iter().all(|s| matches!(s.reason, Reason::Time)));
         assert!(skipped.iter().all(|s| s.seconds_expected > 0.0));

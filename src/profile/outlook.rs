@@ -23,7 +23,7 @@ const CONTAINER_CONCURRENCY: [usize; 3] = [1, 2, 10];
 pub struct Outlook {
     /// Tokens of the mean request, which is one text.
     pub request_tokens: usize,
-    /// Requests a second in the largest batches.
+    /// Requests a second in batches of the best size.
     pub max_rps: f64,
     /// By objective.
     pub objectives: Vec<Promise>,
@@ -70,9 +70,9 @@ impl Outlook {
     pub fn new(profile: &Profile, tokens: usize, objectives: &[f64]) -> Self {
         let most = profile.grid.batch_tokens / tokens.max(1);
         let most = most.min(profile.grid.batch_texts).max(1);
-        let max_rps = rate(profile, tokens, most);
+        let max_rps = best(profile, tokens, most);
         let limited = |texts: usize| {
-            let rate = rate(profile, tokens, texts.min(most));
+            let rate = best(profile, tokens, texts.min(most));
             Limited {
                 container_concurrency: texts,
                 max_rps: rate,
@@ -90,6 +90,16 @@ impl Outlook {
             container_concurrency: CONTAINER_CONCURRENCY.map(limited).to_vec(),
         }
     }
+}
+
+/// Requests a second in batches of at most `texts`, of the size that is best: the largest need not be.
+fn best(profile: &Profile, tokens: usize, texts: usize) -> f64 {
+    let column = profile.points.iter().filter(|p| p.shape.tokens == tokens);
+    let smaller = column.map(|p| p.shape.texts).filter(|size| *size < texts);
+    // Between two sizes that were measured there is none that is better than both.
+    smaller
+        .map(|size| rate(profile, tokens, size))
+        .fold(rate(profile, tokens, texts), f64::max)
 }
 
 /// Requests a second in batches of `texts`: as measured, between two sizes that were measured, or else by
@@ -193,6 +203,22 @@ mod tests {
         assert!((ten.max_rps - 10.0 / 2.6e-3).abs() < 0.1, "by the line");
         assert_eq!([one, two, ten].map(|limited| limited.replicas), [8, 5, 2]);
         assert!((two.share - two.max_rps / outlook.max_rps).abs() < 1e-9);
+    }
+
+    /// Large batches may be slower, as where they do not fit a cache.
+    #[test]
+    fn a_limit_is_compared_with_the_best_size() {
+        let mut profile = profile();
+        let best = profile
+            .points
+            .iter_mut()
+            .find(|p| p.shape.tokens == 16 && p.shape.texts == 8)
+            .unwrap();
+        best.seconds_median = 0.5e-3;
+        let outlook = Outlook::new(&profile, 16, &[]);
+        assert!((outlook.max_rps - 8.0 / 0.5e-3).abs() < 1e-6);
+        let ten = outlook.container_concurrency[2];
+        assert_eq!((ten.share, ten.replicas), (1.0, 1));
     }
 
     #[test]

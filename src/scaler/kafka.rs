@@ -90,7 +90,20 @@ impl LagReader {
     }
 }
 
+impl Drop for LagReader {
+    /// A consumer's end waits for its threads, and so for brokers: not on a thread that serves others.
+    fn drop(&mut self) {
+        let consumer = self.consumer.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn_blocking(move || drop(consumer)));
+        }
+    }
+}
+
 fn lag(consumer: &BaseConsumer, topic: &str, deadline: Instant) -> Result<f64, LagError> {
+    // Nothing is consumed; this takes what librdkafka has to tell, such as errors and statistics, which
+    // would pile up otherwise.
+    drop(consumer.poll(Duration::ZERO));
     // At least a millisecond: librdkafka takes none for "do not wait".
     let left = || {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -1,5 +1,6 @@
 //! A connection to one HTTP server, kept open from one `GET` to the next.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::place::{Place, RESOLVE_TIMEOUT, Resolution, Resolver};
 
 /// Bytes of an answer; ours has some hundred, a query's has one number.
 const BODY_MAX: usize = 64 << 10;
@@ -45,6 +48,9 @@ pub(super) enum LinkError {
     /// There is no connection.
     #[error("{0}")]
     Connect(String),
+    /// Nobody listens there.
+    #[error("{0}")]
+    Refused(String),
     /// It took too long.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -57,7 +63,7 @@ impl LinkError {
     /// The `kind` label of `intentd_scaler_poll_failures_total`.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Connect(_) => "connect",
+            Self::Connect(_) | Self::Refused(_) => "connect",
             Self::Timeout(_) => "timeout",
             Self::Answer(_) => "answer",
         }
@@ -68,6 +74,8 @@ impl LinkError {
 #[derive(Debug)]
 pub(super) struct Link {
     peer: Peer,
+    /// Looks up the peer's name.
+    resolver: Option<Resolver>,
     open: Option<Open>,
 }
 
@@ -87,7 +95,15 @@ impl Drop for Open {
 
 impl Link {
     pub(super) fn new(peer: Peer) -> Self {
-        Self { peer, open: None }
+        let resolver = match &peer {
+            Peer::Address(_) => None,
+            Peer::Host { host, port, .. } => Some(Resolver::new(Place::of(host, *port))),
+        };
+        Self {
+            peer,
+            resolver,
+            open: None,
+        }
     }
 
     /// The body of the answer to `GET path`, if that is 200, within `timeout`.
@@ -146,23 +162,47 @@ impl Link {
         Ok(body.to_bytes())
     }
 
-    async fn connect(&self) -> Result<Open, LinkError> {
-        let failed = |error: std::io::Error| LinkError::Connect(error.to_string());
-        let (host, port, is_tls) = match &self.peer {
-            Peer::Address(address) => {
-                return open(TcpStream::connect(address).await.map_err(failed)?).await;
-            }
-            Peer::Host { host, port, is_tls } => (host.as_str(), *port, *is_tls),
+    /// Where the peer's name leads. One lookup at a time: one that DNS never answers takes one thread.
+    async fn addresses(&mut self) -> Result<Vec<SocketAddr>, LinkError> {
+        let Some(resolver) = &mut self.resolver else {
+            return Ok(Vec::new());
         };
-        let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
+        match resolver.resolve(RESOLVE_TIMEOUT).await {
+            Resolution::Addresses(addresses) => Ok(addresses),
+            Resolution::Failed(why) => Err(LinkError::Connect(why)),
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Open, LinkError> {
+        let failed = |error: std::io::Error| LinkError::Connect(error.to_string());
+        let (host, is_tls) = match &self.peer {
+            Peer::Address(address) => return open(reach(&[*address]).await?).await,
+            Peer::Host { host, is_tls, .. } => (host.clone(), *is_tls),
+        };
+        let stream = reach(&self.addresses().await?).await?;
         if !is_tls {
             return open(stream).await;
         }
-        let name = ServerName::try_from(host.to_owned());
+        let name = ServerName::try_from(host);
         let name = name.map_err(|error| LinkError::Connect(error.to_string()))?;
         let connector = TlsConnector::from(tls().map_err(LinkError::Connect)?);
         open(connector.connect(name, stream).await.map_err(failed)?).await
     }
+}
+
+/// A connection to the first of these addresses that takes one.
+async fn reach(addresses: &[SocketAddr]) -> Result<TcpStream, LinkError> {
+    let mut last = LinkError::Connect("the name has no address".to_owned());
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                last = LinkError::Refused(error.to_string());
+            }
+            Err(error) => last = LinkError::Connect(error.to_string()),
+        }
+    }
+    Err(last)
 }
 
 impl Peer {

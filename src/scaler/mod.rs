@@ -79,13 +79,14 @@ pub mod proto {
 }
 
 /// Connections of KEDA: its operator and its metrics server hold one each to an address.
-const CONNECTIONS: usize = 1024;
+const CONNECTIONS: usize = 128;
 
 /// Connections of scrapers and probes.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// Calls and streams at once on one connection: one stream a trigger.
-const STREAMS: u32 = 1024;
+/// Calls and streams at once on one connection. KEDA has a stream for each trigger on it, and those beyond
+/// the bound wait there, calls included: so there are two for each workload where that is more.
+const STREAMS: usize = 128;
 
 /// Bytes of a call's headers.
 const HEADER_BYTES: usize = 16 << 10;
@@ -112,6 +113,8 @@ pub struct Config {
     pub defaults: Defaults,
     /// Time between two rounds.
     pub interval: Duration,
+    /// Time between two looks at a sign of work.
+    pub wake_interval: Duration,
     /// Time for a replica's answer.
     pub timeout: Duration,
     /// How long what was known counts.
@@ -153,6 +156,7 @@ pub struct Running {
     ports: JoinSet<()>,
     life: watch::Sender<Life>,
     drain_timeout: Duration,
+    streams_max: u32,
 }
 
 /// The certificates of a running scaler.
@@ -204,7 +208,7 @@ pub fn start(config: &Config) -> Result<Running, ScalerError> {
     let admin = admin.transpose()?;
     let metrics = Metrics::new();
     let common = Common::new(
-        (config.interval, config.timeout),
+        (config.interval, config.wake_interval, config.timeout),
         config.patience,
         config.replicas_max,
         metrics.clone(),
@@ -229,6 +233,7 @@ pub fn start(config: &Config) -> Result<Running, ScalerError> {
         ports: JoinSet::new(),
         life,
         drain_timeout: config.drain_timeout,
+        streams_max: u32::try_from(STREAMS.max(2 * config.workloads_max)).unwrap_or(u32::MAX),
     };
     let scaler = service::Scaler {
         watches: Arc::clone(&watches),
@@ -262,7 +267,7 @@ impl Running {
             tls,
             limits: ConnectionLimits {
                 connections_max,
-                streams_max: STREAMS,
+                streams_max: self.streams_max,
                 header_bytes_max: HEADER_BYTES,
                 header_timeout: HEADER_TIMEOUT,
                 idle_timeout: IDLE_TIMEOUT,

@@ -16,6 +16,12 @@ use tokio::task::JoinHandle;
 /// Length of a name in DNS (RFC 1035, section 2.3.4), with the dot at its end.
 const NAME_MAX: usize = 254;
 
+/// Time for DNS: the system's resolver tries a server that does not answer again after five seconds.
+pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Characters of a text that is repeated where it is wrong: whoever wrote it knows the rest.
+const SHOWN_MAX: usize = 100;
+
 /// An address, or a name and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
@@ -23,12 +29,32 @@ pub struct Place {
     port: u16,
 }
 
+impl Place {
+    /// A host and a port that are known to be such.
+    pub(super) fn of(host: &str, port: u16) -> Self {
+        Self {
+            host: host.to_owned(),
+            port,
+        }
+    }
+}
+
+/// `text` as messages repeat it: quoted, and cut where it is long.
+pub(super) fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
 impl FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("expected host:port, like intentd-headless.ns.svc:9100, found {text:?}");
+        let wrong = || {
+            let found = shown(text);
+            format!("expected host:port, like intentd-headless.ns.svc:9100, found {found}")
+        };
         let (host, port) = text.trim().rsplit_once(':').ok_or_else(wrong)?;
         let port: u16 = port.parse().map_err(|_| wrong())?;
         let bare = host
@@ -177,6 +203,13 @@ mod tests {
         ] {
             assert!(wrong.parse::<Place>().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_repeated_in_part() {
+        let error = "ä".repeat(10_000).parse::<Place>().unwrap_err();
+        assert!(error.len() < 400 && error.ends_with("ä\"…"), "{error}");
+        assert_eq!(shown("a\n"), "\"a\\n\"");
     }
 
     #[test]

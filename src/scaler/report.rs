@@ -5,12 +5,15 @@ use serde::Deserialize;
 /// The version of the JSON that is understood.
 const SCHEMA_VERSION: f64 = 1.0;
 
+/// More than any replica's load needs: what says so is wrong, and would start all the replicas there may be.
+const DEMAND_MAX: f64 = 1e6;
+
 /// A replica's demand.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Report {
     /// Name of the pod, by which its IPv4 and its IPv6 address are known to be one.
     pub(super) pod: Option<Box<str>>,
-    /// Replicas that its load needs. Finite and not negative.
+    /// Replicas that its load needs. Neither negative nor beyond all measure.
     pub(super) demand: f64,
     /// Whether requests are in it, whatever its demand says.
     pub(super) is_busy: bool,
@@ -42,9 +45,9 @@ impl Report {
             ));
         }
         let demand = raw.demand_replicas.ok_or("demand_replicas is missing")?;
-        if !demand.is_finite() || demand < 0.0 {
+        if !(0.0..=DEMAND_MAX).contains(&demand) {
             return Err(format!(
-                "demand_replicas is {demand}, expected a number from 0"
+                "demand_replicas is {demand}, expected a number from 0 to {DEMAND_MAX}"
             ));
         }
         let holds = |count: Option<f64>| count.is_some_and(|count| count > 0.0);
@@ -84,6 +87,7 @@ mod tests {
             "{\"demand_replicas\": null}",
             "{\"demand_replicas\": \"1\"}",
             "{\"demand_replicas\": -0.1}",
+            "{\"demand_replicas\": 1000001}",
             "{\"demand_replicas\": NaN}",
             "{\"demand_replicas\": 1e999}",
             "{\"schema_version\": 2, \"demand_replicas\": 1}",

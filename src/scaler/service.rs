@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use tokio::sync::watch;
 use tonic::codegen::{BoxStream, tokio_stream::StreamExt as _};
@@ -14,6 +14,7 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 
 use super::metrics::Metrics;
+use super::place::shown;
 use super::proto::external_scaler_server::{ExternalScaler, ExternalScalerServer};
 use super::proto::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec,
@@ -53,6 +54,11 @@ pub(super) fn routes(scaler: Scaler, metrics: Metrics) -> axum::Router {
 
 /// Bounds a call in time and counts it.
 async fn count(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    // gRPC is HTTP/2 alone. On HTTP/1.1 a stream of a client that is gone without a word would be held
+    // for ever, since nothing is sent on it that could fail.
+    if request.version() < Version::HTTP_2 {
+        return StatusCode::HTTP_VERSION_NOT_SUPPORTED.into_response();
+    }
     let path = request.uri().path();
     let method = match path.strip_prefix("/externalscaler.ExternalScaler/") {
         Some("IsActive") => "IsActive",
@@ -121,11 +127,11 @@ fn unknown(what: &str, view: &View) -> Status {
 /// KEDA starts it with, so that the autoscaler sees its target met and not a workload without demand.
 /// That is no guess in the place of a number that is missing: where replicas run and none answers,
 /// nothing is given at all, since one replica's worth would shrink a large workload.
-fn total(view: &View, target: f64) -> Option<f64> {
+fn total(view: &View, trigger: &Trigger) -> Option<f64> {
     let demand = view.demand?;
     let has_none = view.fresh + view.kept == 0;
-    Some(if view.is_awake && has_none {
-        demand.max(target)
+    Some(if has_none && view.is_awake(&trigger.limits) {
+        demand.max(trigger.target)
     } else {
         demand
     })
@@ -156,7 +162,7 @@ impl ExternalScaler for Scaler {
     ) -> Result<tonic::Response<IsActiveResponse>, Status> {
         let trigger = self.trigger(request.get_ref())?;
         let view = self.view(&trigger).await?;
-        let result = view.is_active;
+        let result = view.is_active(&trigger.limits);
         let result = result.ok_or_else(|| unknown("whether there is work", &view))?;
         Ok(IsActiveResponse { result }.into())
     }
@@ -174,18 +180,18 @@ impl ExternalScaler for Scaler {
         views.mark_changed();
         let closes = Box::pin(Self::closes(self.life.clone()));
         let changes = stream::unfold(
-            (views, None, closes),
-            |(mut views, said, mut closes)| async move {
+            (views, None, closes, trigger.limits),
+            |(mut views, said, mut closes, limits)| async move {
                 loop {
                     tokio::select! {
                         changed = views.changed() => changed.ok()?,
                         () = &mut closes => return None,
                     }
-                    let is_active = views.borrow_and_update().is_active;
+                    let is_active = views.borrow_and_update().is_active(&limits);
                     match is_active {
                         Some(result) if said != Some(result) => {
                             let response = Ok(IsActiveResponse { result });
-                            return Some((response, (views, Some(result), closes)));
+                            return Some((response, (views, Some(result), closes, limits)));
                         }
                         _ => {}
                     }
@@ -215,14 +221,15 @@ impl ExternalScaler for Scaler {
         } = request.into_inner();
         if metric_name != METRIC {
             return Err(Status::invalid_argument(format!(
-                "there is no metric {metric_name:?}, only {METRIC:?}"
+                "there is no metric {}, only {METRIC:?}",
+                shown(&metric_name)
             )));
         }
         let object = scaled_object_ref
             .ok_or_else(|| Status::invalid_argument("scaledObjectRef is missing"))?;
         let trigger = self.trigger(&object)?;
         let view = self.view(&trigger).await?;
-        let value = total(&view, trigger.target).ok_or_else(|| unknown("the demand", &view))?;
+        let value = total(&view, &trigger).ok_or_else(|| unknown("the demand", &view))?;
         let values = GetMetricsResponse {
             metric_values: vec![MetricValue {
                 metric_name,
@@ -254,11 +261,16 @@ impl ExternalScaler for Scaler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scaler::trigger::{Limits, Watch};
+    use crate::scaler::view::Seen;
 
-    fn view(demand: Option<f64>, is_awake: bool, fresh: usize) -> View {
+    fn view(demand: Option<f64>, sign: f64, fresh: usize) -> View {
         View {
             demand,
-            is_awake,
+            signs: vec![Seen {
+                now: Some(sign),
+                held: Some(sign),
+            }],
             fresh,
             ..View::default()
         }
@@ -266,15 +278,27 @@ mod tests {
 
     #[test]
     fn a_workload_that_wakes_is_worth_one_replica_until_it_says_itself() {
-        assert_eq!(total(&view(Some(0.0), false, 0), 0.8), Some(0.0));
-        assert_eq!(total(&view(Some(0.0), true, 0), 0.8), Some(0.8));
-        assert_eq!(total(&view(Some(0.1), true, 1), 0.8), Some(0.1));
+        let trigger = Trigger {
+            watch: Watch {
+                places: Vec::new(),
+                wakes: Vec::new(),
+            },
+            target: 0.8,
+            limits: Limits {
+                activation: 0.0,
+                signs: vec![5.0],
+            },
+        };
+        let total = |view: View| total(&view, &trigger);
+        assert_eq!(total(view(Some(0.0), 5.0, 0)), Some(0.0));
+        assert_eq!(total(view(Some(0.0), 6.0, 0)), Some(0.8));
+        assert_eq!(total(view(Some(0.1), 6.0, 1)), Some(0.1));
         assert_eq!(
-            total(&view(Some(7.0), true, 0), 0.8),
+            total(view(Some(7.0), 6.0, 0)),
             Some(7.0),
             "kept from before"
         );
-        assert_eq!(total(&view(None, true, 0), 0.8), None);
+        assert_eq!(total(view(None, 6.0, 0)), None);
     }
 
     #[test]

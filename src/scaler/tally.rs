@@ -1,7 +1,8 @@
 //! The replicas of one workload and what they add up to. Pure: time is an argument.
 //!
 //! A replica that answers counts with what it says. One that does not counts for a while with what it
-//! said last: whoever is too slow to answer has work. One whose address is gone from DNS is gone.
+//! said last: whoever is too slow to answer has work. One whose address is gone from DNS is gone, and one
+//! that refuses connections and never answered is not there yet: a pod that crashes again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -33,8 +34,18 @@ struct Replica {
     place: usize,
     report: Option<(Report, Instant)>,
     failure: Option<String>,
+    /// Since when it refuses connections, where it does nothing else.
+    refuses_since: Option<Instant>,
     /// Whether it answered in the round that ended last.
     is_fresh: bool,
+}
+
+/// Why a replica did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Miss {
+    pub(super) why: String,
+    /// Whether nobody listens there, which is known, rather than nothing being known.
+    pub(super) is_refused: bool,
 }
 
 /// What the replicas add up to at the end of a round.
@@ -50,6 +61,8 @@ pub(super) struct Tally {
     pub(super) kept: usize,
     /// Replicas that did not and do not count.
     pub(super) silent: usize,
+    /// Those of them on whose address nobody has ever listened.
+    pub(super) absent: usize,
     /// Why the places could not be resolved, if so.
     pub(super) unresolved: Option<String>,
     /// When all places were resolved last.
@@ -66,7 +79,17 @@ impl Tally {
 
     /// Whether every replica there is answered, and nobody is left out of account.
     pub(super) fn is_complete(&self) -> bool {
-        self.unresolved.is_none() && self.kept == 0 && self.silent == 0
+        self.unresolved.is_none() && self.is_summed()
+    }
+
+    /// Whether the sum has every replica that is known.
+    pub(super) fn is_summed(&self) -> bool {
+        self.kept == 0 && self.silent == self.absent
+    }
+
+    /// Whether it is known that there is no address at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_complete() && self.fresh == 0 && self.absent == 0
     }
 }
 
@@ -115,6 +138,7 @@ impl Replicas {
                     place: index,
                     report: None,
                     failure: None,
+                    refuses_since: None,
                     is_fresh: false,
                 };
                 // An address that several places name is one replica.
@@ -131,7 +155,7 @@ impl Replicas {
     pub(super) fn answer(
         &mut self,
         address: SocketAddr,
-        answer: Result<Report, String>,
+        answer: Result<Report, Miss>,
         now: Instant,
     ) -> bool {
         let Some(replica) = self.by_address.get_mut(&address) else {
@@ -142,10 +166,13 @@ impl Replicas {
             Ok(report) => {
                 replica.report = Some((report, now));
                 replica.failure = None;
+                replica.refuses_since = None;
                 replica.is_fresh = true;
             }
-            Err(why) => {
+            Err(Miss { why, is_refused }) => {
                 replica.failure = Some(why);
+                let since = replica.refuses_since.unwrap_or(now);
+                replica.refuses_since = is_refused.then_some(since);
                 replica.is_fresh = false;
             }
         }
@@ -178,7 +205,10 @@ impl Replicas {
             match said {
                 Some(_) if replica.is_fresh => tally.fresh += 1,
                 Some(_) => tally.kept += 1,
-                None => tally.silent += 1,
+                None => {
+                    tally.silent += 1;
+                    tally.absent += usize::from(replica.is_absent(keep, now));
+                }
             }
             if let Some(report) = said {
                 tally.demand += report.demand;
@@ -210,6 +240,12 @@ impl Replica {
         let (report, at) = self.report.as_ref()?;
         (self.is_fresh || now.duration_since(*at) <= keep).then_some(report)
     }
+
+    /// Whether it never answered since its address was found, and nobody has listened there for `keep`.
+    fn is_absent(&self, keep: Duration, now: Instant) -> bool {
+        let since = self.refuses_since.filter(|_| self.report.is_none());
+        since.is_some_and(|since| now.duration_since(since) >= keep)
+    }
 }
 
 #[cfg(test)]
@@ -228,7 +264,7 @@ mod tests {
         )]
     }
 
-    fn says(demand: f64) -> Result<Report, String> {
+    fn says(demand: f64) -> Result<Report, Miss> {
         Ok(Report {
             pod: None,
             demand,
@@ -236,15 +272,18 @@ mod tests {
         })
     }
 
-    fn pod(name: &str, demand: f64) -> Result<Report, String> {
+    fn pod(name: &str, demand: f64) -> Result<Report, Miss> {
         Ok(Report {
             pod: Some(name.into()),
             ..says(demand)?
         })
     }
 
-    fn silence() -> Result<Report, String> {
-        Err("no answer".to_owned())
+    fn silence() -> Result<Report, Miss> {
+        Err(Miss {
+            why: "no answer".to_owned(),
+            is_refused: false,
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -274,6 +313,40 @@ mod tests {
         let much_later = later + Duration::from_millis(1);
         let tally = replicas.tally(KEEP, much_later);
         assert_eq!((tally.demand, tally.kept, tally.silent), (2.0, 0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_refuses_and_never_answered_is_not_there() {
+        let refuses = || {
+            Err(Miss {
+                why: "refused".to_owned(),
+                is_refused: true,
+            })
+        };
+        let mut replicas = Replicas::new(1);
+        let start = Instant::now();
+        replicas.resolve(addresses(&[1, 2, 3]), 10, start);
+        for last in 1..=3 {
+            replicas.answer(address(last), refuses(), start);
+        }
+        assert_eq!(replicas.tally(KEEP, start).absent, 0);
+        let later = start + KEEP;
+        replicas.answer(address(1), refuses(), later);
+        replicas.answer(address(2), silence(), later);
+        replicas.answer(address(3), says(0.0), later);
+        let tally = replicas.tally(KEEP, later);
+        assert_eq!((tally.fresh, tally.silent, tally.absent), (1, 2, 1));
+        assert!(!tally.is_complete(), "one may be busy");
+        replicas.resolve(addresses(&[1, 3]), 10, later);
+        let tally = replicas.tally(KEEP, later);
+        assert!(tally.is_complete() && !tally.is_empty());
+
+        // One that has answered is not forgotten so.
+        replicas.answer(address(3), refuses(), later);
+        let tally = replicas.tally(KEEP, later + 2 * KEEP);
+        assert_eq!((tally.silent, tally.absent), (2, 1));
+        replicas.resolve(addresses(&[1]), 10, later);
+        assert!(!replicas.tally(KEEP, later).is_empty(), "it may yet start");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,14 +3,20 @@
 //! Metadata is written by whoever may create a ScaledObject. It can name any address to ask, so it gets
 //! no secret of the scaler's: settings of Kafka go to the brokers of the flag alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 
-use super::place::Place;
+use super::place::{Place, shown};
 use super::wake::{KafkaGroup, PrometheusUrl, Wake};
 
 /// Places that one trigger may name.
 const PLACES_MAX: usize = 64;
+
+/// Brokers that one trigger may name.
+const BROKERS_MAX: usize = 16;
+
+/// Mistakes that are reported at once.
+const MISTAKES_MAX: usize = 10;
 
 /// What the flags say.
 #[derive(Debug, Clone)]
@@ -39,11 +45,11 @@ pub struct Defaults {
     pub is_fixed: bool,
 }
 
-/// What is watched for a trigger. Triggers that ask for the same share it.
-#[derive(Debug, Clone, PartialEq)]
+/// What is watched for a trigger. Triggers that ask for the same share it, whatever follows for each from
+/// what is seen: else metadata could make as many as there may be, even of a scaler that is fixed.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Watch {
     pub(super) places: Vec<Place>,
-    pub(super) activation: f64,
     pub(super) wakes: Vec<Wake>,
 }
 
@@ -60,6 +66,17 @@ pub(super) struct Trigger {
     pub(super) watch: Watch,
     /// Demand for each replica that the autoscaler aims at.
     pub(super) target: f64,
+    /// From what on the workload is active.
+    pub(super) limits: Limits,
+}
+
+/// What a trigger takes for work.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Limits {
+    /// Demand, in replicas, above which the workload is active.
+    pub(super) activation: f64,
+    /// Values above which the signs of work are such, in the order of the watch's.
+    pub(super) signs: Vec<f64>,
 }
 
 /// Keys of metadata that name somebody to ask.
@@ -103,7 +120,7 @@ impl Trigger {
         if own.is_none() && places.is_empty() {
             let what =
                 "replicas: expected host:port, since the scaler has no --replicas of its own";
-            reading.mistakes.push(what.to_owned());
+            reading.wrong(what.to_owned());
         }
         // What wakes the workload of the flags says nothing about another one.
         let is_own = own.is_some();
@@ -114,23 +131,23 @@ impl Trigger {
         let target = reading.number("target").unwrap_or(1.0);
         if target <= 0.0 {
             let what = format!("target: expected a number above 0, found {target}");
-            reading.mistakes.push(what);
+            reading.wrong(what);
         }
         let activation = reading.number("activationDemand");
         let activation = activation.unwrap_or(defaults.activation);
         if activation < 0.0 {
             let what = format!("activationDemand: expected a number from 0, found {activation}");
-            reading.mistakes.push(what);
+            reading.wrong(what);
         }
         if !reading.mistakes.is_empty() {
             return Err(reading.mistakes);
         }
-        let watch = Watch {
-            places,
-            activation,
-            wakes: wakes.into_iter().flatten().collect(),
-        };
-        Ok(Self { watch, target })
+        let (wakes, signs) = wakes.into_iter().flatten().unzip();
+        Ok(Self {
+            watch: Watch { places, wakes },
+            target,
+            limits: Limits { activation, signs },
+        })
     }
 }
 
@@ -148,16 +165,25 @@ impl<'a> Reading<'a> {
         }
     }
 
+    fn wrong(&mut self, what: String) {
+        match self.mistakes.len() {
+            0..MISTAKES_MAX => self.mistakes.push(what),
+            MISTAKES_MAX => self.mistakes.push("and more".to_owned()),
+            _ => {}
+        }
+    }
+
     fn unknown_keys(&mut self) {
         let is_ours = |key: &&&str| key.starts_with("wake") || key.starts_with("activation");
         let known = |key: &&&str| SOURCES.contains(*key) || **key == "activationDemand";
         let keys = self.values.keys();
-        let mut unknown: Vec<_> = keys.filter(is_ours).filter(|key| !known(key)).collect();
+        let unknown = keys.filter(is_ours).filter(|key| !known(key)).copied();
+        let mut unknown: Vec<&str> = unknown.collect();
         unknown.sort_unstable();
-        for key in unknown {
-            let known = SOURCES.join(", ");
-            let what = format!("{key:?}: no such key; there are {known}, target, activationDemand");
-            self.mistakes.push(what);
+        for key in unknown.into_iter().take(MISTAKES_MAX + 1) {
+            let (key, known) = (shown(key), SOURCES.join(", "));
+            let what = format!("{key}: no such key; there are {known}, target, activationDemand");
+            self.wrong(what);
         }
     }
 
@@ -165,7 +191,7 @@ impl<'a> Reading<'a> {
         for key in SOURCES {
             if self.values.contains_key(key) {
                 let what = format!("{key}: this scaler takes that from its flags alone (--fixed)");
-                self.mistakes.push(what);
+                self.wrong(what);
             }
         }
     }
@@ -179,9 +205,9 @@ impl<'a> Reading<'a> {
     }
 
     fn parsed<T: FromStr<Err = String>>(&mut self, key: &str) -> Option<T> {
-        let parsed = self.text(key)?.parse();
+        let parsed: Result<T, String> = self.text(key)?.parse();
         parsed
-            .map_err(|why: String| self.mistakes.push(format!("{key}: {why}")))
+            .map_err(|why| self.wrong(format!("{key}: {why}")))
             .ok()
     }
 
@@ -189,33 +215,36 @@ impl<'a> Reading<'a> {
         let text = self.text(key)?;
         let number: Option<f64> = text.parse().ok().filter(|number: &f64| number.is_finite());
         if number.is_none() {
-            let what = format!("{key}: expected a number, found {text:?}");
-            self.mistakes.push(what);
+            let found = shown(text);
+            self.wrong(format!("{key}: expected a number, found {found}"));
         }
         number
     }
 
     fn places(&mut self, list: &str) -> Vec<Place> {
-        let mut places = Vec::new();
+        // In order: the same workload in whatever order it is named.
+        let mut places = BTreeSet::new();
+        let mut named = 0;
         for text in list.split(',').filter(|text| !text.trim().is_empty()) {
-            match text.parse() {
-                Ok(place) if !places.contains(&place) => places.push(place),
-                Ok(_) => {}
-                Err(why) => self.mistakes.push(format!("replicas: {why}")),
+            named += 1;
+            if named > PLACES_MAX {
+                let what = format!("replicas: expected at most {PLACES_MAX}; use a name");
+                self.wrong(what);
+                break;
+            }
+            match text.parse::<Place>() {
+                Ok(place) => drop(places.insert(place)),
+                Err(why) => self.wrong(format!("replicas: {why}")),
             }
         }
-        if places.len() > PLACES_MAX {
-            let count = places.len();
-            let what =
-                format!("replicas: expected at most {PLACES_MAX}, found {count}; use a name");
-            self.mistakes.push(what);
+        if named == 0 {
+            let found = shown(list);
+            self.wrong(format!("replicas: expected host:port, found {found}"));
         }
-        // The same workload in whatever order it is named.
-        places.sort_unstable();
-        places
+        places.into_iter().collect()
     }
 
-    fn prometheus(&mut self, defaults: &Defaults, is_own: bool) -> Option<Wake> {
+    fn prometheus(&mut self, defaults: &Defaults, is_own: bool) -> Option<(Wake, f64)> {
         let named = self.parsed("wakePrometheus");
         let is_named = self.text("wakePrometheus").is_some();
         let default = defaults.query.clone().filter(|_| !is_own);
@@ -223,13 +252,12 @@ impl<'a> Reading<'a> {
         let inherited = if is_own { 0.0 } else { defaults.threshold };
         let threshold = self.number("wakeThreshold");
         let server = named.or_else(|| defaults.prometheus.clone());
-        let mut need = |what: &str| self.mistakes.push(what.to_owned());
+        let mut need = |what: &str| self.wrong(what.to_owned());
         match (server, query) {
-            (Some(server), Some(query)) => Some(Wake::Prometheus {
-                server,
-                query,
-                threshold: threshold.unwrap_or(inherited),
-            }),
+            (Some(server), Some(query)) => {
+                let wake = Wake::Prometheus { server, query };
+                Some((wake, threshold.unwrap_or(inherited)))
+            }
             (None, Some(_)) if !is_named => {
                 need("wakeQuery: expected wakePrometheus beside it");
                 None
@@ -242,7 +270,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn kafka(&mut self, defaults: &Defaults, is_own: bool) -> Option<Wake> {
+    fn kafka(&mut self, defaults: &Defaults, is_own: bool) -> Option<(Wake, f64)> {
         let named = self.owned("wakeKafka");
         let inherit = |value: &Option<String>| value.clone().filter(|_| !is_own);
         let topic = self.owned("wakeTopic").or(inherit(&defaults.topic));
@@ -254,30 +282,32 @@ impl<'a> Reading<'a> {
             return None;
         }
         if !cfg!(feature = "kafka") {
-            self.mistakes.push(NO_KAFKA.to_owned());
+            self.wrong(NO_KAFKA.to_owned());
             return None;
         }
         let is_trusted = named.is_none() || named == defaults.bootstrap;
         let bootstrap = named.or_else(|| defaults.bootstrap.clone());
         let (Some(bootstrap), Some(topic), Some(group)) = (bootstrap, topic, group) else {
             let what = "wakeKafka, wakeTopic, wakeGroup: expected all three";
-            self.mistakes.push(what.to_owned());
+            self.wrong(what.to_owned());
             return None;
         };
+        if bootstrap.split(',').nth(BROKERS_MAX).is_some() {
+            self.wrong(format!("wakeKafka: expected at most {BROKERS_MAX} brokers"));
+            return None;
+        }
         let settings = if is_trusted {
             defaults.kafka_settings.clone()
         } else {
             Vec::new()
         };
-        Some(Wake::Kafka {
-            group: KafkaGroup {
-                bootstrap,
-                topic,
-                group,
-                settings,
-            },
-            threshold: lag.unwrap_or(inherited),
-        })
+        let wake = Wake::Kafka(KafkaGroup {
+            bootstrap,
+            topic,
+            group,
+            settings,
+        });
+        Some((wake, lag.unwrap_or(inherited)))
     }
 }
 

@@ -1,15 +1,17 @@
 //! What is known about a workload, and for how long. Pure: time is an argument.
 //!
 //! A number is given only while it is known: the sum when DNS and at least one replica answered, and for
-//! a bounded time after. "Inactive" is said only when every replica is known to be idle and every sign
-//! of work is known to be absent: a workload that is stopped for want of knowledge loses requests, one
-//! that runs for want of knowledge costs a replica.
+//! a bounded time after. While a replica is missing from it, the sum does not fall: what is missing is as
+//! likely as not the replica that is too busy to answer. "Inactive" is said only while every replica is
+//! known to be idle and every sign of work is known to be absent: a workload that is stopped for want of
+//! knowledge loses requests, one that runs for want of knowledge costs a replica.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::tally::{Replicas, Tally};
+use super::trigger::Limits;
 
 /// How long what was known counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,35 +27,51 @@ pub struct Patience {
 pub(super) struct State {
     pub(super) replicas: Replicas,
     signs: Vec<Sign>,
-    /// Demand, in replicas, above which the workload is active.
-    activation: f64,
     patience: Patience,
-    /// Rounds of the replicas that have ended.
-    rounds: u64,
+    /// When the first round of the replicas ended.
+    began: Option<Instant>,
+    /// The sum to give.
     demand: Option<(f64, Instant)>,
-    is_active: Option<(bool, Instant)>,
+    /// The sum by which the workload is active.
+    load: Option<(f64, Instant)>,
+    /// When a replica held requests last, unless all are known to be idle.
+    busy: Option<Instant>,
+    /// Whether every replica has been in a sum once.
+    was_summed: bool,
 }
 
 /// A sign of work from elsewhere, such as the lag of a consumer group.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Sign {
-    threshold: f64,
     value: Option<(f64, Instant)>,
     failure: Option<String>,
     is_asked: bool,
 }
 
-/// What can be said about a workload now.
+/// What a sign of work says.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Seen {
+    /// Its value, while it is known.
+    pub(super) now: Option<f64>,
+    /// Its last value, as long as it may still count for work.
+    pub(super) held: Option<f64>,
+}
+
+/// What can be said about a workload now. What it means for a trigger depends on its limits.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct View {
     /// Whether the replicas and every sign of work have been asked at least once.
     pub(super) is_settled: bool,
-    /// Sum of the demand, in replicas, or why it is not known.
+    /// Sum of the demand, in replicas, if it is known.
     pub(super) demand: Option<f64>,
-    /// Whether the workload should have a replica.
-    pub(super) is_active: Option<bool>,
-    /// Whether a sign of work is above its threshold.
-    pub(super) is_awake: bool,
+    /// Demand that is known of, whether or not it is all there is.
+    pub(super) load: f64,
+    /// Whether a replica holds requests, or did and does not say.
+    pub(super) is_busy: bool,
+    /// Whether `load` and `is_busy` are all there is.
+    pub(super) is_complete: bool,
+    /// By sign.
+    pub(super) signs: Vec<Seen>,
     /// Why something is not known; empty when all is.
     pub(super) unknown: String,
     /// Replicas that answered, that count with their last answer, and that do not count.
@@ -66,28 +84,39 @@ pub(super) struct View {
     pub(super) is_asleep_for_good: bool,
 }
 
+impl View {
+    /// Whether the workload should have a replica, by these limits, if that is known.
+    pub(super) fn is_active(&self, limits: &Limits) -> Option<bool> {
+        let signs = || self.signs.iter().zip(&limits.signs);
+        // One sign of work says it for all. It counts on for a while when it is not known any more;
+        // that there is none does not: a burst begins with a replica too busy to answer.
+        let is_awake = |(seen, limit): (&Seen, &f64)| seen.held.is_some_and(|held| held > *limit);
+        if self.is_busy || self.load > limits.activation || signs().any(is_awake) {
+            return Some(true);
+        }
+        let is_known = self.is_complete && self.signs.iter().all(|seen| seen.now.is_some());
+        is_known.then_some(false)
+    }
+
+    /// Whether a sign of work is known to be above its limit.
+    pub(super) fn is_awake(&self, limits: &Limits) -> bool {
+        let mut signs = self.signs.iter().zip(&limits.signs);
+        signs.any(|(seen, limit)| seen.now.is_some_and(|now| now > *limit))
+    }
+}
+
 impl State {
-    /// Nothing known yet of so many places and of signs with these thresholds.
-    pub(super) fn new(
-        places: usize,
-        thresholds: &[f64],
-        activation: f64,
-        patience: Patience,
-    ) -> Self {
-        let sign = |threshold: &f64| Sign {
-            threshold: *threshold,
-            value: None,
-            failure: None,
-            is_asked: false,
-        };
+    /// Nothing known yet of so many places and signs.
+    pub(super) fn new(places: usize, signs: usize, patience: Patience) -> Self {
         Self {
             replicas: Replicas::new(places),
-            signs: thresholds.iter().map(sign).collect(),
-            activation,
+            signs: (0..signs).map(|_| Sign::default()).collect(),
             patience,
-            rounds: 0,
+            began: None,
             demand: None,
-            is_active: None,
+            load: None,
+            busy: None,
+            was_summed: false,
         }
     }
 
@@ -107,82 +136,77 @@ impl State {
     }
 
     /// A round of the replicas has ended.
-    pub(super) fn end_round(&mut self) {
-        self.rounds += 1;
+    pub(super) fn end_round(&mut self, now: Instant) {
+        self.began.get_or_insert(now);
     }
 
     /// What can be said now.
     pub(super) fn view(&mut self, now: Instant) -> View {
-        let tally = self.replicas.tally(self.patience.keep, now);
-        let is_awake = self.is_awake(now);
-        self.learn(&tally, is_awake, now);
-        let stale_after = self.patience.stale_after;
+        let Patience { keep, stale_after } = self.patience;
+        let tally = self.replicas.tally(keep, now);
+        if let Some(began) = self.began {
+            self.learn(&tally, began, now);
+        }
         let demand = held(self.demand, stale_after, now);
-        let is_active = held(self.is_active, stale_after, now);
-        let unknown = match (demand, is_active) {
-            (Some(_), Some(_)) => String::new(),
-            _ => self.why(&tally),
-        };
+        let seen = |sign: &Sign| sign.seen(self.patience, now);
+        let signs: Vec<Seen> = self.signs.iter().map(seen).collect();
+        let is_complete = self.began.is_some() && tally.is_complete();
+        let is_known =
+            demand.is_some() && is_complete && signs.iter().all(|seen| seen.now.is_some());
         View {
-            is_settled: self.rounds > 0 && self.signs.iter().all(|sign| sign.is_asked),
+            is_settled: self.began.is_some() && self.signs.iter().all(|sign| sign.is_asked),
             demand,
-            is_active,
-            is_awake: is_awake == Some(true),
-            unknown,
+            load: held(self.load, stale_after, now).unwrap_or(0.0),
+            is_busy: held(self.busy.map(|at| ((), at)), stale_after, now).is_some(),
+            is_complete,
+            signs,
+            unknown: if is_known {
+                String::new()
+            } else {
+                self.why(&tally)
+            },
             fresh: tally.fresh,
             kept: tally.kept,
             silent: tally.silent,
-            is_asleep_for_good: self.rounds > 0
-                && self.signs.is_empty()
-                && tally.is_complete()
-                && tally.fresh == 0,
+            is_asleep_for_good: self.began.is_some() && self.signs.is_empty() && tally.is_empty(),
         }
     }
 
-    fn learn(&mut self, tally: &Tally, is_awake: Option<bool>, now: Instant) {
-        let is_asked = self.rounds > 0;
-        let is_empty = tally.is_complete() && tally.fresh == 0;
-        if is_asked && (is_empty || tally.fresh > 0) {
+    fn learn(&mut self, tally: &Tally, began: Instant, now: Instant) {
+        let Patience { keep, stale_after } = self.patience;
+        self.was_summed |= tally.is_complete();
+        // A scaler that has just started knows nothing of a replica that is too busy to answer it, so
+        // the first sum waits for every one, for a while. Later, an address that has not answered yet is
+        // a replica that starts: without it, the sum is right.
+        let may_sum = self.was_summed || now.duration_since(began) > keep;
+        if may_sum && (tally.is_empty() || tally.fresh > 0) {
             // While DNS is away, replicas that answer are as many as there were: a sum of those
             // counts as long as one from before would.
             let known_at = match tally.unresolved {
                 None => Some(now),
                 Some(_) => tally.resolved,
             };
-            self.demand = known_at.map(|at| (tally.demand, at)).or(self.demand);
-        }
-        let is_busy = tally.is_busy || tally.demand > self.activation;
-        if is_busy || is_awake == Some(true) {
-            self.is_active = Some((true, now));
-        } else if is_asked && tally.is_complete() && is_awake == Some(false) {
-            self.is_active = Some((false, now));
-        }
-    }
-
-    /// Whether there is a sign of work, if that is known.
-    fn is_awake(&self, now: Instant) -> Option<bool> {
-        let known = |sign: &Sign| {
-            let value = match sign.failure {
-                None => sign.value.map(|(value, _)| value)?,
-                Some(_) => held(sign.value, self.patience.keep, now)?,
-            };
-            Some(value > sign.threshold)
-        };
-        let mut is_open = false;
-        for sign in &self.signs {
-            match known(sign) {
-                // One that is above says it for all; one that is unknown leaves it open.
-                Some(true) => return Some(true),
-                Some(false) => {}
-                None => is_open = true,
+            if let Some(at) = known_at {
+                let before = held(self.demand, stale_after, now);
+                if tally.is_summed() || before.is_none_or(|before| tally.demand >= before) {
+                    self.demand = Some((tally.demand, at));
+                }
             }
         }
-        (!is_open).then_some(false)
+        let before = held(self.load, stale_after, now);
+        if tally.is_complete() || before.is_none_or(|before| tally.demand >= before) {
+            self.load = Some((tally.demand, now));
+        }
+        if tally.is_busy {
+            self.busy = Some(now);
+        } else if tally.is_complete() {
+            self.busy = None;
+        }
     }
 
     fn why(&self, tally: &Tally) -> String {
         let mut reasons = Vec::new();
-        if self.rounds == 0 {
+        if self.began.is_none() {
             reasons.push("the replicas have not been asked yet".to_owned());
         }
         reasons.extend(tally.unresolved.clone());
@@ -197,6 +221,25 @@ impl State {
     }
 }
 
+impl Sign {
+    fn seen(&self, patience: Patience, now: Instant) -> Seen {
+        match self.failure {
+            // The next answer is to come.
+            None => {
+                let value = self.value.map(|(value, _)| value);
+                Seen {
+                    now: value,
+                    held: value,
+                }
+            }
+            Some(_) => Seen {
+                now: held(self.value, patience.keep, now),
+                held: held(self.value, patience.keep.max(patience.stale_after), now),
+            },
+        }
+    }
+}
+
 /// A value that is not older than `time`.
 fn held<T: Copy>(value: Option<(T, Instant)>, time: Duration, now: Instant) -> Option<T> {
     let (value, at) = value?;
@@ -204,204 +247,4 @@ fn held<T: Copy>(value: Option<(T, Instant)>, time: Duration, now: Instant) -> O
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use super::*;
-    use crate::scaler::place::Resolution;
-    use crate::scaler::report::Report;
-
-    const PATIENCE: Patience = Patience {
-        keep: Duration::from_secs(30),
-        stale_after: Duration::from_secs(300),
-    };
-
-    struct Workload {
-        state: State,
-        now: Instant,
-    }
-
-    impl Workload {
-        fn new(signs: &[f64]) -> Self {
-            Self {
-                state: State::new(1, signs, 1e-6, PATIENCE),
-                now: Instant::now(),
-            }
-        }
-
-        /// A second passes, then replicas with these answers are found.
-        fn round(&mut self, answers: &[Option<f64>]) -> View {
-            let addresses = (1..).zip(answers);
-            let addresses = addresses.map(|(last, _)| address(last)).collect();
-            self.round_with(Resolution::Addresses(addresses), answers)
-        }
-
-        fn unresolved(&mut self, answers: &[Option<f64>]) -> View {
-            self.round_with(Resolution::Failed("no servers".to_owned()), answers)
-        }
-
-        fn round_with(&mut self, found: Resolution, answers: &[Option<f64>]) -> View {
-            self.pass(1);
-            self.state.replicas.resolve(vec![found], 100, self.now);
-            for (last, answer) in (1..).zip(answers) {
-                let report = answer.map(|demand| Report {
-                    pod: None,
-                    demand,
-                    is_busy: false,
-                });
-                let answer = report.ok_or_else(|| "refused".to_owned());
-                self.state.replicas.answer(address(last), answer, self.now);
-            }
-            self.state.end_round();
-            self.state.view(self.now)
-        }
-
-        fn sign(&mut self, value: Option<f64>) -> View {
-            let value = value.ok_or_else(|| "no metrics".to_owned());
-            self.state.read(0, value, self.now);
-            self.state.view(self.now)
-        }
-
-        fn pass(&mut self, seconds: u64) {
-            self.now += Duration::from_secs(seconds);
-        }
-    }
-
-    fn address(last: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, last], 9100))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn before_anything_is_asked_nothing_is_known() {
-        let mut workload = Workload::new(&[]);
-        let view = workload.state.view(workload.now);
-        assert!(!view.is_settled);
-        assert_eq!((view.demand, view.is_active), (None, None));
-        assert!(view.unknown.contains("not been asked"), "{view:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn replicas_that_never_answered_are_neither_idle_nor_a_number() {
-        let mut workload = Workload::new(&[]);
-        let view = workload.round(&[None, None]);
-        assert!(view.is_settled);
-        assert_eq!((view.demand, view.is_active), (None, None));
-        assert!(view.unknown.contains("2 of 2"), "{view:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_sum_is_kept_for_a_while_when_nobody_answers() {
-        let mut workload = Workload::new(&[]);
-        assert_eq!(workload.round(&[Some(1.0), Some(2.0)]).demand, Some(3.0));
-        workload.pass(299);
-        let view = workload.round(&[None, None]);
-        assert_eq!((view.demand, view.is_active), (Some(3.0), Some(true)));
-        let view = workload.round(&[None, None]);
-        assert_eq!((view.demand, view.is_active), (None, None));
-        assert_eq!(workload.round(&[Some(1.0), None]).demand, Some(1.0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_dns_the_replicas_there_were_are_asked_on_for_a_while() {
-        let mut workload = Workload::new(&[]);
-        workload.round(&[Some(1.0)]);
-        assert_eq!(workload.unresolved(&[Some(2.0)]).demand, Some(2.0));
-        workload.pass(299);
-        let view = workload.unresolved(&[Some(3.0)]);
-        assert_eq!(view.demand, None);
-        assert_eq!(view.is_active, Some(true), "they do answer");
-        assert!(view.unknown.contains("no servers"), "{view:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn idle_is_said_only_when_all_are_known_to_be() {
-        let mut workload = Workload::new(&[]);
-        assert_eq!(workload.round(&[Some(0.0), None]).is_active, None);
-        assert_eq!(
-            workload.round(&[Some(0.0), Some(0.1)]).is_active,
-            Some(true)
-        );
-        assert_eq!(workload.round(&[Some(0.0), None]).is_active, Some(true));
-        assert_eq!(
-            workload.unresolved(&[Some(0.0), Some(0.0)]).is_active,
-            Some(true)
-        );
-        assert_eq!(
-            workload.round(&[Some(0.0), Some(1e-7)]).is_active,
-            Some(false)
-        );
-        assert_eq!(
-            workload.round(&[Some(0.0), None]).is_active,
-            Some(false),
-            "as before"
-        );
-        workload.pass(300);
-        assert_eq!(workload.round(&[Some(0.0), None]).is_active, None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_that_runs_is_known_to_be_idle() {
-        let mut workload = Workload::new(&[]);
-        assert_eq!(workload.unresolved(&[]).is_active, None);
-        let view = workload.round(&[]);
-        assert_eq!((view.demand, view.is_active), (Some(0.0), Some(false)));
-        assert!(view.is_asleep_for_good);
-        assert!(!workload.round(&[Some(0.0)]).is_asleep_for_good);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_sign_of_work_wakes_and_an_unknown_one_leaves_it_open() {
-        let mut workload = Workload::new(&[10.0]);
-        let view = workload.round(&[]);
-        assert!(!view.is_settled && !view.is_asleep_for_good);
-        assert_eq!(view.is_active, None);
-        assert_eq!(
-            workload.sign(Some(10.0)).is_active,
-            Some(false),
-            "not above it"
-        );
-        assert_eq!(workload.sign(None).is_active, Some(false), "kept");
-        let view = workload.sign(Some(10.5));
-        assert!(view.is_settled && view.is_awake);
-        assert_eq!(view.is_active, Some(true));
-        workload.sign(None);
-        workload.pass(30);
-        assert_eq!(workload.round(&[]).is_active, Some(true), "as it was");
-        workload.pass(300);
-        let view = workload.round(&[]);
-        assert_eq!((view.is_active, view.is_awake), (None, false));
-        assert!(view.unknown.contains("no metrics"), "{view:?}");
-        assert_eq!(view.demand, Some(0.0), "that is known all the same");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_sign_that_is_asked_in_vain_counts_for_a_while() {
-        let mut workload = Workload::new(&[0.0]);
-        workload.sign(Some(0.0));
-        workload.pass(100);
-        assert_eq!(
-            workload.round(&[]).is_active,
-            Some(false),
-            "the next answer is to come"
-        );
-        workload.sign(None);
-        workload.pass(1000);
-        assert_eq!(workload.round(&[]).is_active, None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn requests_in_a_replica_are_activity_without_demand() {
-        let mut workload = Workload::new(&[]);
-        workload.round(&[Some(0.0)]);
-        let busy = Report {
-            pod: None,
-            demand: 0.0,
-            is_busy: true,
-        };
-        workload
-            .state
-            .replicas
-            .answer(address(1), Ok(busy), workload.now);
-        assert_eq!(workload.state.view(workload.now).is_active, Some(true));
-    }
-}
+mod tests;

@@ -9,12 +9,13 @@ use serde::Deserialize;
 #[cfg(feature = "kafka")]
 use super::kafka::LagReader;
 use super::link::{Link, LinkError, Peer};
+use super::place::shown;
 
 /// Time for an answer: a query may take longer than a replica.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where a sign of work is found, and from what value on it is one.
-#[derive(Debug, Clone, PartialEq)]
+/// Where a sign of work is found. From what value on it is one, each trigger says for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wake {
     /// A query to Prometheus, or to what speaks its API.
     Prometheus {
@@ -22,16 +23,9 @@ pub(super) enum Wake {
         server: PrometheusUrl,
         /// A query that gives one number.
         query: String,
-        /// Active above it.
-        threshold: f64,
     },
     /// The lag of a consumer group.
-    Kafka {
-        /// Who and what.
-        group: KafkaGroup,
-        /// Active above so many records.
-        threshold: f64,
-    },
+    Kafka(KafkaGroup),
 }
 
 /// A consumer group and the topic that it reads.
@@ -60,7 +54,10 @@ impl FromStr for PrometheusUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("expected a URL like http://prometheus:9090, found {text:?}");
+        let wrong = || {
+            let found = shown(text);
+            format!("expected a URL like http://prometheus:9090, found {found}")
+        };
         let uri: Uri = text.trim().parse().map_err(|_| wrong())?;
         let (scheme, authority) = (uri.scheme_str(), uri.authority().ok_or_else(wrong)?);
         let (is_tls, port) = match scheme {
@@ -84,15 +81,6 @@ impl FromStr for PrometheusUrl {
     }
 }
 
-impl Wake {
-    /// The value above which there is work.
-    pub(super) fn threshold(&self) -> f64 {
-        match self {
-            Self::Prometheus { threshold, .. } | Self::Kafka { threshold, .. } => *threshold,
-        }
-    }
-}
-
 /// Reads one sign of work.
 #[derive(Debug)]
 pub(super) enum Reader {
@@ -107,7 +95,7 @@ pub(super) enum Reader {
 impl Reader {
     pub(super) fn new(wake: &Wake) -> Self {
         match wake {
-            Wake::Prometheus { server, query, .. } => {
+            Wake::Prometheus { server, query } => {
                 let query = form_urlencoded::Serializer::new(String::new())
                     .append_pair("query", query)
                     .finish();
@@ -121,9 +109,9 @@ impl Reader {
                 }
             }
             #[cfg(feature = "kafka")]
-            Wake::Kafka { group, .. } => Self::Kafka(LagReader::new(group.clone(), TIMEOUT)),
+            Wake::Kafka(group) => Self::Kafka(LagReader::new(group.clone(), TIMEOUT)),
             #[cfg(not(feature = "kafka"))]
-            Wake::Kafka { .. } => unreachable!("refused where triggers are read"),
+            Wake::Kafka(_) => unreachable!("refused where triggers are read"),
         }
     }
 

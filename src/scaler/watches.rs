@@ -157,7 +157,6 @@ mod tests {
     fn watched(port: u16) -> Watch {
         Watch {
             places: vec![format!("127.0.0.1:{port}").parse().unwrap()],
-            activation: 0.0,
             wakes: Vec::new(),
         }
     }
@@ -168,7 +167,12 @@ mod tests {
             keep: second,
             stale_after: second,
         };
-        let common = Common::new((10_000 * second, second), patience, 10, Metrics::new());
+        let common = Common::new(
+            (10_000 * second, second, second),
+            patience,
+            10,
+            Metrics::new(),
+        );
         let bounds = Bounds {
             workloads_max,
             forget_after: 600 * second,

@@ -13,24 +13,23 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::link::{Link, Peer};
+use super::link::{Link, LinkError, Peer};
 use super::metrics::Metrics;
-use super::place::{Place, Resolver};
+use super::place::{Place, RESOLVE_TIMEOUT, Resolver};
 use super::report::Report;
+use super::tally::Miss;
 use super::trigger::Watch;
 use super::view::{Patience, State, View};
-use super::wake::{Reader, Wake};
+use super::wake::Reader;
 
 /// Replicas of one workload that are asked at once: those of another do not wait for them.
 const ASKED_AT_ONCE: usize = 256;
-
-/// Time for DNS: the system's resolver tries a server that does not answer again after five seconds.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What all workloads have in common.
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) interval: Duration,
+    pub(super) wake_interval: Duration,
     pub(super) timeout: Duration,
     pub(super) patience: Patience,
     pub(super) replicas_max: usize,
@@ -39,13 +38,14 @@ pub(super) struct Common {
 
 impl Common {
     pub(super) fn new(
-        (interval, timeout): (Duration, Duration),
+        (interval, wake_interval, timeout): (Duration, Duration, Duration),
         patience: Patience,
         replicas_max: usize,
         metrics: Metrics,
     ) -> Self {
         Self {
             interval,
+            wake_interval,
             timeout,
             patience,
             replicas_max,
@@ -67,13 +67,11 @@ pub(super) struct Workload {
 impl Workload {
     /// Begins to watch. The tasks end when the set is dropped.
     pub(super) fn start(watched: &Watch, common: &Arc<Common>) -> (Arc<Self>, JoinSet<()>) {
-        let thresholds: Vec<f64> = watched.wakes.iter().map(Wake::threshold).collect();
-        let places = watched.places.len();
-        let activation = watched.activation;
+        let (places, signs) = (watched.places.len(), watched.wakes.len());
         let names: Vec<String> = watched.places.iter().map(Place::to_string).collect();
         let workload = Arc::new(Self {
             name: names.join(","),
-            state: Mutex::new(State::new(places, &thresholds, activation, common.patience)),
+            state: Mutex::new(State::new(places, signs, common.patience)),
             view: watch::Sender::new(View::default()),
             is_warned: AtomicBool::new(false),
         });
@@ -108,7 +106,7 @@ impl Workload {
     }
 
     async fn watch_sign(self: Arc<Self>, index: usize, mut reader: Reader, common: Arc<Common>) {
-        let mut ticks = ticks(common.interval);
+        let mut ticks = ticks(common.wake_interval);
         loop {
             ticks.tick().await;
             let value = reader.read().await;
@@ -197,7 +195,7 @@ impl ReplicaTask {
         }
         let asked = self.links.iter_mut().map(|(&address, link)| async move {
             let answer = ask(link, common).await;
-            let failure = answer.as_ref().err().cloned();
+            let failure = answer.as_ref().err().map(|miss| miss.why.clone());
             let now = Instant::now();
             let is_news = workload.state().replicas.answer(address, answer, now);
             let name = &workload.name;
@@ -214,16 +212,19 @@ impl ReplicaTask {
         stream::iter(asked)
             .for_each_concurrent(ASKED_AT_ONCE, |asked| asked)
             .await;
-        workload.state().end_round();
+        workload.state().end_round(Instant::now());
     }
 }
 
-async fn ask(link: &mut Link, common: &Common) -> Result<Report, String> {
-    let failed = |kind: &str, why: String| {
-        common.metrics.poll_failed(kind);
-        why
+async fn ask(link: &mut Link, common: &Common) -> Result<Report, Miss> {
+    let failed = |error: LinkError| {
+        common.metrics.poll_failed(error.kind());
+        Miss {
+            why: error.to_string(),
+            is_refused: matches!(error, LinkError::Refused(_)),
+        }
     };
     let body = link.get("/autoscaling", common.timeout).await;
-    let body = body.map_err(|error| failed(error.kind(), error.to_string()))?;
-    Report::read(&body).map_err(|why| failed("answer", why))
+    let report = Report::read(&body.map_err(failed)?);
+    report.map_err(|why| failed(LinkError::Answer(why)))
 }

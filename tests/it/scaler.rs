@@ -48,6 +48,8 @@ async fn the_demand_is_the_sum_over_the_replicas() {
     for path in ["/healthz", "/readyz"] {
         assert_eq!(http::get(scaler.admin, path, &[]).await.status, 200);
     }
+    let old = http::get(scaler.address, "/", &[]).await.status;
+    assert_eq!(old, 505, "gRPC is HTTP/2 alone");
     for replica in &replicas {
         replica.says(0.0);
     }
@@ -65,7 +67,8 @@ async fn a_replica_that_dies_counts_for_a_while() {
     let (stays, dies) = (Answering::replica(1.0).await, Answering::replica(5.0).await);
     let places = format!("{},{}", stays.place(), dies.place());
     let keeps = Scaler::start(&["--replicas", &places, "--keep", "1000s"]);
-    let drops = Scaler::start(&["--replicas", &places, "--keep", "0"]);
+    let at_once = ["--keep", "0", "--stale-after", "0"];
+    let drops = Scaler::start(&[&["--replicas", &places][..], &at_once].concat());
     for scaler in [&keeps, &drops] {
         let mut client = scaler.client().await;
         assert_eq!(demand(&mut client, &[]).await.unwrap().0, 6.0);

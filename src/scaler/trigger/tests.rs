@@ -23,11 +23,10 @@ fn read(metadata: &[(&str, &str)], defaults: &Defaults) -> Result<Trigger, Strin
 }
 
 fn query_of(trigger: &Trigger) -> Option<(&str, f64)> {
-    trigger.watch.wakes.iter().find_map(|wake| match wake {
-        Wake::Prometheus {
-            query, threshold, ..
-        } => Some((query.as_str(), *threshold)),
-        Wake::Kafka { .. } => None,
+    let wakes = trigger.watch.wakes.iter().zip(&trigger.limits.signs);
+    wakes.into_iter().find_map(|(wake, threshold)| match wake {
+        Wake::Prometheus { query, .. } => Some((query.as_str(), *threshold)),
+        Wake::Kafka(_) => None,
     })
 }
 
@@ -47,7 +46,7 @@ fn the_flags_count_where_metadata_says_nothing() {
         ("activationDemand", "0.1"),
     ];
     let trigger = read(&changed, &defaults()).unwrap();
-    assert_eq!((trigger.target, trigger.watch.activation), (0.8, 0.1));
+    assert_eq!((trigger.target, trigger.limits.activation), (0.8, 0.1));
     assert_eq!(query_of(&trigger), Some(("lag", 5.0)));
 }
 
@@ -58,7 +57,12 @@ fn another_workload_is_not_woken_by_the_query_of_the_flags() {
     let shown: Vec<String> = trigger.watch.places.iter().map(Place::to_string).collect();
     assert_eq!(shown, ["a:1", "b:1"]);
     assert_eq!(query_of(&trigger), None);
-    let turned = read(&[("replicas", "a:1,b:1"), ("target", "2")], &defaults()).unwrap();
+    let limits = [
+        ("replicas", "a:1,b:1"),
+        ("target", "2"),
+        ("activationDemand", "3"),
+    ];
+    let turned = read(&limits, &defaults()).unwrap();
     assert_eq!(
         turned.watch.key(),
         trigger.watch.key(),
@@ -101,6 +105,58 @@ fn all_mistakes_are_reported_at_once() {
 }
 
 #[test]
+fn what_is_wrong_without_end_is_said_in_part() {
+    let long = "x".repeat(30_000);
+    for metadata in [
+        ("replicas", ","),
+        ("target", &long),
+        ("wakeThreshold", &long),
+    ] {
+        let mistakes = read(&[metadata], &defaults()).unwrap_err();
+        assert!(mistakes.len() < 300, "{mistakes}");
+    }
+    let many = vec!["x"; 10_000].join(",");
+    let mistakes = read(&[("replicas", &many)], &defaults()).unwrap_err();
+    assert!(
+        mistakes.len() < 2000 && mistakes.ends_with("and more"),
+        "{mistakes}"
+    );
+    let places = |count: usize| {
+        let places: Vec<String> = (1..=count).map(|port| format!("a:{port}")).collect();
+        read(&[("replicas", &places.join(","))], &defaults())
+    };
+    assert!(places(64).is_ok());
+    assert!(places(65).unwrap_err().contains("at most 64"));
+}
+
+#[test]
+fn thresholds_share_one_watch() {
+    let fixed = Defaults {
+        is_fixed: true,
+        ..defaults()
+    };
+    let one = read(&[("activationDemand", "0.5")], &fixed).unwrap();
+    let other = read(&[("activationDemand", "0.25"), ("target", "3")], &fixed).unwrap();
+    assert_eq!(one.watch.key(), other.watch.key());
+    let woken = read(&[("wakeThreshold", "9")], &defaults()).unwrap();
+    assert_eq!(woken.watch.key(), one.watch.key());
+    assert_eq!(query_of(&woken), Some(("up", 9.0)));
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn brokers_are_bounded() {
+    let brokers = vec!["kafka:9092"; 17].join(",");
+    let metadata = [
+        ("wakeKafka", brokers.as_str()),
+        ("wakeTopic", "t"),
+        ("wakeGroup", "g"),
+    ];
+    let mistakes = read(&metadata, &defaults()).unwrap_err();
+    assert!(mistakes.contains("at most 16"), "{mistakes}");
+}
+
+#[test]
 fn a_fixed_scaler_asks_nobody_that_a_trigger_names() {
     let fixed = Defaults {
         is_fixed: true,
@@ -124,7 +180,7 @@ fn secrets_go_to_the_brokers_of_the_flag_alone() {
         let topic = [("replicas", "a:1"), ("wakeTopic", "t"), ("wakeGroup", "g")];
         let trigger = read(&[&topic[..], metadata].concat(), &defaults).unwrap();
         match &trigger.watch.wakes[..] {
-            [Wake::Kafka { group, .. }] => group.settings.len(),
+            [Wake::Kafka(group)] => group.settings.len(),
             other => panic!("{other:?}"),
         }
     };

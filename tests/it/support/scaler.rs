@@ -52,6 +52,7 @@ impl Scaler {
         let mut child = command
             .args(usual)
             .args(["--interval", "50ms", "--timeout", "10s"])
+            .args(["--wake-interval", "50ms"])
             .args(flags)
             .stderr(Stdio::piped())
             .spawn()

@@ -1,0 +1,289 @@
+use std::net::SocketAddr;
+
+use super::*;
+use crate::scaler::place::Resolution;
+use crate::scaler::report::Report;
+use crate::scaler::tally::Miss;
+
+const PATIENCE: Patience = Patience {
+    keep: Duration::from_secs(30),
+    stale_after: Duration::from_secs(300),
+};
+
+struct Workload {
+    state: State,
+    limits: Limits,
+    now: Instant,
+}
+
+/// A view, and what it says for the limits of the workload.
+#[derive(Debug)]
+struct Said {
+    view: View,
+    is_active: Option<bool>,
+    is_awake: bool,
+}
+
+impl std::ops::Deref for Said {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
+}
+
+impl Workload {
+    fn new(signs: &[f64]) -> Self {
+        Self {
+            state: State::new(1, signs.len(), PATIENCE),
+            limits: Limits {
+                activation: 1e-6,
+                signs: signs.to_vec(),
+            },
+            now: Instant::now(),
+        }
+    }
+
+    /// A second passes, then replicas with these answers are found.
+    fn round(&mut self, answers: &[Option<f64>]) -> Said {
+        let addresses = (1..).zip(answers);
+        let addresses = addresses.map(|(last, _)| address(last)).collect();
+        self.round_with(Resolution::Addresses(addresses), answers)
+    }
+
+    fn unresolved(&mut self, answers: &[Option<f64>]) -> Said {
+        self.round_with(Resolution::Failed("no servers".to_owned()), answers)
+    }
+
+    fn round_with(&mut self, found: Resolution, answers: &[Option<f64>]) -> Said {
+        self.pass(1);
+        self.state.replicas.resolve(vec![found], 100, self.now);
+        for (last, answer) in (1..).zip(answers) {
+            let report = answer.map(|demand| Report {
+                pod: None,
+                demand,
+                is_busy: false,
+            });
+            let answer = report.ok_or_else(|| Miss {
+                why: "no answer".to_owned(),
+                is_refused: false,
+            });
+            self.state.replicas.answer(address(last), answer, self.now);
+        }
+        self.state.end_round(self.now);
+        self.view()
+    }
+
+    fn view(&mut self) -> Said {
+        let view = self.state.view(self.now);
+        Said {
+            is_active: view.is_active(&self.limits),
+            is_awake: view.is_awake(&self.limits),
+            view,
+        }
+    }
+
+    fn sign(&mut self, value: Option<f64>) -> Said {
+        let value = value.ok_or_else(|| "no metrics".to_owned());
+        self.state.read(0, value, self.now);
+        self.view()
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+}
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, last], 9100))
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_anything_is_asked_nothing_is_known() {
+    let mut workload = Workload::new(&[]);
+    let view = workload.view();
+    assert!(!view.is_settled);
+    assert_eq!((view.demand, view.is_active), (None, None));
+    assert!(view.unknown.contains("not been asked"), "{view:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_never_answered_are_neither_idle_nor_a_number() {
+    let mut workload = Workload::new(&[]);
+    let view = workload.round(&[None, None]);
+    assert!(view.is_settled);
+    assert_eq!((view.demand, view.is_active), (None, None));
+    assert!(view.unknown.contains("2 of 2"), "{view:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sum_is_kept_for_a_while_when_nobody_answers() {
+    let mut workload = Workload::new(&[]);
+    assert_eq!(workload.round(&[Some(1.0), Some(2.0)]).demand, Some(3.0));
+    workload.pass(299);
+    let view = workload.round(&[None, None]);
+    assert_eq!((view.demand, view.is_active), (Some(3.0), Some(true)));
+    let view = workload.round(&[None, None]);
+    assert_eq!((view.demand, view.is_active), (None, None));
+    assert_eq!(workload.round(&[Some(1.0), None]).demand, Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_dns_the_replicas_there_were_are_asked_on_for_a_while() {
+    let mut workload = Workload::new(&[]);
+    workload.round(&[Some(1.0)]);
+    assert_eq!(workload.unresolved(&[Some(2.0)]).demand, Some(2.0));
+    workload.pass(299);
+    let view = workload.unresolved(&[Some(3.0)]);
+    assert_eq!(view.demand, None);
+    assert_eq!(view.is_active, Some(true), "they do answer");
+    assert!(view.unknown.contains("no servers"), "{view:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_is_said_only_when_all_are_known_to_be() {
+    let mut workload = Workload::new(&[]);
+    assert_eq!(workload.round(&[Some(0.0), None]).is_active, None);
+    assert_eq!(
+        workload.round(&[Some(0.0), Some(0.1)]).is_active,
+        Some(true)
+    );
+    assert_eq!(workload.round(&[Some(0.0), None]).is_active, Some(true));
+    assert_eq!(
+        workload.unresolved(&[Some(0.0), Some(0.0)]).is_active,
+        Some(true)
+    );
+    assert_eq!(
+        workload.round(&[Some(0.0), Some(1e-7)]).is_active,
+        Some(false)
+    );
+    assert_eq!(
+        workload.round(&[Some(0.0), None]).is_active,
+        None,
+        "a burst may have come"
+    );
+    assert_eq!(workload.unresolved(&[Some(0.0); 2]).is_active, None);
+    assert_eq!(workload.round(&[Some(0.0); 2]).is_active, Some(false));
+    assert_eq!(workload.round(&[Some(0.5); 2]).is_active, Some(true));
+    workload.pass(299);
+    assert_eq!(workload.round(&[None, None]).is_active, Some(true));
+    workload.pass(1);
+    assert_eq!(workload.round(&[Some(0.0), None]).is_active, None);
+}
+
+/// A replica that is silent for longer than it is kept, or that nobody has heard yet, is not without
+/// demand.
+#[tokio::test(start_paused = true)]
+async fn a_sum_without_a_replica_does_not_fall() {
+    let mut workload = Workload::new(&[]);
+    assert_eq!(workload.round(&[Some(1.0), Some(2.0)]).demand, Some(3.0));
+    assert_eq!(workload.round(&[Some(0.5), None]).demand, Some(3.0));
+    workload.pass(100);
+    let view = workload.round(&[Some(1.0), None]);
+    assert_eq!((view.silent, view.demand), (1, Some(3.0)));
+    assert_eq!(workload.round(&[Some(4.0), None]).demand, Some(4.0));
+    assert_eq!(workload.round(&[Some(1.0), None]).demand, Some(4.0));
+    assert_eq!(workload.round(&[Some(1.0)]).demand, Some(1.0), "it is gone");
+    let view = workload.round(&[Some(1.0), None]);
+    assert_eq!(view.demand, Some(1.0), "one that starts");
+    workload.round(&[Some(1.0), Some(2.0)]);
+    workload.pass(300);
+    assert_eq!(workload.round(&[Some(1.0), None]).demand, Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_sum_waits_for_every_replica_for_a_while() {
+    let mut workload = Workload::new(&[]);
+    let view = workload.round(&[Some(1.0), None]);
+    assert_eq!((view.demand, view.is_active), (None, Some(true)));
+    assert!(view.unknown.contains("1 of 2"), "{view:?}");
+    workload.pass(30);
+    assert_eq!(workload.round(&[Some(1.0), None]).demand, Some(1.0));
+    let mut workload = Workload::new(&[]);
+    workload.round(&[Some(1.0), None]);
+    assert_eq!(workload.round(&[Some(1.0), Some(9.0)]).demand, Some(10.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_refuses_and_never_answered_is_idle_after_a_while() {
+    let mut workload = Workload::new(&[]);
+    workload.round(&[Some(0.0), None]);
+    for (seconds, is_active) in [(0, None), (29, None), (1, Some(false))] {
+        workload.pass(seconds);
+        let miss = Miss {
+            why: "refused".to_owned(),
+            is_refused: true,
+        };
+        let now = workload.now;
+        workload.state.replicas.answer(address(2), Err(miss), now);
+        let view = workload.view();
+        assert_eq!(view.is_active, is_active, "{view:?}");
+    }
+    assert_eq!(workload.view().demand, Some(0.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_runs_is_known_to_be_idle() {
+    let mut workload = Workload::new(&[]);
+    assert_eq!(workload.unresolved(&[]).is_active, None);
+    let view = workload.round(&[]);
+    assert_eq!((view.demand, view.is_active), (Some(0.0), Some(false)));
+    assert!(view.is_asleep_for_good);
+    assert!(!workload.round(&[Some(0.0)]).is_asleep_for_good);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_of_work_wakes_and_an_unknown_one_leaves_it_open() {
+    let mut workload = Workload::new(&[10.0]);
+    let view = workload.round(&[]);
+    assert!(!view.is_settled && !view.is_asleep_for_good);
+    assert_eq!(view.is_active, None);
+    assert_eq!(
+        workload.sign(Some(10.0)).is_active,
+        Some(false),
+        "not above it"
+    );
+    assert_eq!(workload.sign(None).is_active, Some(false), "kept");
+    let view = workload.sign(Some(10.5));
+    assert!(view.is_settled && view.is_awake);
+    assert_eq!(view.is_active, Some(true));
+    workload.sign(None);
+    workload.pass(30);
+    assert_eq!(workload.round(&[]).is_active, Some(true), "as it was");
+    workload.pass(300);
+    let view = workload.round(&[]);
+    assert_eq!((view.is_active, view.is_awake), (None, false));
+    assert!(view.unknown.contains("no metrics"), "{view:?}");
+    assert_eq!(view.demand, Some(0.0), "that is known all the same");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_that_is_asked_in_vain_counts_for_a_while() {
+    let mut workload = Workload::new(&[0.0]);
+    workload.sign(Some(0.0));
+    workload.pass(100);
+    assert_eq!(
+        workload.round(&[]).is_active,
+        Some(false),
+        "the next answer is to come"
+    );
+    workload.sign(None);
+    workload.pass(1000);
+    assert_eq!(workload.round(&[]).is_active, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_in_a_replica_are_activity_without_demand() {
+    let mut workload = Workload::new(&[]);
+    workload.round(&[Some(0.0)]);
+    let busy = Report {
+        pod: None,
+        demand: 0.0,
+        is_busy: true,
+    };
+    workload
+        .state
+        .replicas
+        .answer(address(1), Ok(busy), workload.now);
+    assert_eq!(workload.view().is_active, Some(true));
+}
