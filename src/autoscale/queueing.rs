@@ -9,6 +9,12 @@
 /// with bounded batches grows without end.
 pub const UTILIZATION_MAX: f64 = 0.85;
 
+/// Where engine and host take turns on the same cores, batches grow to so many times the number of requests
+/// that cost as much as the batch itself (per-batch costs are then a third of all), and no further before
+/// latency goes: what comes meanwhile waits in sockets, not in the queue. Measured; see
+/// benches/results/2026-11-25-autoscale.
+const SHARED_BATCH: f64 = 2.0;
+
 /// Part of what the server can do at all below which λ_slo is not said to be: close to an objective that no
 /// rate keeps, the least error would else multiply the demand.
 const RATE_MIN: f64 = 0.05;
@@ -160,10 +166,28 @@ impl Model {
         service.stretched(1.0 / left.max(1e-6))
     }
 
+    /// Requests of the batches that the server has when it does all it can.
+    fn batch(&self) -> f64 {
+        let Host {
+            request,
+            batch,
+            cores,
+            is_shared,
+        } = self.host;
+        if !is_shared {
+            return self.batch_max;
+        }
+        let by_batch = self.service.setup + batch / cores;
+        let by_request = self.service.request + request / cores;
+        let grown = SHARED_BATCH * by_batch / by_request.max(f64::MIN_POSITIVE);
+        grown.clamp(1.0, self.batch_max.max(1.0))
+    }
+
     /// Whether the server gets `rate` requests done, with `share` of what it has.
     fn carries(&self, rate: f64, share: f64) -> bool {
-        let host = rate * (self.host.request + self.host.batch / self.batch_max) / self.host.cores;
-        let engine = rate / self.service.rate(self.batch_max);
+        let batch = self.batch();
+        let host = rate * (self.host.request + self.host.batch / batch) / self.host.cores;
+        let engine = rate / self.service.rate(batch);
         if self.host.is_shared {
             host + engine <= share
         } else {
@@ -331,7 +355,8 @@ mod tests {
             },
             ..alone
         };
-        close(waking.capacity(None).rate_max, 1.0 / 2.1e-3);
+        // Batches of ten: 10 ms a batch and 2 ms a request.
+        close(waking.capacity(None).rate_max, 1.0 / 3e-3);
         let latency = |model: &Model| model.service_at(200.0).mean_latency(200.0);
         assert!(latency(&waking) > latency(&shared));
         let beside = Model {
