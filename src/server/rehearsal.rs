@@ -18,7 +18,7 @@ use crate::autoscale::host::HostClock;
 use crate::autoscale::{Hints, Rehearsed};
 use crate::bench::{Options, Runner, Target, read_texts};
 use crate::serving::Classifier;
-use crate::transport::{ConnectionLimits, Life, Listener, Port, Room, serve};
+use crate::transport::{ConnectionLimits, Life, Listener, Port, Room, descriptors, serve};
 
 /// Time until connections are open and memory is where it will be, and time that is measured.
 const WARM_UP: Duration = Duration::from_millis(10);
@@ -27,6 +27,9 @@ const MEASURED: Duration = Duration::from_millis(80);
 /// Clients that ask again and again.
 const CLIENTS: usize = 64;
 
+/// Each client takes two file descriptors; with fewer than that, they are kept for the server.
+const DESCRIPTORS_MIN: usize = 1024;
+
 /// Asks the twin, on the calling thread, which is not one of `runtime`. `None` where the machine does not
 /// let it be measured.
 pub(super) fn rehearse(
@@ -34,6 +37,9 @@ pub(super) fn rehearse(
     twin: &Arc<Classifier>,
     (settings, hints): (&api::Settings, &Arc<Hints>),
 ) -> Option<Rehearsed> {
+    if descriptors() < DESCRIPTORS_MIN {
+        return None;
+    }
     let (address, life) = open(runtime, twin, (settings, hints))?;
     let target: Target = format!("http://{address}/predict?query={{query}}")
         .parse()
