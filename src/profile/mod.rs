@@ -1,6 +1,6 @@
 //! `intentd profile`: how long batches take on this machine, and what one server can do with that.
 //!
-//! Batches of many shapes are measured by turns ([`measure`]), a line is laid through them ([`Fit`]), and
+//! Batches of many shapes are measured by turns ([`measure()`]), a line is laid through them ([`Fit`]), and
 //! the model of the hints ([`crate::autoscale`]) says what follows for objectives and for settings of
 //! scalers ([`Outlook`]). [`Profile`] is what is kept of it in a file, for `intentd serve --profile` and
 //! for whoever plans a fleet. docs/profile.md has the form of the file.
