@@ -23,6 +23,9 @@
 //!      │
 //! api                 text/html for curl, JSON
 //! ```
+//!
+//! Beside it, and never in its way: `autoscale` makes hints of what has come and of what batches took, and
+//! `scaler`, a process of its own, adds up those of many servers.
 #![forbid(unsafe_code)]
 
 #[cfg(any(

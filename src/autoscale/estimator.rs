@@ -38,6 +38,10 @@ pub struct Interval {
     pub elapsed: f64,
     /// Requests that were answered in it.
     pub answered: f64,
+    /// Batches that they came in.
+    pub batches: f64,
+    /// Time of the engine.
+    pub engine: EngineTime,
     /// CPU seconds that the host took, where that is known.
     pub host: Option<f64>,
     /// Requests a second that are offered.
@@ -80,8 +84,6 @@ pub struct Estimator {
     /// κ as last simulated, and seconds since.
     tail_now: f64,
     tail_age: f64,
-    engine: EngineTime,
-    batches: u64,
     /// What the last estimate followed from.
     before: Option<Learned>,
     /// Logarithm of the published by the computed rate.
@@ -110,8 +112,6 @@ impl Estimator {
             overhead: 0.0,
             tail_now: TAIL,
             tail_age: f64::INFINITY,
-            engine: EngineTime::default(),
-            batches: 0,
             before: None,
             gap: 0.0,
             rate: 0.0,
@@ -138,12 +138,9 @@ impl Estimator {
                 host_is_seen: self.host_is_seen,
                 ..Self::new()
             };
-        }
-        if is_new {
-            // What the interval has seen is of the model before.
-            (self.engine, self.batches) = (seen.engine, seen.batches);
         } else {
-            self.learn(seen, asked, interval);
+            // The interval in which a model came has seen the one before.
+            self.learn(asked, interval);
         }
         let learned = Learned {
             setup: seen.setup,
@@ -179,13 +176,8 @@ impl Estimator {
         }
     }
 
-    fn learn(&mut self, seen: &Observation, asked: &Asked, interval: &Interval) {
+    fn learn(&mut self, asked: &Asked, interval: &Interval) {
         self.tail.spread = interval.spread;
-        let engine = std::mem::replace(&mut self.engine, seen.engine);
-        let batches = seen.batches - std::mem::replace(&mut self.batches, seen.batches);
-        let batches = batches as f64;
-        let between = seen.engine.elapsed.saturating_sub(engine.elapsed);
-        let spent = seen.engine.spent.saturating_sub(engine.spent);
         let is_late =
             |slo: f64| interval.latency.count >= LATENCIES_MIN && interval.latency.p99 > slo;
         let overloaded = interval.crowded_share > CROWDED || asked.objective.is_some_and(is_late);
@@ -193,8 +185,10 @@ impl Estimator {
         if let Some(host) = interval.host
             && (!overloaded || self.host.cost().is_none())
         {
-            self.host
-                .learn(interval.answered, batches, host, interval.elapsed);
+            let Interval {
+                answered, batches, ..
+            } = *interval;
+            self.host.learn(answered, batches, host, interval.elapsed);
         }
         if overloaded {
             return;
@@ -203,7 +197,8 @@ impl Estimator {
             && let Some(host) = interval.host
         {
             let share = host / interval.elapsed / asked.cores;
-            let (spent, between) = (spent.as_secs_f64(), between.as_secs_f64());
+            let EngineTime { elapsed, spent } = interval.engine;
+            let (spent, between) = (spent.as_secs_f64(), elapsed.as_secs_f64());
             self.contention
                 .learn(spent, between, share, interval.elapsed);
         }

@@ -95,11 +95,6 @@ impl Hints {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was published last.
-    pub fn snapshot(&self) -> Snapshot {
-        self.published.load().snapshot.clone()
-    }
-
     /// What was published last, looked at in place.
     pub fn read<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
         look(&self.published.load().snapshot)
@@ -161,6 +156,7 @@ struct Follower {
     counts: Counts,
     host_time: Option<CpuTimes>,
     engine_time: EngineTime,
+    batches: u64,
     capacity_at: Instant,
 }
 
@@ -178,6 +174,7 @@ impl Follower {
             window_age: 0.0,
             host_time: host.read(),
             engine_time: EngineTime::default(),
+            batches: 0,
             host,
             cores: cores() as f64,
             at: Instant::now(),
@@ -235,12 +232,13 @@ impl Follower {
         let elapsed = (now - std::mem::replace(&mut self.capacity_at, now)).as_secs_f64();
         let before = std::mem::replace(&mut self.counts, counts);
         let host_before = std::mem::replace(&mut self.host_time, self.host.read());
+        // Of a new model they begin at zero, and the difference says nothing, which nobody learns from.
+        let batches_before = std::mem::replace(&mut self.batches, seen.batches);
         let engine = std::mem::replace(&mut self.engine_time, seen.engine);
-        let spent = seen.engine.spent.saturating_sub(engine.spent);
-        let host = self
-            .host_time
-            .zip(host_before)
-            .map(|(now, before)| now.beside_batches(before, seen.computes_alone.then_some(spent)));
+        let engine = seen.engine.since(engine);
+        let host = self.host_time.zip(host_before).map(|(now, before)| {
+            now.beside_batches(before, seen.computes_alone.then_some(engine.spent))
+        });
         let elapsed = elapsed.max(1e-3);
         if let Some(host) = host {
             let share = host.as_secs_f64() / elapsed / self.cores;
@@ -250,6 +248,8 @@ impl Follower {
         let interval = Interval {
             elapsed,
             answered: counts.answered.saturating_sub(before.answered) as f64,
+            batches: seen.batches.saturating_sub(batches_before) as f64,
+            engine,
             host: host.map(|host| host.as_secs_f64()),
             offered: rates.offered,
             crowded_share: (rates.crowded / rates.offered.max(1e-9)).min(1.0),

@@ -27,18 +27,19 @@ const SPREAD_MIN: f64 = 0.05;
 /// A request costs at least this part of the least that was seen, whatever the trend says.
 const LEAST: f64 = 0.6;
 
-/// How far beyond what was seen the trend is followed, by how far that reaches: what is believed too good
-/// is asked for, and what is believed too bad only until there is more load to learn from.
+/// How far beyond what was seen the trend is followed, by how far that reaches. Little: a server that is
+/// believed too good misses its objective, one that is believed too bad only until there is more load to
+/// learn from.
 const BEYOND: f64 = 0.5;
 
 /// Part of the capacity that has to have been seen as load for the cost at full load to be known.
 const SEEN: f64 = 0.5;
 
-/// What the highest rate at which a cost was seen is worth an interval later.
-const RATE_KEPT: f64 = 0.995;
-
 /// Intervals after which half of that is.
 const SEEN_HALF: f64 = 2.0;
+
+/// What the highest rate at which a cost was seen is worth an interval later.
+const RATE_KEPT: f64 = 0.995;
 
 /// Intervals that a rehearsal counts as.
 const REHEARSED_SEEN: u32 = 10;
@@ -66,14 +67,14 @@ struct Cost {
     seen: u32,
 }
 
-/// Requests to a server whose engine answers at once.
+/// What a server took for requests before the first one came.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rehearsed {
     /// Requests that were answered.
     pub requests: f64,
     /// Batches that they came in.
     pub batches: f64,
-    /// CPU seconds of everything but the engine.
+    /// CPU seconds of everything but batches.
     pub cpu: f64,
     /// Seconds that it took.
     pub elapsed: f64,

@@ -7,7 +7,7 @@
 
 /// Part of what the largest batches could do that is used at most: near one, the queue of a server
 /// with bounded batches grows without end.
-pub const UTILIZATION_MAX: f64 = 0.85;
+const UTILIZATION_MAX: f64 = 0.85;
 
 /// Where engine and host take turns on the same cores, batches grow to so many times the number of requests
 /// that cost as much as the batch itself (per-batch costs are then a third of all), and no further before

@@ -6,7 +6,7 @@ use super::hints::Settings;
 use super::snapshot::Snapshot;
 
 /// Utilization above which Kubernetes' own dead band of 10 % would hide an overload.
-const UTILIZATION_MAX: f64 = 0.9;
+const TARGET_MAX: f64 = 0.9;
 
 /// Settings by scaler.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,7 +69,7 @@ impl Recommended {
     /// For a server that does `rate` requests a second with `in_flight` under way, and that takes
     /// `startup` seconds to start.
     pub fn new(rate: f64, in_flight: f64, settings: &Settings, startup: f64) -> Self {
-        let utilization = settings.utilization.min(UTILIZATION_MAX);
+        let utilization = settings.utilization.min(TARGET_MAX);
         let percentage = (utilization * 100.0).round() as u32;
         let knative = |metric, target: f64, percentage| Knative {
             metric,

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use super::queueing::Model;
 
 /// Where κ is believed to lie (shared with the reference's vectors, which hold for 2).
-pub const TAIL_RANGE: (f64, f64) = (1.8, 4.0);
+const TAIL_RANGE: (f64, f64) = (1.8, 4.0);
 
 /// κ before anything is known.
 pub const TAIL: f64 = 2.0;

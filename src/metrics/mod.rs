@@ -252,7 +252,8 @@ fn powers_of_two(first: i32, last: i32) -> Vec<f64> {
         .collect()
 }
 
-fn register<T: prometheus::core::Collector + Clone + 'static>(
+/// Adds a metric to a registry, which has none of that name yet.
+pub(crate) fn register<T: prometheus::core::Collector + Clone + 'static>(
     registry: &Registry,
     metric: prometheus::Result<T>,
 ) -> T {

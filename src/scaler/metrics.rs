@@ -5,6 +5,7 @@ use prometheus::{
 };
 
 use super::watches::Totals;
+use crate::metrics::register;
 
 /// States of a replica: answered, counts with its last answer, does not count.
 const STATES: [&str; 3] = ["fresh", "kept", "silent"];
@@ -26,17 +27,6 @@ pub(super) struct Metrics {
     pub(super) connections: IntGaugeVec,
     /// Connections that were closed at once because there were too many, by port.
     pub(super) connections_refused: IntCounterVec,
-}
-
-fn register<T: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: prometheus::Result<T>,
-) -> T {
-    let metric = metric.expect("the name is well formed");
-    registry
-        .register(Box::new(metric.clone()))
-        .expect("the name is unique");
-    metric
 }
 
 fn opts(name: &str, help: &str) -> Opts {

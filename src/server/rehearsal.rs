@@ -64,7 +64,7 @@ pub(super) fn rehearse(
     runner.saturate(&target, MEASURED).ok()?;
     let elapsed = start.elapsed();
     let (cpu_after, counts_after, engine_after) = seen()?;
-    let spent = engine_after.engine.spent - engine.engine.spent;
+    let spent = engine_after.engine.since(engine.engine).spent;
     let spent = engine.computes_alone.then_some(spent);
     // Nobody listens only if the port is closed already.
     let _ = life.send(Life::Closing);

@@ -70,6 +70,17 @@ pub struct EngineTime {
     pub spent: Duration,
 }
 
+impl EngineTime {
+    /// What has come since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            elapsed: self.elapsed.saturating_sub(before.elapsed),
+            spent: self.spent.saturating_sub(before.spent),
+        }
+    }
+}
+
 /// A classifier at a moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Observation {

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::batcher::Batcher;
-use super::classifier::{Classifier, EngineStopped, Phase};
+use super::classifier::{Classifier, Phase};
 use super::generation::Generation;
 use super::messages::Limits;
+use super::stopped::EngineStopped;
 use crate::metrics::Metrics;
 
 /// What is done with a twin before the first model is used; on a thread of its own.

@@ -6,15 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 program=${INTENTD:-target/release/intentd}
 [ -x "$program" ] || { echo "no $program: cargo build --release" >&2; exit 1; }
-installed=target/interop
-mkdir -p "$installed"
-
-if ! cmp -s tests/interop/requirements.txt "$installed/installed.txt"; then
-    python3 -m venv "$installed/venv"
-    "$installed/venv/bin/pip" install --quiet --disable-pip-version-check -r tests/interop/requirements.txt
-    cp tests/interop/requirements.txt "$installed/installed.txt"
-fi
-python=$installed/venv/bin/python
+. tests/interop/venv.sh
 
 work=$(mktemp -d)
 server=

@@ -7,14 +7,8 @@ cd "$(dirname "$0")/../.."
 program=${INTENTD:-target/release/intentd}
 [ -x "$program" ] || { echo "no $program: cargo build --release" >&2; exit 1; }
 work=target/interop
-mkdir -p "$work"
-
-if ! cmp -s tests/interop/requirements.txt "$work/installed.txt"; then
-    python3 -m venv "$work/venv"
-    "$work/venv/bin/pip" install --quiet --disable-pip-version-check -r tests/interop/requirements.txt
-    cp tests/interop/requirements.txt "$work/installed.txt"
-fi
-"$work/venv/bin/python" -m grpc_tools.protoc -I proto/externalscaler \
+. tests/interop/venv.sh
+"$python" -m grpc_tools.protoc -I proto/externalscaler \
     --python_out="$work" --grpc_python_out="$work" proto/externalscaler/externalscaler.proto
 
 # Authorities, and what they sign: a server, a client, and a client of somebody else's.
@@ -38,4 +32,4 @@ signed server serverAuth ca
 signed client clientAuth ca
 signed stranger clientAuth other
 
-PYTHONPATH="$work" "$work/venv/bin/python" tests/interop/scaler_client.py "$program" "$certificates"
+PYTHONPATH="$work" "$python" tests/interop/scaler_client.py "$program" "$certificates"

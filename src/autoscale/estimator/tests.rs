@@ -14,6 +14,11 @@ const ASKED: Asked = Asked {
 const QUIET: Interval = Interval {
     elapsed: 2.0,
     answered: 0.0,
+    batches: 0.0,
+    engine: EngineTime {
+        elapsed: Duration::ZERO,
+        spent: Duration::ZERO,
+    },
     host: Some(0.0),
     offered: 0.0,
     crowded_share: 0.0,
@@ -54,6 +59,7 @@ fn seen(factor: f64, batches: u64) -> Observation {
 fn loaded(rate: f64) -> Interval {
     Interval {
         answered: 2.0 * rate,
+        batches: 0.2 * rate,
         host: Some(2.0 * rate * 20e-6),
         offered: rate,
         ..QUIET

@@ -13,7 +13,7 @@ fn report(utilization: f64, rps: f64, eps: f64) -> Report {
     let snapshot = Snapshot {
         utilization,
         accepted_rps: rps,
-        ..hints.snapshot()
+        ..hints.read(Clone::clone)
     };
     Report::new(&snapshot, eps)
 }
