@@ -1,11 +1,12 @@
 //! What hints cost: throughput with everything on against everything off, in pairs.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::http::get;
-use crate::{Common, Model, Replica, runner, runtime, verdict};
+use crate::{Common, Model, Replica, runner, verdict};
 
 const RATIO_MIN: f64 = 0.99;
 
@@ -17,19 +18,25 @@ pub(crate) struct Flags {
     /// Seconds of each run.
     #[arg(long, default_value = "4")]
     run_seconds: u64,
-    /// Scrapes a second.
+    /// Scrapes a second; 0 for none.
     #[arg(long, default_value = "20")]
     scrapes: u32,
+    /// What the server with hints is started with, as one word: to see what a part of it costs.
+    #[arg(
+        long,
+        default_value = "--orca always --triton-metrics",
+        allow_hyphen_values = true
+    )]
+    hints: String,
 }
 
 /// Whether it held.
 pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     let off = Replica::start(common, model, &["--slo", "off", "--orca", "off"]);
-    let on = Replica::start(
-        common,
-        model,
-        &["--slo", "off", "--orca", "always", "--triton-metrics"],
-    );
+    let hints = ["--slo", "off"]
+        .into_iter()
+        .chain(flags.hints.split_whitespace());
+    let on = Replica::start(common, model, &hints.collect::<Vec<_>>());
     let duration = Duration::from_secs(flags.run_seconds);
     let runner = runner(flags.run_seconds, 1);
     let measure = |replica: &Replica| runner.saturate(&replica.target(), duration).unwrap();
@@ -64,36 +71,37 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
         at(&ratios, 0.25),
         at(&ratios, 0.75)
     );
-    println!(
-        "{} scrapes under full load: median {:.2} ms, p99 {:.2} ms, as the scraper sees it",
-        scrapes.len(),
-        at(&scrapes, 0.5) * 1e3,
-        at(&scrapes, 0.99) * 1e3
-    );
+    if !scrapes.is_empty() {
+        println!(
+            "{} scrapes under full load: median {:.2} ms, p99 {:.2} ms, as the scraper sees it",
+            scrapes.len(),
+            at(&scrapes, 0.5) * 1e3,
+            at(&scrapes, 0.99) * 1e3
+        );
+    }
     verdict(
         "throughput with hints at least 0.99 of that without",
         at(&ratios, 0.5) >= RATIO_MIN,
     )
 }
 
-/// Reads metrics so many times a second, on a thread of its own.
+/// Reads metrics so many times a second on a kept connection, as Prometheus does, and on a thread of its own.
 struct Scraper {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Vec<f64>>,
 }
 
 impl Scraper {
-    fn start(admin: std::net::SocketAddr, rate: u32) -> Self {
+    fn start(admin: SocketAddr, rate: u32) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let runtime = runtime();
+            let mut connection = BufReader::new(TcpStream::connect(admin).unwrap());
             let mut took = Vec::new();
-            while !seen.load(Ordering::Relaxed) {
+            while rate > 0 && !seen.load(Ordering::Relaxed) {
                 let since = Instant::now();
-                let answer = runtime.block_on(get(admin, "/metrics", &[]));
+                scrape(&mut connection, admin);
                 took.push(since.elapsed().as_secs_f64());
-                assert_eq!(answer.status, 200);
                 std::thread::sleep((Duration::from_secs(1) / rate).saturating_sub(since.elapsed()));
             }
             took
@@ -105,4 +113,24 @@ impl Scraper {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
+}
+
+/// Reads one answer whole, with as little work as can be: this thread shares its core with the generator.
+fn scrape(connection: &mut BufReader<TcpStream>, admin: SocketAddr) {
+    let request = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\n\r\n");
+    connection.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut line = String::new();
+    connection.read_line(&mut line).unwrap();
+    assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+    let mut length = None;
+    while line != "\r\n" {
+        line.clear();
+        connection.read_line(&mut line).unwrap();
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = Some(value.trim().parse().unwrap());
+        }
+    }
+    let mut text = vec![0; length.unwrap()];
+    connection.read_exact(&mut text).unwrap();
+    assert!(text.starts_with(b"# HELP"));
 }
