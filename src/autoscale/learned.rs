@@ -4,6 +4,7 @@
 //! what refusals cost or how late the last admitted request was says nothing about what it can do.
 
 use super::queueing::{Host, Model, Objective, Service};
+use crate::serving::PROMISE;
 
 /// Steps of the batches' sharing by which costs are kept apart.
 const STEPS: usize = 20;
@@ -302,9 +303,11 @@ impl Learned {
         }
     }
 
-    /// The objective for the mean latency.
+    /// The objective for the mean latency. What would take longer than the admission promises is refused,
+    /// and so misses the objective as well.
     pub fn objective(&self, asked: &Asked) -> Option<Objective> {
-        asked.objective.map(|seconds| Objective {
+        let promised = asked.objective.map(|seconds| PROMISE * seconds);
+        promised.map(|seconds| Objective {
             seconds,
             overhead: self.overhead.min(seconds),
             tail: self.tail,

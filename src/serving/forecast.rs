@@ -18,7 +18,7 @@ const MISSED: f64 = 0.005;
 
 /// Part of the objective within which the answer should leave: the rest is for what is not seen from
 /// here, from the client's socket to the admission and back.
-const PROMISE: f64 = 0.9;
+pub(crate) const PROMISE: f64 = 0.9;
 
 /// A batch takes at most this part of the objective, as far as the engine can: one may run when a
 /// request comes, and the next one is the request's own.
