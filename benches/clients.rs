@@ -207,7 +207,7 @@ async fn give_up(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
     clients.join_all().await;
     let metrics = server.classifier.metrics().clone();
     eventually("nothing is in flight", || metrics.in_flight.get() == 0).await;
-    let outcome = |outcome| metrics.ended(outcome).get();
+    let outcome = |outcome| metrics.ended(outcome);
     let (answered, refused) = (outcome(Outcome::Answered), outcome(Outcome::Refused));
     let (abandoned, abandoned_texts) = (outcome(Outcome::Abandoned), metrics.abandoned_texts.get());
     let computed = metrics.batch_size.get_sample_sum() as u64;

@@ -128,11 +128,34 @@ pub enum Refusal {
     },
     /// The body is of a type that this route does not read.
     #[error(
-        "{found:?} is not read here; send application/json or application/x-www-form-urlencoded"
+        "{found:?} is not read here; send application/json (to /predict also a form or an event)"
     )]
     MediaType {
         /// The request's Content-Type.
         found: String,
+    },
+    /// An event in a format that is not read.
+    #[error(
+        "events as {found:?} are not read here; send application/cloudevents+json or the binary mode"
+    )]
+    EventFormat {
+        /// The request's Content-Type.
+        found: String,
+    },
+    /// An event's data is of a type that holds no text.
+    #[error("an event's data of type {found:?} is not read here; send JSON or text")]
+    EventData {
+        /// The data's type.
+        found: String,
+    },
+    /// An event without data, such as a record of Kafka's without a value.
+    #[error("the event has no data; put the text into it or into ?query=")]
+    NoData,
+    /// No model of that name.
+    #[error("no such model here; this server's is {name:?} in version \"1\" (--model-name)")]
+    UnknownModel {
+        /// The model that there is.
+        name: String,
     },
     /// The route exists, the method does not.
     #[error("{method} is not answered here; use {allowed}")]
@@ -174,12 +197,15 @@ impl Refusal {
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
             Self::Conflict(_) => 409,
-            Self::Empty | Self::Malformed(_) => 400,
+            Self::Empty | Self::NoData | Self::Malformed(_) => 400,
             Self::TooManyTexts { .. } | Self::Invalid(_) | Self::Encode(_) | Self::Reload(_) => 422,
             Self::BodyTooLarge { .. } => 413,
-            Self::MediaType { .. } | Self::ContentEncoding { .. } => 415,
+            Self::MediaType { .. }
+            | Self::EventFormat { .. }
+            | Self::EventData { .. }
+            | Self::ContentEncoding { .. } => 415,
             Self::Method { .. } => 405,
-            Self::NotFound => 404,
+            Self::NotFound | Self::UnknownModel { .. } => 404,
             Self::Engine(_) => 500,
         }
     }
@@ -197,15 +223,18 @@ impl Refusal {
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden => "Forbidden",
             Self::Conflict(_) => "Conflict",
-            Self::Empty => "Empty",
+            Self::Empty | Self::NoData => "Empty",
             Self::Malformed(_) => "Malformed",
             Self::TooManyTexts { .. } | Self::Invalid(_) | Self::Reload(_) => "Validation",
             Self::Encode(EncodeError::Refused(_)) => "Tokenizer",
             Self::Encode(_) => "Validation",
             Self::BodyTooLarge { .. } => "PayloadTooLarge",
-            Self::MediaType { .. } | Self::ContentEncoding { .. } => "UnsupportedMediaType",
+            Self::MediaType { .. }
+            | Self::EventFormat { .. }
+            | Self::EventData { .. }
+            | Self::ContentEncoding { .. } => "UnsupportedMediaType",
             Self::Method { .. } => "MethodNotAllowed",
-            Self::NotFound => "NotFound",
+            Self::NotFound | Self::UnknownModel { .. } => "NotFound",
             Self::Engine(_) | Self::OutOfMemory => "Backend",
         }
     }
@@ -245,14 +274,18 @@ impl Refusal {
             | Self::Forbidden
             | Self::Conflict(_)
             | Self::Empty
+            | Self::NoData
             | Self::TooManyTexts { .. }
             | Self::Malformed(_)
             | Self::Invalid(_)
             | Self::Encode(_)
             | Self::BodyTooLarge { .. }
             | Self::MediaType { .. }
+            | Self::EventFormat { .. }
+            | Self::EventData { .. }
             | Self::Method { .. }
             | Self::NotFound
+            | Self::UnknownModel { .. }
             | Self::ContentEncoding { .. } => Blame::Client,
         }
     }

@@ -276,14 +276,8 @@ async fn reloads(admin: SocketAddr, seen: Arc<Seen>) {
 }
 
 fn judge(memory: &[(f64, f64)], metrics: &str, lost: u64) -> bool {
-    let value = |series: &str| -> f64 {
-        let found = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        found
-            .unwrap_or_else(|| panic!("{series} is missing"))
-            .parse()
-            .unwrap()
+    let value = |series: &str| {
+        http::metric(metrics, series).unwrap_or_else(|| panic!("{series} is missing"))
     };
     let outcome = |name: &str| value(&format!("intentd_requests_total{{outcome=\"{name}\"}}"));
     let [answered, refused, abandoned] = ["answered", "refused", "abandoned"].map(outcome);

@@ -10,16 +10,25 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::Shared;
+use super::refusal::ErrorAnswer;
 use crate::error::Refusal;
 use crate::serving::Phase;
 
 /// The process lives: always 200.
+#[utoipa::path(get, path = "/healthz", tag = "health", operation_id = "healthz",
+    responses((status = 200, description = "Always", body = String, content_type = "text/plain"), (status = 405, body = ErrorAnswer)))]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// 200 when requests are answered, 503 while the model loads, while the process drains, while the
 /// engine fails and when it is lost. Never "busy": an overloaded replica must stay visible.
+#[utoipa::path(get, path = "/readyz", tag = "health", operation_id = "readyz",
+    responses(
+        (status = 200, description = "Requests are answered", body = String, content_type = "text/plain"),
+        (status = 405, body = ErrorAnswer),
+        (status = 503, description = "They are not; the body says why", body = String, content_type = "text/plain"),
+    ))]
 pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
     let (status, text) = match (shared.classifier.phase(), shared.classifier.is_unwell()) {
         (Phase::Ready, false) => (StatusCode::OK, "ready\n"),

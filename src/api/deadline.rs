@@ -9,11 +9,20 @@ use crate::error::Refusal;
 /// Milliseconds after which nobody wants the answer any more.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
+/// The same in gRPC (its protocol over HTTP/2, "Requests").
+const GRPC: HeaderName = HeaderName::from_static("grpc-timeout");
+
 /// The time that a request has: what its client says, at most `server`.
 pub(super) fn timeout_of(
     headers: &HeaderMap,
     server: Option<Duration>,
 ) -> Result<Option<Duration>, Refusal> {
+    let within = |asked: Duration| Some(server.map_or(asked, |server| asked.min(server)));
+    if let Some(value) = headers.get(GRPC) {
+        let asked = value.to_str().ok().and_then(grpc);
+        let wrong = || Refusal::Malformed(format!("the header {GRPC} is no time, like 250m"));
+        return Ok(within(asked.ok_or_else(wrong)?));
+    }
     let Some(value) = headers.get(HEADER) else {
         return Ok(server);
     };
@@ -28,12 +37,48 @@ pub(super) fn timeout_of(
     }
     // What has more digits than fit is as good as no limit.
     let asked = text.parse().map_or(Duration::MAX, Duration::from_millis);
-    Ok(Some(server.map_or(asked, |server| asked.min(server))))
+    Ok(within(asked))
+}
+
+/// At most eight digits and a unit.
+fn grpc(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let value = digits
+        .parse()
+        .ok()
+        .filter(|_| is_number && digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn grpc_has_a_way_of_its_own() {
+        assert_eq!(grpc("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(
+            grpc("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3600))
+        );
+        assert_eq!(grpc("1n"), Some(Duration::from_nanos(1)));
+        for wrong in ["", "m", "1", "1x", "-1m", "+1m", "123456789m", "1é"] {
+            assert_eq!(grpc(wrong), None, "{wrong:?}");
+        }
+        let headers = HeaderMap::from_iter([(GRPC, "2S".parse().unwrap())]);
+        let second = Duration::from_secs(1);
+        assert_eq!(timeout_of(&headers, Some(second)), Ok(Some(second)));
+        assert_eq!(timeout_of(&headers, None), Ok(Some(2 * second)));
+    }
 
     #[test]
     fn the_client_may_have_less_time_than_the_server_gives() {

@@ -4,15 +4,21 @@
 
 mod accept;
 mod admin;
+mod answer;
 mod autoscaling;
 mod body;
+mod cloudevents;
 mod deadline;
+mod grpc_health;
 mod identity;
+mod inference;
 mod keys;
+mod openapi;
 mod orca;
 mod predict;
 mod refusal;
 mod request;
+mod tei;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,17 +28,22 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
-use axum::routing::{get, post};
+use axum::response::{Redirect, Response};
+use axum::routing::{MethodRouter, get, post};
+use tokio::time::Instant;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 pub use self::body::BodyLimits;
 use self::body::BodyMemory;
+use self::cloudevents::Events;
+pub use self::cloudevents::{EventSettings, EventSource, TextPointer};
+pub use self::inference::grpc::proto as inference_proto;
+use self::inference::rest;
 pub use self::keys::{Keys, KeysError};
 use crate::autoscale::Hints;
 use crate::autoscale::orca::OrcaMode;
 use crate::error::Refusal;
-use crate::metrics::TritonMetrics;
-use crate::model::Text;
+use crate::metrics::{Surface, TritonMetrics};
 use crate::serving::{Classifier, Offer, Request};
 use crate::trace::{self, Tracing};
 
@@ -49,6 +60,10 @@ pub struct Settings {
     pub request_timeout: Option<Duration>,
     /// Who may ask; anybody when `None`.
     pub keys: Option<Arc<Keys>>,
+    /// What the model is called by those who ask for it by name.
+    pub model_name: String,
+    /// What is done with events.
+    pub events: EventSettings,
     /// What is done about traces, if anything.
     pub tracing: Option<Tracing>,
     /// Origins whose pages may read answers; empty for none.
@@ -70,6 +85,10 @@ struct Shared {
     body: Arc<BodyMemory>,
     request_timeout: Option<Duration>,
     keys: Option<Arc<Keys>>,
+    model_name: Arc<str>,
+    events: Arc<Events>,
+    /// Whether somebody wants to know by which surface a request came.
+    is_traced: bool,
     reload: Option<Reload>,
     hints: Arc<Hints>,
     orca: OrcaMode,
@@ -91,17 +110,22 @@ impl Shared {
             body: BodyMemory::new(settings.body),
             request_timeout: settings.request_timeout,
             keys: settings.keys.clone(),
+            model_name: settings.model_name.as_str().into(),
+            events: Events::new(&settings.events),
+            is_traced: settings.tracing.is_some(),
             reload,
         }
     }
 
     /// Begins a request for predictions: counts it, and refuses it when that can be done at once.
-    fn offer(&self, headers: &HeaderMap) -> Result<Offer<'_>, Refusal> {
+    fn offer(&self, surface: Surface, headers: &HeaderMap) -> Result<Offer<'_>, Refusal> {
         let (timeout, mistake) = match deadline::timeout_of(headers, self.request_timeout) {
             Ok(timeout) => (timeout, None),
             Err(mistake) => (None, Some(mistake)),
         };
-        let offer = self.classifier.offer(timeout, identity::try_of(headers));
+        let offer = self
+            .classifier
+            .offer(surface, timeout, identity::try_of(headers));
         if let Err(refusal) = self.authorize(headers) {
             return Err(offer.refuse(refusal));
         }
@@ -114,6 +138,25 @@ impl Shared {
         }
     }
 
+    /// When nobody will want the answer to a request that comes now.
+    fn deadline(&self, headers: &HeaderMap) -> Option<Instant> {
+        let timeout = deadline::timeout_of(headers, self.request_timeout);
+        Instant::now().checked_add(timeout.ok().flatten()?)
+    }
+
+    /// Lets traces know by which surface a request came.
+    fn name(&self, surface: Surface, mut response: Response) -> Response {
+        if self.is_traced {
+            response.extensions_mut().insert(surface);
+        }
+        response
+    }
+
+    /// What every answer to a request for predictions over HTTP gets.
+    fn finish(&self, surface: Surface, headers: &HeaderMap, response: Response) -> Response {
+        self.name(surface, self.with_report(headers, response))
+    }
+
     fn authorize(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         self.keys
             .as_ref()
@@ -124,15 +167,26 @@ impl Shared {
 /// The main port: predictions and health.
 pub fn main_routes(served: Served, settings: &Settings) -> Router {
     let shared = Shared::new(served, settings, None);
-    let mut predict = get(predict::get)
+    let traced = |route: &'static str, handlers: MethodRouter<Shared>| match &settings.tracing {
+        Some(tracing) => handlers.layer(axum::middleware::from_fn_with_state(
+            (tracing.clone(), route),
+            trace::layer,
+        )),
+        None => handlers,
+    };
+    let predict = get(predict::get)
         .post(predict::post)
         .fallback(predict_method);
-    if let Some(tracing) = &settings.tracing {
-        let layer = axum::middleware::from_fn_with_state(tracing.clone(), trace::layer);
-        predict = predict.layer(layer);
-    }
+    let home = get(openapi::get_home)
+        .post(predict::post)
+        .fallback(predict_method);
     let mut routes = Router::new()
-        .route("/predict", predict)
+        .route("/predict", traced("/predict", predict))
+        .route("/", traced("/", home))
+        .merge(tei_routes(traced))
+        .merge(inference_routes(traced))
+        .merge(inference::grpc::routes(&shared))
+        .merge(document_routes())
         .merge(health_routes());
     if settings.hints_on_main_port {
         routes = routes.merge(hint_routes());
@@ -153,7 +207,7 @@ pub fn main_routes(served: Served, settings: &Settings) -> Router {
 pub fn admin_routes(served: Served, settings: &Settings, reload: Reload) -> Router {
     let shared = Shared::new(served, settings, Some(reload));
     Router::new()
-        .route("/reload", post(admin::reload).fallback(reload_method))
+        .route("/reload", post(admin::reload).fallback(write_method))
         .merge(health_routes())
         .merge(hint_routes())
         .fallback(not_found)
@@ -177,10 +231,65 @@ pub fn decode_body(headers: &HeaderMap, body: &[u8]) -> Result<Request, Refusal>
 pub fn decode_query(query: &str) -> Result<Request, Refusal> {
     let (text, too_long) =
         request::parameters_of(query.as_bytes(), "the query string", "/predict?query=music")?;
-    Ok(Request {
-        texts: vec![Text::Single(text)],
-        too_long,
-    })
+    Ok(request::single(text, too_long))
+}
+
+/// What describes all this.
+fn document_routes() -> Router<Shared> {
+    let to_page = get(async || Redirect::to("/docs/"));
+    Router::new()
+        .route(
+            "/openapi.json",
+            get(openapi::get_document).fallback(read_method),
+        )
+        .route("/docs", to_page)
+        .route("/docs/", get(openapi::get_page).fallback(read_method))
+        .route(
+            "/docs/{*file}",
+            get(openapi::get_page).fallback(read_method),
+        )
+}
+
+/// Routes of text-embeddings-inference.
+fn tei_routes(
+    traced: impl Fn(&'static str, MethodRouter<Shared>) -> MethodRouter<Shared>,
+) -> Router<Shared> {
+    let invocations = post(tei::invocations).fallback(write_method);
+    Router::new()
+        .route("/invocations", traced("/invocations", invocations))
+        .route("/tokenize", post(tei::tokens).fallback(write_method))
+        .route("/info", get(tei::info).fallback(read_method))
+        .route("/health", get(tei::health).fallback(read_method))
+        .route("/ping", get(tei::health).fallback(read_method))
+}
+
+/// Routes of the Open Inference Protocol.
+fn inference_routes(
+    traced: impl Fn(&'static str, MethodRouter<Shared>) -> MethodRouter<Shared>,
+) -> Router<Shared> {
+    let mut routes = Router::new()
+        .route("/v2", get(rest::server).fallback(read_method))
+        .route("/v2/health/live", get(rest::live).fallback(read_method))
+        .route("/v2/health/ready", get(rest::ready).fallback(read_method));
+    for [model, ready, infer] in [
+        [
+            "/v2/models/{model}",
+            "/v2/models/{model}/ready",
+            "/v2/models/{model}/infer",
+        ],
+        [
+            "/v2/models/{model}/versions/{version}",
+            "/v2/models/{model}/versions/{version}/ready",
+            "/v2/models/{model}/versions/{version}/infer",
+        ],
+    ] {
+        let handler = post(rest::infer).fallback(write_method);
+        routes = routes
+            .route(model, get(rest::model).fallback(read_method))
+            .route(ready, get(rest::model_ready).fallback(read_method))
+            .route(infer, traced(infer, handler));
+    }
+    routes
 }
 
 fn health_routes() -> Router<Shared> {
@@ -216,7 +325,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
             orca::FORMAT,
             timeout,
         ])
-        .expose_headers([header::RETRY_AFTER, predict::TRUNCATED, orca::REPORT])
+        .expose_headers([header::RETRY_AFTER, answer::TRUNCATED, orca::REPORT])
 }
 
 async fn not_found() -> Refusal {
@@ -238,6 +347,6 @@ async fn read_method(method: Method) -> Refusal {
     method_refusal(&method, "GET, HEAD")
 }
 
-async fn reload_method(method: Method) -> Refusal {
+async fn write_method(method: Method) -> Refusal {
     method_refusal(&method, "POST")
 }

@@ -1,10 +1,10 @@
 //! The load report on answers: `endpoint-load-metrics`.
 
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 
 use super::Shared;
-use crate::autoscale::orca::{Format, OrcaMode};
+use crate::autoscale::orca::{Format, OrcaMode, Report};
 
 /// The report.
 pub(super) const REPORT: HeaderName = HeaderName::from_static("endpoint-load-metrics");
@@ -15,22 +15,31 @@ pub(super) const FORMAT: HeaderName = HeaderName::from_static("endpoint-load-met
 impl Shared {
     /// Adds the report to an answer, where that is wanted and asked for.
     pub(super) fn with_report(&self, headers: &HeaderMap, mut response: Response) -> Response {
-        let asked = || {
-            let value = headers.get(FORMAT)?.to_str().ok();
-            Some(value.and_then(Format::named))
-        };
-        let format = match self.orca {
-            OrcaMode::Off => None,
-            // A form that does not exist gets no report, as with Triton.
-            OrcaMode::OnRequest => asked().flatten(),
-            OrcaMode::Always => asked().unwrap_or(Some(Format::Json)),
-        };
         // Who may not ask is told nothing.
         let is_stranger = response.status() == StatusCode::UNAUTHORIZED;
-        if let Some(format) = format.filter(|_| !is_stranger) {
+        if let Some(format) = self.asked_for(headers).filter(|_| !is_stranger) {
             let value = self.hints.report(|report| report.header(format));
             response.headers_mut().insert(REPORT, value);
         }
         response
+    }
+
+    /// The report for the trailers of gRPC, where one is wanted and asked for.
+    pub(super) fn trailer(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        self.asked_for(headers)?;
+        Some(self.hints.report(Report::trailer))
+    }
+
+    fn asked_for(&self, headers: &HeaderMap) -> Option<Format> {
+        let asked = || {
+            let value = headers.get(FORMAT)?.to_str().ok();
+            Some(value.and_then(Format::named))
+        };
+        match self.orca {
+            OrcaMode::Off => None,
+            // A form that does not exist gets no report, as with Triton.
+            OrcaMode::OnRequest => asked().flatten(),
+            OrcaMode::Always => asked().unwrap_or(Some(Format::Json)),
+        }
     }
 }

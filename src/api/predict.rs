@@ -1,27 +1,34 @@
-//! `/predict`: GET with a query string, POST with our own JSON or with the shape of Hugging
-//! Face's text-embeddings-inference (TEI).
+//! `/predict`: GET with a query string, POST with our own JSON, with a form, or with the JSON of Hugging
+//! Face's clients. Events come here too; what is theirs is [`cloudevents`].
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
 use super::accept::{Form, choose};
-use super::request::{List, Shape, decode};
-use super::{Shared, decode_query};
+use super::answer::{OwnAnswers, encode};
+use super::openapi::{EventRequest, FormRequest, PredictAnswer, PredictRequest, Refusals};
+use super::request::{Decoded, List, Shape, decode, query_of, single};
+use super::tei::Stopwatch;
+use super::{Shared, cloudevents, decode_query};
 use crate::error::Refusal;
-use crate::model::Score;
-use crate::serving::Predictions;
+use crate::metrics::Surface;
 
-/// Set to `true` on answers whose text was cut to the model's length.
-pub(super) const TRUNCATED: HeaderName = HeaderName::from_static("x-intentd-truncated");
-
-/// `GET /predict?query=music`.
+/// The intent of a text in the address.
+#[utoipa::path(get, path = "/predict", tag = "predict", operation_id = "predict_query",
+    params(
+        ("query" = String, Query, description = "What to classify", example = "play some jazz"),
+        ("truncate" = Option<bool>, Query, description = "Whether a text that is too long is cut; true by itself"),
+    ),
+    responses(
+        (status = 200, description = "The best class as text, or all classes as JSON, as Accept says", content(
+            (String = "text/html"), (String = "text/plain"), (OwnAnswers = "application/json"))),
+        Refusals,
+    ))]
 pub(super) async fn get(State(shared): State<Shared>, uri: Uri, headers: HeaderMap) -> Response {
     let response = answer_query(&shared, &uri, &headers).await.into_response();
-    shared.with_report(&headers, response)
+    shared.finish(Surface::Predict, &headers, response)
 }
 
 async fn answer_query(
@@ -29,7 +36,7 @@ async fn answer_query(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    let offer = shared.offer(headers)?;
+    let offer = shared.offer(Surface::Predict, headers)?;
     let form = choose(headers, &[Form::Html, Form::Json, Form::Plain]);
     let request = match decode_query(uri.query().unwrap_or_default()) {
         Ok(request) => request,
@@ -39,142 +46,72 @@ async fn answer_query(
     Ok(encode(&predictions, form, List::No))
 }
 
-/// `POST /predict`.
-pub(super) async fn post(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Response {
-    let response = answer_body(&shared, &headers, body).await.into_response();
-    shared.with_report(&headers, response)
+/// The intents of the texts in a body: our own JSON, that of text-embeddings-inference, a form, or CloudEvents.
+#[utoipa::path(post, path = "/predict", tag = "predict", operation_id = "predict",
+    params(
+        ("query" = Option<String>, Query, description = "What to classify, in place of the body's text"),
+    ),
+    request_body(content(
+        (PredictRequest = "application/json"),
+        (FormRequest = "application/x-www-form-urlencoded"),
+        (EventRequest = "application/cloudevents+json"),
+        (Vec<EventRequest> = "application/cloudevents-batch+json"),
+    )),
+    responses(
+        (status = 200, description = "The answer in the shape of the request; a CloudEvent with Prefer: reply", content(
+            (PredictAnswer = "application/json"), (String = "text/html"), (String = "text/plain"))),
+        Refusals,
+    ))]
+pub(super) async fn post(
+    State(shared): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if cloudevents::is_event(&headers) {
+        let response = cloudevents::answer(&shared, &uri, &headers, body).await;
+        return shared.finish(Surface::CloudEvents, &headers, response);
+    }
+    let mut surface = Surface::Predict;
+    let answered = answer_body(&shared, &mut surface, (&uri, &headers), body).await;
+    shared.finish(surface, &headers, answered.into_response())
 }
 
-async fn answer_body(
+/// Answers a body that is no event, and says by which surface it has come.
+pub(super) async fn answer_body(
     shared: &Shared,
-    headers: &HeaderMap,
+    surface: &mut Surface,
+    (uri, headers): (&Uri, &HeaderMap),
     body: Body,
 ) -> Result<Response, Refusal> {
-    let offer = shared.offer(headers)?;
+    let mut offer = shared.offer(*surface, headers)?;
     let form = choose(headers, &[Form::Json, Form::Html, Form::Plain]);
     let read = shared.body.read(headers, body, offer.deadline()).await;
     // Held until the answer is there: the texts take as much memory as the body did.
-    let (decoded, held) = match read.and_then(|(body, held)| Ok((decode(headers, &body)?, held))) {
+    let decoded = read.and_then(|(body, held)| {
+        // A text in the address is the text: whoever wrote it there meant it.
+        let decoded = match query_of(uri)? {
+            Some((query, too_long)) => Decoded {
+                request: single(query, too_long),
+                shape: Shape::Own(List::No),
+            },
+            None => decode(headers, &body)?,
+        };
+        Ok((decoded, held))
+    });
+    let (Decoded { request, shape }, held) = match decoded {
         Ok(decoded) => decoded,
         Err(refusal) => return Err(offer.refuse(refusal)),
     };
-    let predictions = offer.classify(decoded.request).await?;
-    Ok(held.carry(match decoded.shape {
-        Shape::Own(list) => encode(&predictions, form, list),
-        Shape::Tei { list, raw_scores } => encode_tei(&predictions, list, raw_scores),
-    }))
-}
-
-/// One text's answer in our own JSON.
-#[derive(Debug, Serialize)]
-struct OwnAnswer<'a> {
-    label: &'a str,
-    score: f32,
-    scores: Vec<ScoreAnswer<'a>>,
-    tokens: usize,
-    truncated: bool,
-}
-
-/// One class, as TEI writes it.
-#[derive(Debug, Serialize)]
-struct ScoreAnswer<'a> {
-    score: f32,
-    label: &'a str,
-}
-
-fn score_answers(scores: &[Score]) -> Vec<ScoreAnswer<'_>> {
-    scores
-        .iter()
-        .map(|s| ScoreAnswer {
-            score: s.score,
-            label: &s.label,
-        })
-        .collect()
-}
-
-fn encode(predictions: &Predictions, form: Form, list: List) -> Response {
-    let content_type = match form {
-        Form::Json => return encode_json(predictions, list),
-        Form::Html => "text/html; charset=utf-8",
-        Form::Plain => "text/plain; charset=utf-8",
-    };
-    let mut text = String::new();
-    for (index, item) in predictions.items.iter().enumerate() {
-        if index > 0 {
-            text.push('\n');
+    let response = match shape {
+        Shape::Own(list) => encode(&offer.classify(request).await?, form, list),
+        Shape::Tei(shape) => {
+            *surface = Surface::Tei;
+            offer.came_by(*surface);
+            let stopwatch = Stopwatch::start(&request);
+            let predictions = offer.classify(request).await?;
+            shape.encode(&predictions, &stopwatch, shared)
         }
-        let label = predictions.labels.best(&item.logits).label;
-        match form {
-            Form::Html => text.push_str(&escape(&label)),
-            Form::Plain | Form::Json => text.push_str(&label),
-        }
-    }
-    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
-    finish((content_type, text).into_response(), predictions)
-}
-
-fn encode_json(predictions: &Predictions, list: List) -> Response {
-    let scores: Vec<Vec<Score>> = predictions
-        .items
-        .iter()
-        .map(|item| predictions.labels.scores(&item.logits))
-        .collect();
-    let answers: Vec<OwnAnswer<'_>> = scores
-        .iter()
-        .zip(&predictions.items)
-        .map(|(scores, item)| OwnAnswer {
-            label: &scores[0].label,
-            score: scores[0].score,
-            scores: score_answers(scores),
-            tokens: item.tokens,
-            truncated: item.truncated,
-        })
-        .collect();
-    let response = match (list, answers.first()) {
-        (List::No, Some(answer)) => Json(answer).into_response(),
-        _ => Json(&answers).into_response(),
     };
-    finish(response, predictions)
-}
-
-fn encode_tei(predictions: &Predictions, list: List, raw_scores: bool) -> Response {
-    let labels = &predictions.labels;
-    let scores: Vec<Vec<Score>> = predictions
-        .items
-        .iter()
-        .map(|item| {
-            if raw_scores {
-                labels.raw(&item.logits)
-            } else {
-                labels.scores(&item.logits)
-            }
-        })
-        .collect();
-    let answers: Vec<Vec<ScoreAnswer<'_>>> = scores.iter().map(|s| score_answers(s)).collect();
-    let response = match (list, answers.first()) {
-        (List::No, Some(answer)) => Json(answer).into_response(),
-        _ => Json(&answers).into_response(),
-    };
-    finish(response, predictions)
-}
-
-fn finish(mut response: Response, predictions: &Predictions) -> Response {
-    // Which form the answer takes depends on it.
-    response
-        .headers_mut()
-        .insert(header::VARY, HeaderValue::from_static("accept"));
-    if predictions.items.iter().any(|item| item.truncated) {
-        response
-            .headers_mut()
-            .insert(TRUNCATED, HeaderValue::from_static("true"));
-    }
-    response
-}
-
-/// A label as HTML text: a checkpoint may call its classes anything.
-fn escape(label: &str) -> String {
-    label
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    Ok(held.carry(response))
 }

@@ -4,12 +4,17 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::error::Refusal;
 
-#[derive(Serialize)]
-struct Body {
+/// Why there is no answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ErrorAnswer {
+    /// What is wrong and what to do about it.
     error: String,
+    /// A word for programs.
+    #[schema(value_type = String, example = "Malformed")]
     error_type: &'static str,
 }
 
@@ -17,7 +22,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = Body {
+        let body = ErrorAnswer {
             error: self.to_string(),
             error_type: self.error_type(),
         };

@@ -3,12 +3,13 @@
 //!
 //! Takes bytes, gives the texts and how the answer has to look. Messages never repeat the text.
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use mime::Mime;
 use serde_json::{Map, Value};
 
+use super::tei::TeiShape;
 use crate::error::Refusal;
-use crate::model::{Text, TooLong};
+use crate::model::{Scoring, Text, TooLong};
 use crate::serving::Request;
 
 const EXAMPLE: &str = "for example {\"query\": \"play some jazz\"}";
@@ -24,7 +25,7 @@ pub(super) enum List {
 #[derive(Debug)]
 pub(super) enum Shape {
     Own(List),
-    Tei { list: List, raw_scores: bool },
+    Tei(TeiShape),
 }
 
 #[derive(Debug)]
@@ -33,13 +34,19 @@ pub(super) struct Decoded {
     pub(super) shape: Shape,
 }
 
-pub(super) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, Refusal> {
+/// Refuses a body that is compressed.
+pub(super) fn identity_only(headers: &HeaderMap) -> Result<(), Refusal> {
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
         let found = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
         return Err(Refusal::ContentEncoding { found });
     }
+    Ok(())
+}
+
+pub(super) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, Refusal> {
+    identity_only(headers)?;
     let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let content_type = content_type.map(String::from_utf8_lossy);
     let refused = |found: &str| Refusal::MediaType {
@@ -49,21 +56,40 @@ pub(super) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, Refusa
         return decode_json(body);
     };
     let mime: Mime = found.parse().map_err(|_| refused(found))?;
-    if mime.suffix() == Some(mime::JSON) || mime.essence_str() == mime::APPLICATION_JSON {
+    if is_json(&mime) {
         decode_json(body)
     } else if mime.essence_str() == mime::APPLICATION_WWW_FORM_URLENCODED {
         let (query, too_long) = parameters_of(body, "the form", "query=music")?;
-        let request = Request {
-            texts: vec![Text::Single(query)],
-            too_long,
-        };
         Ok(Decoded {
-            request,
+            request: single(query, too_long),
             shape: Shape::Own(List::No),
         })
     } else {
         Err(refused(found))
     }
+}
+
+/// Whether a type is JSON or made of it (RFC 6839, section 3.1).
+pub(super) fn is_json(mime: &Mime) -> bool {
+    mime.suffix() == Some(mime::JSON) || mime.essence_str() == mime::APPLICATION_JSON
+}
+
+/// A request for one text.
+pub(super) fn single(text: String, too_long: TooLong) -> Request {
+    Request {
+        texts: vec![Text::Single(text)],
+        too_long,
+    }
+}
+
+/// The text in an address, and what to do with it when it is too long; `None` where there is none.
+pub(super) fn query_of(uri: &Uri) -> Result<Option<(String, TooLong)>, Refusal> {
+    let encoded = uri.query().unwrap_or_default().as_bytes();
+    let has = form_urlencoded::parse(encoded).any(|(name, _)| name == "query");
+    if !has {
+        return Ok(None);
+    }
+    parameters_of(encoded, "the query string", "?query=music").map(Some)
 }
 
 /// `query` and `truncate` of a query string or a form; other parameters are let pass, since
@@ -147,26 +173,26 @@ fn boolean(map: &mut Map<String, Value>, key: &str) -> Result<Option<bool>, Refu
     }
 }
 
-fn decode_own(query: Value, truncate: Option<bool>) -> Result<Decoded, Refusal> {
-    let wrong = || {
-        Refusal::Invalid(format!(
-            "\"query\" is not a text or a list of texts; {EXAMPLE}"
-        ))
+/// A text, or a list of texts; `None` for anything else.
+pub(super) fn texts_of(value: Value) -> Option<(Vec<Text>, List)> {
+    let text = |item| match item {
+        Value::String(text) => Some(Text::Single(text)),
+        _ => None,
     };
-    let (texts, list) = match query {
-        Value::String(text) => (vec![Text::Single(text)], List::No),
+    match value {
         Value::Array(items) => {
-            let text = |item| match item {
-                Value::String(text) => Ok(Text::Single(text)),
-                _ => Err(wrong()),
-            };
-            (
-                items.into_iter().map(text).collect::<Result<_, _>>()?,
-                List::Yes,
-            )
+            let texts: Option<_> = items.into_iter().map(text).collect();
+            Some((texts?, List::Yes))
         }
-        _ => return Err(wrong()),
-    };
+        value => Some((vec![text(value)?], List::No)),
+    }
+}
+
+fn decode_own(query: Value, truncate: Option<bool>) -> Result<Decoded, Refusal> {
+    let (texts, list) = texts_of(query).ok_or_else(|| {
+        let what = "\"query\" is not a text or a list of texts";
+        Refusal::Invalid(format!("{what}; {EXAMPLE}"))
+    })?;
     Ok(Decoded {
         request: Request {
             texts,
@@ -188,20 +214,106 @@ fn decode_tei(mut map: Map<String, Value>) -> Result<Decoded, Refusal> {
     }
     let truncate = boolean(&mut map, "truncate")?;
     let raw_scores = boolean(&mut map, "raw_scores")?.unwrap_or(false);
-    let (texts, list) = tei_inputs(map.remove("inputs").unwrap_or(Value::Null))?;
+    let inputs = map.remove("inputs").unwrap_or(Value::Null);
+    let (texts, shape) = match map.remove("parameters") {
+        Some(Value::Object(parameters)) => decode_pipeline(inputs, parameters)?,
+        None | Some(Value::Null) => {
+            let (texts, list) = inputs_of(inputs)?;
+            let shape = TeiShape {
+                list,
+                scoring: None,
+                top: None,
+            };
+            (texts, shape)
+        }
+        Some(_) => {
+            let what = "\"parameters\" is not an object";
+            return Err(Refusal::Invalid(what.to_owned()));
+        }
+    };
     let request = Request {
         texts,
         too_long: too_long(truncate),
     };
+    let scoring = shape.scoring.or(raw_scores.then_some(Scoring::Identity));
     Ok(Decoded {
         request,
-        shape: Shape::Tei { list, raw_scores },
+        shape: Shape::Tei(TeiShape { scoring, ..shape }),
     })
+}
+
+/// What clients of the hub send (`huggingface_hub`): as the pipelines of transformers take it, where a list
+/// is a list of texts and the answer always a list of lists. Parameters that are not known pass, as they do
+/// there.
+fn decode_pipeline(
+    inputs: Value,
+    mut parameters: Map<String, Value>,
+) -> Result<(Vec<Text>, TeiShape), Refusal> {
+    let invalid = |what: &str| Refusal::Invalid(what.to_owned());
+    let (texts, _) =
+        texts_of(inputs).ok_or_else(|| invalid("\"inputs\" is not a text or a list of texts"))?;
+    let scoring = match parameters.remove("function_to_apply") {
+        None | Some(Value::Null) => None,
+        Some(found) => Some(match found.as_str() {
+            Some("softmax") => Scoring::Softmax,
+            Some("sigmoid") => Scoring::Sigmoid,
+            Some("none") => Scoring::Identity,
+            _ => {
+                let what = "\"function_to_apply\" is not \"softmax\", \"sigmoid\" or \"none\"";
+                return Err(invalid(what));
+            }
+        }),
+    };
+    let top = match parameters.remove("top_k") {
+        None | Some(Value::Null) => None,
+        Some(found) => match found.as_u64().map(usize::try_from) {
+            Some(Ok(top)) if top > 0 => Some(top),
+            _ => return Err(invalid("\"top_k\" is not a whole number above 0")),
+        },
+    };
+    let shape = TeiShape {
+        list: List::Yes,
+        scoring,
+        top,
+    };
+    Ok((texts, shape))
+}
+
+/// The texts of a `POST /tokenize`, and whether special tokens are wanted.
+pub(super) fn tokenize(headers: &HeaderMap, body: &[u8]) -> Result<(Vec<String>, bool), Refusal> {
+    identity_only(headers)?;
+    if let Some(found) = headers.get(header::CONTENT_TYPE) {
+        let found = String::from_utf8_lossy(found.as_bytes());
+        if !found.parse().is_ok_and(|mime| is_json(&mime)) {
+            let found = found.into_owned();
+            return Err(Refusal::MediaType { found });
+        }
+    }
+    let example = "for example {\"inputs\": \"play some jazz\"}";
+    let value = serde_json::from_slice(body).map_err(|error| {
+        Refusal::Malformed(format!("the body is not JSON ({error}); {example}"))
+    })?;
+    let Value::Object(mut map) = value else {
+        let what = format!("the JSON body is not an object; {example}");
+        return Err(Refusal::Invalid(what));
+    };
+    let with_special = boolean(&mut map, "add_special_tokens")?.unwrap_or(true);
+    let (texts, _) = map.remove("inputs").and_then(texts_of).ok_or_else(|| {
+        let what = "\"inputs\" is not a text or a list of texts";
+        Refusal::Invalid(format!("{what}; {example}"))
+    })?;
+    if texts.is_empty() {
+        return Err(Refusal::Empty);
+    }
+    let text = |text| match text {
+        Text::Single(text) | Text::Pair(text, _) => text,
+    };
+    Ok((texts.into_iter().map(text).collect(), with_special))
 }
 
 /// TEI's `inputs`: a text, a pair (a list of two), or a list of lists of one or two. A flat list
 /// of any other length, which TEI refuses, is a list of texts here.
-fn tei_inputs(inputs: Value) -> Result<(Vec<Text>, List), Refusal> {
+pub(super) fn inputs_of(inputs: Value) -> Result<(Vec<Text>, List), Refusal> {
     let wrong = || {
         let what =
             "\"inputs\" is not a text, a pair [\"a\", \"b\"] or a list [[\"a\"], [\"b\", \"c\"]]";
@@ -251,99 +363,4 @@ fn too_long(truncate: Option<bool>) -> TooLong {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn texts(body: &str) -> Result<(usize, bool), String> {
-        match decode_json(body.as_bytes()) {
-            Ok(decoded) => {
-                let list = match decoded.shape {
-                    Shape::Own(list) | Shape::Tei { list, .. } => list,
-                };
-                Ok((decoded.request.texts.len(), list == List::Yes))
-            }
-            Err(refusal) => Err(format!("{} {refusal}", refusal.status())),
-        }
-    }
-
-    #[test]
-    fn our_own_shapes() {
-        assert_eq!(texts(r#"{"query": "a"}"#), Ok((1, false)));
-        assert_eq!(texts(r#"{"query": ["a"]}"#), Ok((1, true)));
-        assert_eq!(texts(r#"["a", "b", "c"]"#), Ok((3, true)));
-        for (body, status) in [
-            ("", "400"),
-            ("{", "400"),
-            ("7", "422"),
-            ("{}", "422"),
-            (r#"{"query": 7}"#, "422"),
-            (r#"{"query": ["a", 7]}"#, "422"),
-            (r#"{"query": "a", "trunkate": false}"#, "422"),
-            (r#"{"query": "a", "truncate": "no"}"#, "422"),
-        ] {
-            let error = texts(body).unwrap_err();
-            assert!(error.starts_with(status), "{body}: {error}");
-            assert!(
-                error.contains("for example"),
-                "{body}: {error} does not say what to do"
-            );
-        }
-    }
-
-    #[test]
-    fn tei_shapes() {
-        assert_eq!(texts(r#"{"inputs": "a"}"#), Ok((1, false)));
-        assert_eq!(texts(r#"{"inputs": ["a", "b"]}"#), Ok((1, false)), "a pair");
-        assert_eq!(texts(r#"{"inputs": ["a"]}"#), Ok((1, false)));
-        assert_eq!(texts(r#"{"inputs": ["a", "b", "c"]}"#), Ok((3, true)));
-        assert_eq!(texts(r#"{"inputs": [["a"], ["b", "c"]]}"#), Ok((2, true)));
-        assert!(texts(r#"{"inputs": []}"#).unwrap_err().starts_with("400"));
-        assert!(
-            texts(r#"{"inputs": [["a", "b", "c"]]}"#)
-                .unwrap_err()
-                .starts_with("422")
-        );
-        assert!(texts(r#"{"inputs": 7}"#).unwrap_err().starts_with("422"));
-        assert_eq!(
-            texts(r#"{"inputs": "a", "truncation_direction": "right"}"#),
-            Ok((1, false))
-        );
-        assert!(texts(r#"{"inputs": "a", "truncation_direction": "left"}"#).is_err());
-    }
-
-    #[test]
-    fn a_refused_body_does_not_repeat_its_text() {
-        for body in [
-            r#"{"query": {"secret": 1}}"#,
-            r#"{"query": "secret", "x": 1}"#,
-            r#"{"query": "a", "truncate": "secret"}"#,
-            r#"{"query": "a", "secret": 1}"#,
-            r#"{"inputs": "a", "raw_scores": "secret"}"#,
-            r#"{"query": "secret}"#,
-            r#"["secret", 1]"#,
-        ] {
-            let error = texts(body).unwrap_err();
-            assert!(!error.contains("secret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn query_strings() {
-        let decode = |query: &str| parameters_of(query.as_bytes(), "it", "this");
-        assert_eq!(decode("query=play%20a+b%2Bc").unwrap().0, "play a b+c");
-        assert_eq!(
-            decode("x=1&query=a&truncate=false").unwrap(),
-            ("a".into(), TooLong::Refuse)
-        );
-        assert_eq!(decode("query=").unwrap().0, "");
-        for wrong in [
-            "",
-            "q=a",
-            "query=a&query=b",
-            "query=a&truncate=no",
-            "query=%ff",
-        ] {
-            assert_eq!(decode(wrong).unwrap_err().status(), 400, "{wrong}");
-        }
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@
 
 use axum::http::HeaderValue;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use prost::Message as _;
 
 use super::snapshot::Snapshot;
@@ -83,6 +83,7 @@ pub struct Report {
     json: HeaderValue,
     text: HeaderValue,
     binary: HeaderValue,
+    trailer: HeaderValue,
 }
 
 impl Report {
@@ -112,7 +113,13 @@ impl Report {
             json: value(format!("JSON {{{json}}}")),
             text: value(format!("TEXT {text}")),
             binary: value(format!("BIN {}", STANDARD.encode(encoded(&message)))),
+            trailer: value(STANDARD_NO_PAD.encode(encoded(&message))),
         }
+    }
+
+    /// The value of `endpoint-load-metrics-bin` among gRPC's trailers: the message, as gRPC writes bytes.
+    pub fn trailer(&self) -> HeaderValue {
+        self.trailer.clone()
     }
 
     /// The value of `endpoint-load-metrics`.

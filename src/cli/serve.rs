@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
 use super::process::{start_logging, stop_signal};
-use crate::config::{Config, ConfigError, Platform, ServeArgs, Settings};
+use crate::config::{Config, ConfigError, Knative, Platform, ServeArgs, Settings};
 use crate::server::{self, Reloader, ServerError};
 
 /// Exit code of a server whose engine broke, for which a restart helps: `EX_SOFTWARE` of sysexits.h.
@@ -24,10 +24,8 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let (log, format) = (args.log.clone(), args.log_format);
     let print = args.print_config;
-    let config = match (
-        Config::new(args, &Platform::from_environment()),
-        mistakes.is_empty(),
-    ) {
+    let platform = Platform::from_environment();
+    let config = match (Config::new(args, &platform), mistakes.is_empty()) {
         (Ok(config), true) => config,
         (checked, _) => {
             mistakes.extend(checked.err().into_iter().flat_map(|ConfigError(more)| more));
@@ -38,6 +36,14 @@ pub(super) fn run(
         return Ok(std::io::stdout().write_all(settings.to_toml().as_bytes())?);
     }
     start_logging(&log, format);
+    if let Some(Knative {
+        service,
+        configuration,
+        revision,
+    }) = &platform.knative
+    {
+        tracing::info!(service, configuration, revision, "running under Knative");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -25,10 +25,11 @@ pub(crate) use self::ports::main_port;
 pub use self::ports::{AdminPort, MainPort};
 pub use self::scaler::{ScalerArgs, WakeArgs};
 pub use self::serve::{
-    ConnectionArgs, EndArgs, HintArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs, TraceArgs,
+    ConnectionArgs, EndArgs, HintArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs, SurfaceArgs,
+    TraceArgs,
 };
 pub use self::sources::{Settings, Sources, SourcesError};
-use crate::api::{self, BodyLimits};
+use crate::api::{self, BodyLimits, EventSettings};
 use crate::autoscale;
 use crate::metrics::TritonMetrics;
 use crate::profile::Profile;
@@ -73,10 +74,21 @@ pub struct Config {
 pub struct Platform {
     /// `PORT`, which Knative and others set.
     pub port: Option<String>,
-    /// Whether `K_SERVICE` says that Knative runs this process.
-    pub is_knative: bool,
+    /// What runs this process, if `K_SERVICE` says that Knative does.
+    pub knative: Option<Knative>,
     /// The name of this host: in Kubernetes that of the pod.
     pub hostname: Option<String>,
+}
+
+/// What Knative calls the thing that it runs (runtime contract, "Process environment").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Knative {
+    /// `K_SERVICE`; empty for a configuration without a service.
+    pub service: String,
+    /// `K_CONFIGURATION`.
+    pub configuration: String,
+    /// `K_REVISION`.
+    pub revision: String,
 }
 
 /// Everything that is wrong with the settings, one line each.
@@ -119,9 +131,10 @@ impl Config {
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
         }
-        let triton = TritonMetrics::new(&hints.model);
+        let surface = args.surface;
+        let triton = TritonMetrics::new(&surface.model_name);
         let (load, connection, end) = (args.load, args.connection, args.end);
-        let lame_duck = if platform.is_knative {
+        let lame_duck = if platform.knative.is_some() {
             Duration::ZERO
         } else {
             LAME_DUCK.min(end.drain_timeout / 2)
@@ -142,6 +155,12 @@ impl Config {
                 },
                 request_timeout: span::some(load.request_timeout),
                 keys: None,
+                model_name: surface.model_name,
+                events: EventSettings {
+                    pointer: surface.event_text_pointer,
+                    source: surface.event_source,
+                    kept: surface.events_kept,
+                },
                 tracing: None,
                 origins,
                 orca: args.hints.orca,
@@ -239,9 +258,15 @@ impl Platform {
         reason = "this module reads the environment for all"
     )]
     pub fn from_environment() -> Self {
+        let named = |name: &str| std::env::var(name).unwrap_or_default();
+        let is_knative = std::env::var_os("K_SERVICE").is_some();
         Self {
             port: std::env::var("PORT").ok(),
-            is_knative: std::env::var_os("K_SERVICE").is_some(),
+            knative: is_knative.then(|| Knative {
+                service: named("K_SERVICE"),
+                configuration: named("K_CONFIGURATION"),
+                revision: named("K_REVISION"),
+            }),
             hostname: std::env::var("HOSTNAME").ok().or_else(hostname),
         }
     }
@@ -324,10 +349,14 @@ mod tests {
 
     #[test]
     fn knative_has_waited_already() {
-        let lame_duck = |flags: &[&str], is_knative| {
+        let lame_duck = |flags: &[&str], is_knative: bool| {
             let line = std::iter::once("intentd").chain(flags.iter().copied());
             let platform = Platform {
-                is_knative,
+                knative: is_knative.then(|| Knative {
+                    service: "shop".to_owned(),
+                    configuration: "shop".to_owned(),
+                    revision: "shop-00001".to_owned(),
+                }),
                 ..Platform::default()
             };
             let args = Command::try_parse_from(line).unwrap().serve;

@@ -62,6 +62,11 @@ pub trait Engine: Send + std::fmt::Debug {
     /// What runs where, for logs and `inspect`: `cpu f32, 2 threads`.
     fn description(&self) -> String;
 
+    /// The type that it computes in, as PyTorch calls it.
+    fn dtype(&self) -> &'static str {
+        "float32"
+    }
+
     /// How many batches may be submitted and not yet collected.
     fn depth(&self) -> usize {
         1

@@ -20,8 +20,8 @@ pub struct Metrics {
     registry: Registry,
     /// Requests for predictions that have come, however they end.
     pub offered: IntCounter,
-    /// Requests by how they ended, in the order of [`Outcome`].
-    ended: [IntCounter; 3],
+    /// Requests by the surface they came by and by how they ended, in the order of [`Surface`] and [`Outcome`].
+    ended: [[IntCounter; 3]; 5],
     /// Refused requests by reason.
     pub refused: IntCounterVec,
     /// Requests admitted and not yet answered.
@@ -62,6 +62,42 @@ pub struct Metrics {
     pub connections_refused: IntCounterVec,
     /// The hints.
     pub hints: HintGauges,
+}
+
+/// The interface that a request came by; the `surface` label of `intentd_requests_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// Our own `/predict`.
+    Predict,
+    /// The routes and bodies of text-embeddings-inference.
+    Tei,
+    /// CloudEvents over HTTP.
+    CloudEvents,
+    /// The Open Inference Protocol over REST.
+    Rest,
+    /// The Open Inference Protocol over gRPC.
+    Grpc,
+}
+
+impl Surface {
+    const ALL: [Self; 5] = [
+        Self::Predict,
+        Self::Tei,
+        Self::CloudEvents,
+        Self::Rest,
+        Self::Grpc,
+    ];
+
+    /// The label's value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Predict => "predict",
+            Self::Tei => "tei",
+            Self::CloudEvents => "cloudevents",
+            Self::Rest => "rest",
+            Self::Grpc => "grpc",
+        }
+    }
 }
 
 /// How a request ended; the `outcome` label of `intentd_requests_total`.
@@ -105,7 +141,7 @@ const REASONS: [&str; 10] = [
 const HELP: [(&str, &str); 21] = [
     (
         "requests_total",
-        "Requests for predictions by how they ended.",
+        "Requests for predictions by how they ended and by the interface they came by.",
     ),
     (
         "offered_requests_total",
@@ -176,10 +212,15 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
-        let requests = counter_vec(r, "requests_total", "outcome");
+        let name = opts("requests_total");
+        let requests = register(r, IntCounterVec::new(name, &["outcome", "surface"]));
+        let ended = |surface: Surface| {
+            Outcome::ALL
+                .map(|outcome| requests.with_label_values(&[outcome.label(), surface.label()]))
+        };
         let metrics = Self {
             offered: counter(r, "offered_requests_total"),
-            ended: Outcome::ALL.map(|outcome| requests.with_label_values(&[outcome.label()])),
+            ended: Surface::ALL.map(ended),
             refused: counter_vec(r, "refused_total", "reason"),
             in_flight: gauge(r, "in_flight"),
             concurrency_limit: gauge(r, "concurrency_limit"),
@@ -224,9 +265,15 @@ impl Metrics {
         self.startup_seconds.with_label_values(&["total"]);
     }
 
-    /// Requests that ended so.
-    pub fn ended(&self, outcome: Outcome) -> &IntCounter {
-        &self.ended[outcome as usize]
+    /// Requests that ended so, whichever surface they came by.
+    pub fn ended(&self, outcome: Outcome) -> u64 {
+        let by_surface = self.ended.iter();
+        by_surface.map(|ended| ended[outcome as usize].get()).sum()
+    }
+
+    /// Counts a request that ended.
+    pub fn end(&self, surface: Surface, outcome: Outcome) {
+        self.ended[surface as usize][outcome as usize].inc();
     }
 
     /// The Prometheus text exposition of all metrics and its content type.
@@ -304,8 +351,8 @@ mod tests {
         let (_, text) = Metrics::new().render();
         let text = String::from_utf8(text).unwrap();
         for series in [
-            "intentd_requests_total{outcome=\"answered\"} 0",
-            "intentd_requests_total{outcome=\"abandoned\"} 0",
+            "intentd_requests_total{outcome=\"answered\",surface=\"predict\"} 0",
+            "intentd_requests_total{outcome=\"abandoned\",surface=\"grpc\"} 0",
             "intentd_offered_requests_total 0",
             "intentd_refused_total{reason=\"concurrency\"} 0",
             "intentd_refused_total{reason=\"overload\"} 0",

@@ -34,7 +34,7 @@ impl TritonMetrics {
                 "nv_inference_request_success",
                 "counter",
                 "Requests that were answered.",
-                metrics.ended(Outcome::Answered).get() as f64,
+                metrics.ended(Outcome::Answered) as f64,
             ),
             (
                 "nv_inference_count",
@@ -77,7 +77,7 @@ impl TritonMetrics {
 
     /// Adds them to an exposition in Prometheus' text format.
     pub fn append(&self, metrics: &Metrics, text: &mut Vec<u8>) {
-        let ended = |outcome| metrics.ended(outcome).get() as f64;
+        let ended = |outcome| metrics.ended(outcome) as f64;
         let refused = |reason: &str| metrics.refused.with_label_values(&[reason]).get() as f64;
         let failures = refused("engine");
         let others = super::REASONS.iter().filter(|reason| **reason != "engine");

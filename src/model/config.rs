@@ -19,9 +19,10 @@ pub enum Activation {
 
 /// How logits become scores (`problem_type`, as transformers' text classification pipeline
 /// reads it).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scoring {
     /// One label is right: scores sum to one.
+    #[default]
     Softmax,
     /// Each label is right or wrong on its own.
     Sigmoid,

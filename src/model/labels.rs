@@ -6,7 +6,7 @@ use super::config::Scoring;
 use super::{CheckpointError, Files};
 
 /// Class names by row of the classifier, and how logits become scores.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Labels {
     names: Arc<[Arc<str>]>,
     scoring: Scoring,
@@ -87,12 +87,17 @@ impl Labels {
     ///
     /// `logits` has one value a class.
     pub fn scores(&self, logits: &[f32]) -> Vec<Score> {
-        self.ranked(activate(self.scoring, logits))
+        self.scored(self.scoring, logits)
     }
 
-    /// As [`scores`](Self::scores), with the logits themselves.
-    pub fn raw(&self, logits: &[f32]) -> Vec<Score> {
-        self.ranked(logits.to_vec())
+    /// As [`scores`](Self::scores), with scores that are made so.
+    pub fn scored(&self, scoring: Scoring, logits: &[f32]) -> Vec<Score> {
+        self.ranked(activate(scoring, logits))
+    }
+
+    /// Scores in the order of the classes.
+    pub fn in_order(&self, logits: &[f32]) -> Vec<f32> {
+        activate(self.scoring, logits)
     }
 
     fn ranked(&self, values: Vec<f32>) -> Vec<Score> {

@@ -12,6 +12,7 @@ mod files;
 mod labels;
 mod tokenizer;
 mod tokenizer_json;
+mod tokens;
 mod vocabulary;
 mod weights;
 mod words;
@@ -23,6 +24,7 @@ pub use error::CheckpointError;
 pub use files::Files;
 pub use labels::{Labels, Score};
 pub use tokenizer::{EncodeError, Encoded, Text, Tokenizer, TooLong};
+pub use tokens::Token;
 pub(crate) use weights::expected_tensors;
 pub use weights::{Tensor, Weights};
 

@@ -13,7 +13,7 @@ use tokenizers::{Encoding, PostProcessor};
 use super::config::ModelConfig;
 use super::vocabulary::{Settings, from_vocab};
 use super::words::{Known, Words};
-use super::{CheckpointError, Files, tokenizer_json};
+use super::{CheckpointError, Files, Token, tokenizer_json, tokens};
 
 /// Of a long text, this many bytes for each token that the model takes are read first. English
 /// has four to five.
@@ -262,6 +262,15 @@ impl Tokenizer {
         self.whole
             .get_post_processor()
             .map_or(0, |processor| processor.added_tokens(pair))
+    }
+
+    /// All tokens of a text, however many, with `[CLS]` and `[SEP]` when they are wanted.
+    ///
+    /// # Errors
+    /// [`EncodeError::Refused`].
+    pub fn tokens(&self, text: &str, with_special: bool) -> Result<Vec<Token>, EncodeError> {
+        tokens::of(&self.whole, text, with_special)
+            .map_err(|error| EncodeError::Refused(error.to_string()))
     }
 
     /// The longest sequence, special tokens included.

@@ -45,8 +45,8 @@ pub struct Counts {
     pub shed: u64,
     /// Of these, requests for which there was no room or no time.
     pub crowded: u64,
-    /// Requests that counted as offered and were refused because of themselves: nothing that more replicas
-    /// would change.
+    /// Requests that counted as offered and were refused because of themselves, or answered without the
+    /// engine: nothing that more replicas would change.
     pub mistaken: u64,
     /// Requests that were answered.
     pub answered: u64,
@@ -147,6 +147,13 @@ impl Arrivals {
                 add(&self.mistaken);
             }
             Blame::Client => {}
+        }
+    }
+
+    /// A request was answered without the engine.
+    pub(crate) fn settle(&self, counts: bool) {
+        if counts {
+            self.mistaken.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -17,7 +17,7 @@ use super::observation::thread_time;
 use super::pace::Pace;
 use super::part::Part;
 use super::plan::BatchLimits;
-use super::queue::{Patience, Waiting, Work};
+use super::queue::{Answered, Patience, Waiting, Work};
 use crate::engine::{Engine, EngineError, Logits, RaggedBatch};
 use crate::error::Refusal;
 use crate::metrics::Metrics;
@@ -312,14 +312,14 @@ impl Batcher {
     }
 
     fn answer(&self, entries: Vec<Waiting>, since: Instant, logits: &Logits) {
-        self.metrics
-            .compute_seconds
-            .observe(since.elapsed().as_secs_f64());
+        let computed = since.elapsed();
+        self.metrics.compute_seconds.observe(computed.as_secs_f64());
         for (entry, row) in entries.into_iter().zip(logits.rows()) {
             let finite = is_finite(row);
             let not_finite = || Refusal::Engine("its answer is not a finite number".to_owned());
             let answer = if finite {
-                Ok(row.to_vec())
+                let logits = row.to_vec();
+                Ok(Answered { logits, computed })
             } else {
                 Err(not_finite())
             };

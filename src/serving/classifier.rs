@@ -11,14 +11,14 @@ use super::admission::Admission;
 use super::arrivals::{Arrivals, Try};
 use super::batcher::Batcher;
 use super::generation::Generation;
-use super::messages::Limits;
+use super::messages::{Limits, ModelCard};
 use super::offer::Offer;
 use super::rehearsal::{Rehearsal, rehearse};
 use super::slots::Slots;
 use super::stopped::{EngineStopped, ReloadError};
 use crate::engine::{Engine, LoadError};
 use crate::error::Refusal;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Surface};
 use crate::model::Checkpoint;
 
 /// Tokens of a request by which limits are derived from the capacity: a short question.
@@ -377,13 +377,35 @@ impl Classifier {
         &self.metrics
     }
 
+    /// Its bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What is known of the model in use, if one is.
+    pub fn model(&self) -> Option<ModelCard> {
+        let generation = self.current()?;
+        Some(ModelCard {
+            origin: generation.origin.clone(),
+            dtype: generation.dtype,
+            labels: generation.labels.clone(),
+            max_tokens: generation.tokenizer.max_tokens(),
+            is_on_device: generation.is_on_device,
+        })
+    }
+
+    /// Which of the models that this process has loaded is in use.
+    pub fn generation(&self) -> Option<u64> {
+        self.current().map(|generation| generation.number)
+    }
+
     /// What has come so far.
     pub fn arrivals(&self) -> &Arrivals {
         &self.arrivals
     }
 
     /// A request has come in; nobody wants its answer after `timeout`.
-    pub fn offer(&self, timeout: Option<Duration>, attempt: Try) -> Offer<'_> {
-        Offer::new(self, timeout, attempt)
+    pub fn offer(&self, surface: Surface, timeout: Option<Duration>, attempt: Try) -> Offer<'_> {
+        Offer::new(self, surface, timeout, attempt)
     }
 }

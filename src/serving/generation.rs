@@ -37,6 +37,10 @@ pub(crate) struct Shared {
 pub(crate) struct Generation {
     /// Counts up from reload to reload.
     pub(crate) number: u64,
+    /// Where it came from.
+    pub(crate) origin: String,
+    /// The type that its engine computes in.
+    pub(crate) dtype: &'static str,
     pub(crate) labels: Labels,
     pub(crate) tokenizer: Arc<Tokenizer>,
     /// Whether the engine may hang and be given up.
@@ -71,6 +75,7 @@ impl Generation {
         let curves = (&forecast.curve, &effort);
         calibration::begin(&mut *engine, &checkpoint, limits, curves)?;
         let Checkpoint {
+            origin,
             labels,
             tokenizer,
             weights,
@@ -87,6 +92,8 @@ impl Generation {
         });
         let generation = Arc::new(Self {
             number,
+            origin,
+            dtype: engine.dtype(),
             labels,
             is_on_device: engine.is_on_device(),
             computes_alone: engine.computes_alone(),
@@ -129,6 +136,8 @@ impl Generation {
         });
         let generation = Arc::new(Self {
             number: self.number,
+            origin: self.origin.clone(),
+            dtype: self.dtype,
             labels: self.labels.clone(),
             tokenizer: Arc::clone(&self.tokenizer),
             is_on_device: self.is_on_device,

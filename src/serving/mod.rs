@@ -38,7 +38,7 @@ pub(crate) use self::calibration::{batch_of, timed};
 pub use self::classifier::{Classifier, Phase, Prepared};
 pub(crate) use self::curve::Line;
 pub(crate) use self::forecast::{PROMISE, tokens_a_batch};
-pub use self::messages::{Limits, Prediction, Predictions, Request};
+pub use self::messages::{Limits, ModelCard, Prediction, Predictions, Request};
 pub use self::observation::{EngineTime, Observation};
 pub use self::offer::Offer;
 pub use self::plan::BatchLimits;

@@ -15,7 +15,7 @@ use super::generation::Generation;
 use super::messages::{Predictions, Request};
 use super::slots::{Class, Full, Ticket};
 use crate::error::Refusal;
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::{Metrics, Outcome, Surface};
 use crate::model::Text;
 
 /// A request that has come in and is not answered yet.
@@ -27,11 +27,17 @@ pub struct Offer<'a> {
     attempt: Try,
     /// Whether it counts as load; a retry does not.
     counts: bool,
+    surface: Surface,
     outcome: Outcome,
 }
 
 impl<'a> Offer<'a> {
-    pub(super) fn new(classifier: &'a Classifier, timeout: Option<Duration>, attempt: Try) -> Self {
+    pub(super) fn new(
+        classifier: &'a Classifier,
+        surface: Surface,
+        timeout: Option<Duration>,
+        attempt: Try,
+    ) -> Self {
         classifier.metrics().offered.inc();
         let counts = classifier.arrivals.arrive(attempt);
         let since = Instant::now();
@@ -42,6 +48,7 @@ impl<'a> Offer<'a> {
             deadline: timeout.and_then(|timeout| since.checked_add(timeout)),
             attempt,
             counts,
+            surface,
             outcome: Outcome::Abandoned,
         }
     }
@@ -55,6 +62,20 @@ impl<'a> Offer<'a> {
         self.deadline
     }
 
+    /// Gives the request no more than `timeout` from its arrival.
+    pub fn hurry(&mut self, timeout: Duration) {
+        let until = self.since.checked_add(timeout);
+        self.deadline = match (self.deadline, until) {
+            (Some(deadline), Some(until)) => Some(deadline.min(until)),
+            (deadline, until) => deadline.or(until),
+        };
+    }
+
+    /// Says that what looked like a request of one surface is one of another.
+    pub fn came_by(&mut self, surface: Surface) {
+        self.surface = surface;
+    }
+
     /// Ends the request with `refusal`.
     pub fn refuse(mut self, refusal: Refusal) -> Refusal {
         self.metrics()
@@ -65,6 +86,12 @@ impl<'a> Offer<'a> {
         arrivals.refuse(&refusal, self.attempt, self.counts);
         self.outcome = Outcome::Refused;
         refusal
+    }
+
+    /// Ends the request as answered without the engine: nothing that more replicas would change.
+    pub fn settle(mut self) {
+        self.classifier.arrivals.settle(self.counts);
+        self.outcome = Outcome::Answered;
     }
 
     /// Whether it makes sense to read the rest of the request: what would be refused whatever it asks
@@ -93,11 +120,11 @@ impl<'a> Offer<'a> {
         // How long its body took to come is its client's doing.
         let whole = Instant::now();
         match self.answer(request).await {
-            Ok((predictions, inside)) => {
+            Ok(predictions) => {
                 let took = self.since.elapsed();
                 self.metrics().request_seconds.observe(took.as_secs_f64());
                 let took = whole.elapsed();
-                let outside = took.saturating_sub(inside);
+                let outside = took.saturating_sub(predictions.inside);
                 self.classifier.arrivals.answer(took, outside);
                 self.outcome = Outcome::Answered;
                 Ok(predictions)
@@ -106,8 +133,7 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// The predictions, and the time that they spent in queue and engine.
-    async fn answer(&self, request: Request) -> Result<(Predictions, Duration), Refusal> {
+    async fn answer(&self, request: Request) -> Result<Predictions, Refusal> {
         let count = request.texts.len();
         if count == 0 {
             return Err(Refusal::Empty);
@@ -202,7 +228,7 @@ impl Drop for Offer<'_> {
         if self.outcome == Outcome::Abandoned {
             self.classifier.arrivals.abandon(self.attempt);
         }
-        self.metrics().ended(self.outcome).inc();
+        self.metrics().end(self.surface, self.outcome);
     }
 }
 

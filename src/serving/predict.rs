@@ -1,7 +1,6 @@
 //! From an admitted request to its predictions: tokens, queue, replies.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -9,25 +8,25 @@ use tokio::time::Instant;
 use super::classifier::Classifier;
 use super::generation::Generation;
 use super::messages::{Prediction, Predictions, Request};
-use super::queue::{Answer, Waiting};
+use super::queue::{Answer, Answered, Waiting};
 use super::slots::Ticket;
 use crate::error::Refusal;
-use crate::model::{Encoded, Text};
+use crate::model::{Encoded, Text, Token};
 
 /// Texts longer than this together are tokenized off the async threads: one to two milliseconds.
 const BLOCKING_BYTES: usize = 2 << 10;
 
 impl Classifier {
-    /// The predictions for the texts of `request`, which have their `tickets`, and the time that these
-    /// spent in queue and engine.
+    /// The predictions for the texts of `request`, which have their `tickets`.
     pub(super) async fn predict(
         &self,
         mut generation: Arc<Generation>,
         request: Request,
         tickets: &[Ticket],
         deadline: Option<Instant>,
-    ) -> Result<(Predictions, Duration), Refusal> {
+    ) -> Result<Predictions, Refusal> {
         let request = Arc::new(request);
+        let since = Instant::now();
         let (replies, shapes) = loop {
             let encoded = self.encode(&generation, &request).await?;
             let shapes: Vec<(usize, bool)> = encoded
@@ -56,8 +55,51 @@ impl Classifier {
         } else {
             answers.await?
         };
-        let labels = generation.labels.clone();
-        Ok((Predictions { labels, items }, queued.elapsed()))
+        Ok(Predictions {
+            labels: generation.labels.clone(),
+            items,
+            tokenized: queued - since,
+            inside: queued.elapsed(),
+            generation: generation.number,
+        })
+    }
+
+    /// The tokens of each text, with special ones or without.
+    ///
+    /// # Errors
+    /// When no model serves, and what the tokenizer says.
+    pub async fn tokenize(
+        &self,
+        texts: Vec<String>,
+        with_special: bool,
+    ) -> Result<Vec<Vec<Token>>, Refusal> {
+        let max = self.limits.texts_max;
+        if texts.len() > max {
+            let found = texts.len();
+            return Err(Refusal::TooManyTexts { found, max });
+        }
+        let tokenizer = Arc::clone(&self.serving()?.tokenizer);
+        self.off_the_threads(move || {
+            let tokens = |text: &String| Ok(tokenizer.tokens(text, with_special)?);
+            texts.iter().map(tokens).collect()
+        })
+        .await
+    }
+
+    /// Runs what would keep an async thread for long, of which only so many run at once.
+    async fn off_the_threads<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let permit = Arc::clone(&self.blocking).acquire_owned().await;
+        let work = move || {
+            let result = work();
+            drop(permit);
+            result
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|_| Err(panicked()))
     }
 
     async fn encode(
@@ -72,20 +114,11 @@ impl Classifier {
             let encode = |text| Ok(tokenizer.encode(text, texts.too_long)?);
             texts.texts.iter().map(encode).collect()
         };
-        let failed = || Refusal::Engine("its tokenizer panicked".to_owned());
         let encoded = if bytes > BLOCKING_BYTES {
-            let permit = Arc::clone(&self.blocking).acquire_owned().await;
-            let work = move || {
-                let result = work();
-                drop(permit);
-                result
-            };
-            tokio::task::spawn_blocking(work)
-                .await
-                .map_err(|_| failed())?
+            self.off_the_threads(work).await
         } else {
             let work = std::panic::AssertUnwindSafe(work);
-            std::panic::catch_unwind(work).unwrap_or_else(|_| Err(failed()))
+            std::panic::catch_unwind(work).unwrap_or_else(|_| Err(panicked()))
         }?;
         self.metrics()
             .tokenize_seconds
@@ -100,6 +133,10 @@ impl Classifier {
         }
         Ok(encoded)
     }
+}
+
+fn panicked() -> Refusal {
+    Refusal::Engine("its tokenizer panicked".to_owned())
 }
 
 /// Puts texts into the queue; `None` when it is closed.
@@ -129,11 +166,12 @@ async fn answers(
     let mut items = Vec::with_capacity(replies.len());
     for (reply, (tokens, truncated)) in replies.into_iter().zip(shapes) {
         let lost = || Refusal::Engine("its thread ended without an answer".to_owned());
-        let logits = reply.await.unwrap_or_else(|_| Err(lost()))?;
+        let Answered { logits, computed } = reply.await.unwrap_or_else(|_| Err(lost()))?;
         items.push(Prediction {
             logits,
             tokens,
             truncated,
+            computed,
         });
     }
     Ok(items)

@@ -16,8 +16,17 @@ use super::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError
 use crate::error::Refusal;
 use crate::model::Encoded;
 
-/// The answer to one text: its row of logits, or why there is none.
-pub(crate) type Answer = Result<Vec<f32>, Refusal>;
+/// The answer to one text, or why there is none.
+pub(crate) type Answer = Result<Answered, Refusal>;
+
+/// What the engine says to one text.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Answered {
+    /// One value a class.
+    pub(crate) logits: Vec<f32>,
+    /// How long its batch spent in the engine.
+    pub(crate) computed: Duration,
+}
 
 /// One text in the queue.
 #[derive(Debug)]

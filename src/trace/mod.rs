@@ -17,6 +17,7 @@ use axum::response::Response;
 
 pub use self::context::{SpanId, TraceContext, TraceId};
 pub use self::export::{Endpoint, Exporter};
+use crate::metrics::Surface;
 
 /// What is done about traces.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub struct Span {
     pub method: Method,
     /// The route, which is not the path: that may hold anything.
     pub route: &'static str,
+    /// The interface by which it came, where it got as far.
+    pub surface: Option<&'static str>,
     /// The answer's status.
     pub status: u16,
     /// When the head was there.
@@ -44,9 +47,9 @@ pub struct Span {
     pub end: SystemTime,
 }
 
-/// Measures the requests of the route `/predict`.
+/// Measures the requests of a route.
 pub(crate) async fn layer(
-    State(tracing): State<Tracing>,
+    State((tracing, route)): State<(Tracing, &'static str)>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -56,7 +59,11 @@ pub(crate) async fn layer(
     let span = Span {
         context,
         method,
-        route: "/predict",
+        route,
+        surface: response
+            .extensions()
+            .get::<Surface>()
+            .map(|surface| surface.label()),
         status: response.status().as_u16(),
         start,
         end: SystemTime::now(),
@@ -85,9 +92,10 @@ fn log(span: &Span) {
     let took = span.end.duration_since(span.start).unwrap_or_default();
     let (trace_id, span_id) = (&span.context.trace_id, &span.context.span_id);
     let (method, route, status) = (&span.method, span.route, span.status);
+    let surface = span.surface;
     if status >= 500 {
-        tracing::warn!(%trace_id, %span_id, %method, route, status, ?took, "request failed");
+        tracing::warn!(%trace_id, %span_id, %method, route, surface, status, ?took, "request failed");
     } else {
-        tracing::debug!(%trace_id, %span_id, %method, route, status, ?took, "request");
+        tracing::debug!(%trace_id, %span_id, %method, route, surface, status, ?took, "request");
     }
 }

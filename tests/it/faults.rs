@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use intentd::engine::{EngineError, RaggedBatch};
+use intentd::metrics::Surface;
 use intentd::model::{Text, TooLong};
 use intentd::serving::{Phase, Request, Try};
 
@@ -35,7 +36,7 @@ async fn a_lost_engine_refuses_and_ends_the_server() {
     assert_eq!(
         server
             .classifier
-            .offer(None, Try::default())
+            .offer(Surface::Predict, None, Try::default())
             .classify(request)
             .await
             .unwrap_err()

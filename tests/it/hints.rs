@@ -201,7 +201,7 @@ async fn hints_are_on_the_main_port_when_told() {
     let server = TestServer::start(&["--hints-on-main-port", "--triton-metrics"]).await;
     assert_eq!(get(server.address, "/autoscaling", &[]).await.status, 200);
     let metrics = get(server.address, "/metrics", &[]).await;
-    let pending = "nv_inference_pending_request_count{model=\"intent-snips\",version=\"1\"} 0";
+    let pending = "nv_inference_pending_request_count{model=\"intentd\",version=\"1\"} 0";
     assert!(metrics.body.lines().any(|line| line == pending));
     let posted = post(server.address, "/autoscaling", "text/plain", "").await;
     assert_eq!(posted.status, 405);

@@ -7,6 +7,7 @@
 
 mod bench;
 mod checkpoint;
+mod cloudevents;
 mod cuda;
 mod exhaustion;
 mod faults;
@@ -15,6 +16,7 @@ mod golden;
 mod hints;
 mod hostile;
 mod http2;
+mod inference;
 mod life;
 mod overload;
 mod predict;
@@ -28,6 +30,7 @@ mod scaler_kafka;
 mod scaler_tls;
 mod serving;
 mod support;
+mod tei;
 mod tls;
 mod tokenization;
 mod trace;

@@ -151,7 +151,7 @@ async fn bad_input_hears_what_to_change() {
     for (path, status, error_type, hint) in [
         ("/predict", 400, "Malformed", "query=music"),
         ("/predict?query=a&query=b", 400, "Malformed", "twice"),
-        ("/", 404, "NotFound", "/predict"),
+        ("/nothing", 404, "NotFound", "/predict"),
     ] {
         assert_refused(
             &get(server.address, path, &[]).await,

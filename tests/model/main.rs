@@ -30,7 +30,7 @@ mod serving {
 
 use prometheus::{IntCounter, IntGauge};
 use serving::plan::BatchLimits;
-use serving::queue::{Patience, Queue, Waiting, Work};
+use serving::queue::{Answer, Answered, Patience, Queue, Waiting, Work};
 use serving::slots::{Class, Room, Slots, Ticket};
 use serving::sync::{Arc, AtomicUsize, Ordering};
 use shuttle::thread;
@@ -59,14 +59,21 @@ fn check(test: impl Fn() + Send + Sync + 'static) {
     shuttle::check_pct(move || test(), ORDERS, 3);
 }
 
-fn entry(ticket: &Ticket, answered: oneshot::Sender<Result<Vec<f32>, error::Refusal>>) -> Waiting {
+fn answered() -> Answered {
+    Answered {
+        logits: vec![1.0],
+        computed: std::time::Duration::ZERO,
+    }
+}
+
+fn entry(ticket: &Ticket, reply: oneshot::Sender<Answer>) -> Waiting {
     let encoded = model::Encoded {
         ids: vec![1],
         type_ids: vec![0],
         truncated: false,
     };
     let now = tokio::time::Instant::now();
-    Waiting::new(ticket, encoded, (now, None), answered)
+    Waiting::new(ticket, encoded, (now, None), reply)
 }
 
 /// Clients that stay and clients that leave against an engine that sleeps when nothing waits: it is
@@ -118,7 +125,7 @@ fn no_wake_up_is_lost_and_everybody_is_answered_once() {
                     assert!(batch.len() <= LIMITS.texts_max);
                     taken += batch.len();
                     for entry in batch {
-                        let _ = entry.reply.send(Ok(vec![1.0]));
+                        let _ = entry.reply.send(Ok(answered()));
                     }
                 }
                 taken
@@ -179,7 +186,7 @@ fn a_queue_that_closes_loses_nothing() {
             thread::spawn(move || {
                 while let Work::Batch(batch) = queue.take(LIMITS, Patience::Endless) {
                     for entry in batch {
-                        let _ = entry.reply.send(Ok(vec![1.0]));
+                        let _ = entry.reply.send(Ok(answered()));
                     }
                 }
             })

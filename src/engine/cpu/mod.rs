@@ -198,6 +198,14 @@ impl Engine for Cpu {
         self.team.threads() == 1
     }
 
+    fn dtype(&self) -> &'static str {
+        match self.bert.form {
+            Form::F32 => "float32",
+            Form::Bf16 => "bfloat16",
+            Form::Int8 => "int8",
+        }
+    }
+
     fn description(&self) -> String {
         let threads = self.team.threads();
         let form = match self.bert.form {

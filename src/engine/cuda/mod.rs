@@ -248,6 +248,14 @@ fn check_dtype(device: &Device, dtype: Dtype) -> Result<(), DeviceError> {
 }
 
 impl Engine for Cuda {
+    fn dtype(&self) -> &'static str {
+        match self.forward.model.dtype {
+            Dtype::F16 => "float16",
+            Dtype::Bf16 => "bfloat16",
+            Dtype::F32 | Dtype::U32 => "float32",
+        }
+    }
+
     fn description(&self) -> String {
         let facts = self.forward.device.facts();
         let (major, minor) = facts.compute_capability;

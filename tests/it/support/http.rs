@@ -169,3 +169,24 @@ pub(crate) fn head(method: &str, path: &str, headers: &[&str]) -> Vec<u8> {
     head.push_str("\r\n");
     head.into_bytes()
 }
+
+/// The sum of the series of this name in a Prometheus exposition that have all of these labels.
+pub(crate) fn metric(exposition: &str, series: &str) -> Option<f64> {
+    let split = |series: &str| -> (String, Vec<String>) {
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let labels = labels.trim_end_matches('}').split(',');
+        let labels = labels.filter(|label| !label.is_empty()).map(str::to_owned);
+        (name.to_owned(), labels.collect())
+    };
+    let (name, labels) = split(series);
+    let value = |line: &str| {
+        let (found, value) = line.rsplit_once(' ')?;
+        let (found, all) = split(found);
+        let fits = found == name && labels.iter().all(|label| all.contains(label));
+        fits.then(|| value.parse::<f64>().ok())?
+    };
+    exposition
+        .lines()
+        .filter_map(value)
+        .reduce(|sum, value| sum + value)
+}

@@ -140,11 +140,10 @@ impl TestServer {
         self.ended().await.expect("the server ends well");
     }
 
-    /// The value of a series in `/metrics`.
+    /// The value of a series in `/metrics`; the sum of all that have these labels.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let answer = http::get(self.admin, "/metrics", &[]).await;
-        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
-        let found = answer.body.lines().find_map(value);
+        let found = http::metric(&answer.body, series);
         found.unwrap_or_else(|| panic!("{series} is not in\n{}", answer.body))
     }
 }

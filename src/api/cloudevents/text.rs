@@ -1,0 +1,195 @@
+//! The texts in an event's data. Messages never repeat them.
+
+use axum::body::Bytes;
+use mime::Mime;
+use serde_json::Value;
+
+use super::super::request::{List, inputs_of, texts_of};
+use super::event::Data;
+use crate::error::Refusal;
+use crate::model::Text;
+
+/// Where the text is in an event's data (RFC 6901), if that is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextPointer(String);
+
+impl std::str::FromStr for TextPointer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The only way to be wrong besides a stray tilde, which then just finds nothing.
+        if text.is_empty() || text.starts_with('/') {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("expected a JSON pointer such as /message/text".to_owned())
+        }
+    }
+}
+
+/// The keys of an object under which its text is looked for.
+const KEYS: [&str; 2] = ["query", "text"];
+
+/// The texts of an event: one, or the list that stands in its place.
+pub(super) fn texts(
+    data: Data,
+    pointer: Option<&TextPointer>,
+) -> Result<(Vec<Text>, List), Refusal> {
+    match data {
+        Data::Json(value) => of_json(value, pointer),
+        Data::Bytes(content_type, bytes) => of_bytes(content_type.as_deref(), &bytes, pointer),
+    }
+}
+
+fn of_bytes(
+    content_type: Option<&str>,
+    bytes: &Bytes,
+    pointer: Option<&TextPointer>,
+) -> Result<(Vec<Text>, List), Refusal> {
+    if bytes.is_empty() {
+        // A record without a value, as Kafka marks what is deleted.
+        return Err(Refusal::NoData);
+    }
+    let refused = |found: &str| Refusal::EventData {
+        found: found.to_owned(),
+    };
+    let mime: Option<Mime> = content_type
+        .map(|found| found.parse().map_err(|_| refused(found)))
+        .transpose()?;
+    let kind = match &mime {
+        // What nobody knows more of is looked at.
+        None => None,
+        Some(mime) if *mime == mime::APPLICATION_OCTET_STREAM => None,
+        Some(mime) if mime.subtype() == mime::JSON || mime.suffix() == Some(mime::JSON) => {
+            Some(Kind::Json)
+        }
+        Some(mime) if mime.type_() == mime::TEXT => Some(Kind::Text),
+        Some(mime) => return Err(refused(mime.essence_str())),
+    };
+    let not_text = || Refusal::Malformed("the event's data is not UTF-8".to_owned());
+    match kind {
+        Some(Kind::Json) => {
+            let value = serde_json::from_slice(bytes).map_err(|error| {
+                Refusal::Malformed(format!("the event's data is not JSON ({error})"))
+            })?;
+            of_json(value, pointer)
+        }
+        Some(Kind::Text) if pointer.is_none() => {
+            let text = std::str::from_utf8(bytes).map_err(|_| not_text())?;
+            Ok((vec![Text::Single(text.to_owned())], List::No))
+        }
+        Some(Kind::Text) | None => {
+            let text = std::str::from_utf8(bytes).map_err(|_| not_text())?;
+            match serde_json::from_str(text) {
+                // A number or a lone word is more likely said than meant as JSON.
+                Ok(value @ (Value::String(_) | Value::Object(_) | Value::Array(_))) => {
+                    of_json(value, pointer)
+                }
+                _ if pointer.is_some() => Err(nothing_there()),
+                _ => Ok((vec![Text::Single(text.to_owned())], List::No)),
+            }
+        }
+    }
+}
+
+enum Kind {
+    Json,
+    Text,
+}
+
+fn nothing_there() -> Refusal {
+    let what = "the event's data has no text at --event-text-pointer";
+    Refusal::Invalid(what.to_owned())
+}
+
+fn of_json(value: Value, pointer: Option<&TextPointer>) -> Result<(Vec<Text>, List), Refusal> {
+    if let Some(TextPointer(pointer)) = pointer {
+        let found = value.pointer(pointer).ok_or_else(nothing_there)?;
+        return texts_of(found.clone()).ok_or_else(nothing_there);
+    }
+    let none = || {
+        let what = "the event's data has no text: expected a string, a list of strings, or an \
+                    object with \"query\", \"text\" or \"inputs\" (or set --event-text-pointer)";
+        Refusal::Invalid(what.to_owned())
+    };
+    match value {
+        Value::Object(mut map) => {
+            if let Some(inputs) = map.remove("inputs") {
+                return inputs_of(inputs);
+            }
+            let found = KEYS.iter().find_map(|key| map.remove(*key));
+            found.and_then(texts_of).ok_or_else(none)
+        }
+        value => texts_of(value).ok_or_else(none),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(content_type: Option<&str>, data: &'static [u8]) -> Data {
+        Data::Bytes(content_type.map(str::to_owned), Bytes::from_static(data))
+    }
+
+    fn found(data: Data, pointer: Option<&str>) -> Result<(Vec<String>, bool), u16> {
+        let pointer = pointer.map(|text| text.parse().unwrap());
+        let (texts, list) = texts(data, pointer.as_ref()).map_err(|refusal| refusal.status())?;
+        let text = |text: Text| match text {
+            Text::Single(text) => text,
+            Text::Pair(first, second) => format!("{first}|{second}"),
+        };
+        Ok((texts.into_iter().map(text).collect(), list == List::Yes))
+    }
+
+    fn one(text: &str) -> Result<(Vec<String>, bool), u16> {
+        Ok((vec![text.to_owned()], false))
+    }
+
+    #[test]
+    fn data_without_a_type_is_looked_at() {
+        for (data, text) in [
+            (&b"play some jazz"[..], "play some jazz"),
+            (b"\"play\"", "play"),
+            (br#"{"query":"play","user":7}"#, "play"),
+            (br#"{"text":"play"}"#, "play"),
+            (br#"{"inputs":"play"}"#, "play"),
+            (br#"{"inputs":["a","b"]}"#, "a|b"),
+            (b"42", "42"),
+            (b"true", "true"),
+            (b"{not json", "{not json"),
+        ] {
+            assert_eq!(found(bytes(None, data), None), one(text));
+            let unknown = Some("application/octet-stream");
+            assert_eq!(found(bytes(unknown, data), None), one(text));
+        }
+        let list = Ok((vec!["a".to_owned(), "b".to_owned()], true));
+        assert_eq!(found(bytes(None, br#"["a","b"]"#), None), list);
+        assert_eq!(found(bytes(None, b"{}"), None), Err(422));
+        assert_eq!(found(bytes(None, b"\xff\x00"), None), Err(400));
+        assert_eq!(found(bytes(None, b""), None), Err(400));
+    }
+
+    #[test]
+    fn a_type_is_taken_at_its_word() {
+        let json = Some("application/json");
+        assert_eq!(found(bytes(json, b"42"), None), Err(422));
+        assert_eq!(found(bytes(json, b"play"), None), Err(400));
+        let text = Some("text/plain; charset=utf-8");
+        assert_eq!(found(bytes(text, b"\"play\""), None), one("\"play\""));
+        assert_eq!(found(bytes(Some("image/png"), b"x"), None), Err(415));
+        assert_eq!(found(bytes(Some("nonsense"), b"x"), None), Err(415));
+    }
+
+    #[test]
+    fn a_pointer_says_where_the_text_is() {
+        let data = || bytes(None, br#"{"query":"no","m":{"a/b":["yes"],"t":"yes"}}"#);
+        assert_eq!(found(data(), Some("/m/t")), one("yes"));
+        let list = Ok((vec!["yes".to_owned()], true));
+        assert_eq!(found(data(), Some("/m/a~1b")), list);
+        assert_eq!(found(data(), Some("/m")), Err(422));
+        assert_eq!(found(data(), Some("/x")), Err(422));
+        assert_eq!(found(bytes(None, b"\"yes\""), Some("")), one("yes"));
+        assert_eq!(found(bytes(None, b"play"), Some("/m")), Err(422));
+        assert!("m/t".parse::<TextPointer>().is_err());
+    }
+}

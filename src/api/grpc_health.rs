@@ -1,0 +1,94 @@
+//! The standard health service of gRPC (`grpc.health.v1.Health`), for probes of Kubernetes and for clients
+//! that balance the load themselves.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post_service;
+use futures_util::{Stream, stream};
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use super::Shared;
+use super::inference::grpc::SERVICE;
+use crate::serving::Phase;
+
+/// How often those who watch are looked for something new.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+pub(super) fn routes(shared: &Shared) -> Router<Shared> {
+    let health = HealthServer::new(Service(shared.clone()));
+    Router::new().route("/grpc.health.v1.Health/{method}", post_service(health))
+}
+
+struct Service(Shared);
+
+impl Service {
+    fn status(shared: &Shared) -> ServingStatus {
+        match (shared.classifier.phase(), shared.classifier.is_unwell()) {
+            (Phase::Ready, false) => ServingStatus::Serving,
+            _ => ServingStatus::NotServing,
+        }
+    }
+
+    fn is_known(request: &Request<HealthCheckRequest>) -> bool {
+        let name = &request.get_ref().service;
+        name.is_empty() || name == SERVICE
+    }
+}
+
+fn answer(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: status.into(),
+    }
+}
+
+#[tonic::async_trait]
+impl Health for Service {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        if !Self::is_known(&request) {
+            let what = format!("no such service; there are \"\" and {SERVICE:?}");
+            return Err(Status::not_found(what));
+        }
+        Ok(Response::new(answer(Self::status(&self.0))))
+    }
+
+    type WatchStream =
+        Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send + 'static>>;
+
+    /// What changes, as long as anything can: ends after it has said that the process is about to.
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let known = Self::is_known(&request);
+        let shared = self.0.clone();
+        let changes = stream::unfold(Some(None), move |said| {
+            let shared = shared.clone();
+            async move {
+                let said: Option<ServingStatus> = said?;
+                loop {
+                    let phase = shared.classifier.phase();
+                    let ends = matches!(phase, Phase::Draining | Phase::Lost);
+                    let status = if known {
+                        Self::status(&shared)
+                    } else {
+                        ServingStatus::ServiceUnknown
+                    };
+                    if ends || said != Some(status) {
+                        let next = (!ends).then_some(Some(status));
+                        return Some((Ok(answer(status)), next));
+                    }
+                    tokio::time::sleep(INTERVAL).await;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(changes)))
+    }
+}

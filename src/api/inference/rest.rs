@@ -1,0 +1,279 @@
+//! The Open Inference Protocol over REST, with Triton's binary tensor data.
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::Shared;
+use super::super::openapi::{InferRequest, Refusals};
+use super::super::refusal::ErrorAnswer;
+use super::json::{JSON_LENGTH, decode};
+use super::tensor::{Data, Tensor};
+use super::{EXTENSIONS, PLATFORM, SERVER, Signature, VERSION, signatures};
+use crate::error::Refusal;
+use crate::metrics::Surface;
+
+/// The model that an address names.
+#[derive(Debug, Deserialize)]
+pub(in super::super) struct Place {
+    model: String,
+    #[serde(default)]
+    version: String,
+}
+
+type Placed = Result<Path<Place>, PathRejection>;
+
+impl Shared {
+    fn find_place(&self, place: Placed) -> Result<(), Refusal> {
+        let Path(Place { model, version }) = place
+            .map_err(|_| Refusal::Malformed("the path is not UTF-8 once decoded".to_owned()))?;
+        self.find_model(&model, &version)
+    }
+}
+
+/// What this server is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct ServerMetadata {
+    #[schema(example = "intentd")]
+    name: &'static str,
+    version: &'static str,
+    /// Extensions of Triton's that are spoken.
+    extensions: [&'static str; 2],
+}
+
+/// What this server is.
+#[utoipa::path(get, path = "/v2", tag = "inference", operation_id = "server_metadata",
+    responses((status = 200, body = ServerMetadata), (status = 405, body = ErrorAnswer)))]
+pub(in super::super) async fn server() -> Json<ServerMetadata> {
+    Json(ServerMetadata {
+        name: SERVER,
+        version: env!("CARGO_PKG_VERSION"),
+        extensions: EXTENSIONS,
+    })
+}
+
+/// Whether the process runs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct Live {
+    live: bool,
+}
+
+/// Whether the process runs.
+#[utoipa::path(get, path = "/v2/health/live", tag = "inference", operation_id = "server_live",
+    responses((status = 200, body = Live), (status = 405, body = ErrorAnswer)))]
+pub(in super::super) async fn live() -> Json<Live> {
+    Json(Live { live: true })
+}
+
+/// Whether requests are answered.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct Ready {
+    /// The model's name, when a model is asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    ready: bool,
+}
+
+fn readiness(shared: &Shared, name: Option<String>) -> Response {
+    let ready = shared.is_ready();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(Ready { name, ready })).into_response()
+}
+
+/// Whether requests are answered.
+#[utoipa::path(get, path = "/v2/health/ready", tag = "inference", operation_id = "server_ready",
+    responses((status = 200, body = Ready), (status = 405, body = ErrorAnswer), (status = 503, description = "They are not", body = Ready)))]
+pub(in super::super) async fn ready(State(shared): State<Shared>) -> Response {
+    readiness(&shared, None)
+}
+
+/// Whether requests to a model are answered.
+#[utoipa::path(get, path = "/v2/models/{model}/ready", tag = "inference", operation_id = "model_ready",
+    params(("model" = String, Path, description = "The model's name (--model-name)", example = "intentd")),
+    responses((status = 200, body = Ready), (status = 400, body = ErrorAnswer), (status = 404, description = "No such model", body = ErrorAnswer), (status = 405, body = ErrorAnswer), (status = 503, description = "They are not", body = Ready)))]
+pub(in super::super) async fn model_ready(
+    State(shared): State<Shared>,
+    place: Placed,
+) -> Result<Response, Refusal> {
+    shared.find_place(place)?;
+    Ok(readiness(&shared, Some(shared.model_name.to_string())))
+}
+
+/// A tensor that the model takes or gives.
+#[derive(Debug, Serialize, ToSchema)]
+struct TensorMetadata {
+    name: &'static str,
+    #[schema(example = "BYTES")]
+    datatype: &'static str,
+    /// -1 for any size.
+    shape: Vec<i64>,
+}
+
+impl From<Signature> for TensorMetadata {
+    fn from(signature: Signature) -> Self {
+        let Signature {
+            name,
+            datatype,
+            shape,
+        } = signature;
+        Self {
+            name,
+            datatype,
+            shape,
+        }
+    }
+}
+
+/// What the model takes and gives.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct ModelMetadata {
+    name: String,
+    versions: [&'static str; 1],
+    platform: &'static str,
+    inputs: Vec<TensorMetadata>,
+    outputs: Vec<TensorMetadata>,
+}
+
+/// What a model takes and gives.
+#[utoipa::path(get, path = "/v2/models/{model}", tag = "inference", operation_id = "model_metadata",
+    params(("model" = String, Path, description = "The model's name (--model-name)", example = "intentd")),
+    responses((status = 200, body = ModelMetadata), (status = 400, body = ErrorAnswer), (status = 404, description = "No such model", body = ErrorAnswer), (status = 405, body = ErrorAnswer),
+        (status = 503, description = "The model is loading", body = ErrorAnswer)))]
+pub(in super::super) async fn model(
+    State(shared): State<Shared>,
+    place: Placed,
+) -> Result<Json<ModelMetadata>, Refusal> {
+    shared.find_place(place)?;
+    let (inputs, outputs) = signatures(shared.classes()?);
+    Ok(Json(ModelMetadata {
+        name: shared.model_name.to_string(),
+        versions: [VERSION],
+        platform: PLATFORM,
+        inputs: inputs.into_iter().map(TensorMetadata::from).collect(),
+        outputs: outputs.into_iter().map(TensorMetadata::from).collect(),
+    }))
+}
+
+/// An output tensor.
+#[derive(Debug, Serialize, ToSchema)]
+struct OutputTensor {
+    name: &'static str,
+    /// `BYTES` or `FP32`.
+    datatype: &'static str,
+    shape: Vec<usize>,
+    /// Absent when the tensor is binary data behind the JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Elements>,
+    /// Present when it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<BinarySize>,
+}
+
+/// Elements in row-major order.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum Elements {
+    Bytes(Vec<String>),
+    Fp32(Vec<f32>),
+}
+
+/// How long a tensor's binary data is.
+#[derive(Debug, Serialize, ToSchema)]
+struct BinarySize {
+    binary_data_size: usize,
+}
+
+/// The answer to a request for inference.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct InferResponse {
+    model_name: String,
+    model_version: &'static str,
+    /// The request's, if it had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    outputs: Vec<OutputTensor>,
+}
+
+/// Predictions as tensors.
+#[utoipa::path(post, path = "/v2/models/{model}/infer", tag = "inference", operation_id = "infer",
+    params(("model" = String, Path, description = "The model's name (--model-name)", example = "intentd")),
+    request_body(content = InferRequest),
+    responses((status = 200, body = InferResponse),
+        (status = 404, description = "No such model", body = ErrorAnswer), Refusals))]
+pub(in super::super) async fn infer(
+    State(shared): State<Shared>,
+    place: Placed,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let answered = answer(&shared, place, &headers, body).await;
+    shared.finish(Surface::Rest, &headers, answered.into_response())
+}
+
+async fn answer(
+    shared: &Shared,
+    place: Placed,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let decode = async |deadline| {
+        shared.find_place(place)?;
+        let (body, held) = shared.body.read(headers, body, deadline).await?;
+        let (infer, id) = decode(headers, &body)?;
+        Ok((infer, (id, held)))
+    };
+    let (tensors, (id, held)) = shared.infer(Surface::Rest, headers, decode).await?;
+    Ok(held.carry(encode(&shared.model_name, id, tensors)))
+}
+
+fn encode(name: &str, id: Option<String>, tensors: Vec<Tensor>) -> Response {
+    let mut binary = Vec::new();
+    let output = |tensor: Tensor| {
+        let datatype = tensor.data.datatype();
+        let (data, parameters) = if tensor.is_binary {
+            let raw = tensor.data.raw();
+            binary.extend_from_slice(&raw);
+            let binary_data_size = raw.len();
+            (None, Some(BinarySize { binary_data_size }))
+        } else {
+            let elements = match tensor.data {
+                Data::Bytes(elements) => Elements::Bytes(elements),
+                Data::Fp32(elements) => Elements::Fp32(elements),
+            };
+            (Some(elements), None)
+        };
+        OutputTensor {
+            name: tensor.name,
+            datatype,
+            shape: tensor.shape,
+            data,
+            parameters,
+        }
+    };
+    let answer = InferResponse {
+        model_name: name.to_owned(),
+        model_version: VERSION,
+        id,
+        outputs: tensors.into_iter().map(output).collect(),
+    };
+    let has_binary = answer.outputs.iter().any(|output| output.data.is_none());
+    if !has_binary {
+        return Json(answer).into_response();
+    }
+    // Strings and finite numbers only, so it can be written.
+    let mut body = serde_json::to_vec(&answer).unwrap_or_default();
+    let length = HeaderValue::from(body.len());
+    body.extend(binary);
+    let content_type = HeaderValue::from_static("application/octet-stream");
+    let headers = [(header::CONTENT_TYPE, content_type), (JSON_LENGTH, length)];
+    (headers, Bytes::from(body)).into_response()
+}
