@@ -85,6 +85,15 @@ pub enum Refusal {
          ask when less is waiting"
     )]
     Deadline,
+    /// The request's own deadline is before what it takes on an idle server.
+    #[error(
+        "the answer takes {} ms even where nothing waits, and the request has less; give it more \
+         (x-request-timeout-ms, grpc-timeout), or send fewer texts at once", alone.as_millis()
+    )]
+    Hopeless {
+        /// How long the request takes alone.
+        alone: Duration,
+    },
     /// The body did not arrive in time.
     #[error("the body did not arrive in time (--body-timeout); send it at once")]
     BodyTimeout,
@@ -133,6 +142,14 @@ pub enum Refusal {
     MediaType {
         /// The request's Content-Type.
         found: String,
+    },
+    /// More text than is tokenized for people at once.
+    #[error("{found} bytes of text, at most {max} are tokenized at once; send less")]
+    TooMuchText {
+        /// Bytes in the request.
+        found: usize,
+        /// The limit.
+        max: usize,
     },
     /// An event in a format that is not read.
     #[error(
@@ -192,13 +209,17 @@ impl Refusal {
             | Self::ListsFull { .. }
             | Self::Overloaded { .. }
             | Self::BodyMemory { .. } => 429,
-            Self::Deadline => 504,
+            Self::Deadline | Self::Hopeless { .. } => 504,
             Self::BodyTimeout => 408,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
             Self::Conflict(_) => 409,
             Self::Empty | Self::NoData | Self::Malformed(_) => 400,
-            Self::TooManyTexts { .. } | Self::Invalid(_) | Self::Encode(_) | Self::Reload(_) => 422,
+            Self::TooManyTexts { .. }
+            | Self::TooMuchText { .. }
+            | Self::Invalid(_)
+            | Self::Encode(_)
+            | Self::Reload(_) => 422,
             Self::BodyTooLarge { .. } => 413,
             Self::MediaType { .. }
             | Self::EventFormat { .. }
@@ -219,13 +240,16 @@ impl Refusal {
             | Self::ListsFull { .. }
             | Self::Overloaded { .. }
             | Self::BodyMemory { .. } => "Overloaded",
-            Self::Deadline | Self::BodyTimeout => "Timeout",
+            Self::Deadline | Self::Hopeless { .. } | Self::BodyTimeout => "Timeout",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden => "Forbidden",
             Self::Conflict(_) => "Conflict",
             Self::Empty | Self::NoData => "Empty",
             Self::Malformed(_) => "Malformed",
-            Self::TooManyTexts { .. } | Self::Invalid(_) | Self::Reload(_) => "Validation",
+            Self::TooManyTexts { .. }
+            | Self::TooMuchText { .. }
+            | Self::Invalid(_)
+            | Self::Reload(_) => "Validation",
             Self::Encode(EncodeError::Refused(_)) => "Tokenizer",
             Self::Encode(_) => "Validation",
             Self::BodyTooLarge { .. } => "PayloadTooLarge",
@@ -247,7 +271,7 @@ impl Refusal {
             Self::Concurrency { .. } => "concurrency",
             Self::QueueFull { .. } | Self::ListsFull { .. } => "queue",
             Self::Overloaded { .. } => "overload",
-            Self::Deadline => "deadline",
+            Self::Deadline | Self::Hopeless { .. } => "deadline",
             Self::BodyMemory { .. } => "memory",
             Self::Unauthorized => "unauthorized",
             Self::Engine(_) => "engine",
@@ -269,12 +293,14 @@ impl Refusal {
             | Self::Deadline
             | Self::OutOfMemory => Blame::Load,
             Self::Engine(_) | Self::Reload(_) => Blame::Server,
-            Self::BodyTimeout
+            Self::Hopeless { .. }
+            | Self::BodyTimeout
             | Self::Unauthorized
             | Self::Forbidden
             | Self::Conflict(_)
             | Self::Empty
             | Self::NoData
+            | Self::TooMuchText { .. }
             | Self::TooManyTexts { .. }
             | Self::Malformed(_)
             | Self::Invalid(_)

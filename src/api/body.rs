@@ -41,7 +41,11 @@ pub(super) struct Held {
 }
 
 impl Held {
-    fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
+    /// Counts `bytes` more.
+    ///
+    /// # Errors
+    /// [`Refusal::BodyMemory`] when that is more than there may be.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
         let max = self.memory.limits.memory_max;
         let room = |held: usize| held.checked_add(bytes).filter(|held| *held <= max);
         self.memory

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::post_service;
-use futures_util::{Stream, stream};
+use futures_util::{FutureExt as _, Stream, stream};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -62,30 +62,33 @@ impl Health for Service {
     type WatchStream =
         Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send + 'static>>;
 
-    /// What changes, as long as anything can: ends after it has said that the process is about to.
+    /// What changes, until the ports close. Not earlier: a client that is told the end of the stream asks
+    /// again at once.
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let known = Self::is_known(&request);
         let shared = self.0.clone();
-        let changes = stream::unfold(Some(None), move |said| {
-            let shared = shared.clone();
+        let closing = shared.clone().closing().shared();
+        let changes = stream::unfold(None, move |said: Option<ServingStatus>| {
+            let (shared, closing) = (shared.clone(), closing.clone());
             async move {
-                let said: Option<ServingStatus> = said?;
                 loop {
-                    let phase = shared.classifier.phase();
-                    let ends = matches!(phase, Phase::Draining | Phase::Lost);
+                    let closes = closing.peek().is_some();
                     let status = if known {
                         Self::status(&shared)
                     } else {
                         ServingStatus::ServiceUnknown
                     };
-                    if ends || said != Some(status) {
-                        let next = (!ends).then_some(Some(status));
-                        return Some((Ok(answer(status)), next));
+                    if said != Some(status) {
+                        return Some((Ok(answer(status)), Some(status)));
                     }
-                    tokio::time::sleep(INTERVAL).await;
+                    if closes {
+                        return None;
+                    }
+                    // Either way it is time to look.
+                    let _ = tokio::time::timeout(INTERVAL, closing.clone()).await;
                 }
             }
         });

@@ -30,6 +30,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -46,6 +47,7 @@ use crate::error::Refusal;
 use crate::metrics::{Surface, TritonMetrics};
 use crate::serving::{Classifier, Offer, Request};
 use crate::trace::{self, Tracing};
+use crate::transport::Life;
 
 /// Loads the model again and uses it from then on, or says why not.
 pub type Reload =
@@ -70,6 +72,8 @@ pub struct Settings {
     pub origins: Vec<HeaderValue>,
     /// When answers carry a load report.
     pub orca: OrcaMode,
+    /// Where the server's life stands, for answers that last as long as it; for ever when `None`.
+    pub life: Option<watch::Receiver<Life>>,
     /// Names of Triton's for our metrics, if they are wanted.
     pub triton: Option<TritonMetrics>,
     /// Whether metrics and hints are on the main port as well.
@@ -89,6 +93,7 @@ struct Shared {
     events: Arc<Events>,
     /// Whether somebody wants to know by which surface a request came.
     is_traced: bool,
+    life: Option<watch::Receiver<Life>>,
     reload: Option<Reload>,
     hints: Arc<Hints>,
     orca: OrcaMode,
@@ -113,6 +118,7 @@ impl Shared {
             model_name: settings.model_name.as_str().into(),
             events: Events::new(&settings.events),
             is_traced: settings.tracing.is_some(),
+            life: settings.life.clone(),
             reload,
         }
     }
@@ -142,6 +148,15 @@ impl Shared {
     fn deadline(&self, headers: &HeaderMap) -> Option<Instant> {
         let timeout = deadline::timeout_of(headers, self.request_timeout);
         Instant::now().checked_add(timeout.ok().flatten()?)
+    }
+
+    /// Ready when the ports close: whatever is open then has to end.
+    async fn closing(self) {
+        let Some(mut life) = self.life else {
+            return std::future::pending().await;
+        };
+        // An error means that the server is gone.
+        let _ = life.wait_for(|life| *life == Life::Closing).await;
     }
 
     /// Lets traces know by which surface a request came.

@@ -7,7 +7,7 @@ use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::Value;
-use utoipa::openapi::PathItem;
+use utoipa::openapi::{PathItem, RefOr, Required};
 use utoipa::{IntoResponses, OpenApi, ToSchema};
 use utoipa_swagger_ui::Config;
 
@@ -182,9 +182,13 @@ pub(super) struct FormRequest {
 #[expect(dead_code, reason = "a description")]
 pub(super) struct EventRequest {
     /// "1.0".
+    #[schema(min_length = 1)]
     specversion: String,
+    #[schema(min_length = 1)]
     id: String,
+    #[schema(min_length = 1)]
     source: String,
+    #[schema(min_length = 1)]
     r#type: String,
     /// The type of the data; JSON when nothing is said.
     datacontenttype: Option<String>,
@@ -273,6 +277,14 @@ fn document() -> utoipa::openapi::OpenApi {
     ];
     let mut document = Document::openapi();
     let paths = &mut document.paths.paths;
+    let predict = paths
+        .get_mut("/predict")
+        .and_then(|item| item.post.as_mut());
+    let body = predict.and_then(|operation| operation.request_body.as_mut());
+    if let Some(RefOr::T(body)) = body {
+        // The text may be in the address.
+        body.required = Some(Required::False);
+    }
     for (twin, path) in TWINS {
         let Some(mut item) = paths.get(path).cloned() else {
             continue;
@@ -299,7 +311,7 @@ fn rename(item: &mut PathItem, path: &str) {
             let parameter = utoipa::openapi::path::Parameter::builder()
                 .name("version")
                 .parameter_in(utoipa::openapi::path::ParameterIn::Path)
-                .required(utoipa::openapi::Required::True)
+                .required(Required::True)
                 .description(Some("\"1\""))
                 .schema(Some(
                     utoipa::openapi::Object::builder()
@@ -316,8 +328,24 @@ fn rename(item: &mut PathItem, path: &str) {
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     // Made of constants: a test shows that it can be written.
-    document().to_pretty_json().unwrap_or_default()
+    let mut value = serde_json::to_value(document()).unwrap_or_default();
+    any_of(&mut value);
+    format!("{value:#}")
 });
+
+/// Shapes that exclude each other are the exception here: a list that is empty fits each kind of list.
+fn any_of(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(shapes) = map.remove("oneOf") {
+                map.insert("anyOf".to_owned(), shapes);
+            }
+            map.values_mut().for_each(any_of);
+        }
+        Value::Array(items) => items.iter_mut().for_each(any_of),
+        _ => {}
+    }
+}
 
 /// The description of all this.
 #[utoipa::path(get, path = "/openapi.json", tag = "health", operation_id = "openapi",

@@ -22,6 +22,12 @@ use crate::metrics::Surface;
 use crate::model::{Scoring, Text, Token};
 use crate::serving::{Phase, Predictions, Request};
 
+/// Bytes of text that are tokenized for people at once: far more than any model takes.
+const TOKENIZED_MAX: usize = 256 << 10;
+
+/// What a token takes in memory and in the answer. A byte of text is a token at most.
+const BYTES_A_TOKEN: usize = 200;
+
 /// How an answer has to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TeiShape {
@@ -190,6 +196,7 @@ enum ModelType {
 #[derive(Debug, Serialize, ToSchema)]
 struct Classes {
     /// Names by row.
+    #[schema(value_type = BTreeMap<String, String>)]
     id2label: BTreeMap<usize, String>,
     /// Rows by name.
     label2id: BTreeMap<String, usize>,
@@ -266,8 +273,14 @@ pub(super) async fn tokens(
     body: Body,
 ) -> Result<Response, Refusal> {
     shared.authorize(&headers)?;
-    let (body, held) = shared.body.read(&headers, body, None).await?;
+    let (body, mut held) = shared.body.read(&headers, body, None).await?;
     let (texts, with_special) = tokenize(&headers, &body)?;
+    let bytes: usize = texts.iter().map(String::len).sum();
+    if bytes > TOKENIZED_MAX {
+        let (found, max) = (bytes, TOKENIZED_MAX);
+        return Err(Refusal::TooMuchText { found, max });
+    }
+    held.grow(bytes * BYTES_A_TOKEN)?;
     let tokens = shared.classifier.tokenize(texts, with_special).await?;
     let answers: Vec<Vec<TokenAnswer>> = tokens
         .into_iter()

@@ -162,6 +162,7 @@ impl Config {
                     kept: surface.events_kept,
                 },
                 tracing: None,
+                life: None,
                 origins,
                 orca: args.hints.orca,
                 triton: args.hints.triton_metrics.then_some(triton),

@@ -226,6 +226,7 @@ impl Running {
         let mut settings = config.surfaces.clone();
         settings.keys = self.reloader.keys();
         settings.tracing = tracing;
+        settings.life = Some(self.life.subscribe());
         let routes = api::main_routes(self.served(), &settings);
         let tls = self.reloader.tls();
         self.serve("main", listener, routes, tls, (config.connections, room));

@@ -146,6 +146,8 @@ pub(crate) enum Verdict {
     InTime(Expected),
     /// It would take `expected` seconds, `late` more than it has.
     TooLate { expected: f64, late: f64 },
+    /// Its own deadline is before what it takes on an idle server, so no other replica could either.
+    Never { alone: f64 },
 }
 
 /// The forecaster of one model.
@@ -228,9 +230,12 @@ impl Forecast {
             seconds: expected,
             teaches: class == Class::Single && !self.objective.is_some_and(is_stretched),
         });
-        // Whoever finds nothing before it is let in: nothing could be sooner. Only a deadline that is
-        // far out of reach is not worth the try.
-        if ahead + beside == 0.0 && left == 0.0 && remaining.is_none_or(|r| expected <= 2.0 * r) {
+        // A deadline that is far out of reach is not worth the try.
+        if remaining.is_some_and(|remaining| alone > 2.0 * remaining) {
+            return Verdict::Never { alone };
+        }
+        // Whoever finds nothing before it is let in: nothing could be sooner.
+        if ahead + beside == 0.0 && left == 0.0 {
             return in_time;
         }
         let objective = self

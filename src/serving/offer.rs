@@ -208,6 +208,9 @@ impl<'a> Offer<'a> {
         });
         match generation.shared.forecast.judge(class, tokens, remaining) {
             Verdict::InTime(expected) => Ok(expected),
+            Verdict::Never { alone } => Err(Refusal::Hopeless {
+                alone: duration(alone),
+            }),
             Verdict::TooLate { expected, late } => Err(Refusal::Overloaded {
                 expected: duration(expected),
                 retry_after: duration(late),

@@ -74,7 +74,7 @@ async fn records_get_the_statuses_that_knative_understands() {
     let huge = "jazz ".repeat(600_000);
     let json = ["Content-Type: application/json"];
     type Case<'a> = (&'a [&'a str], &'a [u8], u16, Option<&'a str>);
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 10] = [
         (&[], b"play some jazz", 200, None),
         (&json, br#"{"query": "play some jazz"}"#, 200, None),
         (
@@ -89,6 +89,12 @@ async fn records_get_the_statuses_that_knative_understands() {
         (&json, br#"{"user": 7}"#, 422, Some("Validation")),
         (
             &["Content-Type: image/png"],
+            b"x",
+            415,
+            Some("UnsupportedMediaType"),
+        ),
+        (
+            &["Content-Encoding: gzip"],
             b"x",
             415,
             Some("UnsupportedMediaType"),

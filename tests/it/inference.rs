@@ -1,5 +1,7 @@
 //! The Open Inference Protocol over REST and gRPC, and gRPC's own services.
 
+use std::time::{Duration, Instant};
+
 use intentd::api::inference_proto as proto;
 use proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use proto::infer_parameter::ParameterChoice;
@@ -337,17 +339,20 @@ async fn grpc_wants_the_key_too_and_probes_do_not() {
 /// Who watches learns that the server is about to end, and does not keep it from that.
 #[tokio::test]
 async fn a_watcher_hears_the_end() {
-    let mut server = TestServer::start(&[]).await;
+    let mut server = TestServer::start(&["--lame-duck", "1s"]).await;
     let mut health = HealthClient::new(channel(&server).await);
-    let mut watched = health
-        .watch(HealthCheckRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let watching = health.watch(HealthCheckRequest::default());
+    let mut watched = watching.await.unwrap().into_inner();
     assert_eq!(watched.message().await.unwrap().unwrap().status, 1);
+    let since = Instant::now();
     server.signal();
     assert_eq!(watched.message().await.unwrap().unwrap().status, 2);
     assert_eq!(watched.message().await.unwrap(), None);
+    let lasted = since.elapsed();
+    assert!(
+        lasted >= Duration::from_secs(1),
+        "ended before the ports closed"
+    );
     drop((watched, health));
     server.ended().await.expect("the server ends well");
 }

@@ -123,6 +123,7 @@ async fn the_model_is_known_and_its_tokens_are() {
         (json!({"inputs": []}), 400),
         (json!({"inputs": ["a", "b", "c"]}), 422),
         (json!({"inputs": 7}), 422),
+        (json!({"inputs": "a ".repeat(200_000)}), 422),
         (json!({}), 422),
     ] {
         assert_eq!(tokenize(body).await.status, status);

@@ -26,7 +26,7 @@ pub use self::text::TextPointer;
 use super::Shared;
 use super::accept::{Form, choose};
 use super::answer::{OwnAnswers, encode};
-use super::request::{List, query_of};
+use super::request::{List, identity_only, query_of};
 use crate::error::Refusal;
 use crate::metrics::Surface;
 use crate::model::{Text, TooLong};
@@ -187,6 +187,7 @@ fn decode(
     headers: &HeaderMap,
     body: Bytes,
 ) -> Result<Decoded, Refusal> {
+    identity_only(headers)?;
     let mode = Mode::of(headers)?.unwrap_or(Mode::Binary);
     let query = query_of(uri)?;
     let events = match mode {
@@ -208,7 +209,7 @@ fn decode(
         if texts.is_empty() {
             return Err(Refusal::Empty);
         }
-        let key = Key::new(&cause, &texts);
+        let key = Key::new(&cause, &texts, too_long);
         Ok(Asked {
             cause,
             key,

@@ -78,7 +78,7 @@ pub(super) fn event(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Text;
+    use crate::model::{Text, TooLong};
 
     #[test]
     fn an_answer_names_its_cause() {
@@ -87,7 +87,11 @@ mod tests {
             source: "/a".to_owned(),
             carried: vec![("partitionkey", "schlüssel 1".to_owned())],
         };
-        let key = Key::new(&cause, &[Text::Single("play".to_owned())]);
+        let key = Key::new(
+            &cause,
+            &[Text::Single("play".to_owned())],
+            TooLong::Truncate,
+        );
         let response = event(
             Response::default(),
             &"/intents".parse().unwrap(),

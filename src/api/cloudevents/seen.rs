@@ -11,21 +11,25 @@ use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
 use super::event::Cause;
-use crate::model::Text;
+use crate::model::{Text, TooLong};
 use crate::serving::Predictions;
 
-/// What names an event and the texts that are asked for it: a sender that gives two events one name gets no
+/// What names an event and what is asked for it: a sender that gives two events one name gets no
 /// wrong answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key([u8; 32]);
 
 impl Key {
-    pub(super) fn new(cause: &Cause, texts: &[Text]) -> Self {
+    pub(super) fn new(cause: &Cause, texts: &[Text], too_long: TooLong) -> Self {
         let mut hash = Sha256::new();
         let mut part = |text: &str| {
             hash.update(text.len().to_le_bytes());
             hash.update(text);
         };
+        part(match too_long {
+            TooLong::Truncate => "truncate",
+            TooLong::Refuse => "refuse",
+        });
         part(&cause.source);
         part(&cause.id);
         for text in texts {
@@ -83,7 +87,7 @@ mod tests {
             source: source.to_owned(),
             carried: Vec::new(),
         };
-        Key::new(&cause, &[Text::Single(text.to_owned())])
+        Key::new(&cause, &[Text::Single(text.to_owned())], TooLong::Truncate)
     }
 
     #[test]

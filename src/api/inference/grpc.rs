@@ -13,7 +13,8 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
 use axum::response::Response as HttpResponse;
 use axum::routing::post_service;
-use http_body_util::BodyExt as _;
+use futures_util::{StreamExt as _, stream};
+use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::Frame;
 use tonic::{Request, Response, Status};
 
@@ -26,7 +27,8 @@ use self::proto::model_metadata_response::TensorMetadata;
 use super::super::{Shared, grpc_health};
 use super::tensor::{Data, Tensor, elements, text};
 use super::{
-    EXTENSIONS, Infer, Input, PLATFORM, SERVER, Signature, VERSION, Wanted, micros, signatures,
+    EXTENSIONS, Infer, Input, PLATFORM, SERVER, Signature, VERSION, Wanted, bytes_only, micros,
+    signatures,
 };
 use crate::error::Refusal;
 use crate::metrics::Surface;
@@ -75,11 +77,11 @@ pub(in super::super) fn routes(shared: &Shared) -> Router<Shared> {
         .layer(layer);
     inference
         .merge(grpc_health::routes(shared))
-        .merge(reflection())
+        .merge(reflection(shared))
 }
 
 /// What the services are, for clients that have no .proto file.
-fn reflection() -> Router<Shared> {
+fn reflection(shared: &Shared) -> Router<Shared> {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -98,7 +100,36 @@ fn reflection() -> Router<Shared> {
                 post_service(v1alpha),
             );
     }
-    routes
+    routes.layer(axum::middleware::from_fn_with_state(
+        shared.clone(),
+        until_closing,
+    ))
+}
+
+/// Ends an answer when the ports close: a client may keep its side of a stream open for ever.
+async fn until_closing(
+    State(shared): State<Shared>,
+    request: HttpRequest,
+    next: Next,
+) -> HttpResponse {
+    let response = next.run(request).await;
+    response.map(|body| {
+        let closing = Box::pin(shared.closing());
+        let frames = stream::unfold(Some((BodyStream::new(body), closing)), async |open| {
+            let (mut frames, mut closing) = open?;
+            tokio::select! {
+                frame = frames.next() => Some((frame?, Some((frames, closing)))),
+                () = &mut closing => {
+                    let status = Status::unavailable("this replica is about to end");
+                    let mut trailers = HeaderMap::new();
+                    // A code and a short text are always headers.
+                    let _ = status.add_header(&mut trailers);
+                    Some((Ok(Frame::trailers(trailers)), None))
+                }
+            }
+        });
+        Body::new(StreamBody::new(frames))
+    })
 }
 
 /// Reads a message within the bounds of bodies, and adds the load report to the answer.
@@ -310,6 +341,7 @@ fn decode(message: proto::ModelInferRequest) -> Result<Infer, Refusal> {
     let mut raw = raw.into_iter();
     let mut inputs = Vec::new();
     for input in message.inputs {
+        bytes_only(&input.datatype)?;
         let contents = input.contents.unwrap_or_default().bytes_contents;
         let elements = match raw.next() {
             Some(_) if !contents.is_empty() => {
@@ -320,7 +352,6 @@ fn decode(message: proto::ModelInferRequest) -> Result<Infer, Refusal> {
         };
         inputs.push(Input {
             name: input.name,
-            datatype: input.datatype,
             shape: input.shape,
             elements,
         });

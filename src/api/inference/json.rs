@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::super::request::identity_only;
 use super::tensor::{elements, flatten};
-use super::{Infer, Input, Wanted, micros};
+use super::{Infer, Input, Wanted, bytes_only, micros};
 use crate::error::Refusal;
 use crate::model::TooLong;
 
@@ -95,7 +95,8 @@ fn inputs(map: &mut Map<String, Value>, mut binary: &[u8]) -> Result<Vec<Input>,
             Some(Value::String(value)) => Ok(value),
             _ => Err(invalid(&format!("an input has no \"{name}\""))),
         };
-        let (name, datatype) = (string("name")?, string("datatype")?);
+        let name = string("name")?;
+        bytes_only(&string("datatype")?)?;
         let shape = item.remove("shape").and_then(|shape| {
             let sizes = shape.as_array()?.iter();
             sizes.map(Value::as_i64).collect::<Option<Vec<i64>>>()
@@ -124,7 +125,6 @@ fn inputs(map: &mut Map<String, Value>, mut binary: &[u8]) -> Result<Vec<Input>,
         };
         inputs.push(Input {
             name,
-            datatype,
             shape,
             elements: found,
         });

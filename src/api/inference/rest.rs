@@ -207,7 +207,8 @@ pub(in super::super) struct InferResponse {
 #[utoipa::path(post, path = "/v2/models/{model}/infer", tag = "inference", operation_id = "infer",
     params(("model" = String, Path, description = "The model's name (--model-name)", example = "intentd")),
     request_body(content = InferRequest),
-    responses((status = 200, body = InferResponse),
+    responses((status = 200, description = "The outputs; binary data behind the JSON where that was asked for", content(
+            (InferResponse = "application/json"), (Vec<u8> = "application/octet-stream"))),
         (status = 404, description = "No such model", body = ErrorAnswer), Refusals))]
 pub(in super::super) async fn infer(
     State(shared): State<Shared>,

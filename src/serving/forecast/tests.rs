@@ -78,6 +78,8 @@ fn what_would_come_too_late_is_refused_with_the_time_it_would_take_to_drain() {
     drop(more);
     let soon = forecast.judge(Class::Single, 10, Some(0.05));
     assert!(matches!(soon, Verdict::TooLate { .. }), "its own deadline");
+    let never = forecast.judge(Class::Single, 10, Some(0.0005));
+    assert!(matches!(never, Verdict::Never { .. }), "{never:?}");
     drop(waiting);
 }
 
@@ -164,7 +166,7 @@ fn only_what_the_objective_is_for_teaches() {
     let forecast = forecast(&slots, OBJECTIVE);
     let teaches = |class, tokens| match forecast.judge(class, tokens, None) {
         Verdict::InTime(expected) => expected.teaches,
-        late @ Verdict::TooLate { .. } => panic!("{late:?}"),
+        late @ (Verdict::TooLate { .. } | Verdict::Never { .. }) => panic!("{late:?}"),
     };
     assert!(teaches(Class::Single, 100));
     assert!(!teaches(Class::List, 100));

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from pathlib import Path
 
 import events
@@ -30,3 +31,7 @@ try:
     main()
 except Wrong as wrong:
     sys.exit(f"FAILED: {wrong}")
+except Exception as error:
+    # A client gave up that should not have; where, says the traceback.
+    traceback.print_exc()
+    sys.exit(f"FAILED: expected an answer, found {type(error).__name__}: {error}")

@@ -120,8 +120,7 @@ def mistakes(channel):
         refused(grpc.StatusCode.UNIMPLEMENTED, lambda: raw(path), path)
     long = request(["a " * 2_000_000])
     refused(grpc.StatusCode.OUT_OF_RANGE, lambda: infer(channel)(long), "a message of 4 MB")
-    answer = infer(channel)(request([JAZZ]), timeout=LIMIT_SECONDS)
-    check(label(answer) == "PlayMusic", f"PlayMusic after all that, not {answer}")
+    check(answers(channel), "PlayMusic after all that")
     ok("grpc: mistakes, by their codes")
 
 
@@ -190,8 +189,7 @@ def deadlines(channel):
                       f"{error.details()}")
             else:
                 check(timeout > 0, f"no answer once the time is up, not {answer}")
-    answer = call(request([JAZZ]), timeout=LIMIT_SECONDS)
-    check(label(answer) == "PlayMusic", f"PlayMusic after all that, not {answer}")
+    check(answers(channel), "PlayMusic after all that")
     ok("grpc: deadlines")
 
 
@@ -215,52 +213,57 @@ class Watching:
         return self.heard.get(timeout=LIMIT_SECONDS)
 
 
-def balanced(port):
-    """A channel that watches the health of its server itself, and the states that it goes through."""
+def balanced(port, states):
+    """A channel that watches the health of its server itself; `states` gets those that it goes through."""
     config = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": SERVICE}}
     channel = channel_to(port, [("grpc.service_config", json.dumps(config))])
-    states = []
     channel.subscribe(states.append, try_to_connect=True)
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while grpc.ChannelConnectivity.READY not in states:
-        check(time.monotonic() < deadline, f"a channel that looks at health gets ready, not {states}")
-        time.sleep(0.01)
-    check(label(infer(channel)(request([JAZZ]), timeout=LIMIT_SECONDS)) == "PlayMusic", "PlayMusic")
-    return channel, states
+    return channel
 
 
 def the_end(port, process):
     """The server is told to end, and goes on for two seconds (--lame-duck)."""
-    channel = channel_to(port)
-    watching = [Watching(channel, name) for name in ["", SERVICE]]
-    for one in watching:
-        first = one.next()
-        check(first == SERVING, f"SERVING first, not {first}")
-    by_health, states = balanced(port)
-    before = len(states)
+    states = []
+    # They are closed whatever comes: one that is open keeps Python from its end.
+    with channel_to(port) as channel, balanced(port, states) as by_health:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while grpc.ChannelConnectivity.READY not in states:
+            check(time.monotonic() < deadline, f"a channel that looks at health gets ready, not {states}")
+            time.sleep(0.01)
+        check(answers(by_health), "a channel that looks at health is answered")
+        watching = [Watching(channel, name) for name in ["", SERVICE]]
+        for one in watching:
+            first = one.next()
+            check(first == SERVING, f"SERVING first, not {first}")
+        before = len(states)
+        told = time.monotonic()
+        os.kill(process, signal.SIGTERM)
+        lame_duck(port, channel, watching)
+        took = time.monotonic() - told
+        check(took < 1.5, f"NOT_SERVING while there is time to go elsewhere, not after {took:.1f} s")
 
-    told = time.monotonic()
-    os.kill(process, signal.SIGTERM)
+        time.sleep(max(0, told + 1.5 - time.monotonic()))
+        call = lambda: infer(by_health)(request([JAZZ]), timeout=LIMIT_SECONDS)
+        refused(grpc.StatusCode.UNAVAILABLE, call, "a channel that looks at health")
+        changes = len(states) - before
+        # One is enough. A stream that ends is opened again at once by clients, and again, as fast as they can.
+        check(changes < 10, f"a channel that looks at health leaves once, not with {changes} changes in 1.5 s")
+        ok("grpc: a channel that looks at health goes elsewhere, once")
+        for one in watching:
+            one.next()
+
+
+def answers(channel):
+    return label(infer(channel)(request([JAZZ]), timeout=LIMIT_SECONDS)) == "PlayMusic"
+
+
+def lame_duck(port, channel, watching):
     for one in watching:
         then = one.next()
         check(then == NOT_SERVING, f"NOT_SERVING after SIGTERM, not {then}")
-    took = time.monotonic() - told
-    check(took < 1.5, f"NOT_SERVING while there is time to go elsewhere, not after {took:.1f} s")
-    answer = infer(channel)(request([JAZZ]), timeout=LIMIT_SECONDS)
-    check(label(answer) == "PlayMusic", f"who comes nevertheless is answered, not {answer}")
+    check(answers(channel), "who comes nevertheless is answered")
     check(ask(port, "GET", "/readyz").status == 503, "/readyz answers 503")
     ok("grpc: who watches hears NOT_SERVING after SIGTERM, and is answered")
-
-    time.sleep(max(0, told + 1.5 - time.monotonic()))
-    refused(grpc.StatusCode.UNAVAILABLE, lambda: infer(by_health)(request([JAZZ])), "a channel that looks at health")
-    changes = len(states) - before
-    # One is enough. A stream that ends is opened again at once by clients, and again, as fast as they can.
-    check(changes < 10, f"a channel that looks at health leaves once, not with {changes} changes in 1.5 s")
-    ok("grpc: a channel that looks at health goes elsewhere")
-    for one in watching:
-        one.next()
-    by_health.close()
-    channel.close()
 
 
 def run(port):
