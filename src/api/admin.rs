@@ -16,7 +16,7 @@ use crate::serving::Phase;
 
 /// The process lives: always 200.
 #[utoipa::path(get, path = "/healthz", tag = "health", operation_id = "healthz",
-    responses((status = 200, description = "Always", body = String, content_type = "text/plain"), (status = 405, body = ErrorAnswer)))]
+    responses((status = 200, description = "Always", body = String, content_type = "text/plain"), (status = 405, description = "The route exists, the method does not", body = ErrorAnswer)))]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
@@ -26,7 +26,7 @@ pub(super) async fn healthz() -> &'static str {
 #[utoipa::path(get, path = "/readyz", tag = "health", operation_id = "readyz",
     responses(
         (status = 200, description = "Requests are answered", body = String, content_type = "text/plain"),
-        (status = 405, body = ErrorAnswer),
+        (status = 405, description = "The route exists, the method does not", body = ErrorAnswer),
         (status = 503, description = "They are not; the body says why", body = String, content_type = "text/plain"),
     ))]
 pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
@@ -71,7 +71,7 @@ pub(super) async fn reload(
 /// Prometheus text exposition.
 pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
     let metrics = shared.classifier.metrics();
-    let is_ready = shared.classifier.phase() == Phase::Ready && !shared.classifier.is_unwell();
+    let is_ready = shared.classifier.is_ready();
     // Set here and not where the phase changes: two changes at once could leave the older value.
     metrics.ready.set(i64::from(is_ready));
     let (content_type, mut text) = metrics.render();

@@ -111,6 +111,11 @@ impl BodyMemory {
         })
     }
 
+    /// Time for a body to arrive.
+    pub(super) fn timeout(&self) -> Duration {
+        self.limits.timeout
+    }
+
     /// Reads a body; one that says that it is too long is not read at all.
     pub(super) async fn read(
         self: &Arc<Self>,

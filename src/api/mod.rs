@@ -9,7 +9,7 @@ mod autoscaling;
 mod body;
 mod cloudevents;
 mod deadline;
-mod grpc_health;
+mod grpc;
 mod identity;
 mod inference;
 mod keys;
@@ -27,12 +27,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 pub use self::body::BodyLimits;
 use self::body::BodyMemory;
@@ -200,7 +200,7 @@ pub fn main_routes(served: Served, settings: &Settings) -> Router {
         .route("/", traced("/", home))
         .merge(tei_routes(traced))
         .merge(inference_routes(traced))
-        .merge(inference::grpc::routes(&shared))
+        .merge(grpc::routes(&shared, traced))
         .merge(document_routes())
         .merge(health_routes());
     if settings.hints_on_main_port {
@@ -251,7 +251,7 @@ pub fn decode_query(query: &str) -> Result<Request, Refusal> {
 
 /// What describes all this.
 fn document_routes() -> Router<Shared> {
-    let to_page = get(async || Redirect::to("/docs/"));
+    let to_page = get(async || Redirect::to("/docs/")).fallback(read_method);
     Router::new()
         .route(
             "/openapi.json",
@@ -261,7 +261,7 @@ fn document_routes() -> Router<Shared> {
         .route("/docs/", get(openapi::get_page).fallback(read_method))
         .route(
             "/docs/{*file}",
-            get(openapi::get_page).fallback(read_method),
+            get(openapi::get_part).fallback(read_method),
         )
 }
 
@@ -272,7 +272,10 @@ fn tei_routes(
     let invocations = post(tei::invocations).fallback(write_method);
     Router::new()
         .route("/invocations", traced("/invocations", invocations))
-        .route("/tokenize", post(tei::tokens).fallback(write_method))
+        .route(
+            "/tokenize",
+            traced("/tokenize", post(tei::tokens).fallback(write_method)),
+        )
         .route("/info", get(tei::info).fallback(read_method))
         .route("/health", get(tei::health).fallback(read_method))
         .route("/ping", get(tei::health).fallback(read_method))
@@ -328,19 +331,12 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
     } else {
         AllowOrigin::list(origins.iter().cloned())
     };
-    let timeout = deadline::HEADER;
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([
-            header::ACCEPT,
-            header::AUTHORIZATION,
-            header::CONTENT_TYPE,
-            keys::HEADER,
-            orca::FORMAT,
-            timeout,
-        ])
-        .expose_headers([header::RETRY_AFTER, answer::TRUNCATED, orca::REPORT])
+        // Attributes of events are headers, and there is no end of them.
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(Any)
 }
 
 async fn not_found() -> Refusal {

@@ -4,9 +4,11 @@
 use std::sync::{Arc, LazyLock};
 
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::Value;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{PathItem, RefOr, Required};
 use utoipa::{IntoResponses, OpenApi, ToSchema};
 use utoipa_swagger_ui::Config;
@@ -53,6 +55,11 @@ use crate::error::Refusal;
     )
 )]
 struct Document;
+
+/// How a key is sent, where the server wants one (--api-keys).
+fn key() -> SecurityScheme {
+    SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build())
+}
 
 /// What is refused, and why; the same for all requests for predictions.
 #[derive(IntoResponses)]
@@ -276,6 +283,13 @@ fn document() -> utoipa::openapi::OpenApi {
         ("/", "/predict"),
     ];
     let mut document = Document::openapi();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("key", key());
+    document.security = Some(vec![
+        // A server without --api-keys wants none.
+        SecurityRequirement::default(),
+        SecurityRequirement::new::<_, [&str; 0], _>("key", []),
+    ]);
     let paths = &mut document.paths.paths;
     let predict = paths
         .get_mut("/predict")
@@ -349,7 +363,7 @@ fn any_of(value: &mut Value) {
 
 /// The description of all this.
 #[utoipa::path(get, path = "/openapi.json", tag = "health", operation_id = "openapi",
-    responses((status = 200, description = "This document", body = Value), (status = 405, body = ErrorAnswer)))]
+    responses((status = 200, description = "This document", body = Value), (status = 405, description = "The route exists, the method does not", body = ErrorAnswer)))]
 pub(super) async fn get_document() -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     (content_type, DOCUMENT.as_str()).into_response()
@@ -358,17 +372,30 @@ pub(super) async fn get_document() -> Response {
 /// A page for people.
 #[utoipa::path(get, path = "/", tag = "health", operation_id = "home",
     responses((status = 303, description = "To /docs/, where this document can be browsed"),
-        (status = 405, body = ErrorAnswer)))]
+        (status = 405, description = "The route exists, the method does not", body = ErrorAnswer)))]
 pub(super) async fn get_home() -> Redirect {
     Redirect::to("/docs/")
 }
 
-/// `GET /docs/…`: the page and what it is made of.
-pub(super) async fn get_page(path: Option<Path<String>>) -> Result<Response, Refusal> {
-    static CONFIG: LazyLock<Arc<Config<'static>>> =
-        LazyLock::new(|| Arc::new(Config::from("/openapi.json")));
-    let path = path.map_or_else(|| "index.html".to_owned(), |Path(path)| path);
-    match utoipa_swagger_ui::serve(&path, Arc::clone(&CONFIG)) {
+/// `GET /docs/`: the page.
+pub(super) async fn get_page() -> Result<Response, Refusal> {
+    part("index.html")
+}
+
+/// `GET /docs/…`: what the page is made of.
+pub(super) async fn get_part(
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let Path(path) = path.map_err(|_| Refusal::NotFound)?;
+    part(&path)
+}
+
+fn part(path: &str) -> Result<Response, Refusal> {
+    static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
+        // The page's own validator would send this server's address to somebody else's.
+        Arc::new(Config::from("/openapi.json").validator_url("none"))
+    });
+    match utoipa_swagger_ui::serve(path, Arc::clone(&CONFIG)) {
         Ok(Some(file)) => {
             let content_type = [(header::CONTENT_TYPE, file.content_type)];
             Ok((StatusCode::OK, content_type, file.bytes.into_owned()).into_response())

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tokio::time::timeout_at;
 use utoipa::ToSchema;
 
 use super::answer::{ScoreAnswer, finish, score_answers};
@@ -23,7 +24,7 @@ use crate::model::{Scoring, Text, Token};
 use crate::serving::{Phase, Predictions, Request};
 
 /// Bytes of text that are tokenized for people at once: far more than any model takes.
-const TOKENIZED_MAX: usize = 256 << 10;
+const TOKENIZED_MAX: usize = 64 << 10;
 
 /// What a token takes in memory and in the answer. A byte of text is a token at most.
 const BYTES_A_TOKEN: usize = 200;
@@ -139,13 +140,13 @@ pub(super) async fn invocations(
 #[utoipa::path(get, path = "/health", tag = "tei", operation_id = "health",
     responses(
         (status = 200, description = "They are"),
-        (status = 405, body = ErrorAnswer),
+        (status = 405, description = "The route exists, the method does not", body = ErrorAnswer),
         (status = 503, description = "The model is loading, or this replica is about to end", body = ErrorAnswer),
     ))]
 pub(super) async fn health(State(shared): State<Shared>) -> Result<StatusCode, Refusal> {
-    match (shared.classifier.phase(), shared.classifier.is_unwell()) {
-        (Phase::Ready, false) => Ok(StatusCode::OK),
-        (Phase::Loading, _) => Err(Refusal::Loading),
+    match shared.classifier.phase() {
+        _ if shared.classifier.is_ready() => Ok(StatusCode::OK),
+        Phase::Loading => Err(Refusal::Loading),
         _ => Err(Refusal::Unhealthy),
     }
 }
@@ -205,11 +206,17 @@ struct Classes {
 /// What is known of the model and of the server's limits.
 #[utoipa::path(get, path = "/info", tag = "tei", operation_id = "info",
     responses(
-        (status = 200, body = Info),
-        (status = 405, body = ErrorAnswer),
+        (status = 200, description = "What is known", body = Info),
+        (status = 401, description = "No valid key (--api-keys)", body = ErrorAnswer),
+        (status = 405, description = "The route exists, the method does not", body = ErrorAnswer),
         (status = 503, description = "The model is loading", body = ErrorAnswer),
     ))]
-pub(super) async fn info(State(shared): State<Shared>) -> Result<Json<Info>, Refusal> {
+pub(super) async fn info(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+) -> Result<Json<Info>, Refusal> {
+    // As in TEI: where the model lies is nobody's business.
+    shared.authorize(&headers)?;
     let model = shared.classifier.model().ok_or(Refusal::Loading)?;
     let limits = shared.classifier.limits();
     let concurrency = shared.classifier.metrics().concurrency_limit.get();
@@ -273,7 +280,8 @@ pub(super) async fn tokens(
     body: Body,
 ) -> Result<Response, Refusal> {
     shared.authorize(&headers)?;
-    let (body, mut held) = shared.body.read(&headers, body, None).await?;
+    let deadline = shared.deadline(&headers);
+    let (body, mut held) = shared.body.read(&headers, body, deadline).await?;
     let (texts, with_special) = tokenize(&headers, &body)?;
     let bytes: usize = texts.iter().map(String::len).sum();
     if bytes > TOKENIZED_MAX {
@@ -281,7 +289,13 @@ pub(super) async fn tokens(
         return Err(Refusal::TooMuchText { found, max });
     }
     held.grow(bytes * BYTES_A_TOKEN)?;
-    let tokens = shared.classifier.tokenize(texts, with_special).await?;
+    let tokenize = shared.classifier.tokenize(texts, with_special);
+    let tokens = match deadline {
+        Some(deadline) => timeout_at(deadline, tokenize)
+            .await
+            .unwrap_or(Err(Refusal::Deadline)),
+        None => tokenize.await,
+    }?;
     let answers: Vec<Vec<TokenAnswer>> = tokens
         .into_iter()
         .map(|tokens| tokens.into_iter().map(TokenAnswer::from).collect())

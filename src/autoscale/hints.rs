@@ -16,7 +16,7 @@ use super::load::Load;
 use super::orca::Report;
 use super::recommend::Recommended;
 use super::snapshot::{Calibration, SCHEMA_VERSION, Snapshot};
-use crate::serving::{Classifier, Counts, EngineTime, Observation, Phase, Window};
+use crate::serving::{Classifier, Counts, EngineTime, Observation, Window};
 
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(500);
@@ -280,7 +280,7 @@ impl Follower {
         let count = |gauge: &prometheus::IntGauge| u64::try_from(gauge.get()).unwrap_or(0);
         let startup = metrics.startup_seconds.with_label_values(&["total"]).get();
         let measured = Snapshot {
-            ready: u8::from(classifier.phase() == Phase::Ready && !classifier.is_unwell()),
+            ready: u8::from(classifier.is_ready()),
             offered_rps: rates.offered,
             accepted_rps: rates.accepted,
             refused_rps: rates.refused,

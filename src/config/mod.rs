@@ -11,6 +11,7 @@ mod scaler;
 mod serve;
 mod sources;
 mod span;
+mod surface;
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -25,10 +26,10 @@ pub(crate) use self::ports::main_port;
 pub use self::ports::{AdminPort, MainPort};
 pub use self::scaler::{ScalerArgs, WakeArgs};
 pub use self::serve::{
-    ConnectionArgs, EndArgs, HintArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs, SurfaceArgs,
-    TraceArgs,
+    ConnectionArgs, EndArgs, HintArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs, TraceArgs,
 };
 pub use self::sources::{Settings, Sources, SourcesError};
+pub use self::surface::SurfaceArgs;
 use crate::api::{self, BodyLimits, EventSettings};
 use crate::autoscale;
 use crate::metrics::TritonMetrics;

@@ -11,10 +11,11 @@ pub struct Token {
     pub span: Option<(usize, usize)>,
 }
 
-/// Slices of a text by characters, which is walked through once as long as they come in order.
+/// Slices of a text by characters. Tokens come in the order of their beginnings, so the text is walked through
+/// once.
 struct Chars<'a> {
     text: &'a str,
-    /// A character and the byte at which it begins.
+    /// The character at which the slice before began, and its byte.
     at: (usize, usize),
 }
 
@@ -23,21 +24,21 @@ impl<'a> Chars<'a> {
         Self { text, at: (0, 0) }
     }
 
-    fn byte(&mut self, char: usize) -> usize {
-        if char < self.at.0 {
-            self.at = (0, 0);
-        }
-        let (from, byte) = self.at;
-        let rest = &self.text[byte..];
-        let bytes: usize = rest.chars().take(char - from).map(char::len_utf8).sum();
-        self.at = (char, byte + bytes);
-        self.at.1
+    /// Bytes of the next `chars` characters behind a byte.
+    fn bytes(&self, from: usize, chars: usize) -> usize {
+        let rest = &self.text[from..];
+        rest.chars().take(chars).map(char::len_utf8).sum()
     }
 
     fn slice(&mut self, (start, stop): (usize, usize)) -> &'a str {
-        let start = self.byte(start);
-        let stop = self.byte(stop.max(self.at.0));
-        &self.text[start..stop]
+        if start < self.at.0 {
+            self.at = (0, 0);
+        }
+        let (char, byte) = self.at;
+        let begin = byte + self.bytes(byte, start - char);
+        self.at = (start, begin);
+        let end = begin + self.bytes(begin, stop.saturating_sub(start));
+        &self.text[begin..end]
     }
 }
 
@@ -77,5 +78,6 @@ mod tests {
         assert_eq!(chars.slice((0, 1)), "a");
         assert_eq!(chars.slice((5, 5)), "");
         assert_eq!(chars.slice((9, 7)), "");
+        assert_eq!((chars.slice((2, 4)), chars.slice((2, 3))), ("€😀", "€"));
     }
 }

@@ -59,6 +59,8 @@ pub struct Classifier {
     /// One permit a core. A tokenization that runs cannot be called back when its client leaves;
     /// this bounds how many there are.
     pub(super) blocking: Arc<Semaphore>,
+    /// One permit, for what people look at: it never keeps a request for predictions waiting.
+    pub(super) asides: Arc<Semaphore>,
     /// One permit: models are loaded one after the other.
     loading: Arc<Semaphore>,
     ended: mpsc::UnboundedSender<Result<(), EngineStopped>>,
@@ -93,6 +95,7 @@ impl Classifier {
             phase: AtomicU8::new(Phase::Loading as u8),
             closed: AtomicBool::new(false),
             blocking: Arc::new(Semaphore::new(cores)),
+            asides: Arc::new(Semaphore::new(1)),
             loading: Arc::new(Semaphore::new(1)),
             ended,
             rehearsal: OnceLock::new(),
@@ -375,6 +378,11 @@ impl Classifier {
     /// The process's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Whether requests are answered, and well.
+    pub fn is_ready(&self) -> bool {
+        self.phase() == Phase::Ready && !self.is_unwell()
     }
 
     /// Its bounds.

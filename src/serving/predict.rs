@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::classifier::Classifier;
@@ -79,19 +79,20 @@ impl Classifier {
             return Err(Refusal::TooManyTexts { found, max });
         }
         let tokenizer = Arc::clone(&self.serving()?.tokenizer);
-        self.off_the_threads(move || {
+        self.off_the_threads(&self.asides, move || {
             let tokens = |text: &String| Ok(tokenizer.tokens(text, with_special)?);
             texts.iter().map(tokens).collect()
         })
         .await
     }
 
-    /// Runs what would keep an async thread for long, of which only so many run at once.
+    /// Runs what would keep an async thread for long, of which only as many run at once as there are `permits`.
     async fn off_the_threads<T: Send + 'static>(
         &self,
+        permits: &Arc<Semaphore>,
         work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let permit = Arc::clone(&self.blocking).acquire_owned().await;
+        let permit = Arc::clone(permits).acquire_owned().await;
         let work = move || {
             let result = work();
             drop(permit);
@@ -115,7 +116,7 @@ impl Classifier {
             texts.texts.iter().map(encode).collect()
         };
         let encoded = if bytes > BLOCKING_BYTES {
-            self.off_the_threads(work).await
+            self.off_the_threads(&self.blocking, work).await
         } else {
             let work = std::panic::AssertUnwindSafe(work);
             std::panic::catch_unwind(work).unwrap_or_else(|_| Err(panicked()))

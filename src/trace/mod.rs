@@ -11,7 +11,7 @@ mod export;
 use std::time::SystemTime;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -64,7 +64,7 @@ pub(crate) async fn layer(
             .extensions()
             .get::<Surface>()
             .map(|surface| surface.label()),
-        status: response.status().as_u16(),
+        status: status_of(&response),
         start,
         end: SystemTime::now(),
     };
@@ -75,6 +75,23 @@ pub(crate) async fn layer(
         exporter.send(span);
     }
     response
+}
+
+/// The status, which gRPC has beside HTTP's where it refuses (google.rpc.Code, "HTTP mapping").
+fn status_of(response: &Response) -> u16 {
+    let code = response.headers().get("grpc-status");
+    match code.map(HeaderValue::as_bytes) {
+        None | Some(b"0") => response.status().as_u16(),
+        Some(b"3" | b"9" | b"11") => 400,
+        Some(b"4") => 504,
+        Some(b"5") => 404,
+        Some(b"7") => 403,
+        Some(b"8") => 429,
+        Some(b"12") => 501,
+        Some(b"14") => 503,
+        Some(b"16") => 401,
+        Some(_) => 500,
+    }
 }
 
 fn context_of(headers: &HeaderMap, tracing: &Tracing) -> TraceContext {

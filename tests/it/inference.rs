@@ -169,6 +169,14 @@ async fn what_makes_no_sense_is_told_and_the_text_is_not() {
             ),
             422,
         ),
+        (
+            with("outputs", json!([{"name": "label"}, {"name": "label"}])),
+            422,
+        ),
+        (
+            with("outputs", json!(vec![json!({"name": "logits"}); 100_000])),
+            422,
+        ),
         (with("id", json!(7)), 422),
         (with("parameters", json!({"truncate": "secret"})), 422),
         (with("inputs", json!([])), 422),

@@ -74,6 +74,10 @@ pub(super) struct Cause {
     pub(super) carried: Vec<(&'static str, String)>,
 }
 
+/// Bytes of an attribute: encoded, it is up to three times as long, and clients take headers of some ten
+/// thousand bytes together.
+const ATTRIBUTE_MAX: usize = 2048;
+
 /// Attributes that an answer to the event has as well (CloudEvents extensions "partitioning" and
 /// "correlation").
 const CARRIED: [&str; 2] = ["partitionkey", "correlationid"];
@@ -85,6 +89,9 @@ fn event(
 ) -> Result<Event, Refusal> {
     let malformed = |what: String| Refusal::Malformed(format!("{what}; {EXAMPLE}"));
     let required = |name: &str| match attribute(name)? {
+        Some(value) if value.len() > ATTRIBUTE_MAX => Err(malformed(format!(
+            "the event's {name} is longer than {ATTRIBUTE_MAX} bytes"
+        ))),
         Some(value) if !value.is_empty() => Ok(value),
         _ => Err(malformed(format!("the event has no {name}"))),
     };
@@ -95,7 +102,8 @@ fn event(
     required("type")?;
     let mut carried = Vec::new();
     for name in CARRIED {
-        if let Some(value) = attribute(name)?.filter(|value| !value.is_empty()) {
+        let fits = |value: &String| !value.is_empty() && value.len() <= ATTRIBUTE_MAX;
+        if let Some(value) = attribute(name)?.filter(fits) {
             carried.push((name, value));
         }
     }

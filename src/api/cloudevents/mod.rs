@@ -195,6 +195,10 @@ fn decode(
         Mode::Structured => vec![event::structured(&body)],
         Mode::Batched => event::batched(&body)?,
     };
+    let (found, max) = (events.len(), shared.classifier.limits().texts_max);
+    if found > max {
+        return Err(Refusal::TooManyTexts { found, max });
+    }
     let (query, too_long) = query.map_or((None, TooLong::Truncate), |(query, too_long)| {
         (Some(query), too_long)
     });

@@ -34,8 +34,12 @@ impl Key {
         part(&cause.id);
         for text in texts {
             match text {
-                Text::Single(text) => part(text),
+                Text::Single(text) => {
+                    part("single");
+                    part(text);
+                }
                 Text::Pair(first, second) => {
+                    part("pair");
                     part(first);
                     part(second);
                 }
@@ -71,7 +75,8 @@ impl Seen {
     }
 
     pub(super) fn remember(&self, key: &Key, predictions: &Arc<Predictions>) {
-        if let Some(cache) = &self.0 {
+        // A list may be long, and the memory is counted in events.
+        if let (Some(cache), [_]) = (&self.0, &predictions.items[..]) {
             cache.insert(key.clone(), Arc::clone(predictions));
         }
     }
@@ -79,7 +84,10 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::serving::Prediction;
 
     fn key(source: &str, id: &str, text: &str) -> Key {
         let cause = Cause {
@@ -103,6 +111,12 @@ mod tests {
         let seen = Seen::new(10);
         let predictions = Arc::new(Predictions {
             generation: 3,
+            items: vec![Prediction {
+                logits: vec![1.0],
+                tokens: 3,
+                truncated: false,
+                computed: Duration::ZERO,
+            }],
             ..Predictions::default()
         });
         let key = key("a", "b", "c");

@@ -1,21 +1,14 @@
-//! The Open Inference Protocol over gRPC, with the standard health and reflection services.
-//!
-//! A message is read under the same bounds as any other body before tonic sees it ([`guard`]). Load reports
-//! are in the trailers (gRPC proposal A51), and so is when to try again (A6).
+//! The Open Inference Protocol over gRPC.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request as HttpRequest, State};
-use axum::http::{HeaderMap, HeaderName};
-use axum::middleware::Next;
+use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response as HttpResponse;
-use axum::routing::post_service;
-use futures_util::{StreamExt as _, stream};
-use http_body_util::{BodyExt as _, BodyStream, StreamBody};
-use hyper::body::Frame;
+use prost::Message as _;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 use tonic::{Request, Response, Status};
 
 use self::proto::grpc_inference_service_server::{
@@ -24,11 +17,13 @@ use self::proto::grpc_inference_service_server::{
 use self::proto::infer_parameter::ParameterChoice;
 use self::proto::model_infer_response::InferOutputTensor;
 use self::proto::model_metadata_response::TensorMetadata;
-use super::super::{Shared, grpc_health};
+use super::super::body::Held;
+use super::super::grpc::MESSAGE_MAX;
+use super::super::{Shared, grpc};
 use super::tensor::{Data, Tensor, elements, text};
 use super::{
-    EXTENSIONS, Infer, Input, PLATFORM, SERVER, Signature, VERSION, Wanted, bytes_only, micros,
-    signatures,
+    EXTENSIONS, INPUTS, Infer, Input, Output, PLATFORM, SERVER, Signature, VERSION, Wanted,
+    bytes_only, invalid, micros, signatures, too_many,
 };
 use crate::error::Refusal;
 use crate::metrics::Surface;
@@ -50,161 +45,24 @@ pub mod proto {
 }
 
 /// For the reflection service.
-const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
+pub(in super::super) const DESCRIPTORS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/inference.bin"));
 
 /// The name that clients check the health of.
 pub(in super::super) const SERVICE: &str = "inference.GRPCInferenceService";
 
-/// The load report in the trailers.
-const REPORT: HeaderName = HeaderName::from_static("endpoint-load-metrics-bin");
-
 type Answer<T> = Result<Response<T>, Status>;
 
-/// The service.
-pub(in super::super) struct Inference(Shared);
+/// All of the service but [`infer`].
+pub(in super::super) struct Service(Shared);
 
-/// Routes of the services, whose state is `shared`.
-pub(in super::super) fn routes(shared: &Shared) -> Router<Shared> {
-    let inference = GrpcInferenceServiceServer::new(Inference(shared.clone()))
-        .max_decoding_message_size(usize::MAX)
-        .max_encoding_message_size(usize::MAX);
-    let layer = axum::middleware::from_fn_with_state(shared.clone(), guard);
-    let inference = Router::new()
-        .route(
-            "/inference.GRPCInferenceService/{method}",
-            post_service(inference),
-        )
-        .layer(layer);
-    inference
-        .merge(grpc_health::routes(shared))
-        .merge(reflection(shared))
-}
-
-/// What the services are, for clients that have no .proto file.
-fn reflection(shared: &Shared) -> Router<Shared> {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let mut routes = Router::new();
-    // They are made by this build from files that a test asks for.
-    if let (Ok(v1), Ok(v1alpha)) = (builder().build_v1(), builder().build_v1alpha()) {
-        routes = routes
-            .route(
-                "/grpc.reflection.v1.ServerReflection/{method}",
-                post_service(v1),
-            )
-            .route(
-                "/grpc.reflection.v1alpha.ServerReflection/{method}",
-                post_service(v1alpha),
-            );
-    }
-    routes.layer(axum::middleware::from_fn_with_state(
-        shared.clone(),
-        until_closing,
-    ))
-}
-
-/// Ends an answer when the ports close: a client may keep its side of a stream open for ever.
-async fn until_closing(
-    State(shared): State<Shared>,
-    request: HttpRequest,
-    next: Next,
-) -> HttpResponse {
-    let response = next.run(request).await;
-    response.map(|body| {
-        let closing = Box::pin(shared.closing());
-        let frames = stream::unfold(Some((BodyStream::new(body), closing)), async |open| {
-            let (mut frames, mut closing) = open?;
-            tokio::select! {
-                frame = frames.next() => Some((frame?, Some((frames, closing)))),
-                () = &mut closing => {
-                    let status = Status::unavailable("this replica is about to end");
-                    let mut trailers = HeaderMap::new();
-                    // A code and a short text are always headers.
-                    let _ = status.add_header(&mut trailers);
-                    Some((Ok(Frame::trailers(trailers)), None))
-                }
-            }
-        });
-        Body::new(StreamBody::new(frames))
-    })
-}
-
-/// Reads a message within the bounds of bodies, and adds the load report to the answer.
-async fn guard(State(shared): State<Shared>, request: HttpRequest, next: Next) -> HttpResponse {
-    let (parts, body) = request.into_parts();
-    let headers = parts.headers.clone();
-    let deadline = shared.deadline(&headers);
-    let response = match shared.body.read(&headers, body, deadline).await {
-        Ok((body, held)) => {
-            let request = HttpRequest::from_parts(parts, Body::from(body));
-            held.carry(next.run(request).await)
-        }
-        Err(refusal) => {
-            // It has come, so it counts.
-            let refusal = match shared.offer(Surface::Grpc, &headers) {
-                Ok(offer) => offer.refuse(refusal),
-                Err(earlier) => earlier,
-            };
-            Status::from(refusal).into_http()
-        }
-    };
-    let response = shared.name(Surface::Grpc, response);
-    // Who may not ask is told nothing.
-    let is_stranger = shared.authorize(&headers).is_err();
-    match shared.trailer(&headers).filter(|_| !is_stranger) {
-        Some(report) => with_trailer(response, report),
-        None => response,
-    }
-}
-
-/// Adds a trailer; a header where the answer is nothing but its trailers.
-fn with_trailer(mut response: HttpResponse, value: axum::http::HeaderValue) -> HttpResponse {
-    if response.headers().contains_key("grpc-status") {
-        response.headers_mut().insert(REPORT, value);
-        return response;
-    }
-    response.map(|body| {
-        let body = body.map_frame(move |frame| match frame.into_trailers() {
-            Ok(mut trailers) => {
-                trailers.insert(REPORT, value.clone());
-                Frame::trailers(trailers)
-            }
-            Err(frame) => frame,
-        });
-        Body::new(body)
-    })
-}
-
-impl From<Refusal> for Status {
-    fn from(refusal: Refusal) -> Self {
-        let message = refusal.to_string();
-        let mut status = match refusal.status() {
-            401 => Self::unauthenticated(message),
-            403 => Self::permission_denied(message),
-            404 => Self::not_found(message),
-            408 | 504 => Self::deadline_exceeded(message),
-            409 => Self::failed_precondition(message),
-            413 => Self::out_of_range(message),
-            429 => Self::resource_exhausted(message),
-            503 => Self::unavailable(message),
-            500 => Self::internal(message),
-            _ => Self::invalid_argument(message),
-        };
-        if let Some(wait) = refusal.retry_after() {
-            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            status
-                .metadata_mut()
-                .insert("grpc-retry-pushback-ms", millis.into());
-        }
-        status
-    }
+/// The service but for predictions.
+pub(in super::super) fn service(shared: &Shared) -> GrpcInferenceServiceServer<Service> {
+    GrpcInferenceServiceServer::new(Service(shared.clone())).max_decoding_message_size(MESSAGE_MAX)
 }
 
 #[tonic::async_trait]
-impl GrpcInferenceService for Inference {
+impl GrpcInferenceService for Service {
     async fn server_live(
         &self,
         _: Request<proto::ServerLiveRequest>,
@@ -216,7 +74,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _: Request<proto::ServerReadyRequest>,
     ) -> Answer<proto::ServerReadyResponse> {
-        let ready = self.0.is_ready();
+        let ready = self.0.classifier.is_ready();
         Ok(Response::new(proto::ServerReadyResponse { ready }))
     }
 
@@ -226,7 +84,7 @@ impl GrpcInferenceService for Inference {
     ) -> Answer<proto::ModelReadyResponse> {
         let asked = request.into_inner();
         self.0.find_model(&asked.name, &asked.version)?;
-        let ready = self.0.is_ready();
+        let ready = self.0.classifier.is_ready();
         Ok(Response::new(proto::ModelReadyResponse { ready }))
     }
 
@@ -265,21 +123,70 @@ impl GrpcInferenceService for Inference {
         }))
     }
 
+    /// A route of its own goes before this one.
     async fn model_infer(
         &self,
-        request: Request<proto::ModelInferRequest>,
+        _: Request<proto::ModelInferRequest>,
     ) -> Answer<proto::ModelInferResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let headers: HeaderMap = metadata.into_headers();
-        let decode = async |_| {
-            self.0
-                .find_model(&message.model_name, &message.model_version)?;
-            let (id, raw) = (message.id.clone(), !message.raw_input_contents.is_empty());
-            Ok((decode(message)?, (id, raw)))
-        };
-        let (tensors, (id, raw)) = self.0.infer(Surface::Grpc, &headers, decode).await?;
-        Ok(Response::new(encode(&self.0.model_name, id, raw, tensors)))
+        Err(Status::unimplemented(
+            "predictions are answered by another route",
+        ))
     }
+}
+
+/// `ModelInfer`: bounded, admitted and counted like requests of every other surface.
+pub(in super::super) async fn infer(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    body: Body,
+) -> HttpResponse {
+    let answered = answer_body(&shared, &headers, body).await;
+    // Who may not ask is told nothing.
+    let is_stranger = matches!(answered, Err(Refusal::Unauthorized));
+    let report = shared.trailer(&headers).filter(|_| !is_stranger);
+    let response = match answered {
+        Ok((message, held)) => held.carry(grpc::answer(&message, report)),
+        Err(refusal) => grpc::refuse(refusal, report),
+    };
+    shared.name(Surface::Grpc, response)
+}
+
+async fn answer_body(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(proto::ModelInferResponse, Held), Refusal> {
+    let decode = async |deadline| {
+        let (body, held) = shared.body.read(headers, body, deadline).await?;
+        let message = grpc::message(&body)?;
+        is_modest(&message)?;
+        let message = proto::ModelInferRequest::decode(message)
+            .map_err(|_| Refusal::Malformed("the message is not a ModelInferRequest".to_owned()))?;
+        shared.find_model(&message.model_name, &message.model_version)?;
+        let (id, raw) = (message.id.clone(), !message.raw_input_contents.is_empty());
+        Ok((decode(message)?, (id, raw, held)))
+    };
+    let (tensors, (id, raw, held)) = shared.infer(Surface::Grpc, headers, decode).await?;
+    Ok((encode(&shared.model_name, id, raw, tensors), held))
+}
+
+/// Refuses a message with more tensors than there can be, before each of them takes a hundred times the memory
+/// of its bytes.
+fn is_modest(mut message: &[u8]) -> Result<(), Refusal> {
+    let malformed = |_| Refusal::Malformed("the message is not protobuf".to_owned());
+    // Inputs, outputs and raw contents of ModelInferRequest.
+    let mut counts = [(5, INPUTS.len()), (6, Output::ALL.len()), (7, INPUTS.len())];
+    while !message.is_empty() {
+        let (tag, wire_type) = decode_key(&mut message).map_err(malformed)?;
+        for (field, left) in &mut counts {
+            if *field == tag {
+                *left = left.checked_sub(1).ok_or_else(too_many)?;
+            }
+        }
+        let context = DecodeContext::default();
+        skip_field(wire_type, tag, &mut message, context).map_err(malformed)?;
+    }
+    Ok(())
 }
 
 /// The answer, in the form in which the request came.
@@ -325,10 +232,6 @@ fn encode(
         outputs,
         raw_output_contents,
     }
-}
-
-fn invalid(what: &str) -> Refusal {
-    Refusal::Invalid(what.to_owned())
 }
 
 fn decode(message: proto::ModelInferRequest) -> Result<Infer, Refusal> {
@@ -388,5 +291,22 @@ fn number(parameters: &Parameters, name: &str) -> Result<Option<i64>, Refusal> {
         Some(_) => Err(invalid(&format!(
             "the parameter \"{name}\" is not a whole number"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_not_more_tensors_than_names() {
+        // Field 5 (inputs), empty.
+        assert!(is_modest(b"\x2a\0\x2a\0").is_ok());
+        let bomb = b"\x2a\0".repeat(1_000_000);
+        assert_eq!(is_modest(&bomb).unwrap_err().status(), 422);
+        assert_eq!(is_modest(&b"\x32\0".repeat(5)).unwrap_err().status(), 422);
+        for broken in [&b"\x2a"[..], b"\x2a\xff\xff\xff\xff\x0f", b"\xff\xff"] {
+            assert_eq!(is_modest(broken).unwrap_err().status(), 400);
+        }
     }
 }

@@ -5,17 +5,13 @@ use serde_json::{Map, Value};
 
 use super::super::request::identity_only;
 use super::tensor::{elements, flatten};
-use super::{Infer, Input, Wanted, bytes_only, micros};
+use super::{INPUTS, Infer, Input, Output, Wanted, bytes_only, invalid, micros, too_many};
 use crate::error::Refusal;
 use crate::model::TooLong;
 
 /// How many bytes of a body are JSON, where binary data follows.
 pub(super) const JSON_LENGTH: HeaderName =
     HeaderName::from_static("inference-header-content-length");
-
-fn invalid(what: &str) -> Refusal {
-    Refusal::Invalid(what.to_owned())
-}
 
 /// What a body asks for, and the request's id.
 pub(super) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<(Infer, Option<String>), Refusal> {
@@ -86,6 +82,9 @@ fn inputs(map: &mut Map<String, Value>, mut binary: &[u8]) -> Result<Vec<Input>,
     let Some(Value::Array(items)) = map.remove("inputs") else {
         return Err(invalid("\"inputs\" is not an array of tensors"));
     };
+    if items.len() > INPUTS.len() {
+        return Err(too_many());
+    }
     let mut inputs = Vec::new();
     for item in items {
         let Value::Object(mut item) = item else {
@@ -141,6 +140,7 @@ fn outputs(map: &mut Map<String, Value>, all: &Parameters) -> Result<Vec<Wanted>
     let items = match map.remove("outputs") {
         None | Some(Value::Null) => return Ok(Wanted::all(is_binary)),
         Some(Value::Array(items)) if items.is_empty() => return Ok(Wanted::all(is_binary)),
+        Some(Value::Array(items)) if items.len() > Output::ALL.len() => return Err(too_many()),
         Some(Value::Array(items)) => items,
         Some(_) => return Err(invalid("\"outputs\" is not an array")),
     };

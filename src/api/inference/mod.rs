@@ -19,7 +19,7 @@ use super::Shared;
 use crate::error::Refusal;
 use crate::metrics::Surface;
 use crate::model::{Labels, Text, TooLong};
-use crate::serving::{Phase, Predictions, Request};
+use crate::serving::{Predictions, Request};
 
 /// There is one version of a model here.
 const VERSION: &str = "1";
@@ -63,8 +63,7 @@ impl Output {
     fn named(name: &str) -> Result<Self, Refusal> {
         let found = Self::ALL.into_iter().find(|output| output.name() == name);
         found.ok_or_else(|| {
-            let what = "an output is none of \"label\", \"score\", \"scores\" and \"logits\"";
-            Refusal::Invalid(what.to_owned())
+            invalid("an output is none of \"label\", \"score\", \"scores\" and \"logits\"")
         })
     }
 }
@@ -97,9 +96,10 @@ impl Wanted {
             let classes = usize::try_from(classes).ok().filter(|classes| *classes > 0);
             let has_classes = matches!(output, Output::Scores | Output::Logits);
             classes.filter(|_| has_classes).ok_or_else(|| {
-                let what = "\"classification\" is not a number above 0, or stands at another output \
-                            than \"scores\" or \"logits\"";
-                Refusal::Invalid(what.to_owned())
+                invalid(
+                    "\"classification\" is not a number above 0, or stands at another output than \
+                     \"scores\" or \"logits\"",
+                )
             })
         });
         Ok(Self {
@@ -124,8 +124,16 @@ fn bytes_only(datatype: &str) -> Result<(), Refusal> {
     if datatype == "BYTES" {
         return Ok(());
     }
-    let what = "an input is not of datatype \"BYTES\"";
-    Err(Refusal::Invalid(what.to_owned()))
+    Err(invalid("an input is not of datatype \"BYTES\""))
+}
+
+fn invalid(what: &str) -> Refusal {
+    Refusal::Invalid(what.to_owned())
+}
+
+/// What is said of more tensors than there can be.
+fn too_many() -> Refusal {
+    invalid("there are at most two inputs, and each of the four outputs once")
 }
 
 /// One input: its name, what it says of its shape, and its elements.
@@ -137,7 +145,11 @@ struct Input {
 
 impl Infer {
     fn new(inputs: Vec<Input>, outputs: Vec<Wanted>, too_long: TooLong) -> Result<Self, Refusal> {
-        let invalid = |what: &str| Err(Refusal::Invalid(what.to_owned()));
+        let invalid = |what| Err(invalid(what));
+        let named = |place: usize| outputs[place].output;
+        if (0..outputs.len()).any(|place| (0..place).any(|other| named(other) == named(place))) {
+            return invalid("an output is named twice");
+        }
         for input in &inputs {
             let volume = input.shape.iter().try_fold(1_i64, |volume, size| {
                 volume.checked_mul(*size).filter(|_| *size >= 0)
@@ -148,6 +160,7 @@ impl Infer {
         }
         let mut inputs = inputs;
         let second = inputs.iter().position(|input| input.name == INPUTS[1]);
+        let second = second.filter(|_| inputs.len() > 1);
         let second = second.map(|place| inputs.remove(place).elements);
         // A client that knows of one input may call it as it likes.
         let (Some(Input { elements, .. }), None) = (inputs.pop(), inputs.pop()) else {
@@ -264,10 +277,6 @@ impl Shared {
         }
         let name = self.model_name.to_string();
         Err(Refusal::UnknownModel { name })
-    }
-
-    fn is_ready(&self) -> bool {
-        self.classifier.phase() == Phase::Ready && !self.classifier.is_unwell()
     }
 
     /// Classes of the model in use.

@@ -48,7 +48,7 @@ pub(in super::super) struct ServerMetadata {
 
 /// What this server is.
 #[utoipa::path(get, path = "/v2", tag = "inference", operation_id = "server_metadata",
-    responses((status = 200, body = ServerMetadata), (status = 405, body = ErrorAnswer)))]
+    responses((status = 200, description = "What it is", body = ServerMetadata), (status = 405, description = "The route exists, the method does not", body = ErrorAnswer)))]
 pub(in super::super) async fn server() -> Json<ServerMetadata> {
     Json(ServerMetadata {
         name: SERVER,
@@ -65,7 +65,7 @@ pub(in super::super) struct Live {
 
 /// Whether the process runs.
 #[utoipa::path(get, path = "/v2/health/live", tag = "inference", operation_id = "server_live",
-    responses((status = 200, body = Live), (status = 405, body = ErrorAnswer)))]
+    responses((status = 200, description = "It does", body = Live), (status = 405, description = "The route exists, the method does not", body = ErrorAnswer)))]
 pub(in super::super) async fn live() -> Json<Live> {
     Json(Live { live: true })
 }
@@ -80,7 +80,7 @@ pub(in super::super) struct Ready {
 }
 
 fn readiness(shared: &Shared, name: Option<String>) -> Response {
-    let ready = shared.is_ready();
+    let ready = shared.classifier.is_ready();
     let status = if ready {
         StatusCode::OK
     } else {
@@ -91,7 +91,7 @@ fn readiness(shared: &Shared, name: Option<String>) -> Response {
 
 /// Whether requests are answered.
 #[utoipa::path(get, path = "/v2/health/ready", tag = "inference", operation_id = "server_ready",
-    responses((status = 200, body = Ready), (status = 405, body = ErrorAnswer), (status = 503, description = "They are not", body = Ready)))]
+    responses((status = 200, description = "They are", body = Ready), (status = 405, description = "The route exists, the method does not", body = ErrorAnswer), (status = 503, description = "They are not", body = Ready)))]
 pub(in super::super) async fn ready(State(shared): State<Shared>) -> Response {
     readiness(&shared, None)
 }
@@ -99,7 +99,7 @@ pub(in super::super) async fn ready(State(shared): State<Shared>) -> Response {
 /// Whether requests to a model are answered.
 #[utoipa::path(get, path = "/v2/models/{model}/ready", tag = "inference", operation_id = "model_ready",
     params(("model" = String, Path, description = "The model's name (--model-name)", example = "intentd")),
-    responses((status = 200, body = Ready), (status = 400, body = ErrorAnswer), (status = 404, description = "No such model", body = ErrorAnswer), (status = 405, body = ErrorAnswer), (status = 503, description = "They are not", body = Ready)))]
+    responses((status = 200, description = "They are", body = Ready), (status = 400, description = "The path is not UTF-8", body = ErrorAnswer), (status = 404, description = "No such model", body = ErrorAnswer), (status = 405, description = "The route exists, the method does not", body = ErrorAnswer), (status = 503, description = "They are not", body = Ready)))]
 pub(in super::super) async fn model_ready(
     State(shared): State<Shared>,
     place: Placed,
@@ -146,7 +146,7 @@ pub(in super::super) struct ModelMetadata {
 /// What a model takes and gives.
 #[utoipa::path(get, path = "/v2/models/{model}", tag = "inference", operation_id = "model_metadata",
     params(("model" = String, Path, description = "The model's name (--model-name)", example = "intentd")),
-    responses((status = 200, body = ModelMetadata), (status = 400, body = ErrorAnswer), (status = 404, description = "No such model", body = ErrorAnswer), (status = 405, body = ErrorAnswer),
+    responses((status = 200, description = "Inputs and outputs", body = ModelMetadata), (status = 400, description = "The path is not UTF-8", body = ErrorAnswer), (status = 404, description = "No such model", body = ErrorAnswer), (status = 405, description = "The route exists, the method does not", body = ErrorAnswer),
         (status = 503, description = "The model is loading", body = ErrorAnswer)))]
 pub(in super::super) async fn model(
     State(shared): State<Shared>,
@@ -206,7 +206,7 @@ pub(in super::super) struct InferResponse {
 /// Predictions as tensors.
 #[utoipa::path(post, path = "/v2/models/{model}/infer", tag = "inference", operation_id = "infer",
     params(("model" = String, Path, description = "The model's name (--model-name)", example = "intentd")),
-    request_body(content = InferRequest),
+    request_body(content((InferRequest = "application/json"), (Vec<u8> = "application/octet-stream"))),
     responses((status = 200, description = "The outputs; binary data behind the JSON where that was asked for", content(
             (InferResponse = "application/json"), (Vec<u8> = "application/octet-stream"))),
         (status = 404, description = "No such model", body = ErrorAnswer), Refusals))]

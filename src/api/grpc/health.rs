@@ -12,25 +12,27 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::Shared;
-use super::inference::grpc::SERVICE;
-use crate::serving::Phase;
+use super::super::inference::grpc::SERVICE;
+use super::super::{Shared, write_method};
+use super::MESSAGE_MAX;
 
 /// How often those who watch are looked for something new.
 const INTERVAL: Duration = Duration::from_millis(200);
 
 pub(super) fn routes(shared: &Shared) -> Router<Shared> {
-    let health = HealthServer::new(Service(shared.clone()));
-    Router::new().route("/grpc.health.v1.Health/{method}", post_service(health))
+    let health = HealthServer::new(Service(shared.clone())).max_decoding_message_size(MESSAGE_MAX);
+    let health = post_service(health).fallback(write_method);
+    Router::new().route("/grpc.health.v1.Health/{method}", health)
 }
 
 struct Service(Shared);
 
 impl Service {
     fn status(shared: &Shared) -> ServingStatus {
-        match (shared.classifier.phase(), shared.classifier.is_unwell()) {
-            (Phase::Ready, false) => ServingStatus::Serving,
-            _ => ServingStatus::NotServing,
+        if shared.classifier.is_ready() {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
         }
     }
 
