@@ -3,10 +3,11 @@
 //! The way of a request, one direction, one module a stage:
 //!
 //! ```text
-//! curl /predict
-//!      │
-//! transport           sockets, TLS, HTTP framing, the clock and the end of a connection
-//!      │
+//! curl /predict           a topic of Kafka
+//!      │                       │
+//! transport               events   a member of its group; what is not finished is not committed
+//! sockets, TLS, HTTP           │
+//!      │                       │
 //! api                 decode, refuse what is malformed; one file a surface
 //!      │  texts
 //! serving::offer      let in, by limits and forecast, or refused, before any work
@@ -51,6 +52,7 @@ pub mod metrics;
 pub mod server;
 
 pub mod api;
+pub mod events;
 
 pub mod serving;
 

@@ -31,6 +31,9 @@ pub(super) async fn healthz() -> &'static str {
     ))]
 pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
     let (status, text) = match (shared.classifier.phase(), shared.classifier.is_unwell()) {
+        (Phase::Ready, false) if !shared.classifier.is_fed() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "waiting for Kafka\n")
+        }
         (Phase::Ready, false) => (StatusCode::OK, "ready\n"),
         (Phase::Ready, true) => (StatusCode::SERVICE_UNAVAILABLE, "failing\n"),
         (Phase::Loading, _) => (StatusCode::SERVICE_UNAVAILABLE, "loading\n"),

@@ -7,7 +7,7 @@ mod admin;
 mod answer;
 mod autoscaling;
 mod body;
-mod cloudevents;
+pub(crate) mod cloudevents;
 mod deadline;
 mod grpc;
 mod identity;

@@ -44,7 +44,9 @@ pub struct Snapshot {
     pub in_flight: u64,
     /// Texts that wait for the engine.
     pub queue_depth: u64,
-    /// How long the oldest of them has waited.
+    /// Records of Kafka that are this server's to read and that it has not read yet.
+    pub backlog: u64,
+    /// How long the oldest waiting text has waited.
     pub oldest_wait_seconds: f64,
     /// The objective; 0 for none.
     pub slo_seconds: f64,

@@ -5,11 +5,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::BoolishValueParser;
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Failure;
+use super::bench_kafka::{self, BenchKafkaArgs};
 use crate::bench::{self, Load, Loads, Objective, Options, Plan, Protocol, Runner, Target};
 use crate::plot;
 
@@ -19,9 +20,19 @@ const DEFAULT_TARGET: &str = "http://127.0.0.1:8080/predict?query={query}";
 /// Rounds of a comparison that is not told how many.
 const ROUNDS: usize = 5;
 
+/// What else than HTTP can be loaded.
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Write texts to a topic of Kafka: 50 at once each second for 100 seconds, or any other load.
+    Kafka(Box<BenchKafkaArgs>),
+}
+
 /// The flags of `intentd bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
     /// What to ask: a URL with {query} in it, or a TOML file that describes a target
     /// [default: http://127.0.0.1:8080/predict?query={query}].
     targets: Vec<Target>,
@@ -150,6 +161,9 @@ fn header(text: &str) -> Result<(String, String), String> {
 
 /// Measures, and prints what came of it.
 pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    if let Some(BenchCommand::Kafka(args)) = &args.command {
+        return bench_kafka::run(args);
+    }
     let (runner, plan) = checked(args)?;
     let targets = targets(args)?;
     // Before anything is measured: what cannot be written would be lost.

@@ -2,12 +2,14 @@
 
 mod batches;
 mod bench;
+mod bench_kafka;
 mod evaluate;
 mod health;
 mod inspect;
 mod predict;
 mod process;
 mod profile;
+mod relay;
 mod scaler;
 mod serve;
 mod train;
@@ -17,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::config::{ScalerArgs, ServeArgs, Settings, Sources, SourcesError};
+use crate::config::{RelayArgs, ScalerArgs, ServeArgs, Settings, Sources, SourcesError};
 
 /// The flags or the input make no sense: `EX_USAGE` of sysexits.h.
 const EX_USAGE: u8 = 64;
@@ -54,6 +56,8 @@ enum Command {
     Profile(Box<profile::ProfileArgs>),
     /// Tell KEDA how many replicas are needed: an external scaler that adds up their demand.
     Scaler(Box<ScalerArgs>),
+    /// Deliver the records of a Kafka topic to a URL, as Knative's KafkaSource does.
+    Relay(Box<RelayArgs>),
     /// Measure how often a model is right on labelled texts.
     Evaluate(evaluate::EvaluateArgs),
 }
@@ -137,6 +141,7 @@ fn run((cli, settings, mistakes): (Cli, Option<Settings>, Vec<String>)) -> Resul
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Scaler(args)) => scaler::run(*args, mistakes),
+        Some(Command::Relay(args)) => relay::run(*args, mistakes),
         Some(Command::Evaluate(args)) => evaluate::run(&args),
     }
 }
@@ -163,6 +168,7 @@ mod tests {
                 .get_arguments()
                 .any(|arg| arg.get_long() == Some(name))
         };
+        let is_of_kafka = |name: &str| name.starts_with("kafka-");
         let mut commands = vec![&command];
         commands.extend(command.get_subcommands().filter(|c| c.get_name() != "help"));
         for command in commands {
@@ -177,6 +183,7 @@ mod tests {
                 // Those of a load generator, a scaler or a measurement must not change a server beside it;
                 // which model runs where is the same for all.
                 let prefix = match command.get_name() {
+                    "relay" if !is_of_kafka(name) => "INTENTD_RELAY",
                     "bench" => "INTENTD_BENCH",
                     "scaler" => "INTENTD_SCALER",
                     "profile" if !is_of_model(name) => "INTENTD_PROFILE",

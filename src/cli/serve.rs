@@ -10,7 +10,7 @@ use super::process::{start_logging, stop_signal};
 use crate::config::{Config, ConfigError, Knative, Platform, ServeArgs, Settings};
 use crate::server::{self, Reloader, ServerError};
 
-/// Exit code of a server whose engine broke, for which a restart helps: `EX_SOFTWARE` of sysexits.h.
+/// Exit code of a server whose engine broke, or whose topic is lost to it, for which a restart helps: `EX_SOFTWARE` of sysexits.h.
 const ENGINE_LOST: u8 = 70;
 
 /// Time that a server whose engine broke has to end by itself.
@@ -73,6 +73,8 @@ pub(super) fn run(
 fn starting(error: ServerError) -> Failure {
     match error {
         ServerError::Tls(_) | ServerError::Keys(_) => Failure::usage(error),
+        #[cfg(feature = "kafka")]
+        ServerError::Kafka(_) => Failure::usage(error),
         error => error.into(),
     }
 }
@@ -102,7 +104,7 @@ fn failure(error: ServerError) -> Failure {
 }
 
 fn exit_code(error: &ServerError) -> u8 {
-    if error.is_engine_lost() {
+    if error.is_engine_lost() || matches!(error, ServerError::Unreadable(_)) {
         ENGINE_LOST
     } else {
         1

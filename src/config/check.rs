@@ -106,6 +106,22 @@ fn is_misspelt_level(word: &str) -> bool {
     is_plain && !is_level && word.parse::<u8>().is_err()
 }
 
+/// Both of two flags or neither of them.
+pub(super) fn both<T, U>(
+    flags: &str,
+    pair: (Option<T>, Option<U>),
+    mistakes: &mut Vec<String>,
+) -> Option<(T, U)> {
+    match pair {
+        (Some(one), Some(other)) => Some((one, other)),
+        (None, None) => None,
+        _ => {
+            mistakes.push(format!("{flags}: expected both or neither, found one"));
+            None
+        }
+    }
+}
+
 /// The addresses of the main and of the operators' port.
 pub(super) fn places(
     args: &ServeArgs,

@@ -5,8 +5,10 @@
 //! environment. All mistakes are reported at once.
 
 mod check;
+mod kafka;
 mod model;
 mod ports;
+mod relay;
 mod scaler;
 mod serve;
 mod sources;
@@ -19,11 +21,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::check::{log_filter, numbers, origins, places};
+use self::check::{both, log_filter, numbers, origins, places};
+pub use self::kafka::{KafkaArgs, KafkaGroupArgs, KafkaSourceArgs};
 pub use self::model::ModelArgs;
 use self::ports::ADMIN_PORT;
 pub(crate) use self::ports::main_port;
 pub use self::ports::{AdminPort, MainPort};
+pub use self::relay::RelayArgs;
 pub use self::scaler::{ScalerArgs, WakeArgs};
 pub use self::serve::{
     ConnectionArgs, EndArgs, HintArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs, TraceArgs,
@@ -32,6 +36,7 @@ pub use self::sources::{Settings, Sources, SourcesError};
 pub use self::surface::SurfaceArgs;
 use crate::api::{self, BodyLimits, EventSettings};
 use crate::autoscale;
+use crate::events::SourceSettings;
 use crate::metrics::TritonMetrics;
 use crate::profile::Profile;
 use crate::serving::{BatchLimits, Limits, Prior};
@@ -56,6 +61,8 @@ pub struct Config {
     pub connections: ConnectionLimits,
     /// Bounds on requests, and who may send them.
     pub surfaces: api::Settings,
+    /// Which topics of Kafka are read, if any.
+    pub kafka: Option<SourceSettings>,
     /// Where requests are reported.
     pub trace: TraceArgs,
     /// What autoscalers are told.
@@ -117,18 +124,12 @@ impl Config {
         let mut mistakes = numbers(&args);
         let ports = places(&args, platform, &mut mistakes);
         let hints = hints(&args, platform);
-        let tls = match (args.listen.tls_cert, args.listen.tls_key) {
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
-            _ => {
-                let what = "--tls-cert, --tls-key: expected both or neither, found one";
-                mistakes.push(what.to_owned());
-                None
-            }
-        };
+        let tls = (args.listen.tls_cert, args.listen.tls_key);
+        let tls = both("--tls-cert, --tls-key", tls, &mut mistakes);
         let origins = origins(&args.listen.cors_allow_origin, &mut mistakes);
         mistakes.extend(log_filter(&args.log));
         let prior = prior(&args.hints, &mut mistakes);
+        let kafka = args.kafka.settings(&mut mistakes);
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
         }
@@ -173,6 +174,7 @@ impl Config {
                     .or(ports.0)
                     .map_or(ADMIN_PORT, |address| address.port()),
             },
+            kafka,
             trace: args.trace,
             hints,
             limits: Limits {

@@ -186,7 +186,7 @@ pub struct WakeArgs {
 
 /// One of a list, or the blank that a comma or a newline at its end leaves.
 #[derive(Debug, Clone)]
-pub struct Entry<T>(Option<T>);
+pub struct Entry<T>(pub(super) Option<T>);
 
 impl<T: FromStr> FromStr for Entry<T> {
     type Err = T::Err;
@@ -198,11 +198,11 @@ impl<T: FromStr> FromStr for Entry<T> {
 }
 
 /// Those of a list that are not blank.
-fn entries<T>(list: Vec<Entry<T>>) -> Vec<T> {
+pub(super) fn entries<T>(list: Vec<Entry<T>>) -> Vec<T> {
     list.into_iter().filter_map(|entry| entry.0).collect()
 }
 
-fn entry(text: &str) -> Result<Entry<(String, String)>, String> {
+pub(super) fn entry(text: &str) -> Result<Entry<(String, String)>, String> {
     if text.trim().is_empty() {
         return Ok(Entry(None));
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{AdminPort, MainPort, ModelArgs, SurfaceArgs, span};
+use super::{AdminPort, KafkaSourceArgs, MainPort, ModelArgs, SurfaceArgs, span};
 use crate::autoscale::Trend;
 use crate::autoscale::orca::OrcaMode;
 use crate::trace::Endpoint;
@@ -35,6 +35,9 @@ pub struct ServeArgs {
     /// What those who ask have to know.
     #[command(flatten)]
     pub surface: SurfaceArgs,
+    /// Which topics of Kafka are read.
+    #[command(flatten)]
+    pub kafka: KafkaSourceArgs,
     /// What connections may do.
     #[command(flatten)]
     pub connection: ConnectionArgs,

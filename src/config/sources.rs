@@ -42,6 +42,8 @@ struct Setting {
     name: String,
     values: Vec<String>,
     source: Source,
+    /// Whether it may hold a password.
+    is_secret: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -285,6 +287,7 @@ impl Settings {
                 name: name.to_owned(),
                 values: values.collect(),
                 source,
+                is_secret: arg.is_hide_env_values_set(),
             })
         };
         Self(command.get_arguments().filter_map(setting).collect())
@@ -303,6 +306,7 @@ impl Settings {
             let name = &setting.name;
             let line = match &setting.values[..] {
                 [] => format!("# {name} is not set"),
+                _ if setting.is_secret => format!("# {name} is set ({source}), and not shown"),
                 [value] => format!("{name} = {} # {source}", literal(value)),
                 values => {
                     let items: Vec<String> = values.iter().map(|value| literal(value)).collect();

@@ -21,7 +21,7 @@ pub struct Metrics {
     /// Requests for predictions that have come, however they end.
     pub offered: IntCounter,
     /// Requests by the surface they came by and by how they ended, in the order of [`Surface`] and [`Outcome`].
-    ended: [[IntCounter; 3]; 5],
+    ended: [[IntCounter; 3]; 6],
     /// Refused requests by reason.
     pub refused: IntCounterVec,
     /// Requests admitted and not yet answered.
@@ -77,15 +77,18 @@ pub enum Surface {
     Rest,
     /// The Open Inference Protocol over gRPC.
     Grpc,
+    /// Records of Kafka.
+    Kafka,
 }
 
 impl Surface {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Predict,
         Self::Tei,
         Self::CloudEvents,
         Self::Rest,
         Self::Grpc,
+        Self::Kafka,
     ];
 
     /// The label's value.
@@ -96,6 +99,7 @@ impl Surface {
             Self::CloudEvents => "cloudevents",
             Self::Rest => "rest",
             Self::Grpc => "grpc",
+            Self::Kafka => "kafka",
         }
     }
 }
@@ -274,6 +278,11 @@ impl Metrics {
     /// Counts a request that ended.
     pub fn end(&self, surface: Surface, outcome: Outcome) {
         self.ended[surface as usize][outcome as usize].inc();
+    }
+
+    /// Where more of the process's metrics can be registered.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The Prometheus text exposition of all metrics and its content type.

@@ -53,7 +53,7 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             let found = shown(text);
-            format!("expected host:port, like intentd-headless.ns.svc:9100, found {found}")
+            format!("expected host:port, like intentd-replicas.ns.svc:9100, found {found}")
         };
         let (host, port) = text.trim().rsplit_once(':').ok_or_else(wrong)?;
         let port: u16 = port.parse().map_err(|_| wrong())?;

@@ -4,6 +4,7 @@
 //! stop, readiness goes first, then, after the lame-duck delay, the ports are closed, then
 //! everything admitted is answered, then the engine's thread ends.
 
+mod reading;
 mod rehearsal;
 mod reload;
 
@@ -16,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use self::reading::Reading;
 use self::reload::Files;
 pub use self::reload::Reloader;
 use crate::api;
@@ -52,6 +54,13 @@ pub enum ServerError {
     /// The model could not be loaded or the engine broke.
     #[error(transparent)]
     Engine(#[from] EngineStopped),
+    /// Kafka cannot be read with these settings.
+    #[cfg(feature = "kafka")]
+    #[error(transparent)]
+    Kafka(#[from] crate::events::ClientError),
+    /// Kafka will not be read any more by this process.
+    #[error("Kafka cannot be read any more: {0}")]
+    Unreadable(String),
     /// Admitted requests did not finish in time.
     #[error("requests were still unanswered {0:?} after the signal to stop (--drain-timeout)")]
     DrainTimeout(Duration),
@@ -82,6 +91,7 @@ pub struct Running {
     ports: JoinSet<()>,
     exporter: Option<JoinHandle<()>>,
     follower: Option<JoinHandle<()>>,
+    reading: Reading,
     life: watch::Sender<Life>,
     engine_timeout: Duration,
     lame_duck: Duration,
@@ -178,11 +188,13 @@ where
         ports: JoinSet::new(),
         exporter,
         follower: None,
+        reading: Reading::default(),
         life,
         engine_timeout: config.engine_timeout,
         lame_duck: config.lame_duck,
         drain_timeout: config.drain_timeout,
     };
+    running.reading = Reading::start(config, &running.classifier)?;
     // The exporter ends with the last route that has it.
     let room = Room::new(config.connections.connections_max);
     for listener in mains {
@@ -276,13 +288,20 @@ impl Running {
     /// When the model cannot be loaded, when the engine is lost, or when requests are still
     /// unanswered at the drain timeout.
     pub async fn until(mut self, signal: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let mut unread = None;
         let mut ended = tokio::select! {
             () = signal => None,
+            why = self.reading.failed() => {
+                unread = Some(why);
+                None
+            }
             result = self.engine_ended.recv() => Some(result),
             stopped = self.classifier.stuck(self.engine_timeout) => Some(Some(Err(stopped))),
         };
         let deadline = tokio::time::Instant::now() + self.drain_timeout;
         self.classifier.drain();
+        let reading = std::mem::take(&mut self.reading);
+        let reading = reading.stop(deadline, ended.is_none());
         if ended.is_none() && self.classifier.is_loaded() {
             ended = self.limp(deadline).await;
         }
@@ -300,6 +319,10 @@ impl Running {
         };
         if drained {
             self.export().await;
+        }
+        if let Some(reading) = reading {
+            // It ends by its own deadline.
+            let _ = reading.await;
         }
         self.classifier.close();
         let unanswered = self.classifier.metrics().in_flight.get() > 0;
@@ -319,7 +342,7 @@ impl Running {
             },
         };
         ended.unwrap_or(Err(EngineStopped::PanickedServing))?;
-        Ok(())
+        unread.map_or(Ok(()), |why| Err(ServerError::Unreadable(why)))
     }
 
     /// The last spans are sent once the last connection has ended.

@@ -75,6 +75,8 @@ pub struct Arrivals {
     texts: AtomicU64,
     tokens: AtomicU64,
     squares: AtomicU64,
+    /// Requests that wait in a log elsewhere and are this server's to read.
+    backlog: AtomicU64,
     refused: Refused,
     /// Latencies of answered requests.
     pub latency: Recorder,
@@ -96,6 +98,7 @@ impl Arrivals {
             texts: zero(),
             tokens: zero(),
             squares: zero(),
+            backlog: zero(),
             refused: Refused::new(),
             latency: Recorder::new(),
             overhead: Recorder::new(),
@@ -114,6 +117,38 @@ impl Arrivals {
             self.offered.fetch_add(1, Ordering::Relaxed);
         }
         counts
+    }
+
+    /// So many requests were written to a log that is this server's to read. They count when they are
+    /// written: when they are read is this server's doing.
+    pub fn arrive_in_log(&self, count: u64) {
+        self.offered.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// So many requests wait in the log.
+    pub fn set_backlog(&self, count: u64) {
+        self.backlog.store(count, Ordering::Relaxed);
+    }
+
+    /// Requests that wait in a log elsewhere and are this server's to read.
+    pub fn backlog(&self) -> u64 {
+        self.backlog.load(Ordering::Relaxed)
+    }
+
+    /// A request of a log was answered; nobody waited for it, so how long it took says nothing of
+    /// latencies.
+    pub(crate) fn answer_from_log(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request of a log turned out to be none.
+    pub fn dismiss_from_log(&self) {
+        self.mistaken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request of a log ended with an error of the server's.
+    pub(crate) fn fail_from_log(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request turned out to have so many texts and tokens.

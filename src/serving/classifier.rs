@@ -8,17 +8,16 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::admission::Admission;
-use super::arrivals::{Arrivals, Try};
+use super::arrivals::Arrivals;
 use super::batcher::Batcher;
 use super::generation::Generation;
-use super::messages::{Limits, ModelCard};
-use super::offer::Offer;
+use super::messages::Limits;
 use super::rehearsal::{Rehearsal, rehearse};
 use super::slots::Slots;
 use super::stopped::{EngineStopped, ReloadError};
 use crate::engine::{Engine, LoadError};
 use crate::error::Refusal;
-use crate::metrics::{Metrics, Surface};
+use crate::metrics::Metrics;
 use crate::model::Checkpoint;
 
 /// Tokens of a request by which limits are derived from the capacity: a short question.
@@ -46,7 +45,7 @@ pub type Prepared = Result<(Checkpoint, Box<dyn Engine>), LoadError>;
 #[derive(Debug)]
 pub struct Classifier {
     pub(super) limits: Limits,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     pub(super) admission: Arc<Admission>,
     pub(super) slots: Arc<Slots>,
     /// What has come, for those who size the fleet.
@@ -56,6 +55,8 @@ pub struct Classifier {
     generations: AtomicU64,
     phase: AtomicU8,
     closed: AtomicBool,
+    /// Whether what feeds this classifier beside requests has begun, or there is nothing else.
+    pub(super) is_fed: AtomicBool,
     /// One permit a core. A tokenization that runs cannot be called back when its client leaves;
     /// this bounds how many there are.
     pub(super) blocking: Arc<Semaphore>,
@@ -94,6 +95,7 @@ impl Classifier {
             generations: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Loading as u8),
             closed: AtomicBool::new(false),
+            is_fed: AtomicBool::new(true),
             blocking: Arc::new(Semaphore::new(cores)),
             asides: Arc::new(Semaphore::new(1)),
             loading: Arc::new(Semaphore::new(1)),
@@ -373,47 +375,5 @@ impl Classifier {
     /// The phase only moves forward.
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
-    }
-
-    /// The process's metrics.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    /// Whether requests are answered, and well.
-    pub fn is_ready(&self) -> bool {
-        self.phase() == Phase::Ready && !self.is_unwell()
-    }
-
-    /// Its bounds.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    /// What is known of the model in use, if one is.
-    pub fn model(&self) -> Option<ModelCard> {
-        let generation = self.current()?;
-        Some(ModelCard {
-            origin: generation.origin.clone(),
-            dtype: generation.dtype,
-            labels: generation.labels.clone(),
-            max_tokens: generation.tokenizer.max_tokens(),
-            is_on_device: generation.is_on_device,
-        })
-    }
-
-    /// Which of the models that this process has loaded is in use.
-    pub fn generation(&self) -> Option<u64> {
-        self.current().map(|generation| generation.number)
-    }
-
-    /// What has come so far.
-    pub fn arrivals(&self) -> &Arrivals {
-        &self.arrivals
-    }
-
-    /// A request has come in; nobody wants its answer after `timeout`.
-    pub fn offer(&self, surface: Surface, timeout: Option<Duration>, attempt: Try) -> Offer<'_> {
-        Offer::new(self, surface, timeout, attempt)
     }
 }

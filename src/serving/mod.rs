@@ -5,6 +5,7 @@
 //! list, and is forgotten when the caller drops the future. Bounded by [`Limits`]; never blocks an
 //! async thread on the engine.
 
+mod access;
 mod admission;
 mod arrivals;
 mod batcher;
@@ -25,6 +26,7 @@ mod queue;
 #[cfg(test)]
 #[path = "queue/tests.rs"]
 mod queue_tests;
+mod record;
 mod rehearsal;
 mod slots;
 mod stopped;

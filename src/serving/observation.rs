@@ -106,6 +106,8 @@ pub struct Observation {
     pub engine: EngineTime,
     /// Tokens that wait.
     pub waiting_tokens: usize,
+    /// Requests that wait in a log elsewhere.
+    pub backlog: u64,
     /// Texts that wait.
     pub waiting_texts: usize,
     /// How long the oldest of them has.
@@ -147,6 +149,7 @@ impl Classifier {
                 spent: nanos(&effort.spent),
             },
             waiting_tokens: self.slots.tokens(Class::Single) + self.slots.tokens(Class::List),
+            backlog: self.arrivals.backlog(),
             waiting_texts: count(&self.metrics().queue_depth),
             oldest_wait: shared.queue.oldest_wait(),
             in_flight: count(&self.metrics().in_flight),

@@ -123,6 +123,15 @@ impl Slots {
         Ok(tokens.iter().map(ticket).collect())
     }
 
+    /// Slots that one request of this class can have at most.
+    pub(crate) fn max(&self, class: Class) -> usize {
+        let all = self.max.load(Ordering::Acquire);
+        match class {
+            Class::Single => all,
+            Class::List => all.min(self.lists_max.load(Ordering::Acquire)),
+        }
+    }
+
     /// Tokens of the texts that wait in a class.
     pub(crate) fn tokens(&self, class: Class) -> usize {
         self.tokens[class as usize].load(Ordering::Relaxed)

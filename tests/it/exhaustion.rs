@@ -1,7 +1,7 @@
 //! A system that has run out of connections, memory, file descriptors or disk.
 
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::hostile::{PATH, adds_up, head_of_body, is_well};
 use crate::support::http::{Connection, get, keep_alive, post_json};
-use crate::support::process::{Server, intentd};
+use crate::support::process::{Server, intentd, kill};
 use crate::support::server::{TestServer, eventually};
 
 #[tokio::test]
@@ -183,13 +183,6 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
     }
     is_well(address).await;
     assert_eq!(post_json(address, "nonsense").await.status, 400);
-    let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    kill(child.id(), "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::support::checkpoint::{catalog, write};
 use crate::support::http::{Connection, get, head, keep_alive};
-use crate::support::process::Server;
+use crate::support::process::{Server, kill};
 use crate::support::server::{TestServer, eventually};
 
 const PATH: &str = "/predict?query=play+some+jazz";
@@ -159,8 +159,7 @@ async fn as_pid_1_it_ends_when_told() {
     let parent = server.child.id().to_string();
     let children = format!("/proc/{parent}/task/{parent}/children");
     let inner = std::fs::read_to_string(children).unwrap();
-    let killed = Command::new("kill").args(["-TERM", inner.trim()]).status();
-    assert!(killed.unwrap().success());
+    kill(inner.trim().parse().unwrap(), "TERM");
     let (code, log) = server.ended();
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("draining"), "{log}");

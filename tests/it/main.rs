@@ -17,6 +17,8 @@ mod hints;
 mod hostile;
 mod http2;
 mod inference;
+#[cfg(feature = "kafka-broker")]
+mod kafka;
 mod life;
 mod overload;
 mod predict;

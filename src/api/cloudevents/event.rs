@@ -31,8 +31,19 @@ impl Mode {
     /// # Errors
     /// An event format other than JSON.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Refusal> {
-        let found = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let found = found.unwrap_or_default().to_ascii_lowercase();
+        let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        Self::told_by(content_type, headers.contains_key("ce-specversion"))
+    }
+
+    /// The mode that a content type and the presence of a version beside the data tell.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub(super) fn told_by(
+        content_type: Option<&[u8]>,
+        has_version: bool,
+    ) -> Result<Option<Self>, Refusal> {
+        let found = content_type.unwrap_or_default().to_ascii_lowercase();
         let essence = found.split(|byte| *byte == b';').next().unwrap_or_default();
         let mode = match essence.trim_ascii() {
             b"application/cloudevents+json" => Self::Structured,
@@ -41,7 +52,7 @@ impl Mode {
                 let found = String::from_utf8_lossy(other).into_owned();
                 return Err(Refusal::EventFormat { found });
             }
-            _ if headers.contains_key("ce-specversion") => Self::Binary,
+            _ if has_version => Self::Binary,
             _ => return Ok(None),
         };
         Ok(Some(mode))
@@ -76,14 +87,14 @@ pub(super) struct Cause {
 
 /// Bytes of an attribute: encoded, it is up to three times as long, and clients take headers of some ten
 /// thousand bytes together.
-const ATTRIBUTE_MAX: usize = 2048;
+pub(super) const ATTRIBUTE_MAX: usize = 2048;
 
 /// Attributes that an answer to the event has as well (CloudEvents extensions "partitioning" and
 /// "correlation").
 const CARRIED: [&str; 2] = ["partitionkey", "correlationid"];
 
 /// Makes an event of attributes that are looked up by their name.
-fn event(
+pub(super) fn event(
     attribute: impl Fn(&str) -> Result<Option<String>, Refusal>,
     data: Data,
 ) -> Result<Event, Refusal> {

@@ -6,6 +6,8 @@
 //! header `kne-reason` as an extension.
 
 mod event;
+#[cfg(feature = "kafka")]
+pub(crate) mod record;
 mod reply;
 mod seen;
 mod text;
@@ -68,6 +70,33 @@ struct Asked {
     key: Key,
     texts: Vec<Text>,
     list: List,
+}
+
+impl Asked {
+    /// What an event asks for: its own texts, or those that whoever sent it here has set.
+    ///
+    /// # Errors
+    /// Data without texts.
+    fn new(
+        Event { cause, data }: Event,
+        instead: Option<&str>,
+        (pointer, too_long): (Option<&TextPointer>, TooLong),
+    ) -> Result<Self, Refusal> {
+        let (texts, list) = match instead {
+            Some(text) => (vec![Text::Single(text.to_owned())], List::No),
+            None => text::texts(data, pointer)?,
+        };
+        if texts.is_empty() {
+            return Err(Refusal::Empty);
+        }
+        let key = Key::new(&cause, &texts, too_long);
+        Ok(Self {
+            cause,
+            key,
+            texts,
+            list,
+        })
+    }
 }
 
 /// An event and its answer.
@@ -203,24 +232,9 @@ fn decode(
         (Some(query), too_long)
     });
     let pointer = shared.events.settings.pointer.as_ref();
-    let asked = |event: Result<Event, Refusal>| {
-        let Event { cause, data } = event?;
-        // The sink's address wins: whoever wrote `?query=` into it meant it.
-        let (texts, list) = match &query {
-            Some(query) => (vec![Text::Single(query.clone())], List::No),
-            None => text::texts(data, pointer)?,
-        };
-        if texts.is_empty() {
-            return Err(Refusal::Empty);
-        }
-        let key = Key::new(&cause, &texts, too_long);
-        Ok(Asked {
-            cause,
-            key,
-            texts,
-            list,
-        })
-    };
+    // The sink's address wins: whoever wrote `?query=` into it meant it.
+    let asked =
+        |event: Result<Event, Refusal>| Asked::new(event?, query.as_deref(), (pointer, too_long));
     let asked = events.into_iter().map(asked).collect();
     Ok((mode, asked, too_long))
 }

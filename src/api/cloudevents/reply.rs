@@ -44,28 +44,40 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Makes an event in binary mode of an answer.
-pub(super) fn event(
-    mut response: Response,
+/// The attributes of the event that answers.
+pub(super) fn attributes(
     EventSource(source): &EventSource,
     cause: &Cause,
     key: &Key,
-) -> Response {
+) -> Vec<(&'static str, String)> {
     let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    let id = key.id();
     let mut attributes = vec![
-        ("specversion", "1.0"),
-        ("id", &id),
-        ("source", source),
-        ("type", TYPE),
-        ("time", &time),
+        ("specversion", "1.0".to_owned()),
+        ("id", key.id()),
+        ("source", source.clone()),
+        ("type", TYPE.to_owned()),
+        ("time", time),
         // CloudEvents extension "correlation".
-        ("causationid", &cause.id),
+        ("causationid", cause.id.clone()),
     ];
-    let carried = cause.carried.iter();
-    attributes.extend(carried.map(|(name, value)| (*name, value.as_str())));
-    for (name, value) in attributes {
-        let encoded = utf8_percent_encode(value, ENCODED).to_string();
+    attributes.extend(cause.carried.iter().cloned());
+    attributes
+}
+
+/// A value as a header has it.
+pub(super) fn encoded(value: &str) -> String {
+    utf8_percent_encode(value, ENCODED).to_string()
+}
+
+/// Makes an event in binary mode of an answer.
+pub(super) fn event(
+    mut response: Response,
+    source: &EventSource,
+    cause: &Cause,
+    key: &Key,
+) -> Response {
+    for (name, value) in attributes(source, cause, key) {
+        let encoded = encoded(&value);
         // Names are constants in lower case, and what is left of a value is visible ASCII.
         let name = HeaderName::try_from(format!("ce-{name}"));
         if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(encoded)) {

@@ -1,6 +1,6 @@
 //! gRPC on the port of HTTP: predictions, health and reflection.
 //!
-//! Predictions are bounded like every other request ([`infer`](super::inference::grpc::infer)); everything else
+//! Predictions are bounded like every other request ([`infer`]); everything else
 //! is small and is answered by tonic within [`bounds`].
 
 mod health;

@@ -49,6 +49,7 @@ fn seen(factor: f64, batches: u64) -> Observation {
         computes_alone: false,
         engine: EngineTime::default(),
         waiting_tokens: 0,
+        backlog: 0,
         waiting_texts: 0,
         oldest_wait: Duration::ZERO,
         in_flight: 0,

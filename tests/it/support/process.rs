@@ -40,6 +40,22 @@ pub(crate) fn failure(output: &Output) -> (Option<i32>, &str) {
     )
 }
 
+/// Sends a signal, given by its name: a bare system has no program for it.
+pub(crate) fn kill(process: u32, name: &str) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let signal = match name {
+        "TERM" => Signal::TERM,
+        "INT" => Signal::INT,
+        "HUP" => Signal::HUP,
+        "KILL" => Signal::KILL,
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
+        other => panic!("no test sends {other}"),
+    };
+    let process = Pid::from_raw(process.cast_signed()).expect("a process has a number");
+    kill_process(process, signal).expect("it is ours");
+}
+
 /// The address in a line of the log, as text or as JSON.
 fn address_in(line: &str) -> SocketAddr {
     let (_, rest) = line.split_once("127.0.0.1:").expect("an address");
@@ -129,11 +145,7 @@ impl Server {
 
     /// Sends a signal and does not wait for what comes of it.
     pub(crate) fn kill(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([format!("-{name}"), self.child.id().to_string()])
-            .status()
-            .expect("kill is everywhere");
-        assert!(status.success());
+        kill(self.child.id(), name);
     }
 
     /// The exit code, or none for a process that a signal ended, and the rest of the log.

@@ -90,11 +90,7 @@ impl Scaler {
     }
 
     pub(crate) fn kill(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let killed = Command::new("kill")
-            .args([format!("-{signal}"), pid])
-            .status();
-        assert!(killed.expect("kill is everywhere").success());
+        super::process::kill(self.child.id(), signal);
     }
 
     pub(crate) async fn client(&self) -> ExternalScalerClient<Channel> {
