@@ -16,7 +16,7 @@ pub(super) struct Record {
     /// When it was written, in milliseconds since 1970.
     pub(super) written: Option<i64>,
     pub(super) key: Option<Bytes>,
-    pub(super) headers: Vec<(String, Bytes)>,
+    pub(super) headers: Arc<[(String, Bytes)]>,
     pub(super) value: Option<Bytes>,
 }
 
@@ -58,7 +58,7 @@ impl Record {
             id,
             source,
             key: self.key.clone(),
-            headers: self.headers.clone(),
+            headers: Arc::clone(&self.headers),
             value: self.value.clone(),
         }
     }

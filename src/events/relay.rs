@@ -159,7 +159,7 @@ struct Courier {
     warned: Seldom,
 }
 
-/// Requests after which a connection is closed. A Service of Kubernetes chooses a pod for each connection; those
+/// Of so many requests one ends its connection. A Service of Kubernetes chooses a pod for each connection; those
 /// that are kept would never reach the replicas that came for the load.
 const REQUESTS: u64 = 64;
 

@@ -329,20 +329,21 @@ impl Running {
         if ended.is_none() && !drained && unanswered {
             return Err(ServerError::DrainTimeout(self.drain_timeout));
         }
+        let read = unread.map_or(Ok(()), |why| Err(ServerError::Unreadable(why)));
         if !self.classifier.is_loaded() && ended.is_none() {
             // Nothing was admitted; loading on would only keep the process from its end.
-            return Ok(());
+            return read;
         }
         let ended = match ended {
             Some(result) => result,
             // Only batches of clients that have left can still run; nobody waits for these.
             None => match tokio::time::timeout_at(deadline, self.engine_ended.recv()).await {
                 Ok(result) => result,
-                Err(_) => return Ok(()),
+                Err(_) => return read,
             },
         };
         ended.unwrap_or(Err(EngineStopped::PanickedServing))?;
-        unread.map_or(Ok(()), |why| Err(ServerError::Unreadable(why)))
+        read
     }
 
     /// The last spans are sent once the last connection has ended.

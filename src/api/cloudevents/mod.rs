@@ -86,9 +86,6 @@ impl Asked {
             Some(text) => (vec![Text::Single(text.to_owned())], List::No),
             None => text::texts(data, pointer)?,
         };
-        if texts.is_empty() {
-            return Err(Refusal::Empty);
-        }
         let key = Key::new(&cause, &texts, too_long);
         Ok(Self {
             cause,

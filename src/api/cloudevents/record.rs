@@ -3,6 +3,7 @@
 //! What is no CloudEvent becomes one as Knative's KafkaSource makes it: the id says where the record is, the
 //! data is the value.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
@@ -27,7 +28,7 @@ pub(crate) struct Message {
     /// Its key, if it has one.
     pub(crate) key: Option<Bytes>,
     /// Its headers in their order; a name may come twice, and the last one counts.
-    pub(crate) headers: Vec<(String, Bytes)>,
+    pub(crate) headers: Arc<[(String, Bytes)]>,
     /// Its value; `None` for a tombstone.
     pub(crate) value: Option<Bytes>,
 }
@@ -93,9 +94,6 @@ impl Message {
         let question = |event: Result<Event, Refusal>| {
             let Event { cause, data } = event?;
             let (texts, list) = text::texts(data, settings.pointer.as_ref())?;
-            if texts.is_empty() {
-                return Err(Refusal::Empty);
-            }
             let key = || Key::new(&cause, &texts, TooLong::Truncate);
             let key = self.is_answered.then(key);
             Ok(Question {
@@ -124,7 +122,7 @@ impl Message {
         let has_version = self.header("ce_specversion").is_some();
         match Mode::told_by(told, has_version) {
             Ok(Some(Mode::Binary)) => {
-                for (name, value) in &self.headers {
+                for (name, value) in self.headers.iter() {
                     let name = name.to_ascii_lowercase();
                     if let Some(name) = name.strip_prefix("ce_") {
                         set(&format!("ce-{name}"), &text(value));
@@ -149,7 +147,7 @@ impl Message {
                     set("ce-key", &text(key));
                     set("ce-partitionkey", &text(key));
                 }
-                for (name, value) in &self.headers {
+                for (name, value) in self.headers.iter() {
                     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
                     set(
                         &format!("ce-kafkaheader{}", name.to_ascii_lowercase()),

@@ -29,15 +29,19 @@ impl std::str::FromStr for TextPointer {
 /// The keys of an object under which its text is looked for.
 const KEYS: [&str; 2] = ["query", "text"];
 
-/// The texts of an event: one, or the list that stands in its place.
+/// The texts of an event: one, or the list that stands in its place, which is not empty.
 pub(super) fn texts(
     data: Data,
     pointer: Option<&TextPointer>,
 ) -> Result<(Vec<Text>, List), Refusal> {
-    match data {
+    let (texts, list) = match data {
         Data::Json(value) => of_json(value, pointer),
         Data::Bytes(content_type, bytes) => of_bytes(content_type.as_deref(), &bytes, pointer),
+    }?;
+    if texts.is_empty() {
+        return Err(Refusal::Empty);
     }
+    Ok((texts, list))
 }
 
 fn of_bytes(

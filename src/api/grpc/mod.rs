@@ -1,7 +1,7 @@
 //! gRPC on the port of HTTP: predictions, health and reflection.
 //!
-//! Predictions are bounded like every other request ([`infer`]); everything else
-//! is small and is answered by tonic within [`bounds`].
+//! Predictions are bounded like every other request ([`infer`]); everything else is small and is answered by tonic
+//! within [`bounds`].
 
 mod health;
 
