@@ -18,11 +18,10 @@ const PREBUILT: &str = "prebuilt/intentd.fatbin";
 const PREBUILT_SOURCES: &str = "prebuilt/SOURCES.sha256";
 
 fn main() {
-    for path in ["cuda", "emulator", "prebuilt", "build.rs"] {
+    // What both features below read. PATH is not watched: each shell has another, and what is looked for there is
+    // one program, which `nvcc` watches.
+    for path in ["cuda", "build.rs"] {
         println!("cargo::rerun-if-changed={path}");
-    }
-    for variable in ["NVCC", "CUDA_HOME", "PATH", "INTENTD_NVCC_THREADS"] {
-        println!("cargo::rerun-if-env-changed={variable}");
     }
     if env::var_os("CARGO_FEATURE_DRIVER").is_some() {
         fat_binary();
@@ -56,6 +55,10 @@ fn sources() -> String {
 }
 
 fn fat_binary() {
+    println!("cargo::rerun-if-changed=prebuilt");
+    for variable in ["NVCC", "CUDA_HOME", "INTENTD_NVCC_THREADS"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
     let target = out("intentd.fatbin");
     fs::write(out("SOURCES.sha256"), sources() + "\n").expect("a writable OUT_DIR");
     let nvcc = nvcc();
@@ -97,18 +100,29 @@ fn output(program: &Path, flag: &str) -> String {
     )
 }
 
-/// A CUDA compiler that runs.
+/// A CUDA compiler that runs; this script runs again when it changes.
 fn nvcc() -> Option<PathBuf> {
+    let named = env::var_os("NVCC").map(PathBuf::from);
     let from_home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
-    let candidates = [
-        env::var_os("NVCC").map(PathBuf::from),
-        from_home,
-        Some("nvcc".into()),
-    ];
-    candidates.into_iter().flatten().find(|nvcc| {
+    let candidates = [named, from_home, Some("nvcc".into())];
+    let mut files = candidates.into_iter().flatten().flat_map(files_of);
+    let nvcc = files.find(|nvcc| {
         let version = Command::new(nvcc).arg("--version").output();
         version.is_ok_and(|version| version.status.success())
-    })
+    })?;
+    println!("cargo::rerun-if-changed={}", nvcc.display());
+    Some(nvcc)
+}
+
+/// Where a program may be: its path, or for a bare name every folder of PATH.
+fn files_of(program: PathBuf) -> Vec<PathBuf> {
+    if program.components().count() > 1 {
+        return vec![program];
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .map(|folder| folder.join(&program))
+        .collect()
 }
 
 fn compile(nvcc: &Path, target: &Path) {
@@ -141,6 +155,7 @@ fn compile(nvcc: &Path, target: &Path) {
 
 #[cfg(feature = "emulator")]
 fn emulator() {
+    println!("cargo::rerun-if-changed=emulator");
     let mut build = cc::Build::new();
     build
         .cpp(true)
