@@ -18,8 +18,6 @@ const PREBUILT: &str = "prebuilt/intentd.fatbin";
 const PREBUILT_SOURCES: &str = "prebuilt/SOURCES.sha256";
 
 fn main() {
-    // What both features below read. PATH is not watched: each shell has another, and what is looked for there is
-    // one program, which `nvcc` watches.
     for path in ["cuda", "build.rs"] {
         println!("cargo::rerun-if-changed={path}");
     }
@@ -100,7 +98,8 @@ fn output(program: &Path, flag: &str) -> String {
     )
 }
 
-/// A CUDA compiler that runs; this script runs again when it changes.
+/// A CUDA compiler that runs; this script runs again when it changes. PATH is watched only where it decides: each shell
+/// has another.
 fn nvcc() -> Option<PathBuf> {
     let named = env::var_os("NVCC").map(PathBuf::from);
     let from_home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
@@ -119,6 +118,7 @@ fn files_of(program: PathBuf) -> Vec<PathBuf> {
     if program.components().count() > 1 {
         return vec![program];
     }
+    println!("cargo::rerun-if-env-changed=PATH");
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .map(|folder| folder.join(&program))
@@ -171,9 +171,12 @@ fn emulator() {
         .file("emulator/emulator.cpp");
     match build.try_compile("intentd_emulator") {
         Ok(()) => println!("cargo::rustc-cfg=has_emulator"),
-        Err(error) => println!(
-            "cargo::warning=no C++ compiler (Debian: g++); the kernels' emulator and its tests \
+        Err(error) => {
+            println!("cargo::rerun-if-env-changed=PATH");
+            println!(
+                "cargo::warning=no C++ compiler (Debian: g++); the kernels' emulator and its tests \
              are left out: {error}"
-        ),
+            );
+        }
     }
 }

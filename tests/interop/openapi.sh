@@ -9,7 +9,6 @@ program=${INTENTD:-target/release/intentd}
 packages=clients
 . tests/interop/venv.sh
 # What it writes, it writes where it runs.
-python=$PWD/$python
 script=$PWD/tests/interop/openapi.py
 
 work=$(mktemp -d)

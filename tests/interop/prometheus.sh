@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 program=${INTENTD:-target/release/intentd}
 [ -x "$program" ] || { echo "no $program: cargo build --release" >&2; exit 1; }
-tools=target/interop/prometheus
+tools=${CARGO_TARGET_DIR:-target}/interop/prometheus
 rules=deploy/prometheus
 
 if ! [ -x "$tools/usr/bin/promtool" ]; then

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 program=${INTENTD:-target/release/intentd}
 [ -x "$program" ] || { echo "no $program: cargo build --release" >&2; exit 1; }
-work=target/interop
+work=${CARGO_TARGET_DIR:-target}/interop
 . tests/interop/venv.sh
 "$python" -m grpc_tools.protoc -I proto/externalscaler \
     --python_out="$work" --grpc_python_out="$work" proto/externalscaler/externalscaler.proto

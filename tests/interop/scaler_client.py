@@ -93,7 +93,7 @@ class Scaler:
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
 
     def memory(self):
-        """The most that was resident, and of that the program's own file, in KiB."""
+        """The most that was resident, and the pages of files (the program, libraries) that are, in KiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return [int(re.search(rf"{name}:\s+(\d+)", status).group(1)) for name in ("VmHWM", "RssFile")]
 
@@ -248,9 +248,9 @@ def memory(program):
         scaler.end()
     finally:
         scaler.kill()
-    print(f"memory: at most {peak} KiB after 1000 calls, 100 replicas, of which {file} KiB are the program")
+    print(f"memory: at most {peak} KiB after 1000 calls, 100 replicas, of which {file} KiB are pages of files")
     # An unoptimised program is several times as large, and says nothing about what it holds.
-    check(peak - file < 20 << 10, "less than 20 MiB beside the program itself")
+    check(peak - file < 20 << 10, "less than 20 MiB beside pages of files")
 
 
 def main():

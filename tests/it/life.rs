@@ -43,7 +43,7 @@ async fn a_lame_duck_is_not_ready_but_answers_and_asks_to_be_left() {
 /// A request that was sent before the port closed is answered, on whatever connection it came.
 #[tokio::test]
 async fn what_was_sent_before_the_port_closed_is_answered() {
-    // A server takes a second to end, most of it waiting.
+    // Five at once: each waits for about a second.
     for _ in 0..4 {
         futures_util::future::join_all((0..5).map(|_| ask_and_end())).await;
     }

@@ -13,7 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=tests/manifests
-work=target/manifests
+work=${CARGO_TARGET_DIR:-target}/manifests
 mkdir -p "$work/wheels"
 # No __pycache__ in the sources.
 export PYTHONDONTWRITEBYTECODE=1

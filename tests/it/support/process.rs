@@ -99,6 +99,8 @@ impl Server {
     fn spawn(mut command: Command) -> Self {
         let mut child = command
             .args(["--host", "127.0.0.1", "--admin-port", "0"])
+            // Whoever reads the tests' output would wait for a server that outlives them.
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
