@@ -170,6 +170,7 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
             "off",
         ])
         .args(["--lame-duck", "off", "--log", "trace"])
+        .stdout(Stdio::null())
         .stderr(Stdio::from(full))
         .spawn()
         .unwrap();

@@ -41,6 +41,7 @@ impl Relay {
                 "10ms",
             ])
             .args(more)
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

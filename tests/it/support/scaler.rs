@@ -54,6 +54,7 @@ impl Scaler {
             .args(["--interval", "50ms", "--timeout", "10s"])
             .args(["--wake-interval", "50ms"])
             .args(flags)
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
