@@ -181,8 +181,9 @@ impl Device {
         &self,
         work: impl FnOnce() -> Result<(), DeviceError>,
     ) -> Result<Graph, DeviceError> {
-        *self.recorded() = Some(Vec::new());
+        // First: a recording that does not begin leaves nothing behind, and nothing of one that is under way is lost.
         self.backend.begin_capture()?;
+        *self.recorded() = Some(Vec::new());
         let capturing = Capturing { device: Some(self) };
         let worked = work();
         // A recording that was begun has to be ended, whatever came of it.

@@ -316,7 +316,11 @@ impl Backend for Emulator {
     }
 
     fn begin_capture(&self) -> Result<(), DeviceError> {
-        lock(&self.state).recording = Some(Vec::new());
+        let mut state = lock(&self.state);
+        if state.recording.is_some() {
+            return Err(DeviceError::Failed("a recording is under way".into()));
+        }
+        state.recording = Some(Vec::new());
         Ok(())
     }
 

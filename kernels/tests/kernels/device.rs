@@ -51,6 +51,31 @@ fn a_panic_while_recording_ends_the_recording() {
     assert_eq!(device.counters().launches, launches + 2, "enqueued");
 }
 
+/// It once left its list of memory behind, to which every later launch was added; and took the place of a list that was
+/// still needed.
+#[test]
+fn a_recording_that_does_not_begin_changes_nothing() {
+    let device = Device::emulator(Emulation::default()).unwrap();
+    let free = device.free_bytes().unwrap();
+    let buffers = || [(); 2].map(|()| device.zeros(Dtype::F32, 4).unwrap());
+    let [x, y] = buffers();
+    let record = || {
+        device.convert(&x, &y)?;
+        assert!(device.capture(|| Ok(())).is_err(), "one is under way");
+        Ok(())
+    };
+    let graph = device.capture(record).unwrap();
+    drop((x, y));
+    assert!(device.free_bytes().unwrap() < free, "the graph keeps them");
+    drop(graph);
+    assert_eq!(device.free_bytes().unwrap(), free);
+    let [x, y] = buffers();
+    device.convert(&x, &y).unwrap();
+    device.synchronize().unwrap();
+    drop((x, y));
+    assert_eq!(device.free_bytes().unwrap(), free, "nothing notes a launch");
+}
+
 #[test]
 #[should_panic(expected = "a graph of this device")]
 fn a_graph_of_another_device_is_not_replayed() {
