@@ -1,6 +1,8 @@
 # Sourced by the scripts of this folder. `step COMMAND...` runs a command and notes how long it took. The script that
 # was started first ends with a table of the steps and, where tests ran, of the tests that took longest.
 set -euo pipefail
+# What stands in $(...) ends at a failure as well.
+shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 step() {
@@ -25,8 +27,8 @@ summary() {
     echo "== the steps, in minutes"
     touch steps
     awk -F '\t' '{ printf "%6d:%02d  %s\n", $1 / 60, $1 % 60, $2 }' steps
-    printf '%6d:%02d  together\n' $((SECONDS / 60)) $((SECONDS % 60))
-    [ "$code" = 0 ] || echo "   FAILED  $(cat step 2> /dev/null || echo "outside of a step"), exit code $code"
+    printf '%6d:%02d  total\n' $((SECONDS / 60)) $((SECONDS % 60))
+    [ "$code" = 0 ] || echo "   FAILED  $(cat step 2> /dev/null || echo "outside any step"), exit code $code"
     rm -rf "$INTENTD_CI_SCRATCH"
     exit "$code"
 }
@@ -36,6 +38,8 @@ if [ -z "${INTENTD_CI_SCRATCH:-}" ]; then
     INTENTD_CI_SCRATCH=$(mktemp -d)
     export INTENTD_CI_SCRATCH
     trap summary EXIT
+    # Cargo goes by the times of sources: those of a clone may be older than what another clone has built since.
+    [ -z "${CI:-}" ] || git ls-files -z | xargs -0 touch --no-create
 fi
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/intentd-ci

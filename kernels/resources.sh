@@ -10,12 +10,20 @@ nvcc=${NVCC:-${CUDA_HOME:+$CUDA_HOME/bin/}nvcc}
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-for architecture in "$@"; do
-    "$nvcc" -cubin -O3 -std=c++17 -Werror all-warnings -Xptxas -v "-arch=sm_$architecture" \
-        -o "$scratch/kernels.cubin" cuda/intentd.cu 2> "$scratch/$architecture.log" || {
-        cat "$scratch/$architecture.log"
-        exit 1
+compile() {
+    "$nvcc" -cubin -O3 -std=c++17 -Werror all-warnings -Xptxas -v "-arch=sm_$1" \
+        -o "$scratch/$1.cubin" cuda/intentd.cu 2> "$scratch/$1.log" || {
+        cat "$scratch/$1.log"
+        return 1
     }
+}
+children=()
+for architecture in "$@"; do
+    compile "$architecture" &
+    children+=($!)
+done
+for child in "${children[@]}"; do
+    wait "$child"
 done
 
 cat "$scratch"/*.log | awk '

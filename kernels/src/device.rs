@@ -181,7 +181,7 @@ impl Device {
         &self,
         work: impl FnOnce() -> Result<(), DeviceError>,
     ) -> Result<Graph, DeviceError> {
-        // First: a recording that does not begin leaves nothing behind, and nothing of one that is under way is lost.
+        // Begin first, so that a failure leaves no list behind and keeps the list of a recording in progress.
         self.backend.begin_capture()?;
         *self.recorded() = Some(Vec::new());
         let capturing = Capturing { device: Some(self) };

@@ -219,7 +219,7 @@ async fn two_targets_are_compared_and_a_search_finds_a_rate() {
     // The search goes up to eight times what the server can do: each step leaves that much to be answered.
     let options = Options {
         warm_up: Duration::ZERO,
-        duration: Duration::from_millis(100),
+        duration: Duration::from_millis(60),
         ..OPTIONS
     };
     let plan = Plan {

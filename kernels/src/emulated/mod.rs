@@ -317,8 +317,11 @@ impl Backend for Emulator {
 
     fn begin_capture(&self) -> Result<(), DeviceError> {
         let mut state = lock(&self.state);
+        if let Some(error) = &state.lost {
+            return Err(error.clone());
+        }
         if state.recording.is_some() {
-            return Err(DeviceError::Failed("a recording is under way".into()));
+            return Err(DeviceError::Failed("a recording is in progress".into()));
         }
         state.recording = Some(Vec::new());
         Ok(())

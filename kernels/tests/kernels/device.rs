@@ -51,17 +51,15 @@ fn a_panic_while_recording_ends_the_recording() {
     assert_eq!(device.counters().launches, launches + 2, "enqueued");
 }
 
-/// It once left its list of memory behind, to which every later launch was added; and took the place of a list that was
-/// still needed.
+/// A failed `begin_capture` used to overwrite the list of memory of a recording in progress.
 #[test]
-fn a_recording_that_does_not_begin_changes_nothing() {
+fn a_recording_that_does_not_begin_keeps_the_one_in_progress() {
     let device = Device::emulator(Emulation::default()).unwrap();
     let free = device.free_bytes().unwrap();
-    let buffers = || [(); 2].map(|()| device.zeros(Dtype::F32, 4).unwrap());
-    let [x, y] = buffers();
+    let [x, y] = [(); 2].map(|()| device.zeros(Dtype::F32, 4).unwrap());
     let record = || {
         device.convert(&x, &y)?;
-        assert!(device.capture(|| Ok(())).is_err(), "one is under way");
+        assert!(device.capture(|| Ok(())).is_err(), "one is in progress");
         Ok(())
     };
     let graph = device.capture(record).unwrap();
@@ -69,11 +67,26 @@ fn a_recording_that_does_not_begin_changes_nothing() {
     assert!(device.free_bytes().unwrap() < free, "the graph keeps them");
     drop(graph);
     assert_eq!(device.free_bytes().unwrap(), free);
-    let [x, y] = buffers();
-    device.convert(&x, &y).unwrap();
-    device.synchronize().unwrap();
+}
+
+/// A failed `begin_capture` used to leave its list behind, to which every later launch was added.
+#[test]
+fn a_recording_that_does_not_begin_leaves_nothing_behind() {
+    let device = Device::emulator(Emulation {
+        lost_after: Some(1),
+        ..Emulation::default()
+    })
+    .unwrap();
+    let free = device.free_bytes().unwrap();
+    let [x, y] = [(); 2].map(|()| device.zeros(Dtype::F32, 4).unwrap());
+    for _ in 0..2 {
+        device.convert(&x, &y).unwrap();
+    }
+    assert!(matches!(device.synchronize(), Err(DeviceError::Lost(_))));
+    assert!(device.capture(|| Ok(())).is_err(), "the device is lost");
+    assert!(device.convert(&x, &y).is_err());
     drop((x, y));
-    assert_eq!(device.free_bytes().unwrap(), free, "nothing notes a launch");
+    assert_eq!(device.free_bytes().unwrap(), free, "no launch is noted");
 }
 
 #[test]
