@@ -1,7 +1,7 @@
 # Sourced by the scripts of this folder. `step COMMAND...` runs a command and notes how long it took. The script that
 # was started first ends with a table of the steps and, where tests ran, of the tests that took longest.
 set -euo pipefail
-# What stands in $(...) ends at a failure as well.
+# Otherwise a command inside $(...) may fail and the next one runs.
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -46,7 +46,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/intentd-ci
 mkdir -p "$cache"
 
 if [ -n "${CI:-}" ]; then
-    # Our own crates are built anew in each clone, so what cargo would keep to build them sooner is never read.
+    # Incremental compilation pays only where the same clone is built again.
     export CARGO_INCREMENTAL=0
     # Dependencies take minutes to build and do not change from run to run. Cargo builds again what its fingerprints
     # (compiler, flags, features, times of sources) say is stale, so clones may share them one after another.
