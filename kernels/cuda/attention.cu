@@ -52,6 +52,8 @@ template <class T, int SIZE>
 DEVICE void attention_tiles(const unsigned* tile_count, const unsigned* tiles, const unsigned* offsets, const T* qkv,
                             T* context, float scale, int heads) {
   unsigned index = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  let_next_kernel_begin();
+  wait_for_kernel_before();
   if (tile_count[0] == 0) return;
   unsigned head = index / tile_count[0];
   if (head >= unsigned(heads)) return;
@@ -148,7 +150,7 @@ DEVICE void attention_tiles(const unsigned* tile_count, const unsigned* tiles, c
 #pragma unroll
       for (int j = 0; j < 4; j++)
         packed.w[j] = pack2<T>(out[block][j][row * 2] / total, out[block][j][row * 2 + 1] / total);
-      *reinterpret_cast<Words4*>(to + block * 32) = packed;
+      store_words(to + block * 32, packed);
     }
   }
 }
@@ -170,6 +172,8 @@ DEVICE void attention_rows(const unsigned* item_count, const unsigned* tiles, co
                            long long q_stride, const T* keys, const T* values, long long stride, T* context,
                            float scale, int heads, int head_size, unsigned query_rows) {
   unsigned index = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  let_next_kernel_begin();
+  wait_for_kernel_before();
   if (item_count[0] == 0) return;
   unsigned head = index / item_count[0], item = index % item_count[0];
   if (head >= unsigned(heads)) return;
@@ -191,9 +195,9 @@ DEVICE void attention_rows(const unsigned* item_count, const unsigned* tiles, co
         const T* k_at = keys + (first_key + lane) * stride;
         float dot = 0.0f;
         for (int at = 0; at < head_size; at += 8) {
-          Vec8<T> a = load8(q_at + at), b = load8(k_at + at);
+          Vector8 a = load8(q_at + at), b = load8(k_at + at);
 #pragma unroll
-          for (int j = 0; j < 8; j++) dot += to_float(a.v[j]) * to_float(b.v[j]);
+          for (int j = 0; j < 8; j++) dot += a.v[j] * b.v[j];
         }
         score = dot * (scale * LOG2_E);
       }

@@ -2,6 +2,8 @@
 //
 // v1: a warp a row; the row stays in registers, so that the variance is taken around the mean (two
 //     passes, no cancellation) at the price of one. Statistics in f32 whatever the type.
+// v2: rows go out in vector stores instead of 2-byte ones, and the weights come in before the kernel in
+//     front has ended. Warp instructions of add_norm for 16,384 rows of 768: 9.8 M before, V2_COUNT now.
 #include "device.cuh"
 
 // A row of `hidden` values in the registers of a warp: vector i of lane l is number 32i + l.
@@ -10,16 +12,9 @@ template <int VECTORS> struct Row {
 
   DEVICE static int column(int vector) { return (vector * WARP + int(threadIdx.x) % WARP) * 8; }
 
-  template <class T> DEVICE void set(int vector, const T* from) {
-    Vec8<T> read = load8(from);
+  DEVICE void add(int vector, const Vector8& more) {
 #pragma unroll
-    for (int j = 0; j < 8; j++) v[vector][j] = to_float(read.v[j]);
-  }
-
-  template <class T> DEVICE void add(int vector, const T* from) {
-    Vec8<T> read = load8(from);
-#pragma unroll
-    for (int j = 0; j < 8; j++) v[vector][j] += to_float(read.v[j]);
+    for (int j = 0; j < 8; j++) v[vector][j] += more.v[j];
   }
 
   // y = (row - mean) / sqrt(variance + eps) · gamma + beta (Ba et al. 2016, arXiv:1607.06450).
@@ -42,10 +37,9 @@ template <int VECTORS> struct Row {
     for (int i = 0; i < VECTORS; i++) {
       int at = column(i);
       if (at >= hidden) continue;
-      Vec8<T> g = load8(gamma + at), b = load8(beta + at), out;
+      Vector8 g = load8(gamma + at), b = load8(beta + at), out;
 #pragma unroll
-      for (int j = 0; j < 8; j++)
-        out.v[j] = from_float<T>((v[i][j] - mean) * scale * to_float(g.v[j]) + to_float(b.v[j]));
+      for (int j = 0; j < 8; j++) out.v[j] = (v[i][j] - mean) * scale * g.v[j] + b.v[j];
       store8(y + at, out);
     }
   }
@@ -57,18 +51,20 @@ DEVICE void embed_norm(const unsigned* count, const unsigned* ids, const unsigne
                        const unsigned* position_ids, const T* words, const T* positions, const T* types,
                        const T* gamma, const T* beta, float eps, T* y, int hidden) {
   unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  let_next_kernel_begin();
+  wait_for_kernel_before();
   if (row >= count[0]) return;
   const T* word = words + size_t(ids[row]) * hidden;
   const T* position = positions + size_t(position_ids[row]) * hidden;
   const T* type = types + size_t(type_ids[row]) * hidden;
-  Row<VECTORS> x;
+  Row<VECTORS> x = {};
 #pragma unroll
   for (int i = 0; i < VECTORS; i++) {
     int at = x.column(i);
     if (at >= hidden) continue;
-    x.set(i, word + at);
-    x.add(i, type + at);
-    x.add(i, position + at);
+    x.add(i, load8(word + at));
+    x.add(i, load8(type + at));
+    x.add(i, load8(position + at));
   }
   x.normalize(y + size_t(row) * hidden, gamma, beta, eps, hidden);
 }
@@ -78,16 +74,20 @@ template <class T, int VECTORS>
 DEVICE void add_norm(const unsigned* count, const T* x, const T* bias, const T* residual, const T* gamma,
                      const T* beta, float eps, T* y, int hidden) {
   unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
-  if (row >= count[0]) return;
+  let_next_kernel_begin();
   size_t start = size_t(row) * hidden;
-  Row<VECTORS> sum;
+  Row<VECTORS> sum = {};
+#pragma unroll
+  for (int i = 0; i < VECTORS; i++)
+    if (bias && sum.column(i) < hidden) sum.add(i, load8(bias + sum.column(i)));
+  wait_for_kernel_before();
+  if (row >= count[0]) return;
 #pragma unroll
   for (int i = 0; i < VECTORS; i++) {
     int at = sum.column(i);
     if (at >= hidden) continue;
-    sum.set(i, x + start + at);
-    if (bias) sum.add(i, bias + at);
-    if (residual) sum.add(i, residual + start + at);
+    sum.add(i, load8(x + start + at));
+    if (residual) sum.add(i, load8(residual + start + at));
   }
   sum.normalize(y + start, gamma, beta, eps, hidden);
 }

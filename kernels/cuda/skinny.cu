@@ -24,16 +24,16 @@ DEVICE void row_statistics(unsigned rows, const T* x, const unsigned* x_rows, co
     float sum = 0.0f, squares = 0.0f;
 #pragma unroll 2
     for (int at = lane * 8; at < inner; at += WARP * 8) {
-      Vec8<T> v = load8(from + at);
+      Vector8 v = load8(from + at);
 #pragma unroll
-      for (int j = 0; j < 8; j++) sum += to_float(v.v[j]);
+      for (int j = 0; j < 8; j++) sum += v.v[j];
     }
     float mean = warp_sum(sum) / float(inner);
 #pragma unroll 2
     for (int at = lane * 8; at < inner; at += WARP * 8) {
-      Vec8<T> v = load8(from + at);
+      Vector8 v = load8(from + at);
 #pragma unroll
-      for (int j = 0; j < 8; j++) squares += (to_float(v.v[j]) - mean) * (to_float(v.v[j]) - mean);
+      for (int j = 0; j < 8; j++) squares += (v.v[j] - mean) * (v.v[j] - mean);
     }
     float scale = rsqrtf(warp_sum(squares) / float(inner) + eps);
     if (lane == 0) {
@@ -43,10 +43,10 @@ DEVICE void row_statistics(unsigned rows, const T* x, const unsigned* x_rows, co
     if (normalized && row % gridDim.x == blockIdx.x) {
 #pragma unroll 1
       for (int at = lane * 8; at < inner; at += WARP * 8) {
-        Vec8<T> v = load8(from + at), g = load8(gamma + at), b = load8(beta + at);
+        Vector8 v = load8(from + at), g = load8(gamma + at), b = load8(beta + at);
 #pragma unroll
         for (int j = 0; j < 8; j++)
-          v.v[j] = from_float<T>((to_float(v.v[j]) - mean) * scale * to_float(g.v[j]) + to_float(b.v[j]));
+          v.v[j] = (v.v[j] - mean) * scale * g.v[j] + b.v[j];
         store8(normalized + size_t(row) * inner + at, v);
       }
     }
@@ -89,6 +89,8 @@ DEVICE void skinny(const unsigned* count, const T* x, const unsigned* x_rows, co
   constexpr int TILE_COLUMNS = COLUMNS * 8, TILE_SIZE = ROWS * 16 * TILE_COLUMNS;
   float* statistics = sums + SKINNY_WARPS * TILE_SIZE;
   unsigned rows = min(count[0], unsigned(ROWS * 16));
+  let_next_kernel_begin();
+  wait_for_kernel_before();
   if (rows == 0) return;
   int warp = int(threadIdx.x) / WARP, group = int(threadIdx.x) % WARP / 4, at = int(threadIdx.x) % 4 * 8;
   int first_column = int(blockIdx.x) * TILE_COLUMNS;
@@ -162,7 +164,7 @@ DEVICE void skinny(const unsigned* count, const T* x, const unsigned* x_rows, co
     float v = to_float(bias[column]);
 #pragma unroll
     for (int part = 0; part < SKINNY_WARPS; part++) v += sums[part * TILE_SIZE + i];
-    v = activate(v, activation);
+    v = activate<T>(v, activation);
     if (residual) v += to_float(residual[size_t(residual_rows ? residual_rows[row] : row) * outer + column]);
     y[size_t(row) * outer + column] = from_float<T>(v);
   }

@@ -28,6 +28,7 @@ struct Words {
 // The result lives until the lane's next collective but one.
 const Words* exchange(const char* kind, const Words& mine);
 void block_barrier();
+void wait_for_kernel_before();
 unsigned char* shared_memory();
 
 // Conversions between f32 and the 2-byte types, rounded to nearest even (IEEE 754, section 4.3.1).
@@ -114,8 +115,16 @@ template <> inline float from_float<float>(float v) { return v; }
 template <> inline half_t from_float<half_t>(float v) { return emulator::narrow_half(v); }
 template <> inline bfloat_t from_float<bfloat_t>(float v) { return emulator::narrow_bfloat(v); }
 
+template <class T> unsigned pack2(float low, float high) {
+  return from_float<T>(low).bits | unsigned(from_float<T>(high).bits) << 16;
+}
+
 inline float rsqrtf(float v) { return 1.0f / std::sqrt(v); }
 inline void block_barrier() { emulator::block_barrier(); }
+inline void wait_for_kernel_before() { emulator::wait_for_kernel_before(); }
+inline void let_next_kernel_begin() {}
+
+inline float power_of_2(float v) { return v < -126.0f ? 0.0f : std::exp2(v); }
 
 inline float shuffle(float v, int lane) {
   return emulator::from_bits(emulator::exchange("shuffle", {{emulator::bits(v)}})[lane].w[0]);

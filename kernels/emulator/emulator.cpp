@@ -1,4 +1,6 @@
-// Runs the kernels of ../cuda on the CPU; device.hpp says how. The one entry point is emulator_launch.
+// Runs the kernels of ../cuda on the CPU; device.hpp says how. emulator_launch runs a kernel, its first
+// block from where emulator_begin has left it: that runs it as far as a kernel may come while those in
+// front of it are still to run.
 #include "../cuda/intentd.cu"
 
 #include <csetjmp>
@@ -25,13 +27,13 @@ namespace {
 constexpr size_t STACK_BYTES = 128 * 1024;
 constexpr unsigned LANES = 32;
 
-enum class State { READY, IN_COLLECTIVE, IN_BARRIER, DONE };
+enum class State { READY, IN_COLLECTIVE, IN_BARRIER, IN_WAIT, DONE };
 
 struct Fiber {
   std::unique_ptr<unsigned char[]> stack{new unsigned char[STACK_BYTES]};
   ucontext_t start;
   jmp_buf context;
-  bool started;
+  bool started, waited;
   State state;
   Index index;
 };
@@ -54,34 +56,43 @@ struct Block {
   Fiber* current = nullptr;
   Call call;
   const void* kernel;
-  void** arguments;
+  std::vector<uint64_t> words;
+  std::vector<void*> arguments;
+  unsigned blocks, threads;
+  size_t shared_bytes;
+  // Stops where the kernel before is waited for.
+  bool early;
   std::string fault;
 };
 
-thread_local Block block;
+// One for a kernel that runs from its beginning to its end, the others for those that have begun.
+constexpr unsigned BLOCKS = 5;
+thread_local Block all[BLOCKS];
+thread_local Block* now = all;
 
 void fail(const std::string& what) {
-  if (block.fault.empty()) block.fault = what;
+  if (now->fault.empty()) now->fault = what;
 }
 
 // Back to the scheduler. The fiber goes on here when it is resumed.
 void pause() {
-  Fiber* self = block.current;
-  if (_setjmp(self->context) == 0) _longjmp(block.scheduler, 1);
+  Fiber* self = now->current;
+  if (_setjmp(self->context) == 0) _longjmp(now->scheduler, 1);
   thread_index = self->index;
 }
 
 void run_fiber() {
-  block.call(block.kernel, block.arguments);
-  block.current->state = State::DONE;
-  _longjmp(block.scheduler, 1);
+  now->call(now->kernel, now->arguments.data());
+  if (!now->current->waited) fail("a thread that ends without waiting for the kernel before");
+  now->current->state = State::DONE;
+  _longjmp(now->scheduler, 1);
 }
 
 void resume(Fiber& fiber) {
-  block.current = &fiber;
+  now->current = &fiber;
   thread_index = fiber.index;
   fiber.state = State::READY;
-  if (_setjmp(block.scheduler) != 0) return;
+  if (_setjmp(now->scheduler) != 0) return;
   if (fiber.started) _longjmp(fiber.context, 1);
   fiber.started = true;
   setcontext(&fiber.start);
@@ -90,58 +101,59 @@ void resume(Fiber& fiber) {
 // Runs a warp until each of its lanes is at a barrier or done.
 void run_warp(unsigned number, unsigned threads) {
   unsigned first = number * LANES, last = std::min(first + LANES, threads);
-  for (bool again = true; again && block.fault.empty();) {
+  for (bool again = true; again && now->fault.empty();) {
     again = false;
-    unsigned waiting = 0, generation = block.warps[number].generation;
+    unsigned waiting = 0, generation = now->warps[number].generation;
     for (unsigned i = first; i < last; i++) {
-      Fiber& fiber = block.fibers[i];
+      Fiber& fiber = now->fibers[i];
       if (fiber.state == State::READY || fiber.state == State::IN_COLLECTIVE) resume(fiber);
       if (fiber.state == State::IN_COLLECTIVE) waiting++;
     }
     again = waiting > 0;
-    if (waiting > 0 && generation == block.warps[number].generation && waiting < LANES)
-      fail(std::string("a warp where only some lanes reach ") + block.warps[number].kind);
+    if (waiting > 0 && generation == now->warps[number].generation && waiting < LANES)
+      fail(std::string("a warp where only some lanes reach ") + now->warps[number].kind);
   }
 }
 
-void prepare(unsigned threads, size_t shared_bytes) {
-  if (block.fibers.size() < threads) block.fibers = std::vector<Fiber>(threads);
-  block.warps.assign((threads + LANES - 1) / LANES, Warp{});
+void prepare() {
+  unsigned threads = now->threads;
+  if (now->fibers.size() < threads) now->fibers = std::vector<Fiber>(threads);
+  now->warps.assign((threads + LANES - 1) / LANES, Warp{});
   // Shared memory starts with whatever was there; here, with what shows: every f32 and f16 is NaN.
-  block.shared.assign(shared_bytes + 16, 0xff);
+  now->shared.assign(now->shared_bytes + 16, 0xff);
   for (unsigned i = 0; i < threads; i++) {
-    Fiber& fiber = block.fibers[i];
+    Fiber& fiber = now->fibers[i];
     getcontext(&fiber.start);
     fiber.start.uc_stack.ss_sp = fiber.stack.get();
     fiber.start.uc_stack.ss_size = STACK_BYTES;
     fiber.start.uc_link = nullptr;
     makecontext(&fiber.start, run_fiber, 0);
-    fiber.started = false;
+    fiber.started = fiber.waited = false;
     fiber.state = State::READY;
     fiber.index = {i, 0, 0};
   }
 }
 
 // One block, its warps in an order of its own: what is right in one order only lacks a barrier.
-void run_block(unsigned threads, size_t shared_bytes, uint64_t& seed) {
-  prepare(threads, shared_bytes);
-  std::vector<unsigned> order(block.warps.size());
+void run_block(uint64_t& seed) {
+  unsigned threads = now->threads;
+  std::vector<unsigned> order(now->warps.size());
   for (unsigned i = 0; i < order.size(); i++) order[i] = i;
   for (size_t i = order.size(); i > 1; i--) {
     seed = seed * 6364136223846793005u + 1442695040888963407u;
     std::swap(order[i - 1], order[(seed >> 33) % i]);
   }
-  for (bool running = true; running && block.fault.empty();) {
+  for (bool running = true; running && now->fault.empty();) {
     for (unsigned warp : order) run_warp(warp, threads);
     unsigned done = 0, in_barrier = 0;
     for (unsigned i = 0; i < threads; i++) {
-      done += block.fibers[i].state == State::DONE;
-      in_barrier += block.fibers[i].state == State::IN_BARRIER;
+      done += now->fibers[i].state == State::DONE;
+      in_barrier += now->fibers[i].state == State::IN_BARRIER;
     }
     running = done < threads;
     if (done > 0 && in_barrier > 0) fail("a block where only some threads reach a barrier");
     for (unsigned i = 0; i < threads; i++)
-      if (block.fibers[i].state == State::IN_BARRIER) block.fibers[i].state = State::READY;
+      if (now->fibers[i].state == State::IN_BARRIER) now->fibers[i].state = State::READY;
   }
 }
 
@@ -190,7 +202,7 @@ const std::unordered_map<std::string, Entry>& entries() {
 }  // namespace
 
 const Words* exchange(const char* kind, const Words& mine) {
-  Warp& warp = block.warps[thread_index.x / LANES];
+  Warp& warp = now->warps[thread_index.x / LANES];
   unsigned generation = warp.generation;
   if (warp.arrived > 0 && std::strcmp(warp.kind, kind) != 0)
     fail(std::string("a warp whose lanes meet in ") + warp.kind + " and " + kind);
@@ -201,19 +213,27 @@ const Words* exchange(const char* kind, const Words& mine) {
     warp.generation++;
   }
   while (warp.generation == generation) {
-    block.current->state = State::IN_COLLECTIVE;
+    now->current->state = State::IN_COLLECTIVE;
     pause();
   }
   return warp.slots[generation % 2];
 }
 
 void block_barrier() {
-  block.current->state = State::IN_BARRIER;
+  if (now->early) fail("a barrier before the wait for the kernel before");
+  now->current->state = State::IN_BARRIER;
+  pause();
+}
+
+void wait_for_kernel_before() {
+  now->current->waited = true;
+  if (!now->early) return;
+  now->current->state = State::IN_WAIT;
   pause();
 }
 
 unsigned char* shared_memory() {
-  auto address = reinterpret_cast<uintptr_t>(block.shared.data());
+  auto address = reinterpret_cast<uintptr_t>(now->shared.data());
   return reinterpret_cast<unsigned char*>((address + 15) / 16 * 16);
 }
 
@@ -225,27 +245,77 @@ extern "C" unsigned emulator_arguments(const char* name) {
   return found == emulator::entries().end() ? 0 : found->second.arguments;
 }
 
-// Runs the kernel `name` on a one-dimensional grid; `arguments` point to the arguments' values.
-// `seed` decides on the order of warps. 0, or 1 with the reason in `fault`.
-extern "C" int emulator_launch(const char* name, unsigned blocks, unsigned threads, size_t shared_bytes,
-                               void** arguments, uint64_t seed, char* fault, size_t fault_bytes) {
-  using namespace emulator;
+namespace emulator {
+namespace {
+
+// Makes `slot` ready for block 0 of a kernel; whether there is one of that name.
+bool set(unsigned slot, const char* name, unsigned blocks, unsigned threads, size_t shared_bytes,
+         const uint64_t* words) {
+  now = &all[slot];
+  now->fault.clear();
   auto found = entries().find(name);
   if (found == entries().end()) {
-    std::snprintf(fault, fault_bytes, "no kernel of that name");
-    return 1;
+    fail("no kernel of that name");
+    return false;
   }
-  block.kernel = found->second.kernel;
-  block.call = found->second.call;
-  block.arguments = arguments;
-  block.fault.clear();
-  block_size = {threads, 1, 1};
-  grid_size = {blocks, 1, 1};
-  for (unsigned i = 0; i < blocks && block.fault.empty(); i++) {
-    block_index = {i, 0, 0};
-    run_block(threads, shared_bytes, seed);
-  }
-  if (block.fault.empty()) return 0;
-  std::snprintf(fault, fault_bytes, "%s", block.fault.c_str());
+  now->kernel = found->second.kernel;
+  now->call = found->second.call;
+  now->words.assign(words, words + found->second.arguments);
+  now->arguments.clear();
+  for (uint64_t& word : now->words) now->arguments.push_back(&word);
+  now->blocks = blocks;
+  now->threads = threads;
+  now->shared_bytes = shared_bytes;
+  return true;
+}
+
+void place(unsigned number) {
+  block_index = {number, 0, 0};
+  block_size = {now->threads, 1, 1};
+  grid_size = {now->blocks, 1, 1};
+}
+
+// What went wrong, if anything: 1 then, with the reason in `text`.
+int report(char* text, size_t bytes) {
+  if (now->fault.empty()) return 0;
+  std::snprintf(text, bytes, "%s", now->fault.c_str());
   return 1;
+}
+
+}  // namespace
+}  // namespace emulator
+
+// Runs the first block of a kernel up to its wait for the kernel before, and keeps it in `slot`, 1 to 4.
+extern "C" int emulator_begin(unsigned slot, const char* name, unsigned blocks, unsigned threads, size_t shared_bytes,
+                              const uint64_t* words, char* fault, size_t fault_bytes) {
+  using namespace emulator;
+  if (set(slot, name, blocks, threads, shared_bytes, words)) {
+    prepare();
+    place(0);
+    now->early = true;
+    for (unsigned warp = 0; warp < now->warps.size() && now->fault.empty(); warp++) run_warp(warp, threads);
+    now->early = false;
+  }
+  return report(fault, fault_bytes);
+}
+
+// Runs the kernel `name` on a one-dimensional grid; its arguments are the first bytes of `words`. With a
+// `slot` other than 0, its first block goes on from where emulator_begin has left it.
+// `seed` decides on the order of warps. 0, or 1 with the reason in `fault`.
+extern "C" int emulator_launch(unsigned slot, const char* name, unsigned blocks, unsigned threads, size_t shared_bytes,
+                               const uint64_t* words, uint64_t seed, char* fault, size_t fault_bytes) {
+  using namespace emulator;
+  if (slot != 0) {
+    now = &all[slot];
+    for (unsigned i = 0; i < threads; i++)
+      if (now->fibers[i].state == State::IN_WAIT) now->fibers[i].state = State::READY;
+  } else if (set(slot, name, blocks, threads, shared_bytes, words)) {
+    now->early = false;
+  }
+  for (unsigned i = 0; i < blocks && now->fault.empty(); i++) {
+    if (i > 0 || slot == 0) prepare();
+    place(i);
+    run_block(seed);
+  }
+  return report(fault, fault_bytes);
 }

@@ -140,6 +140,9 @@ pub(crate) struct Launch {
     pub(crate) blocks: u32,
     pub(crate) threads: u32,
     pub(crate) shared_bytes: u32,
+    /// Whether it may begin while the kernel in front is running, on devices that can do that:
+    /// see `wait_for_kernel_before` in `cuda/device.cuh`.
+    pub(crate) overlaps: bool,
 }
 
 /// Device memory, given back when dropped (in stream order).

@@ -9,7 +9,7 @@ mod product;
 mod signal;
 
 use std::collections::VecDeque;
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CString, c_char};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::memory::Memory;
@@ -23,17 +23,31 @@ use crate::emulation::{Counters, Emulation};
 
 unsafe extern "C" {
     fn emulator_arguments(name: *const c_char) -> u32;
-    fn emulator_launch(
+    fn emulator_begin(
+        slot: u32,
         name: *const c_char,
         blocks: u32,
         threads: u32,
         shared_bytes: usize,
-        arguments: *mut *mut c_void,
+        words: *const u64,
+        fault: *mut c_char,
+        fault_bytes: usize,
+    ) -> i32;
+    fn emulator_launch(
+        slot: u32,
+        name: *const c_char,
+        blocks: u32,
+        threads: u32,
+        shared_bytes: usize,
+        words: *const u64,
         seed: u64,
         fault: *mut c_char,
         fault_bytes: usize,
     ) -> i32;
 }
+
+/// Kernels that begin while one is still to run, as far as they may come by then.
+const BEGUN_MAX: usize = 3;
 
 #[derive(Debug, Clone)]
 enum Work {
@@ -42,16 +56,19 @@ enum Work {
         from: u64,
         bytes: usize,
     },
-    Kernel {
-        name: CString,
-        launch: Launch,
-        words: Vec<u64>,
-    },
+    Kernel(Kernel),
     Product {
         shape: ProductShape,
         operands: ProductOperands,
     },
     Graph(Arc<Vec<Work>>),
+}
+
+#[derive(Debug, Clone)]
+struct Kernel {
+    name: CString,
+    launch: Launch,
+    words: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -122,7 +139,7 @@ impl Emulator {
             }
             (None, Work::Graph(_)) => state.counters.replays += 1,
             (None, Work::Copy { .. }) => {}
-            (None, Work::Kernel { .. } | Work::Product { .. }) => state.counters.launches += 1,
+            (None, Work::Kernel(_) | Work::Product { .. }) => state.counters.launches += 1,
         }
         state.queue.push_back(work);
         state.enqueued += 1;
@@ -140,19 +157,39 @@ impl State {
     }
 
     fn advance(&mut self, target: u64) -> Result<(), DeviceError> {
-        while self.done < target && self.lost.is_none() {
-            let Some(work) = self.queue.pop_front() else {
-                break;
-            };
-            self.done += 1;
-            if let Err(error) = self.run(&work) {
+        if self.lost.is_none() {
+            let left = target.saturating_sub(self.done) as usize;
+            let works: Vec<Work> = self.queue.drain(..left.min(self.queue.len())).collect();
+            if let Err(error) = self.run_all(&works, |state| state.done += 1) {
                 self.lost = Some(error);
             }
         }
         self.lost.clone().map_or(Ok(()), Err)
     }
 
-    fn run(&mut self, work: &Work) -> Result<(), DeviceError> {
+    /// Runs one after the other; a kernel that may overlap with those before it begins as early as
+    /// it could on a device: so one that then reads their results reads the wrong ones here.
+    fn run_all(&mut self, works: &[Work], begin: impl Fn(&mut Self)) -> Result<(), DeviceError> {
+        // The next to begin.
+        let mut next = 0;
+        for (index, work) in works.iter().enumerate() {
+            begin(self);
+            let begun = (next > index).then_some(index);
+            next = next.max(index + 1);
+            while next <= index + BEGUN_MAX
+                && let (Work::Kernel(_), Some(Work::Kernel(kernel))) =
+                    (&works[next - 1], works.get(next))
+                && kernel.launch.overlaps
+            {
+                kernel.begin(slot(next))?;
+                next += 1;
+            }
+            self.run(work, begun.map_or(0, slot))?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, work: &Work, slot: u32) -> Result<(), DeviceError> {
         if !matches!(work, Work::Copy { .. } | Work::Graph(_)) {
             self.run += 1;
             if self
@@ -174,49 +211,95 @@ impl State {
                 }
                 Ok(())
             }
-            Work::Kernel {
-                name,
-                launch,
-                words,
-            } => self.kernel(name, *launch, words),
+            Work::Kernel(kernel) => {
+                self.emulation.seed = self.emulation.seed.wrapping_add(1);
+                kernel.run(slot, self.emulation.seed)
+            }
             Work::Product { shape, operands } => {
                 product(shape, *operands);
                 Ok(())
             }
-            Work::Graph(all) => all.iter().try_for_each(|work| self.run(work)),
+            Work::Graph(works) => self.run_all(works, |_| {}),
         }
     }
+}
 
-    fn kernel(&mut self, name: &CString, launch: Launch, words: &[u64]) -> Result<(), DeviceError> {
-        let mut words = words.to_vec();
-        let mut arguments: Vec<*mut c_void> = words
-            .iter_mut()
-            .map(|word| std::ptr::from_mut(word).cast())
-            .collect();
+/// Where the emulator keeps a kernel that has begun: 0 is for those that have not.
+fn slot(index: usize) -> u32 {
+    (index % (BEGUN_MAX + 1)) as u32 + 1
+}
+
+impl Kernel {
+    /// Runs it as far as it comes before it waits for those in front of it.
+    fn begin(&self, slot: u32) -> Result<(), DeviceError> {
+        let Launch {
+            blocks,
+            threads,
+            shared_bytes,
+            ..
+        } = self.launch;
+        self.check(|name, words, fault, fault_bytes| {
+            let shared_bytes = shared_bytes as usize;
+            // SAFETY: the caller of `launch` has promised the arguments; their number was checked.
+            unsafe {
+                emulator_begin(
+                    slot,
+                    name,
+                    blocks,
+                    threads,
+                    shared_bytes,
+                    words,
+                    fault,
+                    fault_bytes,
+                )
+            }
+        })
+    }
+
+    fn run(&self, slot: u32, seed: u64) -> Result<(), DeviceError> {
+        let Launch {
+            blocks,
+            threads,
+            shared_bytes,
+            ..
+        } = self.launch;
+        self.check(|name, words, fault, fault_bytes| {
+            let shared_bytes = shared_bytes as usize;
+            // SAFETY: as above.
+            unsafe {
+                emulator_launch(
+                    slot,
+                    name,
+                    blocks,
+                    threads,
+                    shared_bytes,
+                    words,
+                    seed,
+                    fault,
+                    fault_bytes,
+                )
+            }
+        })
+    }
+
+    fn check(
+        &self,
+        call: impl FnOnce(*const c_char, *const u64, *mut c_char, usize) -> i32,
+    ) -> Result<(), DeviceError> {
         let mut fault = vec![0_u8; 256];
-        self.emulation.seed = self.emulation.seed.wrapping_add(1);
-        // SAFETY: the caller of `launch` has promised the arguments; their number was checked.
-        let failed = unsafe {
-            emulator_launch(
-                name.as_ptr(),
-                launch.blocks,
-                launch.threads,
-                launch.shared_bytes as usize,
-                arguments.as_mut_ptr(),
-                self.emulation.seed,
-                fault.as_mut_ptr().cast(),
-                fault.len(),
-            )
-        };
+        let failed = call(
+            self.name.as_ptr(),
+            self.words.as_ptr(),
+            fault.as_mut_ptr().cast(),
+            fault.len(),
+        );
         if failed == 0 {
             return Ok(());
         }
         let text = String::from_utf8_lossy(&fault);
         let text = text.trim_end_matches('\0');
-        Err(DeviceError::Lost(format!(
-            "{}: {text}",
-            name.to_string_lossy()
-        )))
+        let name = self.name.to_string_lossy();
+        Err(DeviceError::Lost(format!("{name}: {text}")))
     }
 }
 
@@ -288,11 +371,11 @@ impl Backend for Emulator {
             )));
         }
         let words = arguments.iter().map(|argument| argument.word()).collect();
-        self.enqueue(Work::Kernel {
+        self.enqueue(Work::Kernel(Kernel {
             name,
             launch,
             words,
-        })
+        }))
     }
 
     unsafe fn product(

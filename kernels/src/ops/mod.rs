@@ -60,6 +60,9 @@ pub struct Tables {
     pub types: Buffer,
 }
 
+/// Rows that a thread of `bias_activation` does (`cuda/elementwise.cu`).
+const BIAS_ROWS: usize = 4;
+
 fn check(condition: bool, what: &str) {
     assert!(condition, "kernel arguments: {what}");
 }
@@ -74,6 +77,15 @@ fn launch(blocks: u32, threads: u32) -> Launch {
         blocks,
         threads,
         shared_bytes: 0,
+        overlaps: true,
+    }
+}
+
+/// For a kernel that reads what was copied to the device just before, which nothing overlaps with.
+fn alone(blocks: u32, threads: u32) -> Launch {
+    Launch {
+        overlaps: false,
+        ..launch(blocks, threads)
     }
 }
 
@@ -137,7 +149,7 @@ impl Device {
         unsafe {
             self.launch(
                 &name,
-                launch(blocks(rows.max, 32, 128), 128),
+                alone(blocks(rows.max, 32, 128), 128),
                 &buffers,
                 &arguments,
             )
@@ -219,7 +231,8 @@ impl Device {
             int(columns),
         ];
         let name = format!("bias_activation_{}", x.dtype().name());
-        let grid = launch(blocks(rows.max * columns / 8, 1, 256), 256);
+        let threads = rows.max.div_ceil(BIAS_ROWS) * columns / 8;
+        let grid = launch(blocks(threads, 1, 256), 256);
         // SAFETY: all rows and columns are inside the buffers.
         unsafe { self.launch(&name, grid, &[&rows.count, x, bias], &arguments) }
     }
@@ -302,7 +315,7 @@ impl Device {
             Argument::U64(to.len() as u64),
         ];
         // The kernel strides over what the grid does not cover.
-        let grid = launch(blocks(to.len().min(1 << 20), 1, 256).max(1), 256);
+        let grid = alone(blocks(to.len().min(1 << 20), 1, 256).max(1), 256);
         // SAFETY: both buffers have the length.
         unsafe { self.launch(&name, grid, &[from, to], &arguments) }
     }

@@ -117,6 +117,7 @@ impl Device {
             threads: 256,
             // Eight warps' sums, and two statistics a row.
             shared_bytes: ((8 * tile + row_tiles * 32) * 4) as u32,
+            overlaps: true,
         };
         let norm = skinny.norm.map(|(norm, _)| norm);
         let arguments = [
