@@ -32,12 +32,20 @@ template <> DEVICE bfloat_t from_float<bfloat_t>(float v) { return __float2bfloa
 // Two values as a word, the first in its lower half.
 template <class T> DEVICE unsigned pack2(float low, float high);
 template <> DEVICE unsigned pack2<half_t>(float low, float high) {
+#if __CUDA_ARCH__ >= 800
   half2 pair = __floats2half2_rn(low, high);
-  return reinterpret_cast<unsigned&>(pair);
+#else
+  half_t pair[2] = {from_float<half_t>(low), from_float<half_t>(high)};
+#endif
+  unsigned word;
+  memcpy(&word, &pair, 4);
+  return word;
 }
 template <> DEVICE unsigned pack2<bfloat_t>(float low, float high) {
   __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return reinterpret_cast<unsigned&>(pair);
+  unsigned word;
+  memcpy(&word, &pair, 4);
+  return word;
 }
 
 DEVICE float shuffle_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }

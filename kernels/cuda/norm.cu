@@ -12,6 +12,11 @@ template <int VECTORS> struct Row {
 
   DEVICE static int column(int vector) { return (vector * WARP + int(threadIdx.x) % WARP) * 8; }
 
+  DEVICE void set(int vector, const Vector8& to) {
+#pragma unroll
+    for (int j = 0; j < 8; j++) v[vector][j] = to.v[j];
+  }
+
   DEVICE void add(int vector, const Vector8& more) {
 #pragma unroll
     for (int j = 0; j < 8; j++) v[vector][j] += more.v[j];
@@ -57,12 +62,12 @@ DEVICE void embed_norm(const unsigned* count, const unsigned* ids, const unsigne
   const T* word = words + size_t(ids[row]) * hidden;
   const T* position = positions + size_t(position_ids[row]) * hidden;
   const T* type = types + size_t(type_ids[row]) * hidden;
-  Row<VECTORS> x = {};
+  Row<VECTORS> x;
 #pragma unroll
   for (int i = 0; i < VECTORS; i++) {
     int at = x.column(i);
     if (at >= hidden) continue;
-    x.add(i, load8(word + at));
+    x.set(i, load8(word + at));
     x.add(i, load8(type + at));
     x.add(i, load8(position + at));
   }
@@ -76,17 +81,19 @@ DEVICE void add_norm(const unsigned* count, const T* x, const T* bias, const T* 
   unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
   let_next_kernel_begin();
   size_t start = size_t(row) * hidden;
-  Row<VECTORS> sum = {};
+  Vector8 offset[VECTORS];
 #pragma unroll
   for (int i = 0; i < VECTORS; i++)
-    if (bias && sum.column(i) < hidden) sum.add(i, load8(bias + sum.column(i)));
+    if (bias && Row<VECTORS>::column(i) < hidden) offset[i] = load8(bias + Row<VECTORS>::column(i));
   wait_for_kernel_before();
   if (row >= count[0]) return;
+  Row<VECTORS> sum;
 #pragma unroll
   for (int i = 0; i < VECTORS; i++) {
     int at = sum.column(i);
     if (at >= hidden) continue;
-    sum.add(i, load8(x + start + at));
+    sum.set(i, load8(x + start + at));
+    if (bias) sum.add(i, offset[i]);
     if (residual) sum.add(i, load8(residual + start + at));
   }
   sum.normalize(y + start, gamma, beta, eps, hidden);
