@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use intentd::engine::{Cuda, Engine, RaggedBatch};
-use intentd_kernels::{Device, Dtype, ProductShape};
+use intentd_kernels::{Device, Dtype, Product, ProductShape};
 
 use crate::input::{LARGEST, checkpoint, engine, queries, random, warm};
 
@@ -114,6 +114,7 @@ fn product_rate(device: &Device, n: usize) -> f64 {
         inner: n,
         outer: n,
         bias: false,
+        residual: false,
     };
     let [x, w, y] = [(); 3].map(|()| device.zeros(Dtype::F16, n * n).unwrap());
     // Random values: zeros switch fewer transistors and run faster.
@@ -126,11 +127,19 @@ fn product_rate(device: &Device, n: usize) -> f64 {
     }
     device.upload(&mut pinned, &x).unwrap();
     device.upload(&mut pinned, &w).unwrap();
-    while !device.tune(&shape, &x, &w, None, &y).unwrap() {}
+    let product = Product {
+        shape,
+        x: &x,
+        w,
+        bias: None,
+        residual: None,
+        y: &y,
+    };
+    while !device.tune(&product).unwrap() {}
     let run = || {
         let start = device.mark().unwrap();
         for _ in 0..10 {
-            device.product(&shape, &x, &w, None, &y).unwrap();
+            device.product(&product).unwrap();
         }
         let end = device.mark().unwrap();
         start.until(&end).unwrap().as_secs_f64() / 10.0

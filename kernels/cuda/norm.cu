@@ -74,29 +74,19 @@ DEVICE void embed_norm(const unsigned* count, const unsigned* ids, const unsigne
   x.normalize(y + size_t(row) * hidden, gamma, beta, eps, hidden);
 }
 
-// y[row] = LayerNorm(x[row] + bias + residual[row]); `bias` and `residual` may be null.
+// y[row] = LayerNorm(x[row]).
 template <class T, int VECTORS>
-DEVICE void add_norm(const unsigned* count, const T* x, const T* bias, const T* residual, const T* gamma,
-                     const T* beta, float eps, T* y, int hidden) {
+DEVICE void norm(const unsigned* count, const T* x, const T* gamma, const T* beta, float eps, T* y, int hidden) {
   unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
   let_next_kernel_begin();
-  size_t start = size_t(row) * hidden;
-  Vector8 offset[VECTORS];
-#pragma unroll
-  for (int i = 0; i < VECTORS; i++)
-    if (bias && Row<VECTORS>::column(i) < hidden) offset[i] = load8(bias + Row<VECTORS>::column(i));
   wait_for_kernel_before();
   if (row >= count[0]) return;
-  Row<VECTORS> sum;
+  size_t start = size_t(row) * hidden;
+  Row<VECTORS> values;
 #pragma unroll
-  for (int i = 0; i < VECTORS; i++) {
-    int at = sum.column(i);
-    if (at >= hidden) continue;
-    sum.set(i, load8(x + start + at));
-    if (bias) sum.add(i, offset[i]);
-    if (residual) sum.add(i, load8(residual + start + at));
-  }
-  sum.normalize(y + start, gamma, beta, eps, hidden);
+  for (int i = 0; i < VECTORS; i++)
+    if (values.column(i) < hidden) values.set(i, load8(x + start + values.column(i)));
+  values.normalize(y + start, gamma, beta, eps, hidden);
 }
 
 #define NORM_KERNELS(suffix, T, VECTORS)                                                                        \
@@ -107,10 +97,9 @@ DEVICE void add_norm(const unsigned* count, const T* x, const T* bias, const T* 
     embed_norm<T, VECTORS>(count, ids, type_ids, position_ids, words, positions, types, gamma, beta, eps, y,    \
                            hidden);                                                                             \
   }                                                                                                             \
-  KERNEL(128, 4) add_norm_##suffix##_##VECTORS(const unsigned* count, const T* x, const T* bias,                   \
-                                            const T* residual, const T* gamma, const T* beta, float eps, T* y,  \
-                                            int hidden) {                                                       \
-    add_norm<T, VECTORS>(count, x, bias, residual, gamma, beta, eps, y, hidden);                                \
+  KERNEL(128, 4) norm_##suffix##_##VECTORS(const unsigned* count, const T* x, const T* gamma, const T* beta,      \
+                                           float eps, T* y, int hidden) {                                       \
+    norm<T, VECTORS>(count, x, gamma, beta, eps, y, hidden);                                                    \
   }
 
 // Rows of up to 256, 768, 1024 and 2048 values.

@@ -1,83 +1,227 @@
-// y = activation(norm(x)·wᵀ + bias) + residual for a few rows (up to 64): what a handful of short
+// y = activation(norm(x)·wᵀ + bias) + residual for a few rows (up to 32): what a handful of short
 // queries needs. The time is the reading of w, so all that surrounds the product is done beside it:
 // LayerNorm of x on the way in (each block takes the statistics of the few rows itself), activation or
 // residual on the way out. A layer is then five launches.
 //
-// v1: a block has 8 or 16 of w's rows and all rows of x; its eight warps share out the inner dimension
-//     and add up at the end. w goes from global memory into registers in 16-byte reads, several in
-//     flight a lane, every byte once. The inner dimension may be summed in any order: a lane reads
-//     eight neighbours where the instruction wants four pairs (as in attention.cu).
-// Next, to be measured on Hopper: programmatic dependent launch, so that the reading of w starts
-// before the kernel in front has ended.
+// A block has some of w's rows and all rows of x; its eight warps share out the inner dimension and add
+// up at the end. w goes from global memory into registers in 16-byte reads, every byte once. The inner
+// dimension may be summed in any order: a lane reads eight neighbours where the instruction wants four
+// pairs (as in attention.cu).
+//
+// v1: w was asked for behind the barrier of the statistics, four steps at a time, and each step's x
+//     behind the product of the step before; two columns' tiles a block at most, up to 64 rows.
+// v2: all of a block's w is asked for at once and before anything else, gain, offset and bias with it;
+//     on Hopper that is before the kernel in front has ended. Up to four columns' tiles a block, so that
+//     every product of BERT-base is one wave of blocks, two of which fit a multiprocessor: the next
+//     kernel's weights always find room. Rows are normalized once, and their copy for the residual is
+//     written by the lanes that hold it. COUNTS
+// Not taken: 33 to 64 rows (4,175 warp instructions a warp at 64, most of them statistics): the library
+// is faster there by the same estimate.
 #include "device.cuh"
 
 constexpr int SKINNY_WARPS = 8;
+constexpr int SKINNY_THREADS = SKINNY_WARPS * WARP;
+// Columns that the warps take in one step, 32 each.
+constexpr int STEP = SKINNY_WARPS * 32;
 
-// Mean and 1/σ of each row of x, in shared memory; `normalized`, where wanted, gets the rows in turn.
-template <class T>
-DEVICE void row_statistics(unsigned rows, const T* x, const unsigned* x_rows, const T* gamma, const T* beta, float eps,
-                           T* normalized, int inner, float* statistics) {
-  int lane = int(threadIdx.x) % WARP;
-#pragma unroll 1
-  for (unsigned row = threadIdx.x / WARP; row < rows; row += SKINNY_WARPS) {
-    const T* from = x + size_t(x_rows ? x_rows[row] : row) * inner;
-    float sum = 0.0f, squares = 0.0f;
-#pragma unroll 2
-    for (int at = lane * 8; at < inner; at += WARP * 8) {
-      Vector8 v = load8(from + at);
+struct alignas(8) Float2 {
+  float low, high;
+};
+
+// What a block of `ROWS`·16 rows of x and `COLUMNS`·8 rows of w holds at once, so that 128 registers do.
+template <int ROWS, int COLUMNS, bool NORM> struct Skinny {
+  static constexpr int TILE_COLUMNS = COLUMNS * 8;
+  // Of a row of sums; a multiple of 16 would put four rows into the same banks.
+  static constexpr int STRIDE = TILE_COLUMNS % 16 == 0 ? TILE_COLUMNS + 8 : TILE_COLUMNS;
+  static constexpr int SUMS = ROWS * 16 * STRIDE;
+  // Steps whose w is in flight. Rows that are normalized are a hidden size long, three steps in BERT-base;
+  // others are up to four times that.
+  static constexpr int STEPS = NORM         ? (ROWS * COLUMNS < 3 ? 4 : 3)
+                               : ROWS == 1  ? (COLUMNS == 1 ? 12 : COLUMNS == 2 ? 6 : 3)
+                                            : (COLUMNS == 1 ? 8 : COLUMNS == 2 ? 4 : 3);
+  // Steps whose x is in flight: all of them, where it stays in registers from the statistics on.
+  static constexpr int AHEAD = ROWS == 2  ? (NORM || COLUMNS == 3 ? 1 : 2)
+                               : !NORM    ? (COLUMNS == 1 ? 6 : 3)
+                                          : (COLUMNS == 4 ? 1 : STEPS);
+  static_assert(STEPS % AHEAD == 0, "a step finds its x where the round before has put it");
+};
+
+// x as the left operand of this lane: rows `group` and `group` + 8 of each sixteen, eight columns of a step.
+template <class T, int ROWS, int AHEAD> struct Rows {
+  // Rows beyond the last are its copies; nobody stores what comes of them.
+  const T* from[ROWS * 2];
+  Words4 words[AHEAD][ROWS * 2];
+
+  DEVICE Rows(const T* x, const unsigned* x_rows, unsigned rows, int inner) {
+    int group = int(threadIdx.x) % WARP / 4;
 #pragma unroll
-      for (int j = 0; j < 8; j++) sum += v.v[j];
+    for (int i = 0; i < ROWS * 2; i++) {
+      unsigned row = rows == 0 ? 0 : min(unsigned(i * 8 + group), rows - 1);
+      from[i] = x + size_t(x_rows && rows > 0 ? x_rows[row] : row) * inner;
     }
-    float mean = warp_sum(sum) / float(inner);
-#pragma unroll 2
-    for (int at = lane * 8; at < inner; at += WARP * 8) {
-      Vector8 v = load8(from + at);
+  }
+
+  DEVICE void load(int slot, int k) {
 #pragma unroll
-      for (int j = 0; j < 8; j++) squares += (v.v[j] - mean) * (v.v[j] - mean);
-    }
-    float scale = rsqrtf(warp_sum(squares) / float(inner) + eps);
-    if (lane == 0) {
-      statistics[2 * row] = mean;
-      statistics[2 * row + 1] = scale;
-    }
-    if (normalized && row % gridDim.x == blockIdx.x) {
-#pragma unroll 1
-      for (int at = lane * 8; at < inner; at += WARP * 8) {
-        Vector8 v = load8(from + at), g = load8(gamma + at), b = load8(beta + at);
+    for (int i = 0; i < ROWS * 2; i++) words[slot][i] = load_words(from[i] + k);
+  }
+
+  // The operand of the first or second half of a step's columns.
+  DEVICE void operand(unsigned (&a)[4], int slot, int tile, int half) const {
+    const Words4 &low = words[slot][2 * tile], &high = words[slot][2 * tile + 1];
+    a[0] = low.w[2 * half];
+    a[1] = high.w[2 * half];
+    a[2] = low.w[2 * half + 1];
+    a[3] = high.w[2 * half + 1];
+  }
+};
+
+// Sums of the rows and of their squares over this warp's columns, on the matrix unit: x times ones, and
+// the diagonal of x·xᵀ. Then, over all warps, mean and 1/σ of this lane's rows.
+//
+// The variance is the mean square less the squared mean, in f32: an error of 1e-6·(1 + mean²/variance),
+// which shows in 16 bits only where the mean is ten times σ.
+template <class T, int ROWS> struct Statistics {
+  float sum[ROWS][4] = {}, low[ROWS][4] = {}, high[ROWS][4] = {};
+  float mean[ROWS * 2], scale[ROWS * 2];
+
+  template <int AHEAD> DEVICE void add(const Rows<T, ROWS, AHEAD>& rows, int slot) {
+    unsigned one = pack2<T>(1.0f, 1.0f), ones[2] = {one, one};
 #pragma unroll
-        for (int j = 0; j < 8; j++)
-          v.v[j] = (v.v[j] - mean) * scale * g.v[j] + b.v[j];
-        store8(normalized + size_t(row) * inner + at, v);
+    for (int tile = 0; tile < ROWS; tile++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        unsigned a[4];
+        rows.operand(a, slot, tile, half);
+        // The right operand holds a column where the left one holds a row: so these are the same registers.
+        unsigned first[2] = {a[0], a[2]}, second[2] = {a[1], a[3]};
+        multiply_16x8x16<T>(sum[tile], a, ones);
+        multiply_16x8x16<T>(low[tile], a, first);
+        multiply_16x8x16<T>(high[tile], a, second);
+      }
+  }
+
+  // Through `parts`, [warp][row] of shared memory.
+  DEVICE void finish(Float2* parts, float eps, float inverse) {
+    int warp = int(threadIdx.x) / WARP, group = int(threadIdx.x) % WARP / 4;
+    bool odd = group % 2 == 1;
+    if (int(threadIdx.x) % 4 == group / 2) {
+      // This lane holds the diagonal's elements of its rows.
+#pragma unroll
+      for (int tile = 0; tile < ROWS; tile++) {
+        Float2* to = parts + (warp * ROWS + tile) * 16 + group;
+        to[0] = {sum[tile][0], odd ? low[tile][1] : low[tile][0]};
+        to[8] = {sum[tile][2], odd ? high[tile][3] : high[tile][2]};
       }
     }
+    block_barrier();
+#pragma unroll
+    for (int i = 0; i < ROWS * 2; i++) {
+      float values = 0.0f, squares = 0.0f;
+#pragma unroll
+      for (int part = 0; part < SKINNY_WARPS; part++) {
+        Float2 from = parts[part * ROWS * 16 + i * 8 + group];
+        values += from.low;
+        squares += from.high;
+      }
+      mean[i] = values * inverse;
+      scale[i] = rsqrtf(fmaxf(squares * inverse - mean[i] * mean[i], 0.0f) + eps);
+    }
+  }
+};
+
+// Normalizes eight columns of this lane's rows in place, and writes them to `copy` unless that is null.
+// `gains` are gamma at those columns; beta is `inner` further on.
+template <class T, int ROWS>
+DEVICE void normalize(Words4 (&words)[ROWS * 2], const Statistics<T, ROWS>& statistics, const T* gains, int inner, T* copy,
+                      unsigned row_count) {
+  Vector8 gain = load8(gains), offset = load8(gains + inner);
+#pragma unroll
+  for (int i = 0; i < ROWS * 2; i++) {
+    float scale = statistics.scale[i], shift = -statistics.mean[i] * scale;
+    Vector8 v = unpack8<T>(words[i]);
+#pragma unroll
+    for (int j = 0; j < 8; j++) v.v[j] = (v.v[j] * scale + shift) * gain.v[j] + offset.v[j];
+    words[i] = pack8<T>(v);
+    unsigned row = i * 8 + threadIdx.x % WARP / 4;
+    if (copy && row < row_count) store_words(copy + size_t(row) * inner, words[i]);
   }
 }
 
-// Gains and offsets of eight columns, and what they make of eight values of a row.
-struct Affine {
-  float gain[8], offset[8];
-
-  template <class T> DEVICE void set(const T* gamma, const T* beta) {
-    Words4 g = load_words(gamma), b = load_words(beta);
+// c += x·wᵀ for a step's 32 columns.
+template <class T, int ROWS, int COLUMNS, int AHEAD>
+DEVICE void multiply(float (&c)[ROWS][COLUMNS][4], const Rows<T, ROWS, AHEAD>& rows, int slot, const Words4 (&w)[COLUMNS]) {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      unpack2<T>(g.w[i], gain[2 * i], gain[2 * i + 1]);
-      unpack2<T>(b.w[i], offset[2 * i], offset[2 * i + 1]);
-    }
-  }
-
-  template <class T> DEVICE Words4 apply(Words4 x, float mean, float scale) const {
-    Words4 y;
+  for (int tile = 0; tile < ROWS; tile++)
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      float low, high;
-      unpack2<T>(x.w[i], low, high);
-      y.w[i] = pack2<T>((low - mean) * scale * gain[2 * i] + offset[2 * i],
-                        (high - mean) * scale * gain[2 * i + 1] + offset[2 * i + 1]);
+    for (int half = 0; half < 2; half++) {
+      unsigned a[4];
+      rows.operand(a, slot, tile, half);
+#pragma unroll
+      for (int column = 0; column < COLUMNS; column++) {
+        unsigned b[2] = {w[column].w[2 * half], w[column].w[2 * half + 1]};
+        multiply_16x8x16<T>(c[tile][column], a, b);
+      }
     }
-    return y;
+}
+
+// The two neighbouring results that a thread puts together, of each round of the block over its tile.
+template <int ROWS, int COLUMNS> struct Pair {
+  static constexpr int PAIRS_A_ROW = COLUMNS * 4, ROUNDS = (ROWS * 16 * PAIRS_A_ROW + SKINNY_THREADS - 1) / SKINNY_THREADS;
+  unsigned row, column;
+  DEVICE explicit Pair(int round)
+      : row((round * SKINNY_THREADS + threadIdx.x) / PAIRS_A_ROW),
+        column((round * SKINNY_THREADS + threadIdx.x) % PAIRS_A_ROW * 2) {}
+};
+
+// What this thread adds to its results; on its way while the product is computed.
+template <class T, int ROWS, int COLUMNS> struct Residuals {
+  unsigned words[Pair<ROWS, COLUMNS>::ROUNDS] = {};
+
+  DEVICE Residuals(unsigned rows, const T* residual, const unsigned* residual_rows, int first_column, int outer) {
+    if (!residual) return;
+#pragma unroll
+    for (int round = 0; round < Pair<ROWS, COLUMNS>::ROUNDS; round++) {
+      Pair<ROWS, COLUMNS> pair(round);
+      if (pair.row >= rows) continue;
+      size_t row = residual_rows ? residual_rows[pair.row] : pair.row;
+      words[round] = *reinterpret_cast<const unsigned*>(residual + row * outer + first_column + pair.column);
+    }
   }
 };
+
+// y = activation(Σ c over the warps + offset) + residual.
+template <class T, int ROWS, int COLUMNS, bool NORM>
+DEVICE void add_up(const float (&c)[ROWS][COLUMNS][4], float* sums, const float* offsets, unsigned activation,
+                   const Residuals<T, ROWS, COLUMNS>& residuals, T* y, unsigned rows, int outer) {
+  using Size = Skinny<ROWS, COLUMNS, NORM>;
+  float* own = sums + threadIdx.x / WARP * Size::SUMS + threadIdx.x % WARP / 4 * Size::STRIDE + threadIdx.x % 4 * 2;
+#pragma unroll
+  for (int tile = 0; tile < ROWS; tile++)
+#pragma unroll
+    for (int column = 0; column < COLUMNS; column++)
+#pragma unroll
+      for (int half = 0; half < 2; half++)
+        *reinterpret_cast<Float2*>(own + (tile * 16 + half * 8) * Size::STRIDE + column * 8) = {c[tile][column][2 * half], c[tile][column][2 * half + 1]};
+  block_barrier();
+#pragma unroll
+  for (int round = 0; round < Pair<ROWS, COLUMNS>::ROUNDS; round++) {
+    Pair<ROWS, COLUMNS> pair(round);
+    if (pair.row >= rows) continue;
+    float low = offsets[pair.column], high = offsets[pair.column + 1];
+#pragma unroll
+    for (int part = 0; part < SKINNY_WARPS; part++) {
+      Float2 sum = *reinterpret_cast<const Float2*>(sums + part * Size::SUMS + pair.row * Size::STRIDE + pair.column);
+      low += sum.low;
+      high += sum.high;
+    }
+    float more_low, more_high;
+    unpack2<T>(residuals.words[round], more_low, more_high);
+    low = activate<T>(low, activation) + more_low;
+    high = activate<T>(high, activation) + more_high;
+    *reinterpret_cast<unsigned*>(y + size_t(pair.row) * outer + pair.column) = pack2<T>(low, high);
+  }
+}
 
 // `ROWS`·16 rows of x at most, `COLUMNS`·8 rows of w a block; `inner` is a multiple of 32 and `outer`
 // of COLUMNS·8. `x_rows` and `residual_rows` may be null: then row r is row r.
@@ -85,93 +229,87 @@ template <class T, int ROWS, int COLUMNS, bool NORM>
 DEVICE void skinny(const unsigned* count, const T* x, const unsigned* x_rows, const T* gamma, const T* beta, float eps,
                    T* normalized, const T* w, const T* bias, unsigned activation, const T* residual,
                    const unsigned* residual_rows, T* y, int inner, int outer) {
-  SHARED(float, sums);  // [warp][row][column], then the rows' statistics
-  constexpr int TILE_COLUMNS = COLUMNS * 8, TILE_SIZE = ROWS * 16 * TILE_COLUMNS;
-  float* statistics = sums + SKINNY_WARPS * TILE_SIZE;
-  unsigned rows = min(count[0], unsigned(ROWS * 16));
+  using Size = Skinny<ROWS, COLUMNS, NORM>;
+  constexpr int ROUND = Size::STEPS * STEP;
+  SHARED(float, sums);  // [warp][row][column]
+  Float2* parts = reinterpret_cast<Float2*>(sums + SKINNY_WARPS * Size::SUMS);
+  float* offsets = reinterpret_cast<float*>(parts + SKINNY_WARPS * ROWS * 16);
+  T* gains = reinterpret_cast<T*>(offsets + Size::TILE_COLUMNS);  // gamma, then beta
+  int group = int(threadIdx.x) % WARP / 4, begin = int(threadIdx.x) / WARP * 32 + int(threadIdx.x) % 4 * 8;
+  int first_column = int(blockIdx.x) * Size::TILE_COLUMNS;
   let_next_kernel_begin();
-  wait_for_kernel_before();
-  if (rows == 0) return;
-  int warp = int(threadIdx.x) / WARP, group = int(threadIdx.x) % WARP / 4, at = int(threadIdx.x) % 4 * 8;
-  int first_column = int(blockIdx.x) * TILE_COLUMNS;
-  if (NORM) {
-    row_statistics(rows, x, x_rows, gamma, beta, eps, normalized, inner, statistics);
-    block_barrier();
-  }
-  // This lane's rows of x. Those beyond the last are its copies; nobody stores what comes of them.
-  unsigned x_row[ROWS * 2];
-  float mean[ROWS * 2], scale[ROWS * 2];
-#pragma unroll
-  for (int i = 0; i < ROWS * 2; i++) {
-    unsigned row = min(unsigned(i * 8 + group), rows - 1);
-    x_row[i] = (x_rows ? x_rows[row] : row) * unsigned(inner) + at;
-    if (NORM) {
-      mean[i] = statistics[2 * row];
-      scale[i] = statistics[2 * row + 1];
-    }
-  }
-  float c[ROWS][COLUMNS][4] = {};
-  constexpr int IN_FLIGHT = ROWS == 1 ? 4 : 2;
-#pragma unroll 1
-  for (int first = warp * 32; first < inner; first += SKINNY_WARPS * IN_FLIGHT * 32) {
-    Words4 b[IN_FLIGHT][COLUMNS] = {};
-#pragma unroll
-    for (int i = 0; i < IN_FLIGHT; i++) {
-      int k = first + i * SKINNY_WARPS * 32;
-#pragma unroll
-      for (int column = 0; column < COLUMNS; column++)
-        if (k < inner) b[i][column] = load_words(w + size_t(first_column + column * 8 + group) * inner + k + at);
-    }
-#pragma unroll
-    for (int i = 0; i < IN_FLIGHT; i++) {
-      int k = first + i * SKINNY_WARPS * 32;
-      if (k >= inner) break;
-      Affine affine;
-      if (NORM) affine.set(gamma + k + at, beta + k + at);
-#pragma unroll
-      for (int tile = 0; tile < ROWS; tile++) {
-        Words4 low = load_words(x + x_row[2 * tile] + k), high = load_words(x + x_row[2 * tile + 1] + k);
-        if (NORM) {
-          low = affine.apply<T>(low, mean[2 * tile], scale[2 * tile]);
-          high = affine.apply<T>(high, mean[2 * tile + 1], scale[2 * tile + 1]);
-        }
-#pragma unroll
-        for (int step = 0; step < 2; step++) {
-          unsigned a[4] = {low.w[2 * step], high.w[2 * step], low.w[2 * step + 1], high.w[2 * step + 1]};
-#pragma unroll
-          for (int column = 0; column < COLUMNS; column++) {
-            unsigned pair[2] = {b[i][column].w[2 * step], b[i][column].w[2 * step + 1]};
-            multiply_16x8x16<T>(c[tile][column], a, pair);
-          }
-        }
-      }
-    }
-  }
-#pragma unroll
-  for (int tile = 0; tile < ROWS; tile++)
+
+  // Everything that is no result of a kernel, w first. From here on, this lane's columns begin at 0.
+  int left = inner - begin;
+  const T* w_at = w + size_t(first_column + group) * inner + begin;
+  Words4 b[Size::STEPS][COLUMNS];
+  auto load_w = [&](int i, int k) {
 #pragma unroll
     for (int column = 0; column < COLUMNS; column++)
+      if (k < left) b[i][column] = load_words(w_at + size_t(column * 8) * inner + k);
+  };
 #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        int row = tile * 16 + e / 2 * 8 + group, col = column * 8 + int(threadIdx.x) % 4 * 2 + e % 2;
-        sums[warp * TILE_SIZE + row * TILE_COLUMNS + col] = c[tile][column][e];
-      }
-  block_barrier();
+  for (int i = 0; i < Size::STEPS; i++) load_w(i, i * STEP);
+  if (NORM)
 #pragma unroll 1
-  for (unsigned i = threadIdx.x; i < rows * TILE_COLUMNS; i += SKINNY_WARPS * WARP) {
-    unsigned row = i / TILE_COLUMNS;
-    size_t column = first_column + i % TILE_COLUMNS;
-    float v = to_float(bias[column]);
+    for (int i = int(threadIdx.x) * 8; i < inner; i += SKINNY_THREADS * 8) {
+      store_words(gains + i, load_words(gamma + i));
+      store_words(gains + inner + i, load_words(beta + i));
+    }
+  if (threadIdx.x < Size::TILE_COLUMNS) offsets[threadIdx.x] = to_float(bias[first_column + threadIdx.x]);
+  unsigned row_count = min(count[0], unsigned(ROWS * 16));
+  Rows<T, ROWS, Size::AHEAD> rows(x + begin, x_rows, row_count, inner);
+  float inverse = 1.0f / float(inner);
+
+  wait_for_kernel_before();
+  if (row_count == 0) return;
+  auto load_x = [&](int i, int k) {
+    if (k < left) rows.load(i % Size::AHEAD, k);
+  };
 #pragma unroll
-    for (int part = 0; part < SKINNY_WARPS; part++) v += sums[part * TILE_SIZE + i];
-    v = activate<T>(v, activation);
-    if (residual) v += to_float(residual[size_t(residual_rows ? residual_rows[row] : row) * outer + column]);
-    y[size_t(row) * outer + column] = from_float<T>(v);
+  for (int i = 0; i < Size::AHEAD; i++) load_x(i, i * STEP);
+  Residuals<T, ROWS, COLUMNS> residuals(row_count, residual, residual_rows, first_column, outer);
+  Statistics<T, ROWS> statistics;
+  if (NORM) {
+#pragma unroll 1
+    for (int first = 0; first < left; first += Size::AHEAD * STEP) {
+#pragma unroll
+      for (int i = 0; i < Size::AHEAD; i++)
+        if (first + i * STEP < left) {
+          if (first > 0) load_x(i, first + i * STEP);
+          statistics.add(rows, i);
+        }
+    }
+    statistics.finish(parts, eps, inverse);
+    if (left > Size::AHEAD * STEP)
+#pragma unroll
+      for (int i = 0; i < Size::AHEAD; i++) load_x(i, i * STEP);
   }
+
+  float c[ROWS][COLUMNS][4] = {};
+  // Where, in this lane's columns, the normalized rows lie that this block writes next.
+  int own = int(blockIdx.x) * 32 - int(threadIdx.x) / WARP * 32;
+#pragma unroll 1
+  for (int first = 0; first < left; first += ROUND) {
+#pragma unroll
+    for (int i = 0; i < Size::STEPS; i++) {
+      int k = first + i * STEP, slot = i % Size::AHEAD;
+      if (k >= left) continue;
+      if (NORM) {
+        while (own < k) own += int(gridDim.x) * 32;
+        normalize<T, ROWS>(rows.words[slot], statistics, gains + begin + k, inner,
+                           normalized && own == k ? normalized + begin + k : nullptr, row_count);
+      }
+      multiply<T>(c, rows, slot, b[i]);
+      load_x(i, k + Size::AHEAD * STEP);
+      load_w(i, k + ROUND);
+    }
+  }
+  add_up<T, ROWS, COLUMNS, NORM>(c, sums, offsets, activation, residuals, y + first_column, row_count, outer);
 }
 
 #define SKINNY(suffix, T, ROWS, COLUMNS, name, NORM)                                                                \
-  KERNEL(256, ROWS == 4 ? 1 : 2) skinny_##name##_##suffix##_##ROWS##_##COLUMNS(                                                        \
+  KERNEL(256, 2) skinny_##name##_##suffix##_##ROWS##_##COLUMNS(                                                     \
       const unsigned* count, const T* x, const unsigned* x_rows, const T* gamma, const T* beta, float eps,          \
       T* normalized, const T* w, const T* bias, unsigned activation, const T* residual,                             \
       const unsigned* residual_rows, T* y, int inner, int outer) {                                                  \
@@ -181,13 +319,15 @@ DEVICE void skinny(const unsigned* count, const T* x, const unsigned* x_rows, co
 #define SKINNY_COLUMNS(suffix, T, ROWS, COLUMNS)  \
   SKINNY(suffix, T, ROWS, COLUMNS, plain, false)  \
   SKINNY(suffix, T, ROWS, COLUMNS, norm, true)
-// Sixteen columns of 64 rows would not fit the registers.
+// 32 columns of 32 rows would not fit the registers.
 #define SKINNY_OF(suffix, T)      \
   SKINNY_COLUMNS(suffix, T, 1, 1) \
   SKINNY_COLUMNS(suffix, T, 1, 2) \
+  SKINNY_COLUMNS(suffix, T, 1, 3) \
+  SKINNY_COLUMNS(suffix, T, 1, 4) \
   SKINNY_COLUMNS(suffix, T, 2, 1) \
   SKINNY_COLUMNS(suffix, T, 2, 2) \
-  SKINNY_COLUMNS(suffix, T, 4, 1)
+  SKINNY_COLUMNS(suffix, T, 2, 3)
 
 SKINNY_OF(f16, half_t)
 SKINNY_OF(bf16, bfloat_t)

@@ -182,16 +182,16 @@ template <class... Arguments> Entry entry(void (*kernel)(Arguments...)) {
 #define ENTRY(name) {#name, entry(name)}
 #define ENTRIES_OF(suffix)                                                                                        \
   ENTRY(embed_norm_##suffix##_1), ENTRY(embed_norm_##suffix##_3), ENTRY(embed_norm_##suffix##_4),                 \
-      ENTRY(embed_norm_##suffix##_8), ENTRY(add_norm_##suffix##_1), ENTRY(add_norm_##suffix##_3),                 \
-      ENTRY(add_norm_##suffix##_4), ENTRY(add_norm_##suffix##_8), ENTRY(bias_activation_##suffix),                \
+      ENTRY(embed_norm_##suffix##_8), ENTRY(norm_##suffix##_1), ENTRY(norm_##suffix##_3),                 \
+      ENTRY(norm_##suffix##_4), ENTRY(norm_##suffix##_8), ENTRY(bias_activation_##suffix),                \
       ENTRY(gather_rows_##suffix), ENTRY(classify_##suffix), ENTRY(convert_f32_##suffix),                         \
       ENTRY(convert_f16_##suffix), ENTRY(convert_bf16_##suffix), ENTRY(attention_rows_##suffix)
 #define SKINNY_ENTRIES(suffix, rows, columns) \
   ENTRY(skinny_plain_##suffix##_##rows##_##columns), ENTRY(skinny_norm_##suffix##_##rows##_##columns)
 #define MATRIX_ENTRIES(suffix)                                                                                    \
   ENTRY(attention_tiles_##suffix##_32), ENTRY(attention_tiles_##suffix##_64), SKINNY_ENTRIES(suffix, 1, 1),       \
-      SKINNY_ENTRIES(suffix, 1, 2), SKINNY_ENTRIES(suffix, 2, 1), SKINNY_ENTRIES(suffix, 2, 2),                   \
-      SKINNY_ENTRIES(suffix, 4, 1)
+      SKINNY_ENTRIES(suffix, 1, 2), SKINNY_ENTRIES(suffix, 1, 3), SKINNY_ENTRIES(suffix, 1, 4),                   \
+      SKINNY_ENTRIES(suffix, 2, 1), SKINNY_ENTRIES(suffix, 2, 2), SKINNY_ENTRIES(suffix, 2, 3)
 
 const std::unordered_map<std::string, Entry>& entries() {
   static const std::unordered_map<std::string, Entry> all = {ENTRIES_OF(f32), ENTRIES_OF(f16), ENTRIES_OF(bf16),

@@ -83,8 +83,8 @@ impl Dtype {
     }
 }
 
-/// A matrix product's shape: `y[rows, outer] = x[rows, inner] · w[outer, inner]ᵀ (+ bias[outer])`,
-/// all row-major.
+/// A matrix product's shape: `y[rows, outer] = x[rows, inner] · w[outer, inner]ᵀ (+ bias[outer])
+/// (+ residual[rows, outer])`, all row-major.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProductShape {
     /// Type of x, w, bias and y; sums are f32.
@@ -97,14 +97,18 @@ pub struct ProductShape {
     pub outer: usize,
     /// Whether a bias is added.
     pub bias: bool,
+    /// Whether a matrix like y is added, before rounding.
+    pub residual: bool,
 }
 
-/// The operands of a product, as addresses of device memory; `bias` is 0 where there is none.
+/// The operands of a product, as addresses of device memory; `bias` and `residual` are 0 where there
+/// are none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProductOperands {
     pub(crate) x: u64,
     pub(crate) w: u64,
     pub(crate) bias: u64,
+    pub(crate) residual: u64,
     pub(crate) y: u64,
 }
 
@@ -159,8 +163,9 @@ pub(crate) trait PinnedRegion: Debug + Send {
 pub(crate) trait Signal: Debug + Send {
     /// Marks the point after everything enqueued so far.
     fn record(&self) -> Result<(), DeviceError>;
-    /// Waits until the device has come to the point; at once when it was never recorded.
-    fn wait(&self) -> Result<(), DeviceError>;
+    /// Waits until the device has come to the point; at once when it was never recorded. Asks again
+    /// and again for the time of `spin`, and sleeps after that: waking up costs tens of microseconds.
+    fn wait(&self, spin: Duration) -> Result<(), DeviceError>;
     /// Whether the device has come to the point; does not wait.
     fn is_done(&self) -> Result<bool, DeviceError>;
     /// Device time from this point to `end`; waits for both.
@@ -188,14 +193,14 @@ pub(crate) trait Backend: Debug + Send + Sync {
     /// A point in the stream; `timed` ones can be asked for the time between them.
     fn signal(&self, timed: bool) -> Result<Box<dyn Signal>, DeviceError>;
 
-    /// Enqueues a copy from pinned host memory.
+    /// Enqueues or records a copy from pinned host memory.
     ///
     /// # Safety
     /// `from` is pinned memory of at least `bytes`, not written before the copy is done; `to` lies
     /// in a region with room for `bytes`.
     unsafe fn copy_in(&self, to: u64, from: *const u8, bytes: usize) -> Result<(), DeviceError>;
 
-    /// Enqueues a copy to pinned host memory.
+    /// Enqueues or records a copy to pinned host memory.
     ///
     /// # Safety
     /// As for [`copy_in`](Self::copy_in), the other way round; `to` is not touched before the copy
@@ -238,8 +243,11 @@ pub(crate) trait Backend: Debug + Send + Sync {
     /// Gives memory that was freed and kept for later back to the system; waits for the device.
     fn trim(&self) -> Result<(), DeviceError>;
 
-    /// From here on launches and products of this thread are recorded instead of enqueued.
+    /// From here on copies, launches and products of this thread are recorded instead of enqueued.
     fn begin_capture(&self) -> Result<(), DeviceError>;
+
+    /// Whether this thread's work is being recorded.
+    fn is_capturing(&self) -> bool;
 
     /// Ends the recording that `begin_capture` began.
     fn end_capture(&self) -> Result<Box<dyn Captured>, DeviceError>;

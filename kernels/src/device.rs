@@ -9,13 +9,18 @@ use crate::backend::{
 use crate::memory::{Buffer, Pinned};
 
 /// The memory that recorded work uses.
-type Regions = Vec<Arc<dyn Region>>;
+#[derive(Debug, Default)]
+struct Used {
+    regions: Vec<Arc<dyn Region>>,
+    /// Where the pinned memory starts that is copied from and to.
+    pinned: Vec<usize>,
+}
 
 /// The same while it is being recorded; none while nothing is.
-type Recorded = Option<Regions>;
+type Recorded = Option<Used>;
 
 /// What a recording gives.
-type Recording = Result<(Box<dyn Captured>, Regions), DeviceError>;
+type Recording = Result<(Box<dyn Captured>, Used), DeviceError>;
 
 /// A GPU and its one stream: what is asked of it happens in order, after the call has returned.
 ///
@@ -130,7 +135,7 @@ impl Device {
         })
     }
 
-    /// Copies the first bytes of `from` to the whole of `to`.
+    /// Copies the first bytes of `from` to the whole of `to`. May be recorded.
     ///
     /// # Errors
     /// See [`DeviceError`].
@@ -148,10 +153,10 @@ impl Device {
             self.backend
                 .copy_in(to.address, from.region.pointer(), to.bytes())?;
         }
-        from.touched.record()
+        self.touches(from, to)
     }
 
-    /// Copies the whole of `from` to the first bytes of `to`.
+    /// Copies the whole of `from` to the first bytes of `to`. May be recorded.
     ///
     /// # Errors
     /// See [`DeviceError`].
@@ -168,12 +173,24 @@ impl Device {
             self.backend
                 .copy_out(to.region.pointer(), from.address, from.bytes())?;
         }
-        to.touched.record()
+        self.touches(to, from)
     }
 
-    /// Records the launches and products of `work` instead of running them.
+    /// Notes that a copy between the two is enqueued or recorded.
+    fn touches(&self, pinned: &Pinned, buffer: &Buffer) -> Result<(), DeviceError> {
+        self.uses(&[buffer]);
+        if !self.backend.is_capturing() {
+            return pinned.touched.record();
+        }
+        if let Some(used) = self.recorded().as_mut() {
+            used.pinned.push(pinned.start());
+        }
+        Ok(())
+    }
+
+    /// Records the copies, launches and products of `work` instead of running them.
     ///
-    /// Nothing in `work` may allocate, copy or wait.
+    /// Nothing in `work` may allocate or wait.
     ///
     /// # Errors
     /// What `work` or the recording failed with; nothing is recorded then.
@@ -183,33 +200,39 @@ impl Device {
     ) -> Result<Graph, DeviceError> {
         // Begin first, so that a failure leaves no list behind and keeps the list of a recording in progress.
         self.backend.begin_capture()?;
-        *self.recorded() = Some(Vec::new());
+        *self.recorded() = Some(Used::default());
         let capturing = Capturing { device: Some(self) };
         let worked = work();
         // A recording that was begun has to be ended, whatever came of it.
         let recording = capturing.end();
         worked?;
-        let (captured, regions) = recording?;
+        let (captured, used) = recording?;
         Ok(Graph {
             captured,
-            _regions: regions,
+            used,
             backend: Arc::clone(&self.backend),
         })
     }
 
-    /// Enqueues the work that `graph` holds.
+    /// Enqueues the work that `graph` holds. `pinned` is what it copies from and to.
     ///
     /// # Errors
     /// See [`DeviceError`].
     ///
     /// # Panics
-    /// When the graph was recorded on another device.
-    pub fn replay(&self, graph: &Graph) -> Result<(), DeviceError> {
+    /// When the graph was recorded on another device, or copies from or to other pinned memory.
+    pub fn replay(&self, graph: &Graph, pinned: &mut [&mut Pinned]) -> Result<(), DeviceError> {
         assert!(
             Arc::ptr_eq(&self.backend, &graph.backend),
             "a graph of this device"
         );
-        graph.captured.replay()
+        let given = |start: &usize| pinned.iter().any(|pinned| pinned.start() == *start);
+        assert!(
+            graph.used.pinned.iter().all(given),
+            "the pinned memory that the graph was recorded with"
+        );
+        graph.captured.replay()?;
+        pinned.iter().try_for_each(|pinned| pinned.touched.record())
     }
 
     /// A point in the stream, after everything enqueued so far.
@@ -232,8 +255,8 @@ impl Device {
 
     fn end_capture(&self) -> Recording {
         let captured = self.backend.end_capture();
-        let regions = self.recorded().take().unwrap_or_default();
-        Ok((captured?, regions))
+        let used = self.recorded().take().unwrap_or_default();
+        Ok((captured?, used))
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
@@ -242,8 +265,9 @@ impl Device {
 
     /// Notes that work using `buffers` is enqueued or recorded.
     pub(crate) fn uses(&self, buffers: &[&Buffer]) {
-        if let Some(regions) = self.recorded().as_mut() {
-            regions.extend(buffers.iter().map(|buffer| Arc::clone(&buffer.region)));
+        if let Some(used) = self.recorded().as_mut() {
+            let regions = buffers.iter().map(|buffer| Arc::clone(&buffer.region));
+            used.regions.extend(regions);
         }
     }
 
@@ -294,7 +318,7 @@ impl Drop for Capturing<'_> {
 #[derive(Debug)]
 pub struct Graph {
     captured: Box<dyn Captured>,
-    _regions: Regions,
+    used: Used,
     backend: Arc<dyn Backend>,
 }
 

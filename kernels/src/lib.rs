@@ -37,4 +37,6 @@ pub use device::{Device, Graph, Mark};
 #[cfg(feature = "emulator")]
 pub use emulation::{Counters, Emulation};
 pub use memory::{Buffer, Pinned};
-pub use ops::{Activation, Attention, Norm, QueryRows, Rows, SKINNY_ROWS_MAX, Skinny, Tables};
+pub use ops::{
+    Activation, Attention, Norm, Product, QueryRows, Rows, SKINNY_ROWS_MAX, Skinny, Tables,
+};

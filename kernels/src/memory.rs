@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::{Argument, DeviceError, Dtype, PinnedRegion, Region, Signal};
 
@@ -74,6 +75,9 @@ impl Buffer {
     }
 }
 
+/// How long a host that knows no better asks again and again before it sleeps.
+const SPIN: Duration = Duration::from_micros(200);
+
 /// Host memory that the device copies from and to by itself. To look at it is to wait until the
 /// device has let go of it.
 #[derive(Debug)]
@@ -90,12 +94,25 @@ impl Pinned {
         self.bytes
     }
 
+    pub(crate) fn start(&self) -> usize {
+        self.region.pointer() as usize
+    }
+
     /// Waits for the last copy.
     ///
     /// # Errors
     /// What the device failed with meanwhile.
     pub fn wait(&self) -> Result<(), DeviceError> {
-        self.touched.wait()
+        self.touched.wait(SPIN)
+    }
+
+    /// Waits for the last copy, without going to sleep for the time of `spin`: for a host that knows
+    /// when the copy should be done.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    pub fn wait_awake(&self, spin: Duration) -> Result<(), DeviceError> {
+        self.touched.wait(spin)
     }
 
     /// Whether the last copy is done; does not wait.

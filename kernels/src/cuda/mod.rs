@@ -27,10 +27,6 @@ use crate::backend::{
     ProductShape, Region, Signal,
 };
 
-/// How long a waiting host asks again and again before it sleeps: an answer to a short query comes
-/// within this time, and waking up costs tens of microseconds.
-const SPIN: Duration = Duration::from_micros(200);
-
 /// A GPU, its stream, and what was loaded onto it.
 #[derive(Debug)]
 pub(crate) struct Cuda {
@@ -43,6 +39,20 @@ pub(crate) struct Cuda {
     module: Arc<CudaModule>,
     functions: Mutex<HashMap<String, CudaFunction>>,
     products: Products,
+    /// Whether a kernel may begin while the one in front is running.
+    overlaps: bool,
+}
+
+/// Lets a kernel begin while the one in front is running (CUDA driver API, "Programmatic Stream
+/// Serialization").
+fn overlap() -> sys::CUlaunchAttribute {
+    let mut value = sys::CUlaunchAttributeValue { pad: [0; 64] };
+    value.programmaticStreamSerializationAllowed = 1;
+    sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value,
+    }
 }
 
 impl Cuda {
@@ -141,7 +151,7 @@ impl Backend for Cuda {
         // SAFETY: the caller's promise.
         unsafe {
             let from = std::slice::from_raw_parts(from, bytes);
-            result::memcpy_htod_async(to, from, self.stream.cu_stream()).map_err(device_error)
+            result::memcpy_htod_async(to, from, self.current().cu_stream()).map_err(device_error)
         }
     }
 
@@ -150,7 +160,7 @@ impl Backend for Cuda {
         // SAFETY: the caller's promise.
         unsafe {
             let to = std::slice::from_raw_parts_mut(to, bytes);
-            result::memcpy_dtoh_async(to, from, self.stream.cu_stream()).map_err(device_error)
+            result::memcpy_dtoh_async(to, from, self.current().cu_stream()).map_err(device_error)
         }
     }
 
@@ -167,18 +177,31 @@ impl Backend for Cuda {
             .iter_mut()
             .map(|word| std::ptr::from_mut(word).cast())
             .collect();
+        let mut overlap = overlap();
+        let config = sys::CUlaunchConfig {
+            gridDimX: launch.blocks,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: launch.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared_bytes,
+            hStream: self.current().cu_stream(),
+            attrs: &raw mut overlap,
+            // None, unless the attribute is wanted.
+            numAttrs: u32::from(launch.overlaps && self.overlaps),
+        };
         // SAFETY: the caller's promise about the arguments; they are copied before this returns.
         unsafe {
-            result::launch_kernel(
+            sys::cuLaunchKernelEx(
+                &raw const config,
                 function,
-                (launch.blocks, 1, 1),
-                (launch.threads, 1, 1),
-                launch.shared_bytes,
-                self.current().cu_stream(),
-                &mut pointers,
+                pointers.as_mut_ptr(),
+                std::ptr::null_mut(),
             )
-            .map_err(device_error)
         }
+        .result()
+        .map_err(device_error)
     }
 
     unsafe fn product(
@@ -221,6 +244,10 @@ impl Backend for Cuda {
         self.recorder.begin_capture(mode).map_err(device_error)?;
         *self.recording() = Some(std::thread::current().id());
         Ok(())
+    }
+
+    fn is_capturing(&self) -> bool {
+        self.is_recording()
     }
 
     fn end_capture(&self) -> Result<Box<dyn Captured>, DeviceError> {
@@ -286,13 +313,13 @@ impl Signal for Point {
         self.event.record(&self.stream).map_err(device_error)
     }
 
-    fn wait(&self) -> Result<(), DeviceError> {
+    fn wait(&self, spin: Duration) -> Result<(), DeviceError> {
         let start = Instant::now();
         loop {
             if self.is_done()? {
                 return Ok(());
             }
-            if start.elapsed() > SPIN {
+            if start.elapsed() > spin {
                 return self.event.synchronize().map_err(device_error);
             }
             std::thread::yield_now();

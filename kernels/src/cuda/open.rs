@@ -64,6 +64,8 @@ impl Cuda {
             unavailable(format!("the kernels do not load: {}", device_error(error)))
         })?;
         Ok(Self {
+            // The kernels wait for the one in front from Hopper on.
+            overlaps: facts.compute_capability >= (9, 0),
             facts,
             recorder: context.new_stream().map_err(device_error)?,
             products: Products::new(&stream)?,

@@ -209,7 +209,13 @@ impl Products {
         stream: &CudaStream,
         recorder: Option<&CudaStream>,
     ) -> Result<(), DeviceError> {
-        let addresses = [operands.x, operands.w, operands.bias, operands.y];
+        let addresses = [
+            operands.x,
+            operands.w,
+            operands.bias,
+            operands.residual,
+            operands.y,
+        ];
         if addresses
             .iter()
             .any(|address| !address.is_multiple_of(u64::from(ALIGNMENT)))
@@ -313,20 +319,24 @@ impl Products {
         stream: &CudaStream,
     ) -> Result<(), CublasError> {
         plan.set_bias(operands.bias)?;
-        let (one, zero) = (1.0_f32, 0.0_f32);
-        // SAFETY: live descriptors; the caller's promise about the operands. `y` is both what is
-        // added (times zero) and what is written, which the library allows.
+        let one = 1.0_f32;
+        // What is added: the residual, or y times zero, since it has to be something.
+        let (added, factor) = match operands.residual {
+            0 => (operands.y, 0.0_f32),
+            residual => (residual, 1.0),
+        };
+        // SAFETY: live descriptors; the caller's promise about the operands.
         unsafe {
             lt::matmul(
                 self.handle.0,
                 plan.operation,
                 std::ptr::from_ref(&one).cast(),
-                std::ptr::from_ref(&zero).cast(),
+                std::ptr::from_ref(&factor).cast(),
                 operands.w as *const c_void,
                 plan.w,
                 operands.x as *const c_void,
                 plan.x,
-                operands.y as *const c_void,
+                added as *const c_void,
                 plan.y,
                 operands.y as *mut c_void,
                 plan.y,

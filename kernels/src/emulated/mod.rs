@@ -11,6 +11,7 @@ mod signal;
 use std::collections::VecDeque;
 use std::ffi::{CString, c_char};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 use self::memory::Memory;
 use self::product::product;
@@ -75,7 +76,8 @@ struct Kernel {
 struct State {
     emulation: Emulation,
     allocated: usize,
-    recording: Option<Vec<Work>>,
+    /// What the thread has recorded so far.
+    recording: Option<(ThreadId, Vec<Work>)>,
     queue: VecDeque<Work>,
     /// Numbers of work items enqueued and done since the start.
     enqueued: u64,
@@ -101,7 +103,8 @@ impl Emulator {
         let facts = Facts {
             name: "emulator".to_owned(),
             compute_capability: emulation.compute_capability,
-            multiprocessors: 1,
+            // As an H200, so that kernels are chosen as there.
+            multiprocessors: 132,
             memory_bytes: emulation.memory_bytes,
             driver_version: (0, 0),
         };
@@ -127,19 +130,17 @@ impl Emulator {
         if let Some(error) = &state.lost {
             return Err(error.clone());
         }
-        match (&mut state.recording, &work) {
-            (Some(_), Work::Copy { .. } | Work::Graph(_)) => {
-                return Err(DeviceError::Failed(
-                    "only kernels and products are recorded".into(),
-                ));
+        if let Some(recording) = state.recording_here() {
+            if matches!(work, Work::Graph(_)) {
+                return Err(DeviceError::Failed("a graph inside a recording".into()));
             }
-            (Some(recording), _) => {
-                recording.push(work);
-                return Ok(());
-            }
-            (None, Work::Graph(_)) => state.counters.replays += 1,
-            (None, Work::Copy { .. }) => {}
-            (None, Work::Kernel(_) | Work::Product { .. }) => state.counters.launches += 1,
+            recording.push(work);
+            return Ok(());
+        }
+        match &work {
+            Work::Graph(_) => state.counters.replays += 1,
+            Work::Copy { .. } => {}
+            Work::Kernel(_) | Work::Product { .. } => state.counters.launches += 1,
         }
         state.queue.push_back(work);
         state.enqueued += 1;
@@ -148,6 +149,12 @@ impl Emulator {
 }
 
 impl State {
+    /// What this thread has recorded so far, if it is recording.
+    fn recording_here(&mut self) -> Option<&mut Vec<Work>> {
+        let (thread, recording) = self.recording.as_mut()?;
+        (*thread == std::thread::current().id()).then_some(recording)
+    }
+
     /// Does what was enqueued up to item number `target`.
     fn run_until(&mut self, target: u64) -> Result<(), DeviceError> {
         if self.done < target {
@@ -310,7 +317,7 @@ impl Backend for Emulator {
 
     fn allocate(&self, bytes: usize) -> Result<Box<dyn Region>, DeviceError> {
         let mut state = lock(&self.state);
-        if state.recording.is_some() {
+        if state.recording_here().is_some() {
             return Err(DeviceError::Failed(
                 "an allocation while a graph is recorded".into(),
             ));
@@ -406,14 +413,19 @@ impl Backend for Emulator {
         if state.recording.is_some() {
             return Err(DeviceError::Failed("a recording is in progress".into()));
         }
-        state.recording = Some(Vec::new());
+        state.recording = Some((std::thread::current().id(), Vec::new()));
         Ok(())
+    }
+
+    fn is_capturing(&self) -> bool {
+        lock(&self.state).recording_here().is_some()
     }
 
     fn end_capture(&self) -> Result<Box<dyn Captured>, DeviceError> {
         let mut state = lock(&self.state);
         state.counters.captures += 1;
-        let work = state.recording.take().unwrap_or_default();
+        let work = state.recording.take().map(|(_, work)| work);
+        let work = work.unwrap_or_default();
         drop(state);
         Ok(Box::new(Recording {
             work: Arc::new(work),

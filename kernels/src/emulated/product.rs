@@ -2,7 +2,7 @@
 
 use crate::backend::{Dtype, ProductOperands, ProductShape};
 
-/// `y = x · wᵀ + bias`, sums in f32, as the library of matrix products does it.
+/// `y = x · wᵀ + bias + residual`, sums in f32, as the library of matrix products does it.
 pub(super) fn product(shape: &ProductShape, operands: ProductOperands) {
     // SAFETY: the promise of `Backend::product` about the addresses.
     let read = |address: u64, len: usize| unsafe { read(shape.dtype, address, len) };
@@ -12,11 +12,16 @@ pub(super) fn product(shape: &ProductShape, operands: ProductOperands) {
         true => read(operands.bias, shape.outer),
         false => vec![0.0; shape.outer],
     };
+    let residual = match shape.residual {
+        true => read(operands.residual, shape.rows * shape.outer),
+        false => vec![0.0; shape.rows * shape.outer],
+    };
     for (row, x) in x.chunks_exact(shape.inner).enumerate() {
         for (column, w) in w.chunks_exact(shape.inner).enumerate() {
-            let value = crate::oracle::dot(x, w) + bias[column];
+            let at = row * shape.outer + column;
+            let value = crate::oracle::dot(x, w) + bias[column] + residual[at];
             // SAFETY: as above.
-            unsafe { write(shape.dtype, operands.y, row * shape.outer + column, value) };
+            unsafe { write(shape.dtype, operands.y, at, value) };
         }
     }
 }

@@ -25,7 +25,7 @@ impl Signal for Point {
         Ok(())
     }
 
-    fn wait(&self) -> Result<(), DeviceError> {
+    fn wait(&self, _spin: Duration) -> Result<(), DeviceError> {
         let mut target = self.target();
         lock(&self.state).run_until(target.0)?;
         target.1.get_or_insert_with(Instant::now);
@@ -42,8 +42,8 @@ impl Signal for Point {
     }
 
     fn until(&self, end: &dyn Signal) -> Result<Duration, DeviceError> {
-        self.wait()?;
-        end.wait()?;
+        self.wait(Duration::ZERO)?;
+        end.wait(Duration::ZERO)?;
         let end = end
             .as_any()
             .downcast_ref::<Self>()

@@ -6,7 +6,7 @@ mod attention;
 mod product;
 
 pub use attention::{Attention, QueryRows};
-pub use product::{SKINNY_ROWS_MAX, Skinny};
+pub use product::{Product, SKINNY_ROWS_MAX, Skinny};
 
 use crate::backend::{Argument, DeviceError, Dtype, Launch};
 use crate::batch::Placed;
@@ -156,45 +156,27 @@ impl Device {
         }
     }
 
-    /// `y[row] = LayerNorm(x[row] + bias + residual[row])`.
+    /// `y[row] = LayerNorm(x[row])`.
     ///
     /// # Errors
     /// See [`DeviceError`].
-    pub fn add_norm(
+    pub fn norm(
         &self,
         rows: &Rows,
         x: &Buffer,
-        bias: Option<&Buffer>,
-        residual: Option<&Buffer>,
         norm: &Norm,
         y: &Buffer,
     ) -> Result<(), DeviceError> {
         let (columns, dtype) = (norm.gamma.len(), y.dtype());
         let whole = |b: &Buffer| b.len() >= rows.max * columns;
-        check(
-            whole(x) && whole(y) && residual.is_none_or(whole),
-            "add_norm rows",
-        );
-        check(
-            norm.beta.len() == columns && bias.is_none_or(|b| b.len() == columns),
-            "columns",
-        );
-        let mut buffers = vec![&rows.count, x, &norm.gamma, &norm.beta, y];
-        buffers.extend(bias);
-        buffers.extend(residual);
+        check(whole(x) && whole(y), "norm rows");
+        check(norm.beta.len() == columns, "norm columns");
+        let buffers = [&rows.count, x, &norm.gamma, &norm.beta, y];
         check(buffers[1..].iter().all(|b| b.dtype() == dtype), "one type");
-        let arguments = [
-            rows.count.argument(),
-            x.argument(),
-            optional(bias),
-            optional(residual),
-            norm.gamma.argument(),
-            norm.beta.argument(),
-            Argument::F32(norm.eps),
-            y.argument(),
-            int(columns),
-        ];
-        let name = format!("add_norm_{}_{}", dtype.name(), vectors(columns));
+        let mut arguments = buffers.map(Buffer::argument).to_vec();
+        arguments.insert(4, Argument::F32(norm.eps));
+        arguments.push(int(columns));
+        let name = format!("norm_{}_{}", dtype.name(), vectors(columns));
         // SAFETY: all rows and columns are inside the buffers.
         unsafe {
             self.launch(

@@ -27,24 +27,66 @@ pub struct Skinny<'a> {
 }
 
 /// Rows up to which [`Device::skinny`] works.
-pub const SKINNY_ROWS_MAX: usize = 64;
+pub const SKINNY_ROWS_MAX: usize = 32;
+
+/// A product for the library.
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// Sizes, and which of the operands below there are.
+    pub shape: ProductShape,
+    /// `[rows, inner]`
+    pub x: &'a Buffer,
+    /// `[outer, inner]`
+    pub w: Buffer,
+    /// `[outer]`
+    pub bias: Option<Buffer>,
+    /// `[rows, outer]`
+    pub residual: Option<&'a Buffer>,
+    /// `[rows, outer]`
+    pub y: &'a Buffer,
+}
+
+impl Product<'_> {
+    fn operands(&self, device: &Device) -> ProductOperands {
+        let Self { shape, x, w, y, .. } = self;
+        let (bias, residual) = (self.bias.as_ref(), self.residual);
+        check(x.len() >= shape.rows * shape.inner, "product x");
+        check(w.len() == shape.outer * shape.inner, "product w");
+        check(y.len() >= shape.rows * shape.outer, "product y");
+        check(bias.is_some() == shape.bias, "product bias");
+        check(residual.is_some() == shape.residual, "product residual");
+        check(
+            bias.is_none_or(|bias| bias.len() == shape.outer),
+            "product bias length",
+        );
+        check(
+            residual.is_none_or(|residual| residual.len() >= shape.rows * shape.outer),
+            "product residual length",
+        );
+        let mut buffers = vec![*x, w, *y];
+        buffers.extend(bias);
+        buffers.extend(residual);
+        check(buffers.iter().all(|b| b.dtype() == shape.dtype), "one type");
+        device.uses(&buffers);
+        ProductOperands {
+            x: x.address(),
+            w: w.address(),
+            bias: bias.map_or(0, Buffer::address),
+            residual: residual.map_or(0, Buffer::address),
+            y: y.address(),
+        }
+    }
+}
 
 impl Device {
-    /// `y = x · wᵀ (+ bias)` through the library of matrix products.
+    /// `y = x · wᵀ (+ bias) (+ residual)` through the library of matrix products.
     ///
     /// # Errors
     /// See [`DeviceError`].
-    pub fn product(
-        &self,
-        shape: &ProductShape,
-        x: &Buffer,
-        w: &Buffer,
-        bias: Option<&Buffer>,
-        y: &Buffer,
-    ) -> Result<(), DeviceError> {
-        let operands = self.operands(shape, x, w, bias, y);
+    pub fn product(&self, product: &Product<'_>) -> Result<(), DeviceError> {
+        let operands = product.operands(self);
         // SAFETY: `operands` has checked the sizes.
-        unsafe { self.backend().product(shape, operands) }
+        unsafe { self.backend().product(&product.shape, operands) }
     }
 
     /// Chooses the fastest algorithm for the shape by trying, a few milliseconds at a time; true
@@ -52,45 +94,10 @@ impl Device {
     ///
     /// # Errors
     /// See [`DeviceError`].
-    pub fn tune(
-        &self,
-        shape: &ProductShape,
-        x: &Buffer,
-        w: &Buffer,
-        bias: Option<&Buffer>,
-        y: &Buffer,
-    ) -> Result<bool, DeviceError> {
-        let operands = self.operands(shape, x, w, bias, y);
+    pub fn tune(&self, product: &Product<'_>) -> Result<bool, DeviceError> {
+        let operands = product.operands(self);
         // SAFETY: `operands` has checked the sizes.
-        unsafe { self.backend().tune(shape, operands) }
-    }
-
-    fn operands(
-        &self,
-        shape: &ProductShape,
-        x: &Buffer,
-        w: &Buffer,
-        bias: Option<&Buffer>,
-        y: &Buffer,
-    ) -> ProductOperands {
-        check(x.len() >= shape.rows * shape.inner, "product x");
-        check(w.len() == shape.outer * shape.inner, "product w");
-        check(y.len() >= shape.rows * shape.outer, "product y");
-        check(bias.is_some() == shape.bias, "product bias");
-        check(
-            bias.is_none_or(|bias| bias.len() == shape.outer),
-            "product bias length",
-        );
-        let mut buffers = vec![x, w, y];
-        buffers.extend(bias);
-        check(buffers.iter().all(|b| b.dtype() == shape.dtype), "one type");
-        self.uses(&buffers);
-        ProductOperands {
-            x: x.address(),
-            w: w.address(),
-            bias: bias.map_or(0, Buffer::address),
-            y: y.address(),
-        }
+        unsafe { self.backend().tune(&product.shape, operands) }
     }
 
     /// A product for few rows, with LayerNorm before and activation and residual after; f16 and
@@ -101,22 +108,22 @@ impl Device {
     pub fn skinny(&self, rows: &Rows, skinny: &Skinny<'_>) -> Result<(), DeviceError> {
         let (inner, outer) = skinny.check(rows);
         let dtype = skinny.x.dtype();
-        let row_tiles = rows.max.div_ceil(16).next_power_of_two();
-        // Wide outputs have columns enough for every multiprocessor at two tiles a block.
-        let wide = outer >= 2048 && outer.is_multiple_of(16) && row_tiles < 4;
-        let column_tiles = if wide { 2 } else { 1 };
+        let tile = SkinnyTile::new(rows.max, outer, self.facts().multiprocessors as usize);
         let kind = if skinny.norm.is_some() {
             "norm"
         } else {
             "plain"
         };
-        let name = format!("skinny_{kind}_{}_{row_tiles}_{column_tiles}", dtype.name());
-        let tile = row_tiles * 16 * column_tiles * 8;
+        let SkinnyTile {
+            rows: r,
+            columns: c,
+        } = tile;
+        let name = format!("skinny_{kind}_{}_{r}_{c}", dtype.name());
+        let gains = skinny.norm.map_or(0, |_| 2 * inner * dtype.bytes());
         let grid = Launch {
-            blocks: (outer / (column_tiles * 8)) as u32,
+            blocks: (outer / (c * 8)) as u32,
             threads: 256,
-            // Eight warps' sums, and two statistics a row.
-            shared_bytes: ((8 * tile + row_tiles * 32) * 4) as u32,
+            shared_bytes: (tile.shared_bytes() + gains) as u32,
             overlaps: true,
         };
         let norm = skinny.norm.map(|(norm, _)| norm);
@@ -142,6 +149,38 @@ impl Device {
         buffers.extend(skinny.row_numbers());
         // SAFETY: sizes were checked; row numbers come from a laid-out batch and lie inside it.
         unsafe { self.launch(&name, grid, &buffers, &arguments) }
+    }
+}
+
+/// What a block of the kernel does: sixteens of rows, eights of columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SkinnyTile {
+    rows: usize,
+    columns: usize,
+}
+
+impl SkinnyTile {
+    /// As few columns as leave one block a multiprocessor at most: then the weights of the whole
+    /// product are under way at once, and the next kernel finds room beside it.
+    fn new(rows: usize, outer: usize, multiprocessors: usize) -> Self {
+        let rows = rows.div_ceil(16).max(1);
+        // What the kernels are compiled for.
+        let most = if rows == 1 { 4 } else { 3 };
+        let fitting = (1..=most).filter(|columns| outer.is_multiple_of(columns * 8));
+        let one_wave = |columns: &usize| outer / (columns * 8) <= multiprocessors;
+        let columns = fitting.clone().find(one_wave).or(fitting.last());
+        Self {
+            rows,
+            columns: columns.unwrap_or(1),
+        }
+    }
+
+    /// Eight warps' sums, their rows padded as in `cuda/skinny.cu`, and two statistics a row; the bias.
+    fn shared_bytes(self) -> usize {
+        let columns = self.columns * 8;
+        let padding = if columns.is_multiple_of(16) { 8 } else { 0 };
+        let rows = self.rows * 16;
+        (8 * rows * (columns + padding + 2) + columns) * size_of::<f32>()
     }
 }
 
@@ -194,5 +233,42 @@ impl<'a> Skinny<'a> {
     fn row_numbers(&self) -> impl Iterator<Item = &'a Buffer> {
         let residual_rows = self.residual.and_then(|(_, rows)| rows);
         [self.x_rows, residual_rows].into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_of_bert_are_one_wave_of_blocks_on_a_large_device() {
+        let columns = |rows, outer| SkinnyTile::new(rows, outer, 132).columns;
+        // BERT-base: output, queries-keys-values, feed-forward; BERT-large; widths that nothing divides.
+        let expected = [
+            (768, 1),
+            (2304, 3),
+            (3072, 3),
+            (1024, 1),
+            (4096, 4),
+            (8, 1),
+            (1064, 1),
+        ];
+        for (outer, expected) in expected {
+            assert_eq!(columns(12, outer), expected, "{outer}");
+        }
+        assert_eq!(columns(32, 4096), 2, "32 columns are for 16 rows only");
+        assert_eq!(
+            SkinnyTile::new(16, 3072, 40).columns,
+            4,
+            "as wide as there is"
+        );
+    }
+
+    #[test]
+    fn the_largest_tile_leaves_room_for_the_longest_gains() {
+        for (rows, columns) in [(1, 4), (2, 2), (2, 3)] {
+            let tile = SkinnyTile { rows, columns };
+            assert!(tile.shared_bytes() + 2 * 2048 * 2 <= 48 << 10, "{tile:?}");
+        }
     }
 }

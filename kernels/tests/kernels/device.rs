@@ -2,7 +2,7 @@
 
 use intentd_kernels::{
     Activation, Capacity, Device, DeviceError, Dtype, Emulation, InputError, Inputs, Limits,
-    ProductShape, oracle,
+    Product, ProductShape, oracle,
 };
 
 use crate::support::{Bench, assert_close};
@@ -101,7 +101,7 @@ fn a_graph_of_another_device_is_not_replayed() {
     });
     let [x, y] = [(); 2].map(|()| here.zeros(Dtype::F32, 4).unwrap());
     let graph = here.capture(|| here.convert(&x, &y)).unwrap();
-    let _ = there.replay(&graph);
+    let _ = there.replay(&graph, &mut []);
 }
 
 #[test]
@@ -139,13 +139,62 @@ fn a_graph_reads_the_counts_of_the_day() {
             .pack(capacity, (&ids, &ids), lengths, &mut pinned)
             .unwrap();
         inputs.upload(&device, capacity, &mut pinned).unwrap();
-        device.replay(&graph).unwrap();
+        device.replay(&graph, &mut []).unwrap();
         for (i, sum) in sums.iter_mut().enumerate().take(tokens * 8) {
             *sum += bias[i % 8];
         }
         assert_close(&bench.read(&kept), &sums, Dtype::F32, 2.0);
     }
     assert_eq!(device.counters().replays, 3);
+}
+
+#[test]
+fn a_graph_may_copy_in_and_out() {
+    let device = Device::emulator(Emulation::default()).unwrap();
+    let buffer = device.zeros(Dtype::U32, 4).unwrap();
+    let [mut from, mut to] = [(); 2].map(|()| device.pinned(16).unwrap());
+    let record = || {
+        device.upload(&mut from, &buffer)?;
+        device.download(&buffer, &mut to)
+    };
+    let graph = device.capture(record).unwrap();
+    for round in 1..4 {
+        from.write_u32().unwrap().fill(round);
+        device.replay(&graph, &mut [&mut from, &mut to]).unwrap();
+        // To look at it is to wait for the replay, not for the recording.
+        assert_eq!(to.read().unwrap()[..4], round.to_le_bytes());
+    }
+    // Neither is written anew before the copy out of it is done.
+    device.replay(&graph, &mut [&mut from, &mut to]).unwrap();
+    from.write_u32().unwrap().fill(9);
+    assert_eq!(to.read().unwrap()[..4], 3_u32.to_le_bytes());
+}
+
+#[test]
+#[should_panic(expected = "the pinned memory that the graph was recorded with")]
+fn a_graph_is_not_replayed_with_other_pinned_memory() {
+    let device = Device::emulator(Emulation::default()).unwrap();
+    let buffer = device.zeros(Dtype::U32, 4).unwrap();
+    let [mut from, mut other] = [(); 2].map(|()| device.pinned(16).unwrap());
+    let graph = device.capture(|| device.upload(&mut from, &buffer));
+    let _ = device.replay(&graph.unwrap(), &mut [&mut other]);
+}
+
+#[test]
+fn what_another_thread_copies_meanwhile_is_not_recorded() {
+    let bench = Bench::new(1);
+    let device = &bench.device;
+    let buffer = device.zeros(Dtype::U32, 4).unwrap();
+    let work = || {
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| bench.read(&bench.upload(&[7.0; 4], Dtype::U32)));
+            assert_eq!(other.join().unwrap(), [7.0; 4]);
+        });
+        Ok(())
+    };
+    let graph = device.capture(work).unwrap();
+    device.replay(&graph, &mut []).unwrap();
+    assert_eq!(bench.read(&buffer), [0.0; 4]);
 }
 
 #[test]
@@ -165,27 +214,37 @@ fn a_lost_device_says_so_ever_after() {
 }
 
 #[test]
-fn products_add_a_bias() {
+fn products_add_a_bias_and_a_residual() {
     for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
         let mut bench = Bench::new(8);
         let (rows, inner, outer) = (5, 40, 24);
         let (x, x_buffer) = bench.values(rows * inner, dtype);
         let (w, w_buffer) = bench.values(outer * inner, dtype);
         let (bias, bias_buffer) = bench.values(outer, dtype);
-        let y = bench.poisoned(rows * outer, dtype);
-        let shape = ProductShape {
-            dtype,
-            rows,
-            inner,
-            outer,
-            bias: true,
-        };
-        bench
-            .device
-            .product(&shape, &x_buffer, &w_buffer, Some(&bias_buffer), &y)
-            .unwrap();
-        let expected = oracle::linear(&x, &w, &bias);
-        assert_close(&bench.read(&y), &expected, dtype, 64.0);
+        let (residual, residual_buffer) = bench.values(rows * outer, dtype);
+        let product = oracle::linear(&x, &w, &bias);
+        for with_residual in [false, true] {
+            let y = bench.poisoned(rows * outer, dtype);
+            let product_of = Product {
+                shape: ProductShape {
+                    dtype,
+                    rows,
+                    inner,
+                    outer,
+                    bias: true,
+                    residual: with_residual,
+                },
+                x: &x_buffer,
+                w: w_buffer.clone(),
+                bias: Some(bias_buffer.clone()),
+                residual: with_residual.then_some(&residual_buffer),
+                y: &y,
+            };
+            bench.device.product(&product_of).unwrap();
+            let added = |(a, b): (&f32, &f32)| if with_residual { a + b } else { *a };
+            let expected: Vec<f32> = product.iter().zip(&residual).map(added).collect();
+            assert_close(&bench.read(&y), &expected, dtype, 64.0);
+        }
     }
 }
 

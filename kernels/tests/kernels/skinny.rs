@@ -13,14 +13,18 @@ const LIMITS: Limits = Limits {
 /// Lengths of the sequences, room for how many tokens, columns of x and of y.
 type Case = (&'static [usize], usize, usize, usize);
 
-const CASES: [Case; 7] = [
+/// All numbers of columns a block, rows of both kinds, inner sizes of one round of loads and of several.
+const CASES: [Case; 10] = [
     (&[1], 16, 32, 8),
     (&[12], 16, 768, 24),
     (&[5, 11], 16, 288, 2048),
+    (&[2, 7], 16, 96, 3072),
+    (&[3], 16, 1312, 4096),
+    (&[16], 16, 3104, 8),
     (&[9, 3, 14], 32, 128, 2064),
-    (&[17, 20], 48, 256, 40),
-    (&[64], 64, 64, 16),
-    (&[30, 31], 64, 1056, 8),
+    (&[17, 15], 32, 64, 3072),
+    (&[17], 32, 2080, 16),
+    (&[30, 1], 32, 1056, 1064),
 ];
 
 #[test]
@@ -159,4 +163,40 @@ fn rows_may_be_chosen() {
     let found = bench.read(&y);
     assert_close(&found[..expected.len()], &expected, dtype, 4.0);
     assert_untouched(&found[expected.len()..]);
+}
+
+#[test]
+fn statistics_keep_their_precision_around_a_large_mean() {
+    // Mean square less squared mean: at eight times sigma, 65 roundings of f32, one of f16.
+    let (inner, outer, dtype) = (768, 8, Dtype::F16);
+    let mut bench = Bench::new(3);
+    let capacity = Capacity {
+        tokens: 16,
+        sequences: 4,
+    };
+    let batch = bench.batch(&[1], capacity, LIMITS);
+    let mut x = bench.random(16 * inner, Dtype::F32);
+    for value in &mut x {
+        *value = round(*value * 1.7 + 8.0, dtype);
+    }
+    let x_buffer = bench.upload(&x, dtype);
+    let norm = Norm {
+        gamma: bench.upload(&vec![1.0; inner], dtype),
+        beta: bench.upload(&vec![0.0; inner], dtype),
+        eps: 1e-5,
+    };
+    let normalized = bench.poisoned(16 * inner, dtype);
+    let skinny = Skinny {
+        x: &x_buffer,
+        x_rows: None,
+        norm: Some((&norm, Some(&normalized))),
+        w: &bench.upload(&vec![0.0; outer * inner], dtype),
+        bias: &bench.upload(&vec![0.0; outer], dtype),
+        activation: Activation::None,
+        residual: None,
+        y: &bench.poisoned(16 * outer, dtype),
+    };
+    bench.device.skinny(&batch.placed.tokens, &skinny).unwrap();
+    let expected = oracle::norm(&x[..inner], &vec![1.0; inner], &vec![0.0; inner], 1e-5);
+    assert_close(&bench.read(&normalized)[..inner], &expected, dtype, 1.0);
 }

@@ -6,8 +6,8 @@
 //! Both compute, in the last layer, only what the `[CLS]` rows need.
 
 use intentd_kernels::{
-    Activation, Buffer, Capacity, Device, DeviceError, Dtype, Placed, ProductShape, QueryRows,
-    Rows, SKINNY_ROWS_MAX, Skinny,
+    Activation, Buffer, Capacity, Device, DeviceError, Dtype, Placed, Product, ProductShape,
+    QueryRows, Rows, SKINNY_ROWS_MAX, Skinny,
 };
 
 use super::weights::{Layer, Linear, Model};
@@ -52,13 +52,12 @@ impl Arena {
     }
 }
 
-/// A product of the library, ready to be enqueued or tuned.
-pub(super) struct Product<'a> {
-    pub(super) shape: ProductShape,
-    pub(super) x: &'a Buffer,
-    pub(super) w: Buffer,
-    pub(super) bias: Option<Buffer>,
-    pub(super) y: &'a Buffer,
+/// What is added to a product by the library.
+#[derive(Clone, Copy)]
+enum Added<'a> {
+    Nothing,
+    Bias,
+    BiasAnd(&'a Buffer),
 }
 
 /// A model, its activations and a device to run it on.
@@ -182,24 +181,18 @@ impl Forward {
             return Ok(());
         };
         for layer in layers {
-            self.run(&self.product(capacity.tokens, &arena.x, &layer.qkv, true, &arena.qkv))?;
+            device.product(&self.queries_keys_values(capacity.tokens, layer))?;
             self.attend(batch, false)?;
             self.feed_forward(tokens, layer, &arena.x)?;
         }
-        self.run(&self.keys_values(capacity.tokens, last))?;
+        device.product(&self.keys_values(capacity.tokens, last))?;
         device.gather_first(batch, &arena.x, &arena.first, model.hidden)?;
-        self.run(&self.queries(capacity.sequences, last))?;
+        device.product(&self.queries(capacity.sequences, last))?;
         let rows = QueryRows::Packed { q: &arena.query };
         let kv = (&arena.qkv, 2 * model.hidden);
         device.attention_rows(batch, model.attention, rows, kv, &arena.context)?;
         self.feed_forward(sequences, last, &arena.first)?;
-        self.run(&self.product(
-            capacity.sequences,
-            &arena.x,
-            &model.pooler,
-            false,
-            &arena.pooled,
-        ))?;
+        device.product(&self.pooler(capacity.sequences))?;
         let (rows, bias) = (sequences.0, &model.pooler.bias);
         device.bias_activation(rows, &arena.pooled, bias, Activation::Tanh)
     }
@@ -212,67 +205,39 @@ impl Forward {
         input: &Buffer,
     ) -> Result<(), DeviceError> {
         let (device, model, arena) = (&self.device, &self.model, &self.arena);
-        let output = &layer.attention_output;
-        self.run(&self.product(size, &arena.context, output, false, &arena.sum))?;
-        let norm = &layer.attention_norm;
-        let bias = Some(&output.bias);
-        device.add_norm(rows, &arena.sum, bias, Some(input), norm, &arena.attended)?;
-        let inner = &layer.intermediate;
-        self.run(&self.product(size, &arena.attended, inner, false, &arena.intermediate))?;
-        device.bias_activation(rows, &arena.intermediate, &inner.bias, model.activation)?;
-        let output = &layer.output;
-        self.run(&self.product(size, &arena.intermediate, output, false, &arena.sum))?;
-        let (bias, residual) = (Some(&output.bias), Some(&arena.attended));
-        device.add_norm(
-            rows,
-            &arena.sum,
-            bias,
-            residual,
-            &layer.output_norm,
-            &arena.x,
-        )
+        let [first, second, third] = self.feed_forward_products(size, layer, input);
+        device.product(&first)?;
+        device.norm(rows, &arena.sum, &layer.attention_norm, &arena.attended)?;
+        device.product(&second)?;
+        let bias = &layer.intermediate.bias;
+        device.bias_activation(rows, &arena.intermediate, bias, model.activation)?;
+        device.product(&third)?;
+        device.norm(rows, &arena.sum, &layer.output_norm, &arena.x)
     }
 
     /// Every shape of product that a pass of this size asks the library for.
     pub(super) fn products(&self, capacity: Capacity) -> Vec<Product<'_>> {
-        let (model, arena) = (&self.model, &self.arena);
-        let Some(layer) = model.layers.first().filter(|_| !self.is_skinny(capacity)) else {
+        let Some(layer) = self.model.layers.first() else {
             return Vec::new();
         };
-        let block = |rows: usize| {
-            [
-                self.product(
-                    rows,
-                    &arena.context,
-                    &layer.attention_output,
-                    false,
-                    &arena.sum,
-                ),
-                self.product(
-                    rows,
-                    &arena.attended,
-                    &layer.intermediate,
-                    false,
-                    &arena.intermediate,
-                ),
-                self.product(rows, &arena.intermediate, &layer.output, false, &arena.sum),
-            ]
-        };
-        let mut products = vec![self.keys_values(capacity.tokens, layer)];
-        if model.layers.len() > 1 {
-            products.push(self.product(capacity.tokens, &arena.x, &layer.qkv, true, &arena.qkv));
-            products.extend(block(capacity.tokens));
+        if self.is_skinny(capacity) {
+            return Vec::new();
         }
-        products.push(self.queries(capacity.sequences, layer));
-        products.extend(block(capacity.sequences));
-        products.push(self.product(
-            capacity.sequences,
-            &arena.x,
-            &model.pooler,
-            false,
-            &arena.pooled,
-        ));
+        let (arena, tokens, sequences) = (&self.arena, capacity.tokens, capacity.sequences);
+        let mut products = vec![self.keys_values(tokens, layer)];
+        if self.model.layers.len() > 1 {
+            products.push(self.queries_keys_values(tokens, layer));
+            products.extend(self.feed_forward_products(tokens, layer, &arena.x));
+        }
+        products.push(self.queries(sequences, layer));
+        products.extend(self.feed_forward_products(sequences, layer, &arena.first));
+        products.push(self.pooler(sequences));
         products
+    }
+
+    fn queries_keys_values(&self, rows: usize, layer: &Layer) -> Product<'_> {
+        let arena = &self.arena;
+        self.product(rows, &arena.x, &layer.qkv, Added::Bias, &arena.qkv)
     }
 
     fn keys_values(&self, rows: usize, layer: &Layer) -> Product<'_> {
@@ -281,7 +246,7 @@ impl Forward {
             w: layer.qkv.w.slice(h * h..3 * h * h),
             bias: layer.qkv.bias.slice(h..3 * h),
         };
-        self.product(rows, &self.arena.x, &both, true, &self.arena.qkv)
+        self.product(rows, &self.arena.x, &both, Added::Bias, &self.arena.qkv)
     }
 
     fn queries(&self, rows: usize, layer: &Layer) -> Product<'_> {
@@ -290,7 +255,39 @@ impl Forward {
             w: layer.qkv.w.slice(0..h * h),
             bias: layer.qkv.bias.slice(0..h),
         };
-        self.product(rows, &self.arena.first, &query, true, &self.arena.query)
+        let arena = &self.arena;
+        self.product(rows, &arena.first, &query, Added::Bias, &arena.query)
+    }
+
+    /// Attention's output with the layer's input added, and both of the feed-forward network; what is
+    /// behind the first of these has an activation, which the library does not know.
+    fn feed_forward_products<'a>(
+        &'a self,
+        rows: usize,
+        layer: &Layer,
+        input: &'a Buffer,
+    ) -> [Product<'a>; 3] {
+        let Arena {
+            attended,
+            sum,
+            context,
+            intermediate,
+            ..
+        } = &self.arena;
+        let output = Added::BiasAnd(input);
+        let residual = Added::BiasAnd(attended);
+        let inner = &layer.intermediate;
+        [
+            self.product(rows, context, &layer.attention_output, output, sum),
+            self.product(rows, attended, inner, Added::Nothing, intermediate),
+            self.product(rows, intermediate, &layer.output, residual, sum),
+        ]
+    }
+
+    fn pooler(&self, rows: usize) -> Product<'_> {
+        let arena = &self.arena;
+        let pooler = &self.model.pooler;
+        self.product(rows, &arena.x, pooler, Added::Nothing, &arena.pooled)
     }
 
     fn product<'a>(
@@ -298,10 +295,15 @@ impl Forward {
         rows: usize,
         x: &'a Buffer,
         linear: &Linear,
-        bias: bool,
+        added: Added<'a>,
         y: &'a Buffer,
     ) -> Product<'a> {
         let outer = linear.bias.len();
+        let bias = !matches!(added, Added::Nothing);
+        let residual = match added {
+            Added::BiasAnd(residual) => Some(residual),
+            Added::Nothing | Added::Bias => None,
+        };
         Product {
             shape: ProductShape {
                 dtype: self.model.dtype,
@@ -309,23 +311,14 @@ impl Forward {
                 inner: linear.w.len() / outer,
                 outer,
                 bias,
+                residual: residual.is_some(),
             },
             x,
             w: linear.w.clone(),
             bias: bias.then(|| linear.bias.clone()),
+            residual,
             y,
         }
-    }
-
-    fn run(&self, product: &Product<'_>) -> Result<(), DeviceError> {
-        let Product {
-            shape,
-            x,
-            w,
-            bias,
-            y,
-        } = product;
-        self.device.product(shape, x, w, bias.as_ref(), y)
     }
 }
 

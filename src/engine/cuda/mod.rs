@@ -2,10 +2,10 @@
 //!
 //! One stream does everything in order: a batch's copy in, its pass, its copy out. Two batches may
 //! be enqueued, each with its own pinned memory on either side, so the device goes from one to the
-//! next without the host. The pass of a bucket (a shape that batches are rounded up to) runs launch
-//! by launch at first; once its batch is answered its products are tuned and it is recorded as a
-//! graph, which every later batch of the bucket replays. How much of the bucket is real the kernels
-//! read on the device.
+//! next without the host. All three of a bucket (a shape that batches are rounded up to) run launch
+//! by launch at first; once its batch is answered its products are tuned and everything is recorded
+//! as a graph for either pinned memory, which every later batch of the bucket replays. How much of
+//! the bucket is real the kernels read on the device.
 
 mod buckets;
 mod forward;
@@ -14,7 +14,7 @@ mod graphs;
 mod tests;
 mod weights;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use intentd_kernels::{
@@ -41,7 +41,7 @@ pub struct CudaOptions {
     pub dtype: Dtype,
     /// The largest batch. Buffers are made for it at load.
     pub largest: Capacity,
-    /// Graphs kept at once; 0 runs everything launch by launch.
+    /// Buckets that are kept as graphs at once; 0 runs everything launch by launch.
     pub graphs_max: usize,
 }
 
@@ -56,6 +56,8 @@ pub struct Cuda {
     under_way: VecDeque<UnderWay>,
     graphs: Graphs,
     tuned: HashSet<ProductShape>,
+    /// What the last batch of a bucket took on the device.
+    expected: HashMap<Capacity, Duration>,
     phases: Vec<(&'static str, Duration)>,
     device_time: Duration,
 }
@@ -72,6 +74,7 @@ struct Slot {
 #[derive(Debug)]
 struct UnderWay {
     slot: usize,
+    bucket: Capacity,
     sequences: usize,
     tokens: usize,
 }
@@ -146,6 +149,7 @@ impl Cuda {
             under_way: VecDeque::with_capacity(DEPTH),
             graphs: Graphs::new(options.graphs_max),
             tuned: HashSet::new(),
+            expected: HashMap::new(),
             phases,
             device_time: Duration::ZERO,
         })
@@ -156,7 +160,7 @@ impl Cuda {
         &self.forward.device
     }
 
-    /// Number of graphs recorded and kept.
+    /// Number of buckets recorded and kept.
     pub fn graphs(&self) -> usize {
         self.graphs.len()
     }
@@ -168,23 +172,18 @@ impl Cuda {
         let lengths = batch.ranges().map(|range| range.len());
         self.inputs.pack(bucket, ids, lengths, &mut slot.input)?;
         slot.start.record()?;
-        self.inputs.upload(device, bucket, &mut slot.input)?;
         match self.graphs.get(bucket) {
-            Some(graph) => device.replay(graph)?,
-            None => self.forward.enqueue(bucket, &self.inputs.placed(bucket))?,
+            Some(graphs) => {
+                let pinned = &mut [&mut slot.input, &mut slot.logits];
+                device.replay(&graphs[self.next], pinned)?;
+            }
+            None => whole(&self.forward, &self.inputs, bucket, slot)?,
         }
-        let labels = self.forward.model.labels;
-        let logits = self
-            .forward
-            .arena
-            .logits
-            .slice(0..batch.sequences() * labels);
         slot.end.record()?;
-        device.download(&logits, &mut slot.logits)?;
         Ok(())
     }
 
-    /// One step towards the graph of `bucket`: a product tuned, or the recording itself.
+    /// One step towards the graphs of `bucket`: a product tuned, or one of the recordings.
     fn prepare(&mut self, bucket: Capacity) -> Result<(), DeviceError> {
         let device = &self.forward.device;
         let products = self.forward.products(bucket);
@@ -194,10 +193,9 @@ impl Cuda {
             });
         }
         if let Some(product) = products.iter().find(|p| !self.tuned.contains(&p.shape)) {
-            let (shape, bias) = (&product.shape, product.bias.as_ref());
             // Overwrites activations, which belong to no batch: those enqueued come before in the
             // stream or write theirs anew.
-            if device.tune(shape, product.x, &product.w, bias, product.y)? {
+            if device.tune(product)? {
                 self.tuned.insert(product.shape);
             }
             return Ok(());
@@ -207,10 +205,36 @@ impl Cuda {
             device.synchronize()?;
             self.graphs.evict();
         }
-        let batch = self.inputs.placed(bucket);
-        let graph = device.capture(|| self.forward.enqueue(bucket, &batch))?;
+        let slot = &mut self.slots[self.graphs.recorded()];
+        let graph = device.capture(|| whole(&self.forward, &self.inputs, bucket, slot))?;
         self.graphs.add(bucket, graph);
         Ok(())
+    }
+}
+
+/// A batch of a bucket from pinned memory to pinned memory.
+fn whole(
+    forward: &Forward,
+    inputs: &Inputs,
+    bucket: Capacity,
+    slot: &mut Slot,
+) -> Result<(), DeviceError> {
+    inputs.upload(&forward.device, bucket, &mut slot.input)?;
+    forward.enqueue(bucket, &inputs.placed(bucket))?;
+    let logits = &forward.arena.logits;
+    let logits = logits.slice(0..bucket.sequences * forward.model.labels);
+    forward.device.download(&logits, &mut slot.logits)
+}
+
+/// How long to stay awake for a batch that should take `expected`. Beyond a millisecond the wake-up
+/// is a small part of it, and a core is worth more.
+fn awake(expected: Option<Duration>) -> Duration {
+    const AWAKE_MAX: Duration = Duration::from_millis(1);
+    const MARGIN: Duration = Duration::from_micros(100);
+    match expected {
+        Some(expected) if expected <= AWAKE_MAX => expected * 3 / 2 + MARGIN,
+        Some(_) => Duration::ZERO,
+        None => AWAKE_MAX / 5,
     }
 }
 
@@ -285,6 +309,7 @@ impl Engine for Cuda {
         })?;
         self.under_way.push_back(UnderWay {
             slot: self.next,
+            bucket,
             sequences: batch.sequences(),
             tokens,
         });
@@ -298,12 +323,15 @@ impl Engine for Cuda {
         };
         let labels = self.forward.model.labels;
         let slot = &self.slots[batch.slot];
+        let awake = awake(self.expected.get(&batch.bucket).copied());
         let read = || -> Result<(Vec<f32>, Duration), DeviceError> {
+            slot.logits.wait_awake(awake)?;
             let values = slot.logits.read_f32()?[..batch.sequences * labels].to_vec();
             Ok((values, slot.start.until(&slot.end)?))
         };
         let (values, spent) = read().map_err(|error| engine_error(error, batch.tokens))?;
         self.device_time += spent;
+        self.expected.insert(batch.bucket, spent);
         Ok(Logits::new(values, labels))
     }
 
