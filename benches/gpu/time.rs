@@ -24,13 +24,16 @@ pub(crate) fn run(device: &Device, small: bool) -> bool {
         engine.startup_phases()
     );
     let runs = if small { 3 } else { 300 };
-    for tokens in [8, 12, 16, 32, 64] {
+    println!(
+        "kernels: from one replay to the next; batch: with its copies in and out, another behind it;"
+    );
+    println!("answer: from the batch to its logits on the host, nothing else under way");
+    for tokens in [8, 12, 16, 24, 32, 33, 48, 64] {
         let query = random(&checkpoint, &[tokens], 1);
-        let (device, host) = median(&mut engine, &query, runs);
-        println!(
-            "one query of {tokens} tokens: device {device:.1?}, with copies and host {host:.1?}"
-        );
+        let times = Times::of(&mut engine, &query, runs);
+        println!("one query of {tokens} tokens: {times}");
     }
+    overlap(&mut engine, &random(&checkpoint, &[12], 1), runs);
     if small {
         return true;
     }
@@ -54,49 +57,91 @@ pub(crate) fn run(device: &Device, small: bool) -> bool {
     );
     for size in [1, 2, 4, 8, 16, 32, 64, 128, 256] {
         let batch = &queries(&checkpoint, size, 1)[0];
-        let (device, host) = median(&mut engine, batch, 100);
-        println!(
-            "{size} queries, {} tokens: device {device:.1?}, with copies and host {host:.1?}",
-            batch.tokens()
-        );
+        let times = Times::of(&mut engine, batch, 100);
+        println!("{size} queries, {} tokens: {times}", batch.tokens());
     }
     pipelined(&mut engine, &queries(&checkpoint, 32, 50));
     true
 }
 
-/// Device time with another batch always behind, so that the device never waits for the host; and
-/// time from a batch to its logits on the host with nothing else under way. Medians.
-fn median(engine: &mut Cuda, batch: &RaggedBatch, runs: usize) -> (Duration, Duration) {
-    warm(engine, batch);
-    let (mut device, mut host) = (Vec::new(), Vec::new());
-    for _ in 0..runs {
-        let start = Instant::now();
-        engine.forward(batch).unwrap();
-        host.push(start.elapsed());
-    }
-    engine.submit(batch).unwrap();
-    for _ in 0..runs {
+/// What a batch takes; medians but for the first.
+struct Times {
+    /// Its kernels alone, the mean from one replay to the next.
+    kernels: Duration,
+    /// With the copies in and out, by the device's clock, and another batch always behind it so that
+    /// the device never waits for the host.
+    batch: Duration,
+    /// From the batch to its logits on the host, nothing else under way.
+    answer: Duration,
+}
+
+impl Times {
+    fn of(engine: &mut Cuda, batch: &RaggedBatch, runs: u32) -> Self {
+        warm(engine, batch);
+        let (mut device, mut host) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            let start = Instant::now();
+            engine.forward(batch).unwrap();
+            host.push(start.elapsed());
+        }
         engine.submit(batch).unwrap();
-        let before = engine.device_time().unwrap();
+        for _ in 0..runs {
+            engine.submit(batch).unwrap();
+            let before = engine.device_time().unwrap();
+            engine.collect().unwrap();
+            device.push(engine.device_time().unwrap() - before);
+        }
         engine.collect().unwrap();
-        device.push(engine.device_time().unwrap() - before);
+        let median = |mut times: Vec<Duration>| {
+            times.sort();
+            times[times.len() / 2]
+        };
+        Self {
+            kernels: engine.time_kernels(batch, runs).unwrap(),
+            batch: median(device),
+            answer: median(host),
+        }
     }
-    engine.collect().unwrap();
-    let middle = |mut times: Vec<Duration>| {
-        times.sort();
-        times[times.len() / 2]
-    };
-    (middle(device), middle(host))
+}
+
+impl std::fmt::Display for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            kernels,
+            batch,
+            answer,
+        } = self;
+        write!(
+            f,
+            "kernels {kernels:.1?}, batch {batch:.1?}, answer {answer:.1?}"
+        )
+    }
+}
+
+/// What it brings that kernels begin before the one in front has ended, three rounds in turn.
+fn overlap(engine: &mut Cuda, batch: &RaggedBatch, runs: u32) {
+    for _ in 0..3 {
+        for allowed in [false, true] {
+            engine.device().allow_overlap(allowed);
+            let kernels = engine.time_kernels(batch, runs).unwrap();
+            println!(
+                "kernels of {} tokens, overlap {allowed}: {kernels:.1?}",
+                batch.tokens()
+            );
+        }
+    }
 }
 
 /// Tokens a second by the device's clock.
 fn throughput(engine: &mut Cuda, batch: &RaggedBatch, rate: f64) -> f64 {
-    let (device, _) = median(engine, batch, 20);
+    let times = Times::of(engine, batch, 20);
+    // The goal is about the kernels; what the copies add is in the line.
+    let device = times.kernels;
     let tokens = batch.tokens() as f64;
     // Of the last layer, all tokens need keys and values only: 10 of 12 parts are left out.
     let flop = tokens * FLOP_PER_TOKEN * (1.0 - 10.0 / 12.0 / 12.0);
     println!(
-        "{} sequences, {} tokens: device {device:.2?}, {:.0} % of the product's rate for the work \
+        "{} sequences, {} tokens: {times}; of the kernels' time, {:.0} % of the product's rate for the work \
          done, {:.0} % for the whole of BERT",
         batch.sequences(),
         batch.tokens(),

@@ -252,6 +252,9 @@ pub(crate) trait Backend: Debug + Send + Sync {
     /// Ends the recording that `begin_capture` began.
     fn end_capture(&self) -> Result<Box<dyn Captured>, DeviceError>;
 
+    /// Whether kernels launched or recorded from here on may overlap; they may unless told otherwise.
+    fn allow_overlap(&self, allowed: bool);
+
     /// Waits until everything enqueued is done.
     fn synchronize(&self) -> Result<(), DeviceError>;
 

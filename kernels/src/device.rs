@@ -235,6 +235,12 @@ impl Device {
         pinned.iter().try_for_each(|pinned| pinned.touched.record())
     }
 
+    /// Whether kernels that are enqueued or recorded from here on may begin while the one in front is
+    /// running, on devices that can do that. They may, unless told otherwise: to see what it brings.
+    pub fn allow_overlap(&self, allowed: bool) {
+        self.backend.allow_overlap(allowed);
+    }
+
     /// A point in the stream, after everything enqueued so far.
     ///
     /// # Errors

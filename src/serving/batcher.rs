@@ -148,7 +148,7 @@ impl Batcher {
             if ripe || (standing.texts > 0 && now >= due) {
                 return Ok(false);
             }
-            match Pace::nap(now - start) {
+            match self.pace.nap(running.tokens, now - start) {
                 Duration::ZERO => std::thread::yield_now(),
                 nap => std::thread::sleep(nap),
             }

@@ -51,11 +51,15 @@ impl Pace {
         self.submit = blend(self.submit, took);
     }
 
-    /// How long to look away from a batch that runs since `elapsed`: not at all from a short one,
-    /// where every microsecond counts, and for a twentieth of its time from a long one, whose wait
-    /// would burn a core for nothing.
-    pub(crate) fn nap(elapsed: Duration) -> Duration {
-        if elapsed < SHORT {
+    /// How long to look away from a batch of `tokens` that runs since `elapsed`: not at all from a
+    /// short one, where every microsecond counts, nor around the end that is expected; else for a
+    /// twentieth of its time, since the wait would burn a core for nothing.
+    pub(crate) fn nap(&self, tokens: usize, elapsed: Duration) -> Duration {
+        let ends = |expected: Duration| {
+            let from = expected.saturating_sub(2 * NAP_MAX);
+            (from..expected + SHORT).contains(&elapsed)
+        };
+        if elapsed < SHORT || self.batch[step(tokens)].is_some_and(ends) {
             Duration::ZERO
         } else {
             (elapsed / 20).min(NAP_MAX)
@@ -113,9 +117,25 @@ mod tests {
 
     #[test]
     fn only_long_batches_are_looked_away_from() {
-        assert_eq!(Pace::nap(SHORT / 2), Duration::ZERO);
-        assert_eq!(Pace::nap(MS), MS / 20);
-        assert_eq!(Pace::nap(100 * MS), NAP_MAX);
+        let pace = Pace::new();
+        assert_eq!(pace.nap(8, SHORT / 2), Duration::ZERO);
+        assert_eq!(pace.nap(8, MS), MS / 20);
+        assert_eq!(pace.nap(8, 100 * MS), NAP_MAX);
+    }
+
+    #[test]
+    fn nobody_looks_away_around_the_expected_end() {
+        let mut pace = Pace::new();
+        pace.done(8, 10 * MS);
+        for (elapsed, nap) in [
+            (5 * MS, NAP_MAX),
+            (10 * MS - NAP_MAX, Duration::ZERO),
+            (10 * MS + SHORT / 2, Duration::ZERO),
+            (11 * MS, NAP_MAX),
+        ] {
+            assert_eq!(pace.nap(8, elapsed), nap, "{elapsed:?}");
+        }
+        assert_eq!(pace.nap(1000, 10 * MS), NAP_MAX, "of another size");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod tune;
 use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -27,6 +28,9 @@ use crate::backend::{
     ProductShape, Region, Signal,
 };
 
+/// The compute capability that kernels wait from for the one in front (Hopper).
+const OVERLAPS_FROM: (u32, u32) = (9, 0);
+
 /// A GPU, its stream, and what was loaded onto it.
 #[derive(Debug)]
 pub(crate) struct Cuda {
@@ -40,7 +44,7 @@ pub(crate) struct Cuda {
     functions: Mutex<HashMap<String, CudaFunction>>,
     products: Products,
     /// Whether a kernel may begin while the one in front is running.
-    overlaps: bool,
+    overlaps: AtomicBool,
 }
 
 /// Lets a kernel begin while the one in front is running (CUDA driver API, "Programmatic Stream
@@ -189,7 +193,7 @@ impl Backend for Cuda {
             hStream: self.current().cu_stream(),
             attrs: &raw mut overlap,
             // None, unless the attribute is wanted.
-            numAttrs: u32::from(launch.overlaps && self.overlaps),
+            numAttrs: u32::from(launch.overlaps && self.overlaps.load(Ordering::Relaxed)),
         };
         // SAFETY: the caller's promise about the arguments; they are copied before this returns.
         unsafe {
@@ -262,6 +266,11 @@ impl Backend for Cuda {
             graph,
             stream: Arc::clone(&self.stream),
         }))
+    }
+
+    fn allow_overlap(&self, allowed: bool) {
+        let possible = self.facts.compute_capability >= OVERLAPS_FROM;
+        self.overlaps.store(allowed && possible, Ordering::Relaxed);
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {

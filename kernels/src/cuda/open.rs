@@ -1,15 +1,16 @@
 //! From nothing to a device that kernels can run on, or a sentence that says what is missing.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 
-use super::Cuda;
 use super::error::device_error;
 use super::product::Products;
+use super::{Cuda, OVERLAPS_FROM};
 use crate::backend::{DeviceError, Facts};
 
 /// Machine code and PTX of `cuda/*.cu`.
@@ -64,8 +65,7 @@ impl Cuda {
             unavailable(format!("the kernels do not load: {}", device_error(error)))
         })?;
         Ok(Self {
-            // The kernels wait for the one in front from Hopper on.
-            overlaps: facts.compute_capability >= (9, 0),
+            overlaps: AtomicBool::new(facts.compute_capability >= OVERLAPS_FROM),
             facts,
             recorder: context.new_stream().map_err(device_error)?,
             products: Products::new(&stream)?,

@@ -76,6 +76,8 @@ struct Kernel {
 struct State {
     emulation: Emulation,
     allocated: usize,
+    /// Whether kernels begin as early as they may.
+    overlaps: bool,
     /// What the thread has recorded so far.
     recording: Option<(ThreadId, Vec<Work>)>,
     queue: VecDeque<Work>,
@@ -111,6 +113,7 @@ impl Emulator {
         let state = State {
             emulation,
             allocated: 0,
+            overlaps: true,
             recording: None,
             queue: VecDeque::new(),
             enqueued: 0,
@@ -187,6 +190,7 @@ impl State {
                 && let (Work::Kernel(_), Some(Work::Kernel(kernel))) =
                     (&works[next - 1], works.get(next))
                 && kernel.launch.overlaps
+                && self.overlaps
             {
                 kernel.begin(slot(next))?;
                 next += 1;
@@ -434,6 +438,10 @@ impl Backend for Emulator {
                 state: Arc::clone(&self.state),
             },
         }))
+    }
+
+    fn allow_overlap(&self, allowed: bool) {
+        lock(&self.state).overlaps = allowed;
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {

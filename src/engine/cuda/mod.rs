@@ -165,6 +165,37 @@ impl Cuda {
         self.graphs.len()
     }
 
+    /// Device time of a batch's kernels without its copies, from one replay to the next, the mean of
+    /// `runs`. Nothing may be under way.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub fn time_kernels(
+        &mut self,
+        batch: &RaggedBatch,
+        runs: u32,
+    ) -> Result<Duration, EngineError> {
+        // Lays the batch out on the device, and has the library choose its algorithms.
+        self.forward(batch)?;
+        let tokens = batch.tokens();
+        let bucket = buckets::bucket(tokens, batch.sequences(), self.largest);
+        let bucket = bucket.ok_or(EngineError::OutOfMemory { tokens })?;
+        let measure = || -> Result<Duration, DeviceError> {
+            let device = &self.forward.device;
+            let placed = self.inputs.placed(bucket);
+            let graph = device.capture(|| self.forward.enqueue(bucket, &placed))?;
+            device.replay(&graph, &mut [])?;
+            let start = device.mark()?;
+            for _ in 0..runs {
+                device.replay(&graph, &mut [])?;
+            }
+            let end = device.mark()?;
+            // The graph has to live until the last replay is done, which the time waits for.
+            Ok(start.until(&end)? / runs.max(1))
+        };
+        measure().map_err(|error| engine_error(error, tokens))
+    }
+
     fn enqueue(&mut self, batch: &RaggedBatch, bucket: Capacity) -> Result<(), InputError> {
         let device = &self.forward.device;
         let slot = &mut self.slots[self.next];
