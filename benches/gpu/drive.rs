@@ -17,7 +17,8 @@ const SIZES: [usize; 4] = [1, 8, 32, 256];
 const BATCHES: usize = 20;
 
 /// Writes the checkpoint and `batches.json` (`{size: [[ids, …], …]}`) into `directory`, says
-/// `ready`, then answers each line with seconds and device seconds a batch.
+/// `ready`, then answers each line with seconds a batch, and seconds of its copies and kernels by the
+/// device's clock.
 pub(crate) fn run(device: &Device, directory: &Path, small: bool) -> bool {
     let name = if small { "cased" } else { "base" };
     write(&catalog::spec(name).unwrap(), directory).unwrap();

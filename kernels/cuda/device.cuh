@@ -62,12 +62,20 @@ DEVICE void wait_for_kernel_before() {
 #endif
 }
 
+// A word of the batch's layout: a count, an offset, a tile. Not through the cache of the multiprocessor,
+// which may still hold the batch before: a kernel that begins early is ordered behind the copy of the
+// layout by nothing but the first kernel, which began when the copy was done.
+DEVICE unsigned layout_word(const unsigned* from) { return __ldcg(from); }
+
 // From here on the kernel behind this one may begin. It takes the room that this one leaves.
 DEVICE void let_next_kernel_begin() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
+
+// Has the memory around `from` come near, for whichever block asks for it then.
+DEVICE void prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from))); }
 
 // 2^v to two units in the last place; results below 2^-126 are zero.
 DEVICE float power_of_2(float v) {

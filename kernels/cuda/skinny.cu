@@ -57,7 +57,7 @@ template <class T, int ROWS, int AHEAD> struct Rows {
 #pragma unroll
     for (int i = 0; i < ROWS * 2; i++) {
       unsigned row = rows == 0 ? 0 : min(unsigned(i * 8 + group), rows - 1);
-      from[i] = x + size_t(x_rows && rows > 0 ? x_rows[row] : row) * inner;
+      from[i] = x + size_t(x_rows && rows > 0 ? layout_word(x_rows + row) : row) * inner;
     }
   }
 
@@ -184,7 +184,7 @@ template <class T, int ROWS, int COLUMNS> struct Residuals {
     for (int round = 0; round < Pair<ROWS, COLUMNS>::ROUNDS; round++) {
       Pair<ROWS, COLUMNS> pair(round);
       if (pair.row >= rows) continue;
-      size_t row = residual_rows ? residual_rows[pair.row] : pair.row;
+      size_t row = residual_rows ? layout_word(residual_rows + pair.row) : pair.row;
       words[round] = *reinterpret_cast<const unsigned*>(residual + row * outer + first_column + pair.column);
     }
   }
@@ -257,7 +257,7 @@ DEVICE void skinny(const unsigned* count, const T* x, const unsigned* x_rows, co
       store_words(gains + inner + i, load_words(beta + i));
     }
   if (threadIdx.x < Size::TILE_COLUMNS) offsets[threadIdx.x] = to_float(bias[first_column + threadIdx.x]);
-  unsigned row_count = min(count[0], unsigned(ROWS * 16));
+  unsigned row_count = min(layout_word(count), unsigned(ROWS * 16));
   Rows<T, ROWS, Size::AHEAD> rows(x + begin, x_rows, row_count, inner);
   float inverse = 1.0f / float(inner);
 

@@ -26,7 +26,7 @@ pub struct ModelArgs {
     /// Type of weights and activations [default: f16 on CUDA, f32 on the CPU].
     #[arg(long, env = "INTENTD_DTYPE", value_enum)]
     pub dtype: Option<Dtype>,
-    /// CUDA graphs kept at once, one a size of batch; 0 for none.
+    /// Sizes of batch kept as CUDA graphs at once; 0 for none.
     #[arg(
         long,
         env = "INTENTD_MAX_CUDA_GRAPHS",

@@ -99,7 +99,7 @@ pub struct EngineOptions {
     pub batch_tokens_max: usize,
     /// Sequences in the largest batch that will come.
     pub batch_sequences_max: usize,
-    /// CUDA graphs kept at once; 0 for none.
+    /// Sizes of batch kept as CUDA graphs at once; 0 for none.
     pub graphs_max: usize,
 }
 

@@ -166,9 +166,9 @@ impl SkinnyTile {
         let rows = rows.div_ceil(16).max(1);
         // What the kernels are compiled for.
         let most = if rows == 1 { 4 } else { 3 };
-        let fitting = (1..=most).filter(|columns| outer.is_multiple_of(columns * 8));
+        let mut fitting = (1..=most).filter(|columns| outer.is_multiple_of(columns * 8));
         let one_wave = |columns: &usize| outer / (columns * 8) <= multiprocessors;
-        let columns = fitting.clone().find(one_wave).or(fitting.last());
+        let columns = fitting.clone().find(one_wave).or(fitting.next_back());
         Self {
             rows,
             columns: columns.unwrap_or(1),
