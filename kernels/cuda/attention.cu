@@ -4,39 +4,73 @@
 //
 // v1 attention_rows: a warp a query, f32 arithmetic, any type and head size. What the matrix unit does
 //    not reach: f32, head sizes other than 32 and 64, and the last layer's single query a sequence.
-// v2 attention_tiles: a warp 16 queries of one head on the matrix unit (Turing and newer). Operands go
-//    from global memory into registers in 16-byte reads and need no shared memory: a sum over d may be
-//    taken in any order, so a lane reads eight neighbours where the instruction wants four pairs, and
-//    v is transposed inside the warp. Warps are independent: a block holds several short sequences.
-// Next, to be measured: keys and values of long sequences through shared memory (cp.async).
+// v2 a warp 16 queries of one head on the matrix unit (Turing and newer), operands from global memory
+//    straight into registers. Each warp read all keys and values of its sequence for itself, and shrank
+//    its sums every 16 keys.
+// v3 attention_tiles: eight such warps share keys and values in shared memory, 128 at a time. Up to 48
+//    keys share a maximum, and sums shrink only when it rises by much. ldmatrix transposes the values.
+//
+// Counted in the PTX of sm_90 for BERT-base in f16, 12 heads of 64, one layer; nothing of this was timed:
+//                            warp instructions      sectors read     products
+//    sequences x tokens         v2        v3         v2       v3      v2     v3
+//    1 x 12                  6,072    18,468     0.06 MB  0.08 MB    192    204
+//    128 x 128              27.2 M    13.7 M      429 MB    80 MB  1.57 M  1.67 M
+//    1365 x 12               8.2 M     8.9 M       78 MB    86 MB  0.26 M  0.28 M
+// What short sequences cost more is the way through shared memory, and warps of a block without a tile.
 #include "device.cuh"
 
-// A tile is 16 queries of one sequence: number of the sequence times 256, plus number of the tile in it.
+// A tile is 16 tokens of one sequence. The list has the tiles of all sequences in their order; an entry
+// is number of the sequence times 256, plus number of the tile in it.
 constexpr int TILE = 16;
 
 struct Tile {
   unsigned sequence;
-  int first_query;
-  DEVICE explicit Tile(unsigned entry) : sequence(entry / 256), first_query(int(entry % 256) * TILE) {}
+  int number;
+  DEVICE explicit Tile(unsigned entry) : sequence(entry / 256), number(int(entry % 256)) {}
 };
 
-// A lane's place in the operands of multiply_16x8x16: row (or column) `group`, eight values from `at`.
-struct Lane {
-  int group, at;
-  DEVICE Lane() : group(int(threadIdx.x) % WARP / 4), at(int(threadIdx.x) % 4 * 8) {}
+// A sequence's place among the tokens.
+struct Sequence {
+  int start, length;
+  DEVICE Sequence(const unsigned* offsets, unsigned number)
+      : start(int(offsets[number])), length(int(offsets[number + 1]) - start) {}
+  DEVICE int tiles() const { return (length + TILE - 1) / TILE; }
 };
 
-// Sixteen rows of `SIZE` values as the left operand; rows from `rows` on read as zero.
-template <class T, int SIZE> struct Queries {
+// The rows of the tile at `index` of the list; none from `end` on.
+struct TileRows {
+  unsigned first = 0;
+  int count = 0;
+
+  DEVICE TileRows(const unsigned* tiles, const unsigned* offsets, int index, int end) {
+    if (index >= end) return;
+    Tile tile(tiles[index]);
+    Sequence sequence(offsets, tile.sequence);
+    first = unsigned(sequence.start + tile.number * TILE);
+    count = sequence.length - tile.number * TILE;
+  }
+};
+
+// A block of attention_tiles: a warp a tile of queries, and as many tiles of keys in shared memory.
+// The host launches and sizes it by these two (src/ops/attention.rs).
+constexpr int ATTENTION_WARPS = 8;
+constexpr int CHUNK = ATTENTION_WARPS;
+
+// attention_tiles reads and copies in units of eight values, 16 bytes; all its strides and places count
+// them. Counted so, every batch fits 32 bits, and addresses cost one instruction.
+
+// Sixteen rows of `SIZE` values as the left operand; rows from `rows` on are copies of the last. A sum over
+// d may be taken in any order: a lane reads eight neighbours where the instruction wants four pairs.
+template <int SIZE> struct Queries {
   unsigned a[SIZE / 32][2][4];
 
-  DEVICE Queries(const T* from, size_t stride, int rows, Lane lane) {
+  DEVICE void load(const Words4* from, unsigned first, unsigned stride, unsigned rows) {
+    unsigned lane = lane_id(), row = lane / 4, unit = first + lane % 4;
+    const Words4* low_row = from + (unit + min(row, rows - 1) * stride);
+    const Words4* high_row = from + (unit + min(row + 8, rows - 1) * stride);
 #pragma unroll
     for (int block = 0; block < SIZE / 32; block++) {
-      Words4 low = {}, high = {};
-      const T* at = from + block * 32 + lane.at;
-      if (lane.group < rows) low = load_words(at + lane.group * stride);
-      if (lane.group + 8 < rows) high = load_words(at + (lane.group + 8) * stride);
+      Words4 low = low_row[block * 4], high = high_row[block * 4];
 #pragma unroll
       for (int step = 0; step < 2; step++) {
         a[block][step][0] = low.w[2 * step];
@@ -48,115 +82,204 @@ template <class T, int SIZE> struct Queries {
   }
 };
 
-template <class T, int SIZE>
-DEVICE void attention_tiles(const unsigned* tile_count, const unsigned* tiles, const unsigned* offsets, const T* qkv,
-                            T* context, float scale, int heads) {
-  unsigned index = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
-  let_next_kernel_begin();
-  wait_for_kernel_before();
-  if (tile_count[0] == 0) return;
-  unsigned head = index / tile_count[0];
-  if (head >= unsigned(heads)) return;
-  Tile tile(tiles[index % tile_count[0]]);
-  int start = int(offsets[tile.sequence]), length = int(offsets[tile.sequence + 1]) - start;
-  int hidden = heads * SIZE;
-  size_t stride = size_t(hidden) * 3;
-  const T* keys = qkv + start * stride + hidden + head * SIZE;
-  const T* values = keys + hidden;
-  Lane lane;
-  int pair = int(threadIdx.x) % 4 * 2;
-  Queries<T, SIZE> q(qkv + (start + tile.first_query) * stride + head * SIZE, stride, length - tile.first_query, lane);
+// Where a unit of keys or values lies in shared memory: a row after the other, the units of a row trading
+// places so that no access meets a bank twice. A read of keys takes four units of two rows at a time, a
+// read of values one unit of eight rows, a write every other unit of neighbouring rows. Places repeat
+// every eight rows. Rows of four units lie side by side in pairs already.
+template <unsigned UNITS> DEVICE unsigned place(unsigned row, unsigned unit) {
+  unsigned swap = UNITS == 8 ? row % 8 ^ row % 2 * 4 : row / 2 % 4;
+  return row * UNITS + (unit ^ swap);
+}
 
-  float out[SIZE / 32][4][4] = {};
-  float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
-  for (int first_key = 0; first_key < length; first_key += 16) {
-    // Scores of 16 queries with two times eight keys.
-    float score[2][4] = {};
+// Copies keys and values of a tile into shared memory, one warp. Rows from `rows` on become copies of the
+// last: their scores are masked, and weight 0 needs a finite value.
+// Two neighbouring units of values are dealt out anew, their even pairs to the first and their odd pairs
+// to the second: a lane's columns of the product are four neighbours then, and a row's are 32 bytes.
+template <unsigned UNITS>
+DEVICE void copy_tile(const Words4* from, unsigned first_key, unsigned first_value, unsigned stride, unsigned rows,
+                      Words4* keys, Words4* values) {
+  constexpr unsigned ROWS = WARP / UNITS, PASSES = TILE / ROWS;
+  unsigned lane = lane_id(), row = lane / UNITS, unit = lane % UNITS;
+  Words4 k[PASSES], v[PASSES];
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      int key = first_key + half * 8 + lane.group;
-#pragma unroll
-      for (int block = 0; block < SIZE / 32; block++) {
-        Words4 k = {};
-        if (key < length) k = load_words(keys + key * stride + block * 32 + lane.at);
-#pragma unroll
-        for (int step = 0; step < 2; step++) {
-          unsigned b[2] = {k.w[2 * step], k.w[2 * step + 1]};
-          multiply_16x8x16<T>(score[half], q.a[block][step], b);
-        }
-      }
-    }
-    // Rows `group` and `group` + 8; the four lanes of a group hold a row together.
-    unsigned weights[4];
-#pragma unroll
-    for (int row = 0; row < 2; row++) {
-      float largest = maximum[row];
-#pragma unroll
-      for (int half = 0; half < 2; half++)
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-          float& s = score[half][row * 2 + e];
-          s = first_key + half * 8 + pair + e < length ? s * (scale * LOG2_E) : -INFINITY;
-          largest = fmaxf(largest, s);
-        }
-      largest = fmaxf(largest, shuffle_xor(largest, 1));
-      largest = fmaxf(largest, shuffle_xor(largest, 2));
-      // The first key of a step lies inside the sequence, so `largest` is finite from here on.
-      float shrink = exp2f(maximum[row] - largest);
-      maximum[row] = largest;
-      sum[row] *= shrink;
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        float low = exp2f(score[half][row * 2] - largest), high = exp2f(score[half][row * 2 + 1] - largest);
-        sum[row] += low + high;
-        weights[half * 2 + row] = pack2<T>(low, high);
-      }
-#pragma unroll
-      for (int block = 0; block < SIZE / 32; block++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-          out[block][j][row * 2] *= shrink;
-          out[block][j][row * 2 + 1] *= shrink;
-        }
-    }
-#pragma unroll
-    for (int block = 0; block < SIZE / 32; block++) {
-      Words4 v[2] = {};
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        int key = first_key + half * 8 + lane.group;
-        if (key < length) v[half] = load_words(values + key * stride + block * 32 + lane.at);
-      }
-      // Word j of all lanes is a matrix of eight keys by eight of the columns; its transpose is the
-      // right operand, and its columns come out as eight neighbours a lane again.
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        unsigned b[2] = {transpose8x8(v[0].w[j]), transpose8x8(v[1].w[j])};
-        multiply_16x8x16<T>(out[block][j], weights, b);
-      }
-    }
+  for (unsigned pass = 0; pass < PASSES; pass++) {
+    unsigned at = min(row + pass * ROWS, rows - 1) * stride + unit;
+    k[pass] = from[first_key + at];
+    v[pass] = from[first_value + at];
   }
+  unsigned whole = place<UNITS>(row, unit), even = place<UNITS>(row, unit & ~1u), half = unit % 2;
 #pragma unroll
-  for (int row = 0; row < 2; row++) {
-    float total = sum[row];
-    total += shuffle_xor(total, 1);
-    total += shuffle_xor(total, 2);
-    int query = tile.first_query + lane.group + row * 8;
-    if (query >= length) continue;
-    T* to = context + size_t(start + query) * hidden + head * SIZE + lane.at;
-#pragma unroll
-    for (int block = 0; block < SIZE / 32; block++) {
-      Words4 packed;
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-        packed.w[j] = pack2<T>(out[block][j][row * 2] / total, out[block][j][row * 2 + 1] / total);
-      store_words(to + block * 32, packed);
-    }
+  for (unsigned pass = 0; pass < PASSES; pass++) {
+    // Four rows on, a unit's place is the one four units away.
+    unsigned swap = pass * ROWS % 8, before = pass * ROWS * UNITS;
+    keys[before + (whole ^ swap)] = k[pass];
+    Words2* first = reinterpret_cast<Words2*>(&values[before + (even ^ swap)]);
+    Words2* second = reinterpret_cast<Words2*>(&values[before + (even ^ swap ^ 1)]);
+    first[half] = {v[pass].w[0], v[pass].w[2]};
+    second[half] = {v[pass].w[1], v[pass].w[3]};
   }
 }
 
-// Largest head size of attention_rows: eight values a lane.
-constexpr int HEAD_SIZE_MAX = 256;
+// What 16 queries have seen so far. A lane holds parts of rows `lane / 4` and `lane / 4 + 8`; the four
+// lanes of a row hold it together.
+template <class T, int SIZE> struct Attended {
+  static constexpr unsigned UNITS = SIZE / 8;
+  float out[SIZE / 8][4] = {}, sum[4] = {}, maximum[2] = {-INFINITY, -INFINITY};
+  unsigned lane = threadIdx.x % WARP;
+  unsigned key_at = place<UNITS>(lane / 4, lane % 4), value_at = place<UNITS>(lane % 16, lane / 16);
+
+  // The next `TILES` tiles of keys and values in shared memory, of which `present` keys are real: the
+  // last tile may end early. `factor` turns scores into exponents of 2.
+  template <int TILES>
+  DEVICE void attend(const Queries<SIZE>& q, const Words4* keys, const Words4* values, int present,
+                     float factor) {
+    float score[2 * TILES][4] = {};
+#pragma unroll
+    for (int block = 0; block < SIZE / 32; block++)
+#pragma unroll
+      for (int n = 0; n < 2 * TILES; n++) {
+        Words4 k = keys[n * 8 * UNITS + (key_at ^ block * 4)];
+#pragma unroll
+        for (int step = 0; step < 2; step++) {
+          unsigned b[2] = {k.w[2 * step], k.w[2 * step + 1]};
+          multiply_16x8x16<T>(score[n], q.a[block][step], b);
+        }
+      }
+    if (present < TILES * TILE) {
+#pragma unroll
+      for (int e = 0; e < 8; e++) {
+        int n = 2 * TILES - 2 + e / 4;
+        if (n * 8 + int(lane) % 4 * 2 + e % 2 >= present) score[n][e % 4] = -INFINITY;
+      }
+    }
+    unsigned weights[TILES][4];
+    weigh<TILES>(score, factor, weights);
+    // The sum of the weights is the product with a column of ones.
+    const unsigned ones[2] = {pack2<T>(1.0f, 1.0f), pack2<T>(1.0f, 1.0f)};
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+      multiply_16x8x16<T>(sum, weights[tile], ones);
+#pragma unroll
+      for (int n = 0; n < SIZE / 8; n += 2) {
+        unsigned v[4];
+        load_transposed(v, &values[tile * TILE * UNITS + (value_at ^ n)]);
+        unsigned first[2] = {v[0], v[1]}, second[2] = {v[2], v[3]};
+        multiply_16x8x16<T>(out[n], weights[tile], first);
+        multiply_16x8x16<T>(out[n + 1], weights[tile], second);
+      }
+    }
+  }
+
+  // Turns scores into weights: powers of 2, relative to `maximum`, a score of the row as an exponent. It
+  // need not be the largest: up to 2^SLACK a weight is as exact, and fits f16. Only beyond that does
+  // `maximum` rise, and what was summed up shrinks; the first time there is nothing to shrink.
+  template <int TILES> DEVICE void weigh(float (&score)[2 * TILES][4], float factor, unsigned (&weights)[TILES][4]) {
+    constexpr float SLACK = 8.0f;
+    float before[2] = {maximum[0], maximum[1]};
+#pragma unroll
+    for (int row = 0; row < 2; row++) {
+      float largest = score[0][2 * row];
+#pragma unroll
+      for (int n = 0; n < 2 * TILES; n++) largest = fmaxf(largest, fmaxf(score[n][2 * row], score[n][2 * row + 1]));
+      largest = fmaxf(largest, shuffle_xor(largest, 1));
+      largest = fmaxf(largest, shuffle_xor(largest, 2)) * factor;
+      if (largest > maximum[row] + SLACK) maximum[row] = largest;
+#pragma unroll
+      for (int n = 0; n < 2 * TILES; n++) {
+        float low = power_of_2(fmaf(score[n][2 * row], factor, -maximum[row]));
+        float high = power_of_2(fmaf(score[n][2 * row + 1], factor, -maximum[row]));
+        weights[n / 2][n % 2 * 2 + row] = pack2<T>(low, high);
+      }
+    }
+    if (before[0] == -INFINITY || (maximum[0] == before[0] && maximum[1] == before[1])) return;
+#pragma unroll
+    for (int row = 0; row < 2; row++) {
+      float shrink = power_of_2(before[row] - maximum[row]);
+      sum[2 * row] *= shrink;
+#pragma unroll
+      for (int n = 0; n < SIZE / 8; n++) {
+        out[n][2 * row] *= shrink;
+        out[n][2 * row + 1] *= shrink;
+      }
+    }
+  }
+
+  // Rows from `rows` on are not written. `to`, `first` and `stride` count half units here.
+  DEVICE void store(Words2* to, unsigned first, unsigned stride, int rows) const {
+#pragma unroll
+    for (unsigned row = lane / 4, high = 0; high < 2; row += 8, high++) {
+      if (int(row) >= rows) continue;
+      Words2* at = to + (first + row * stride + lane % 4);
+      float inverse = reciprocal(sum[2 * high]);
+#pragma unroll
+      for (unsigned n = 0; n < UNITS; n += 2)
+        at[n * 2] = {pack2<T>(out[n][2 * high] * inverse, out[n][2 * high + 1] * inverse),
+                     pack2<T>(out[n + 1][2 * high] * inverse, out[n + 1][2 * high + 1] * inverse)};
+    }
+  }
+};
+
+// Block b takes eight tiles of queries of head b % heads. The keys they need are neighbours in the list of
+// tiles as well: from the first tile of the first one's sequence to the last tile of the last one's.
+template <class T, int SIZE>
+DEVICE void attention_tiles(const unsigned* tile_count, const unsigned* tiles, const unsigned* offsets, const T* qkv,
+                            T* context, float scale, int heads) {
+  SHARED(Words4, keys);  // [tile of the chunk][row][unit], as `place` has it; then the values
+  constexpr unsigned UNITS = SIZE / 8, TILE_UNITS = TILE * UNITS;
+  Words4* values = keys + CHUNK * TILE_UNITS;
+  int count = int(tile_count[0]), first = int(blockIdx.x / unsigned(heads)) * ATTENTION_WARPS;
+  let_next_kernel_begin();
+  if (first >= count) return wait_for_kernel_before();
+  int warp = int(threadIdx.x / WARP), last = min(first + ATTENTION_WARPS, count) - 1, index = min(first + warp, last);
+  Tile tile(tiles[index]), last_tile(tiles[last]);
+  Sequence sequence(offsets, tile.sequence);
+  int begin = first - Tile(tiles[first]).number;
+  int end = last - last_tile.number + Sequence(offsets, last_tile.sequence).tiles();
+  // The next tile of this warp's keys, and their end as if each tile in front had 16 rows. A warp beyond
+  // the last tile has nothing to do but to take part in the barriers.
+  int next = index - tile.number, keys_end = first + warp > last ? 0 : next * TILE + sequence.length;
+  int own_end = (keys_end + TILE - 1) / TILE;
+  unsigned hidden = unsigned(heads) * UNITS, stride = hidden * 3, column = blockIdx.x % unsigned(heads) * UNITS;
+  unsigned row = unsigned(sequence.start + tile.number * TILE);
+  const Words4* from = reinterpret_cast<const Words4*>(qkv);
+  TileRows copied(tiles, offsets, begin + warp, end);
+  wait_for_kernel_before();
+  Queries<SIZE> q;
+  if (keys_end > 0) q.load(from, row * stride + column, stride, keys_end - (first + warp) * TILE);
+  Attended<T, SIZE> attended;
+  float factor = scale * LOG2_E;
+#pragma unroll 1
+  for (int chunk = begin;; chunk += CHUNK) {
+    if (copied.count > 0) {
+      unsigned first_key = copied.first * stride + hidden + column;
+      copy_tile<UNITS>(from, first_key, first_key + hidden, stride, copied.count, keys + warp * TILE_UNITS,
+                       values + warp * TILE_UNITS);
+    }
+    block_barrier();
+    int stop = min(chunk + CHUNK, own_end);
+#pragma unroll 1
+    while (next < stop) {
+      const Words4 *k = keys + (next - chunk) * TILE_UNITS, *v = k + CHUNK * TILE_UNITS;
+      int present = keys_end - next * TILE;
+      // Tiles taken together share their maximum; more than three would take too many registers.
+      if (next + 3 <= stop) {
+        attended.template attend<3>(q, k, v, present, factor);
+        next += 3;
+      } else if (next + 2 <= stop) {
+        attended.template attend<2>(q, k, v, present, factor);
+        next += 2;
+      } else {
+        attended.template attend<1>(q, k, v, present, factor);
+        next++;
+      }
+    }
+    if (chunk + CHUNK >= end) break;
+    copied = TileRows(tiles, offsets, chunk + CHUNK + warp, end);
+    block_barrier();  // until nobody reads this chunk any more
+  }
+  attended.store(reinterpret_cast<Words2*>(context), (row * hidden + column) * 2, hidden * 2,
+                 keys_end - (first + warp) * TILE);
+}
 
 // Where attention_rows finds a sequence's queries.
 enum QueryRows : unsigned {
@@ -166,33 +289,37 @@ enum QueryRows : unsigned {
 };
 
 // `items` are counted by `item_count`: tiles with ALL, else sequences. q and context of the latter two
-// have one row a sequence (context always so).
+// have one row a sequence (context always so). A lane computes the score of one of 32 keys; then the
+// warp adds up their values, as many rows at a time as 16-byte reads fit into it.
 template <class T>
 DEVICE void attention_rows(const unsigned* item_count, const unsigned* tiles, const unsigned* offsets, const T* q,
                            long long q_stride, const T* keys, const T* values, long long stride, T* context,
                            float scale, int heads, int head_size, unsigned query_rows) {
-  unsigned index = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  unsigned index = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, count = item_count[0];
   let_next_kernel_begin();
-  wait_for_kernel_before();
-  if (item_count[0] == 0) return;
-  unsigned head = index / item_count[0], item = index % item_count[0];
-  if (head >= unsigned(heads)) return;
+  if (index >= count * unsigned(heads)) return wait_for_kernel_before();
+  unsigned head = index / count, item = index % count;
   Tile tile(query_rows == ALL ? tiles[item] : item * 256);
-  int lane = int(threadIdx.x) % WARP;
-  size_t start = offsets[tile.sequence];
-  int length = int(offsets[tile.sequence + 1] - start);
-  int queries = query_rows == ALL ? min(TILE, length - tile.first_query) : 1;
+  Sequence sequence(offsets, tile.sequence);
+  wait_for_kernel_before();
+  unsigned lane = threadIdx.x % WARP, lanes_a_row = unsigned(head_size) / 8, rows = WARP / lanes_a_row;
+  unsigned row = lane / lanes_a_row;
+  int length = sequence.length, first_query = tile.number * TILE;
+  size_t start = size_t(sequence.start);
+  int queries = query_rows == ALL ? min(TILE, length - first_query) : 1;
   keys += start * stride + head * head_size;
-  values += start * stride + head * head_size;
+  values += start * stride + head * head_size + lane % lanes_a_row * 8;
   for (int query = 0; query < queries; query++) {
-    size_t q_row = query_rows == ALL ? start + tile.first_query + query : query_rows == FIRST ? start : item;
+    size_t q_row = query_rows == ALL ? start + first_query + query : query_rows == FIRST ? start : item;
     size_t out_row = query_rows == ALL ? q_row : item;
     const T* q_at = q + q_row * q_stride + head * head_size;
-    float maximum = -INFINITY, sum = 0.0f, out[HEAD_SIZE_MAX / WARP] = {};
+    float maximum = -INFINITY, sum = 0.0f;
+    Vector8 out = {};
     for (int first_key = 0; first_key < length; first_key += WARP) {
       float score = -INFINITY;
-      if (first_key + lane < length) {
-        const T* k_at = keys + (first_key + lane) * stride;
+      int here = min(WARP, length - first_key);
+      if (int(lane) < here) {
+        const T* k_at = keys + (first_key + int(lane)) * stride;
         float dot = 0.0f;
         for (int at = 0; at < head_size; at += 8) {
           Vector8 a = load8(q_at + at), b = load8(k_at + at);
@@ -202,33 +329,36 @@ DEVICE void attention_rows(const unsigned* item_count, const unsigned* tiles, co
         score = dot * (scale * LOG2_E);
       }
       float largest = fmaxf(maximum, warp_max(score));
-      float shrink = exp2f(maximum - largest), weight = exp2f(score - largest);
+      float shrink = power_of_2(maximum - largest), weight = power_of_2(score - largest);
       maximum = largest;
-      sum = sum * shrink + warp_sum(weight);
+      sum = sum * shrink + weight;
 #pragma unroll
-      for (int i = 0; i < HEAD_SIZE_MAX / WARP; i++) out[i] *= shrink;
-      int here = min(WARP, length - first_key);
-      for (int j = 0; j < here; j++) {
-        float w = shuffle(weight, j);
-        const T* v_at = values + (first_key + j) * stride;
+      for (int j = 0; j < 8; j++) out.v[j] *= shrink;
+#pragma unroll 4
+      for (int first_row = 0; first_row < here; first_row += int(rows)) {
+        int key = first_row + int(row);
+        float w = shuffle(weight, key % WARP);
+        if (row >= rows || key >= here) continue;
+        Vector8 v = load8(values + (first_key + key) * stride);
 #pragma unroll
-        for (int i = 0; i < HEAD_SIZE_MAX / WARP; i++) {
-          int d = i * WARP + lane;
-          if (d < head_size) out[i] += w * to_float(v_at[d]);
-        }
+        for (int j = 0; j < 8; j++) out.v[j] += w * v.v[j];
       }
     }
-    T* to = context + out_row * size_t(heads * head_size) + head * head_size;
+    // The first row's lanes add what the others have of their columns.
+    float inverse = reciprocal(warp_sum(sum));
+    Vector8 total = out;
+    for (unsigned other = 1; other < rows; other++)
 #pragma unroll
-    for (int i = 0; i < HEAD_SIZE_MAX / WARP; i++) {
-      int d = i * WARP + lane;
-      if (d < head_size) to[d] = from_float<T>(out[i] / sum);
-    }
+      for (int j = 0; j < 8; j++) total.v[j] += shuffle(out.v[j], int((lane + other * lanes_a_row) % WARP));
+#pragma unroll
+    for (int j = 0; j < 8; j++) total.v[j] *= inverse;
+    T* to = context + out_row * size_t(heads * head_size) + head * head_size;
+    if (row == 0) store8(to + lane * 8, total);
   }
 }
 
 #define ATTENTION_TILES(suffix, T, SIZE)                                                                          \
-  KERNEL(128, 4) attention_tiles_##suffix##_##SIZE(const unsigned* tile_count, const unsigned* tiles,                \
+  KERNEL(256, 2) attention_tiles_##suffix##_##SIZE(const unsigned* tile_count, const unsigned* tiles,                \
                                                 const unsigned* offsets, const T* qkv, T* context, float scale,   \
                                                 int heads) {                                                      \
     attention_tiles<T, SIZE>(tile_count, tiles, offsets, qkv, context, scale, heads);                             \

@@ -84,12 +84,28 @@ DEVICE float power_of_2(float v) {
   return result;
 }
 
-// The transpose of an 8x8 matrix of 2-byte values, one 4-byte pair a lane: lane 4r+c holds row r,
-// columns 2c and 2c+1 (PTX ISA, movmatrix).
-DEVICE unsigned transpose8x8(unsigned pair) {
-  unsigned result;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(pair));
+// 1/v to one unit in the last place, for what is neither tiny nor huge.
+DEVICE float reciprocal(float v) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(v));
   return result;
+}
+
+// The thread's number in its warp. The compiler reads it wherever it is asked for; what is computed from
+// threadIdx instead, it keeps in registers over whole loops.
+DEVICE unsigned lane_id() {
+  unsigned result;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(result));
+  return result;
+}
+
+// Four 8x8 matrices of 2-byte values from shared memory, each transposed: lane 8i+r names row r of matrix
+// i, 16 bytes; lane 4c+p receives rows 2p and 2p+1 of column c of each (PTX ISA, ldmatrix).
+DEVICE void load_transposed(unsigned (&to)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(unsigned(__cvta_generic_to_shared(row)))
+               : "memory");
 }
 
 // c += a·b on the matrix unit: a is 16x16, b is 16x8, c is 16x8 in f32, spread over a warp as PTX's
@@ -99,16 +115,16 @@ template <class T> DEVICE void multiply_16x8x16(float (&c)[4], const unsigned (&
 template <> DEVICE void multiply_16x8x16<half_t>(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+      : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 #else
 #pragma unroll
   for (int k = 0; k < 2; k++) {
     asm volatile(
-        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[k]));
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%8,%9,%10};"
+        : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+        : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[k]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
   }
 #endif
 }
@@ -116,9 +132,9 @@ template <> DEVICE void multiply_16x8x16<half_t>(float (&c)[4], const unsigned (
 template <> DEVICE void multiply_16x8x16<bfloat_t>(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+      : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 #else
   // Turing has no bf16 products; the host refuses the type there before it launches anything.
   __trap();
@@ -132,6 +148,11 @@ constexpr float LOG2_E = 1.4426950408889634f;
 // Sixteen bytes as the matrix unit's registers: eight 2-byte values, two a word.
 struct alignas(16) Words4 {
   unsigned w[4];
+};
+
+// Half of that: four values.
+struct alignas(8) Words2 {
+  unsigned w[2];
 };
 
 template <class T> DEVICE Words4 load_words(const T* from) { return *reinterpret_cast<const Words4*>(from); }

@@ -128,6 +128,9 @@ inline unsigned layout_word(const unsigned* from) { return *from; }
 
 inline float power_of_2(float v) { return v < -126.0f ? 0.0f : std::exp2(v); }
 
+inline float reciprocal(float v) { return 1.0f / v; }
+inline unsigned lane_id() { return emulator::lane(); }
+
 inline float shuffle(float v, int lane) {
   return emulator::from_bits(emulator::exchange("shuffle", {{emulator::bits(v)}})[lane].w[0]);
 }
@@ -137,16 +140,19 @@ inline float shuffle_xor(float v, int mask) {
   return emulator::from_bits(all[emulator::lane() ^ unsigned(mask)].w[0]);
 }
 
-// PTX ISA, movmatrix: lane 4r+c holds row r, columns 2c and 2c+1.
-inline unsigned transpose8x8(unsigned pair) {
-  const emulator::Words* all = emulator::exchange("transpose8x8", {{pair}});
-  unsigned row = emulator::lane() / 4, column = emulator::lane() % 4 * 2, result = 0;
-  for (unsigned e = 0; e < 2; e++) {
-    // Element (row, column + e) of the transpose is element (column + e, row) of the matrix.
-    unsigned word = all[(column + e) * 4 + row / 2].w[0];
-    result |= (word >> (16 * (row % 2)) & 0xffff) << (16 * e);
+// PTX ISA, ldmatrix: lane 8i+r names row r of matrix i; lane 4c+p receives rows 2p and 2p+1 of column c.
+inline void load_transposed(unsigned (&to)[4], const void* row) {
+  emulator::Words mine = {};
+  std::memcpy(mine.w, row, 16);
+  const emulator::Words* all = emulator::exchange("load_transposed", mine);
+  unsigned column = emulator::lane() / 4, first = emulator::lane() % 4 * 2;
+  for (unsigned matrix = 0; matrix < 4; matrix++) {
+    to[matrix] = 0;
+    for (unsigned e = 0; e < 2; e++) {
+      unsigned word = all[matrix * 8 + first + e].w[column / 2];
+      to[matrix] |= (word >> (16 * (column % 2)) & 0xffff) << (16 * e);
+    }
   }
-  return result;
 }
 
 // PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".

@@ -1,10 +1,16 @@
 //! Attention over ragged batches.
 
 use super::{blocks, check, int, launch};
-use crate::backend::{Argument, DeviceError, Dtype};
+use crate::backend::{Argument, DeviceError, Dtype, Launch};
 use crate::batch::Placed;
 use crate::device::Device;
 use crate::memory::Buffer;
+
+/// Tiles of queries, and warps, in a block of `attention_tiles` (`ATTENTION_WARPS` in
+/// `cuda/attention.cu`).
+const TILES_A_BLOCK: usize = 8;
+/// Keys, and values, that such a block has in shared memory at a time (`CHUNK` tiles of 16 there).
+const KEYS_A_CHUNK: usize = 128;
 
 /// Heads of an attention.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,7 +89,15 @@ impl Device {
             qkv.dtype().name(),
             attention.head_size
         );
-        let grid = launch(blocks(placed.tiles.max * attention.heads, 32, 128), 128);
+        let chunk = KEYS_A_CHUNK * attention.head_size * qkv.dtype().bytes();
+        let grid = Launch {
+            // Keys and values.
+            shared_bytes: (2 * chunk) as u32,
+            ..launch(
+                (attention.heads * placed.tiles.max.div_ceil(TILES_A_BLOCK)) as u32,
+                32 * TILES_A_BLOCK as u32,
+            )
+        };
         // SAFETY: tiles and offsets come from a laid-out batch; the buffers hold all its tokens.
         unsafe { self.launch(&name, grid, &buffers, &arguments) }
     }

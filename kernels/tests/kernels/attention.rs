@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use intentd_kernels::{Attention, Capacity, Dtype, Limits, QueryRows, oracle};
+use intentd_kernels::{Attention, Buffer, Capacity, Dtype, Limits, QueryRows, oracle};
 
-use crate::support::{Bench, assert_close, assert_untouched, ranges};
+use crate::support::{Bench, assert_close, assert_untouched, ranges, round};
 
 /// Each head of each sequence; `first_only` leaves the first token's query of each.
 fn expected(
@@ -63,6 +63,20 @@ fn capacity(lengths: &[usize]) -> Capacity {
     }
 }
 
+/// Random rows of the batch, and NaN in those that only the capacity has.
+fn rows(
+    bench: &mut Bench,
+    lengths: &[usize],
+    capacity: Capacity,
+    width: usize,
+    dtype: Dtype,
+) -> (Vec<f32>, Buffer) {
+    let mut values = bench.random(capacity.tokens * width, dtype);
+    values[lengths.iter().sum::<usize>() * width..].fill(f32::NAN);
+    let buffer = bench.upload(&values, dtype);
+    (values, buffer)
+}
+
 const SHAPES: [&[usize]; 6] = [
     &[1],
     &[12],
@@ -72,28 +86,82 @@ const SHAPES: [&[usize]; 6] = [
     &[31, 32, 1, 1, 1, 48],
 ];
 
+/// A block takes eight tiles of 16 queries and walks their keys in chunks of eight tiles.
+const BLOCKS_AND_CHUNKS: [&[usize]; 7] = [
+    // A block's tiles exactly, one less, one more.
+    &[128],
+    &[5, 90, 16],
+    &[12, 12, 12, 12, 12, 12, 12, 12, 12],
+    // Sequences across the edges of blocks and of chunks, whose blocks begin in their middle.
+    &[100, 60, 20],
+    &[20, 200, 3],
+    // Chunk after chunk, with a short sequence behind the last; all numbers of tiles left over.
+    &[390, 7],
+    &[40, 50, 65],
+];
+
+#[track_caller]
+fn check_tiles(dtype: Dtype, attention: Attention, lengths: &[usize]) {
+    let hidden = attention.heads * attention.head_size;
+    let mut bench = Bench::new(lengths.len() as u64 * 7 + attention.heads as u64);
+    let capacity = capacity(lengths);
+    let batch = bench.batch(lengths, capacity, limits(lengths));
+    let (qkv, qkv_buffer) = rows(&mut bench, lengths, capacity, 3 * hidden, dtype);
+    let context = bench.poisoned(capacity.tokens * hidden, dtype);
+    let device = &bench.device;
+    device
+        .attention_tiles(&batch.placed, attention, &qkv_buffer, &context)
+        .unwrap();
+    let expected = expected(&qkv, &ranges(lengths), attention, false);
+    let found = bench.read(&context);
+    assert_close(&found[..expected.len()], &expected, dtype, 4.0);
+    assert_untouched(&found[expected.len()..]);
+}
+
 #[test]
 fn tiles_are_the_softmax_of_each_sequence_by_itself() {
-    for (dtype, tolerance) in [(Dtype::F16, 4.0), (Dtype::Bf16, 4.0)] {
+    for dtype in [Dtype::F16, Dtype::Bf16] {
         for (heads, head_size) in [(1, 64), (3, 64), (2, 32), (1, 32)] {
             for lengths in SHAPES {
-                let attention = Attention { heads, head_size };
-                let hidden = heads * head_size;
-                let mut bench = Bench::new(lengths.len() as u64 * 7 + heads as u64);
-                let capacity = capacity(lengths);
-                let batch = bench.batch(lengths, capacity, limits(lengths));
-                let (qkv, qkv_buffer) = bench.values(capacity.tokens * 3 * hidden, dtype);
-                let context = bench.poisoned(capacity.tokens * hidden, dtype);
-                let device = &bench.device;
-                device
-                    .attention_tiles(&batch.placed, attention, &qkv_buffer, &context)
-                    .unwrap();
-                let expected = expected(&qkv, &ranges(lengths), attention, false);
-                let found = bench.read(&context);
-                assert_close(&found[..expected.len()], &expected, dtype, tolerance);
-                assert_untouched(&found[expected.len()..]);
+                check_tiles(dtype, Attention { heads, head_size }, lengths);
             }
         }
+    }
+}
+
+#[test]
+fn tiles_take_the_edges_of_blocks_and_chunks() {
+    for (dtype, head_size) in [(Dtype::F16, 64), (Dtype::Bf16, 32)] {
+        for lengths in BLOCKS_AND_CHUNKS {
+            let heads = 2;
+            check_tiles(dtype, Attention { heads, head_size }, lengths);
+        }
+    }
+}
+
+#[test]
+fn a_sequence_keeps_its_nan_to_itself() {
+    // All three share a block, and the middle one's values are what an overflow leaves behind.
+    let lengths = [13, 21, 10];
+    let attention = Attention {
+        heads: 1,
+        head_size: 64,
+    };
+    let mut bench = Bench::new(9);
+    let capacity = capacity(&lengths);
+    let batch = bench.batch(&lengths, capacity, limits(&lengths));
+    let mut qkv = bench.random(capacity.tokens * 192, Dtype::F16);
+    qkv[13 * 192..34 * 192].fill(f32::NAN);
+    let buffer = bench.upload(&qkv, Dtype::F16);
+    let context = bench.poisoned(capacity.tokens * 64, Dtype::F16);
+    let device = &bench.device;
+    device
+        .attention_tiles(&batch.placed, attention, &buffer, &context)
+        .unwrap();
+    let expected = expected(&qkv, &ranges(&lengths), attention, false);
+    let found = bench.read(&context);
+    for range in [0..13 * 64, 34 * 64..44 * 64] {
+        assert_close(&found[range.clone()], &expected[range], Dtype::F16, 4.0);
     }
 }
 
@@ -112,7 +180,7 @@ fn rows_take_every_type_and_head_size() {
             let mut bench = Bench::new(head_size as u64);
             let capacity = capacity(lengths);
             let batch = bench.batch(lengths, capacity, limits(lengths));
-            let (qkv, qkv_buffer) = bench.values(capacity.tokens * 3 * hidden, dtype);
+            let (qkv, qkv_buffer) = rows(&mut bench, lengths, capacity, 3 * hidden, dtype);
             let context = bench.poisoned(capacity.tokens * hidden, dtype);
             let stride = 3 * hidden;
             let kv = qkv_buffer.slice(hidden..qkv_buffer.len());
@@ -145,7 +213,7 @@ fn first_tokens_alone_attend_as_they_do_among_all() {
                 let mut bench = Bench::new(lengths.len() as u64);
                 let capacity = capacity(lengths);
                 let batch = bench.batch(lengths, capacity, limits(lengths));
-                let (qkv, qkv_buffer) = bench.values(capacity.tokens * stride, dtype);
+                let (qkv, qkv_buffer) = rows(&mut bench, lengths, capacity, stride, dtype);
                 let context = bench.poisoned(capacity.sequences * hidden, dtype);
                 let kv = qkv_buffer.slice(hidden..qkv_buffer.len());
                 let mut first: Vec<f32> = ranges(lengths)
@@ -176,31 +244,29 @@ fn first_tokens_alone_attend_as_they_do_among_all() {
 
 #[test]
 fn large_scores_do_not_overflow() {
-    // Scores of thousands: exp() without the running maximum would be infinite.
-    let attention = Attention {
-        heads: 1,
-        head_size: 64,
-    };
-    let lengths = [20];
-    let mut bench = Bench::new(2);
-    let capacity = capacity(&lengths);
-    let batch = bench.batch(&lengths, capacity, limits(&lengths));
-    let qkv: Vec<f32> = bench
-        .random(capacity.tokens * 192, Dtype::F32)
-        .iter()
-        .map(|v| crate::support::round(v * 60.0, Dtype::F16))
-        .collect();
-    let buffer = bench.upload(&qkv, Dtype::F16);
-    let context = bench.poisoned(capacity.tokens * 64, Dtype::F16);
-    bench
-        .device
-        .attention_tiles(&batch.placed, attention, &buffer, &context)
-        .unwrap();
-    let expected = expected(&qkv, &ranges(&lengths), attention, false);
-    assert_close(
-        &bench.read(&context)[..expected.len()],
-        &expected,
-        Dtype::F16,
-        4.0,
-    );
+    // Scores of thousands: exp() without the running maximum would be infinite. With 200 keys, tens:
+    // the largest comes late in most rows, and what was summed up before has to shrink.
+    for (lengths, factor) in [([20], 60.0), ([200], 12.0)] {
+        let attention = Attention {
+            heads: 1,
+            head_size: 64,
+        };
+        let mut bench = Bench::new(2);
+        let capacity = capacity(&lengths);
+        let batch = bench.batch(&lengths, capacity, limits(&lengths));
+        let qkv: Vec<f32> = bench
+            .random(capacity.tokens * 192, Dtype::F32)
+            .iter()
+            .map(|v| round(v * factor, Dtype::F16))
+            .collect();
+        let buffer = bench.upload(&qkv, Dtype::F16);
+        let context = bench.poisoned(capacity.tokens * 64, Dtype::F16);
+        bench
+            .device
+            .attention_tiles(&batch.placed, attention, &buffer, &context)
+            .unwrap();
+        let expected = expected(&qkv, &ranges(&lengths), attention, false);
+        let found = bench.read(&context);
+        assert_close(&found[..expected.len()], &expected, Dtype::F16, 4.0);
+    }
 }
