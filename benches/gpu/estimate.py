@@ -4,8 +4,8 @@
     benches/gpu/estimate.py            a table: the parts of each batch, and the goals
     benches/gpu/estimate.py --json     the figures alone
 
-counts.json beside this script holds what each launch does: warp instructions, of which how many a warp has left
-once it may read the results of the kernel in front, and bytes. They were counted by executing the PTX of
+counts.json beside this script holds what each launch does: warp instructions, how many of them come after the wait
+for the kernel in front, of all warps and of the longest, and bytes. They were counted by executing the PTX of
 kernels/cuda. What a machine makes of them is below, each constant with where it comes from:
 
     [R] read on an H200 (device copy, one large product), not by this project's programs
@@ -75,11 +75,11 @@ def few_rows_max():
 
 def chain(machine, launch, trips):
     """Microseconds from where a kernel may read the results before it until its last write: round trips to the L2
-    that depend on each other, then the instructions of the busiest scheduler's warps."""
-    blocks = -(-launch["blocks"] // MULTIPROCESSORS)
-    warps = -(-blocks * launch["threads"] // 128)
-    cycles = launch["after_wait_per_warp"] * warps / min(warps * machine.IPC_A_WARP, machine.IPC_MOST)
-    return trips * machine.L2_TRIP + cycles / machine.CLOCK
+    that depend on each other, then the instructions of the longest warp, or of all on a scheduler."""
+    waves = -(-launch["blocks"] // MULTIPROCESSORS)
+    of_a_scheduler = launch["after_wait"] / launch["blocks"] * waves / 4
+    longest = launch["after_wait_of_a_warp"] / machine.IPC_A_WARP
+    return trips * machine.L2_TRIP + max(longest, of_a_scheduler / machine.IPC_MOST) / machine.CLOCK
 
 
 def weights(step):

@@ -33,7 +33,7 @@ struct Tile {
 struct Sequence {
   int start, length;
   DEVICE Sequence(const unsigned* offsets, unsigned number)
-      : start(int(offsets[number])), length(int(offsets[number + 1]) - start) {}
+      : start(int(layout_word(offsets + number))), length(int(layout_word(offsets + number + 1)) - start) {}
   DEVICE int tiles() const { return (length + TILE - 1) / TILE; }
 };
 
@@ -44,7 +44,7 @@ struct TileRows {
 
   DEVICE TileRows(const unsigned* tiles, const unsigned* offsets, int index, int end) {
     if (index >= end) return;
-    Tile tile(tiles[index]);
+    Tile tile(layout_word(tiles + index));
     Sequence sequence(offsets, tile.sequence);
     first = unsigned(sequence.start + tile.number * TILE);
     count = sequence.length - tile.number * TILE;
@@ -227,13 +227,13 @@ DEVICE void attention_tiles(const unsigned* tile_count, const unsigned* tiles, c
   SHARED(Words4, keys);  // [tile of the chunk][row][unit], as `place` has it; then the values
   constexpr unsigned UNITS = SIZE / 8, TILE_UNITS = TILE * UNITS;
   Words4* values = keys + CHUNK * TILE_UNITS;
-  int count = int(tile_count[0]), first = int(blockIdx.x / unsigned(heads)) * ATTENTION_WARPS;
+  int count = int(layout_word(tile_count)), first = int(blockIdx.x / unsigned(heads)) * ATTENTION_WARPS;
   let_next_kernel_begin();
   if (first >= count) return wait_for_kernel_before();
   int warp = int(threadIdx.x / WARP), last = min(first + ATTENTION_WARPS, count) - 1, index = min(first + warp, last);
-  Tile tile(tiles[index]), last_tile(tiles[last]);
+  Tile tile(layout_word(tiles + index)), last_tile(layout_word(tiles + last));
   Sequence sequence(offsets, tile.sequence);
-  int begin = first - Tile(tiles[first]).number;
+  int begin = first - Tile(layout_word(tiles + first)).number;
   int end = last - last_tile.number + Sequence(offsets, last_tile.sequence).tiles();
   // The next tile of this warp's keys, and their end as if each tile in front had 16 rows. A warp beyond
   // the last tile has nothing to do but to take part in the barriers.
@@ -295,11 +295,11 @@ template <class T>
 DEVICE void attention_rows(const unsigned* item_count, const unsigned* tiles, const unsigned* offsets, const T* q,
                            long long q_stride, const T* keys, const T* values, long long stride, T* context,
                            float scale, int heads, int head_size, unsigned query_rows) {
-  unsigned index = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, count = item_count[0];
+  unsigned index = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, count = layout_word(item_count);
   let_next_kernel_begin();
   if (index >= count * unsigned(heads)) return wait_for_kernel_before();
   unsigned head = index / count, item = index % count;
-  Tile tile(query_rows == ALL ? tiles[item] : item * 256);
+  Tile tile(query_rows == ALL ? layout_word(tiles + item) : item * 256);
   Sequence sequence(offsets, tile.sequence);
   wait_for_kernel_before();
   unsigned lane = threadIdx.x % WARP, lanes_a_row = unsigned(head_size) / 8, rows = WARP / lanes_a_row;
