@@ -75,7 +75,9 @@ DEVICE void let_next_kernel_begin() {
 }
 
 // Has the memory around `from` come near, for whichever block asks for it then.
-DEVICE void prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from))); }
+DEVICE void prefetch(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from)));
+}
 
 // 2^v to two units in the last place; results below 2^-126 are zero.
 DEVICE float power_of_2(float v) {

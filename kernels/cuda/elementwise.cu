@@ -13,7 +13,8 @@ constexpr unsigned BIAS_ROWS = 4;
 
 // x[row] = activation(x[row] + bias), in place; eight columns of BIAS_ROWS rows a thread. `columns` is a
 // multiple of 8.
-template <class T> DEVICE void bias_activation(const unsigned* count, T* x, const T* bias, unsigned activation, int columns) {
+template <class T>
+DEVICE void bias_activation(const unsigned* count, T* x, const T* bias, unsigned activation, int columns) {
   // Below 2^32: a batch of 16,384 tokens has 2^23 vectors.
   unsigned index = blockIdx.x * blockDim.x + threadIdx.x, vectors = unsigned(columns) / 8;
   unsigned first = index / vectors * BIAS_ROWS, at = index % vectors * 8, rows = layout_word(count);
@@ -46,7 +47,8 @@ template <class T> DEVICE void gather_rows(const unsigned* count, const unsigned
 
 // logits[row, label] = x[row] · w[label] + bias[label] in f32; a warp a logit, `columns` a multiple of 8.
 template <class T>
-DEVICE void classify(const unsigned* count, const T* x, const T* w, const T* bias, float* logits, int columns, int labels) {
+DEVICE void classify(const unsigned* count, const T* x, const T* w, const T* bias, float* logits, int columns,
+                     int labels) {
   unsigned index = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
   unsigned row = index / labels, label = index % labels;
   let_next_kernel_begin();

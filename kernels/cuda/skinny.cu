@@ -14,12 +14,18 @@
 //     on Hopper that is before the kernel in front has ended. Up to four columns' tiles a block, so that
 //     every product of BERT-base is one wave of blocks, two of which fit a multiprocessor: the next
 //     kernel's weights always find room. Row statistics come from the matrix unit, and the normalized rows
-//     are written by the lanes that hold them. For 12 rows of BERT-base, warp instructions a launch, and
-//     those that a warp has left once it may read x: queries, keys and values 1.29 M, 1,123 before;
-//     0.64 M, 739 now. Feed-forward in: 1.75 M, 1,140; 0.87 M, 754. Feed-forward out: 0.22 M, 291;
-//     0.27 M, 252. A GPU has not seen either.
-// Tried: statistics of whole rows by a warp each, from registers: 1,264 instead of 835 a warp. All rows in one go
-// for up to 64: 4,175 a warp, and the library is faster by the same estimate, so 32 are the most.
+//     are written by the lanes that hold them.
+//
+// Counted in the PTX of sm_90 for 12 rows of BERT-base in f16; nothing of this was timed:
+//                             warp instructions    of a warp behind its    sectors read
+//                                                      reading of x
+//     product                    v1        v2          v1        v2          v1        v2
+//     queries, keys, values  1.29 M    0.64 M       1,123       739     12.1 MB    5.6 MB
+//     attention output       0.13 M    0.19 M         166       162      3.0 MB    3.0 MB
+//     feed-forward in        1.75 M    0.87 M       1,140       754     16.1 MB    7.5 MB
+//     feed-forward out       0.22 M    0.27 M         291       252     11.9 MB   11.9 MB
+// Tried between the two: a warp takes the statistics of whole rows and keeps them in registers, 1,264
+// instructions a warp. Up to 64 rows (v1): 4,175 a warp, more than the library's way by the estimate.
 #include "device.cuh"
 
 constexpr int SKINNY_WARPS = 8;
@@ -64,9 +70,16 @@ template <class T, int ROWS, int AHEAD> struct Rows {
     }
   }
 
-  DEVICE void load(int slot, int k) {
+  // The columns from `k` on, unless the row ends there: there are `left` of them.
+  DEVICE void load(int slot, int k, int left) {
+    if (k >= left) return;
 #pragma unroll
     for (int i = 0; i < ROWS * 2; i++) words[slot][i] = load_words(from[i] + k);
+  }
+
+  DEVICE void load_first(int left) {
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) load(i, i * STEP, left);
   }
 
   // The operand of the first or second half of a step's columns.
@@ -104,6 +117,19 @@ template <class T, int ROWS> struct Statistics {
       }
   }
 
+  // All of this warp's columns, of which the first steps are in `rows`.
+  template <int AHEAD> DEVICE void add_all(Rows<T, ROWS, AHEAD>& rows, int left) {
+#pragma unroll 1
+    for (int first = 0; first < left; first += AHEAD * STEP) {
+#pragma unroll
+      for (int i = 0; i < AHEAD; i++) {
+        if (first + i * STEP >= left) continue;
+        if (first > 0) rows.load(i, first + i * STEP, left);
+        add(rows, i);
+      }
+    }
+  }
+
   // Through `parts`, [warp][row] of shared memory.
   DEVICE void finish(Float2* parts, float eps, float inverse) {
     int warp = int(threadIdx.x) / WARP, group = int(threadIdx.x) % WARP / 4;
@@ -136,8 +162,8 @@ template <class T, int ROWS> struct Statistics {
 // Normalizes eight columns of this lane's rows in place, and writes them to `copy` unless that is null.
 // `gains` are gamma at those columns; beta is `inner` further on.
 template <class T, int ROWS>
-DEVICE void normalize(Words4 (&words)[ROWS * 2], const Statistics<T, ROWS>& statistics, const T* gains, int inner, T* copy,
-                      unsigned row_count) {
+DEVICE void normalize(Words4 (&words)[ROWS * 2], const Statistics<T, ROWS>& statistics, const T* gains, int inner,
+                      T* copy, unsigned row_count) {
   Vector8 gain = load8(gains), offset = load8(gains + inner);
 #pragma unroll
   for (int i = 0; i < ROWS * 2; i++) {
@@ -153,7 +179,8 @@ DEVICE void normalize(Words4 (&words)[ROWS * 2], const Statistics<T, ROWS>& stat
 
 // c += x·wᵀ for a step's 32 columns.
 template <class T, int ROWS, int COLUMNS, int AHEAD>
-DEVICE void multiply(float (&c)[ROWS][COLUMNS][4], const Rows<T, ROWS, AHEAD>& rows, int slot, const Words4 (&w)[COLUMNS]) {
+DEVICE void multiply(float (&c)[ROWS][COLUMNS][4], const Rows<T, ROWS, AHEAD>& rows, int slot,
+                     const Words4 (&w)[COLUMNS]) {
 #pragma unroll
   for (int tile = 0; tile < ROWS; tile++)
 #pragma unroll
@@ -170,7 +197,8 @@ DEVICE void multiply(float (&c)[ROWS][COLUMNS][4], const Rows<T, ROWS, AHEAD>& r
 
 // The two neighbouring results that a thread puts together, of each round of the block over its tile.
 template <int ROWS, int COLUMNS> struct Pair {
-  static constexpr int PAIRS_A_ROW = COLUMNS * 4, ROUNDS = (ROWS * 16 * PAIRS_A_ROW + SKINNY_THREADS - 1) / SKINNY_THREADS;
+  static constexpr int PAIRS_A_ROW = COLUMNS * 4;
+  static constexpr int ROUNDS = (ROWS * 16 * PAIRS_A_ROW + SKINNY_THREADS - 1) / SKINNY_THREADS;
   unsigned row, column;
   DEVICE explicit Pair(int round)
       : row((round * SKINNY_THREADS + threadIdx.x) / PAIRS_A_ROW),
@@ -204,8 +232,10 @@ DEVICE void add_up(const float (&c)[ROWS][COLUMNS][4], float* sums, const float*
 #pragma unroll
     for (int column = 0; column < COLUMNS; column++)
 #pragma unroll
-      for (int half = 0; half < 2; half++)
-        *reinterpret_cast<Float2*>(own + (tile * 16 + half * 8) * Size::STRIDE + column * 8) = {c[tile][column][2 * half], c[tile][column][2 * half + 1]};
+      for (int half = 0; half < 2; half++) {
+        Float2* to = reinterpret_cast<Float2*>(own + (tile * 16 + half * 8) * Size::STRIDE + column * 8);
+        *to = {c[tile][column][2 * half], c[tile][column][2 * half + 1]};
+      }
   block_barrier();
 #pragma unroll
   for (int round = 0; round < Pair<ROWS, COLUMNS>::ROUNDS; round++) {
@@ -266,27 +296,13 @@ DEVICE void skinny(const unsigned* count, const T* x, const unsigned* x_rows, co
 
   wait_for_kernel_before();
   if (row_count == 0) return;
-  auto load_x = [&](int i, int k) {
-    if (k < left) rows.load(i % Size::AHEAD, k);
-  };
-#pragma unroll
-  for (int i = 0; i < Size::AHEAD; i++) load_x(i, i * STEP);
+  rows.load_first(left);
   Residuals<T, ROWS, COLUMNS> residuals(row_count, residual, residual_rows, first_column, outer);
   Statistics<T, ROWS> statistics;
   if (NORM) {
-#pragma unroll 1
-    for (int first = 0; first < left; first += Size::AHEAD * STEP) {
-#pragma unroll
-      for (int i = 0; i < Size::AHEAD; i++)
-        if (first + i * STEP < left) {
-          if (first > 0) load_x(i, first + i * STEP);
-          statistics.add(rows, i);
-        }
-    }
+    statistics.add_all(rows, left);
     statistics.finish(parts, eps, inverse);
-    if (left > Size::AHEAD * STEP)
-#pragma unroll
-      for (int i = 0; i < Size::AHEAD; i++) load_x(i, i * STEP);
+    if (left > Size::AHEAD * STEP) rows.load_first(left);
   }
 
   float c[ROWS][COLUMNS][4] = {};
@@ -304,7 +320,7 @@ DEVICE void skinny(const unsigned* count, const T* x, const unsigned* x_rows, co
                            normalized && own == k ? normalized + begin + k : nullptr, row_count);
       }
       multiply<T>(c, rows, slot, b[i]);
-      load_x(i, k + Size::AHEAD * STEP);
+      rows.load(slot, k + Size::AHEAD * STEP, left);
       load_w(i, k + ROUND);
     }
   }
