@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Registers, shared memory and spills of every kernel, for the architectures given (75 and 90 when
-# none is). Fails when a kernel spills or when the compiler warns.
+# none is). Fails when a kernel spills, when the compiler warns, or when a skinny product's first load is not one of
+# its weights: the assembler is free to put them off, and what skinny.cu is for is that they are under way.
 #
 #     kernels/resources.sh [75 80 86 89 90]
 set -euo pipefail
@@ -43,4 +44,24 @@ cat "$scratch"/*.log | awk '
     END {
         printf "%d kernels, %d of them spill\n", kernels, spilling
         exit !(kernels > 0 && spilling == 0)
+    }'
+
+for architecture in "$@"; do
+    echo "architecture sm_$architecture"
+    nvdisasm -c "$scratch/$architecture.cubin"
+done | awk '
+    /^architecture/ { arch = $2 }
+    # Turing has no products in bf16; those kernels end at once.
+    /^\.text\./ {
+        name = substr($1, 7); sub(/:$/, "", name)
+        waiting = name ~ /^skinny_/ && !(arch == "sm_75" && name ~ /bf16/)
+        products += waiting
+    }
+    waiting && / LDG/ {
+        waiting = 0
+        if ($0 !~ /LDG[A-Z0-9.]*\.128/) { print arch, name ": its first load is" $0; late++ }
+    }
+    END {
+        printf "%d skinny products, %d of them ask for something before their weights\n", products, late
+        exit !(products > 0 && late == 0)
     }'

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the CUDA 13.0 compiler from the Python package index: 105 MB, no root, no GPU.
+# Installs the CUDA 13.0 compiler, and a disassembler, from the Python package index: 110 MB, no root, no GPU.
 #
 #     kernels/toolkit.sh DIRECTORY        installs it there, unless it is there already
 #
@@ -12,6 +12,8 @@ directory=${1:?usage: kernels/toolkit.sh DIRECTORY}
 wheels=(
     nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88
     nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
+    # Reads what older compilers make; there is none of 13.0.
+    nvidia-cuda-nvdisasm==13.2.51
 )
 
 home() {
@@ -29,7 +31,7 @@ install() {
     rm -rf "$scratch"
 }
 
-if [ ! -x "$(home)/bin/nvcc" ]; then
+if [ ! -x "$(home)/bin/nvcc" ] || [ ! -x "$(home)/bin/nvdisasm" ]; then
     rm -rf "${directory:?}/nvidia"
     install
 fi

@@ -67,7 +67,7 @@ DEVICE void classify(const unsigned* count, const T* x, const T* w, const T* bia
 
 // to[i] = from[i], rounded to nearest even.
 template <class From, class To> DEVICE void convert(const From* from, To* to, unsigned long long length) {
-  let_next_kernel_begin();
+  // The next kernel may take the result for weights, which it reads without a wait: so it may not begin.
   wait_for_kernel_before();
   unsigned long long stride = (unsigned long long)(gridDim.x) * blockDim.x;
   for (unsigned long long i = (unsigned long long)(blockIdx.x) * blockDim.x + threadIdx.x; i < length; i += stride)

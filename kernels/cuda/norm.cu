@@ -82,10 +82,11 @@ DEVICE void norm(const unsigned* count, const T* x, const T* gamma, const T* bet
   unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
   let_next_kernel_begin();
   bool real = row < layout_word(count);
-  if (blockIdx.x == 0 && int(threadIdx.x) * 8 < hidden) {
-    prefetch(gamma + threadIdx.x * 8);
-    prefetch(beta + threadIdx.x * 8);
-  }
+  if (blockIdx.x == 0)
+    for (int at = int(threadIdx.x) * 8; at < hidden; at += int(blockDim.x) * 8) {
+      prefetch(gamma + at);
+      prefetch(beta + at);
+    }
   wait_for_kernel_before();
   if (!real) return;
   size_t start = size_t(row) * hidden;

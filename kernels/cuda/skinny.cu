@@ -10,15 +10,16 @@
 //
 // v1: w was asked for behind the barrier of the statistics, four steps at a time, and each step's x
 //     behind the product of the step before; two columns' tiles a block at most, up to 64 rows.
-// v2: all of a block's w is asked for at once and before anything else, gain, offset and bias with it;
-//     on Hopper that is before the kernel in front has ended. Up to four columns' tiles a block, so that
+// v2: a block's w is asked for at once and before anything else, gain, offset and bias behind it; on
+//     Hopper that is before the kernel in front has ended. (With 32 rows, and with rows beyond 768 values, the
+//     last of it follows.) Up to four columns' tiles a block, so that
 //     every product of BERT-base is one wave of blocks, two of which fit a multiprocessor: the next
 //     kernel's weights always find room. Row statistics come from the matrix unit, and the normalized rows
 //     are written by the lanes that hold them.
 //
 // Counted in the PTX of sm_90 for 12 rows of BERT-base in f16; nothing of this was timed:
-//                             warp instructions    of a warp behind its    sectors read
-//                                                      reading of x
+//                             warp instructions    of a warp, v2 behind    sectors read
+//                                                    its wait; the mean
 //     product                    v1        v2          v1        v2          v1        v2
 //     queries, keys, values  1.29 M    0.64 M       1,123       739     12.1 MB    5.6 MB
 //     attention output       0.13 M    0.19 M         166       162      3.0 MB    3.0 MB
@@ -283,6 +284,7 @@ DEVICE void skinny(const unsigned* count, const T* x, const unsigned* x_rows, co
   };
 #pragma unroll
   for (int i = 0; i < Size::STEPS; i++) load_w(i, i * STEP);
+  keep_order();
   if (NORM)
 #pragma unroll 1
     for (int i = int(threadIdx.x) * 8; i < inner; i += SKINNY_THREADS * 8) {

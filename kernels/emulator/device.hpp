@@ -123,6 +123,7 @@ inline float rsqrtf(float v) { return 1.0f / std::sqrt(v); }
 inline void block_barrier() { emulator::block_barrier(); }
 inline void wait_for_kernel_before() { emulator::wait_for_kernel_before(); }
 inline void let_next_kernel_begin() {}
+inline void keep_order() {}
 inline void prefetch(const void*) {}
 inline unsigned layout_word(const unsigned* from) { return *from; }
 

@@ -155,7 +155,7 @@ pub(crate) trait Region: Debug + Send + Sync {
 }
 
 /// Host memory that the device can read and write by itself.
-pub(crate) trait PinnedRegion: Debug + Send {
+pub(crate) trait PinnedRegion: Debug + Send + Sync {
     fn pointer(&self) -> *mut u8;
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::backend::{
-    Argument, Backend, Captured, DeviceError, Dtype, Facts, Launch, Region, Signal,
+    Argument, Backend, Captured, DeviceError, Dtype, Facts, Launch, PinnedRegion, Region, Signal,
 };
 use crate::memory::{Buffer, Pinned};
 
@@ -12,8 +12,8 @@ use crate::memory::{Buffer, Pinned};
 #[derive(Debug, Default)]
 struct Used {
     regions: Vec<Arc<dyn Region>>,
-    /// Where the pinned memory starts that is copied from and to.
-    pinned: Vec<usize>,
+    /// What is copied from and to.
+    pinned: Vec<Arc<dyn PinnedRegion>>,
 }
 
 /// The same while it is being recorded; none while nothing is.
@@ -23,6 +23,9 @@ type Recorded = Option<Used>;
 type Recording = Result<(Box<dyn Captured>, Used), DeviceError>;
 
 /// A GPU and its one stream: what is asked of it happens in order, after the call has returned.
+///
+/// Kernels may overlap, which shows in one place: operands that are a model's weights (tables, `w`, bias,
+/// gain and offset) must come from a copy or a conversion, not from another kernel.
 ///
 /// Clones are the same device.
 #[derive(Debug, Clone)]
@@ -129,8 +132,9 @@ impl Device {
     /// [`DeviceError::OutOfMemory`] when there is no room.
     pub fn pinned(&self, bytes: usize) -> Result<Pinned, DeviceError> {
         Ok(Pinned {
-            region: self.backend.allocate_pinned(bytes.max(1))?,
+            region: self.backend.allocate_pinned(bytes.max(1))?.into(),
             bytes,
+            backend: Arc::clone(&self.backend),
             touched: self.backend.signal(false)?,
         })
     }
@@ -141,12 +145,9 @@ impl Device {
     /// See [`DeviceError`].
     ///
     /// # Panics
-    /// When `from` is shorter than `to`.
+    /// When `from` is shorter than `to`, or another device's.
     pub fn upload(&self, from: &mut Pinned, to: &Buffer) -> Result<(), DeviceError> {
-        assert!(
-            to.bytes() <= from.bytes,
-            "the pinned memory is large enough"
-        );
+        self.check(from, to);
         // SAFETY: both sides have `to.bytes()` bytes. The host gets at the pinned bytes only
         // through `Pinned`, which first waits for the signal recorded here.
         unsafe {
@@ -162,18 +163,28 @@ impl Device {
     /// See [`DeviceError`].
     ///
     /// # Panics
-    /// When `to` is shorter than `from`.
+    /// When `to` is shorter than `from`, or another device's.
     pub fn download(&self, from: &Buffer, to: &mut Pinned) -> Result<(), DeviceError> {
-        assert!(
-            from.bytes() <= to.bytes,
-            "the pinned memory is large enough"
-        );
+        self.check(to, from);
         // SAFETY: as in `upload`.
         unsafe {
             self.backend
                 .copy_out(to.region.pointer(), from.address, from.bytes())?;
         }
         self.touches(to, from)
+    }
+
+    /// Whether all of `buffer` can be copied to or from `pinned`.
+    fn check(&self, pinned: &Pinned, buffer: &Buffer) {
+        assert!(
+            buffer.bytes() <= pinned.bytes,
+            "the pinned memory is large enough"
+        );
+        // A copy of another device would not be waited for.
+        assert!(
+            Arc::ptr_eq(&self.backend, &pinned.backend),
+            "pinned memory of this device"
+        );
     }
 
     /// Notes that a copy between the two is enqueued or recorded.
@@ -183,7 +194,7 @@ impl Device {
             return pinned.touched.record();
         }
         if let Some(used) = self.recorded().as_mut() {
-            used.pinned.push(pinned.start());
+            used.pinned.push(Arc::clone(&pinned.region));
         }
         Ok(())
     }
@@ -226,7 +237,10 @@ impl Device {
             Arc::ptr_eq(&self.backend, &graph.backend),
             "a graph of this device"
         );
-        let given = |start: &usize| pinned.iter().any(|pinned| pinned.start() == *start);
+        let given = |region: &Arc<dyn PinnedRegion>| {
+            let same = |pinned: &&mut Pinned| Arc::ptr_eq(&pinned.region, region);
+            pinned.iter().any(same)
+        };
         assert!(
             graph.used.pinned.iter().all(given),
             "the pinned memory that the graph was recorded with"

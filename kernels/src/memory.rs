@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Argument, DeviceError, Dtype, PinnedRegion, Region, Signal};
+use crate::backend::{Argument, Backend, DeviceError, Dtype, PinnedRegion, Region, Signal};
 
 /// A run of elements in device memory; clones and slices share it.
 #[derive(Debug, Clone)]
@@ -82,8 +82,10 @@ const SPIN: Duration = Duration::from_micros(200);
 /// device has let go of it.
 #[derive(Debug)]
 pub struct Pinned {
-    pub(crate) region: Box<dyn PinnedRegion>,
+    pub(crate) region: Arc<dyn PinnedRegion>,
     pub(crate) bytes: usize,
+    /// Whose copies it is for.
+    pub(crate) backend: Arc<dyn Backend>,
     /// After the last copy from or to here.
     pub(crate) touched: Box<dyn Signal>,
 }
@@ -92,10 +94,6 @@ impl Pinned {
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    pub(crate) fn start(&self) -> usize {
-        self.region.pointer() as usize
     }
 
     /// Waits for the last copy.

@@ -304,6 +304,8 @@ struct PinnedMemory {
 
 // SAFETY: plain host memory; the slice itself may go from thread to thread.
 unsafe impl Send for PinnedMemory {}
+// SAFETY: shared, it only tells where the memory is.
+unsafe impl Sync for PinnedMemory {}
 
 impl PinnedRegion for PinnedMemory {
     fn pointer(&self) -> *mut u8 {

@@ -81,7 +81,8 @@ fn launch(blocks: u32, threads: u32) -> Launch {
     }
 }
 
-/// For a kernel that reads what was copied to the device just before, which nothing overlaps with.
+/// For a kernel that does not begin before what is in front of it has ended: it reads what a copy has
+/// written.
 fn alone(blocks: u32, threads: u32) -> Launch {
     Launch {
         overlaps: false,

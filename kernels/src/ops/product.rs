@@ -63,6 +63,13 @@ impl Product<'_> {
             residual.is_none_or(|residual| residual.len() >= shape.rows * shape.outer),
             "product residual length",
         );
+        check(
+            [*x, w]
+                .iter()
+                .chain(&residual)
+                .all(|b| b.address() != y.address()),
+            "a product's result is none of its operands",
+        );
         let mut buffers = vec![*x, w, *y];
         buffers.extend(bias);
         buffers.extend(residual);

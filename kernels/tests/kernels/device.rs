@@ -181,6 +181,29 @@ fn a_graph_is_not_replayed_with_other_pinned_memory() {
 }
 
 #[test]
+#[should_panic(expected = "the pinned memory that the graph was recorded with")]
+fn a_graph_is_not_replayed_with_what_has_taken_its_pinned_memory_s_place() {
+    let device = Device::emulator(Emulation::default()).unwrap();
+    let buffer = device.zeros(Dtype::U32, 4096).unwrap();
+    let mut to = device.pinned(4 * 4096).unwrap();
+    let graph = device
+        .capture(|| device.download(&buffer, &mut to))
+        .unwrap();
+    drop(to);
+    // Often at the same address, and always too small.
+    let mut smaller = device.pinned(4).unwrap();
+    let _ = device.replay(&graph, &mut [&mut smaller]);
+}
+
+#[test]
+#[should_panic(expected = "pinned memory of this device")]
+fn pinned_memory_of_another_device_is_not_copied_to() {
+    let [here, there] = [(); 2].map(|()| Device::emulator(Emulation::default()).unwrap());
+    let buffer = here.zeros(Dtype::U32, 4).unwrap();
+    let _ = here.download(&buffer, &mut there.pinned(16).unwrap());
+}
+
+#[test]
 fn what_another_thread_copies_meanwhile_is_not_recorded() {
     let bench = Bench::new(1);
     let device = &bench.device;

@@ -161,6 +161,26 @@ fn activations_are_the_exact_ones() {
 }
 
 #[test]
+fn what_is_no_number_stays_none() {
+    // Damaged weights have to show in the logits, and the self-test at load looks at those.
+    for dtype in DTYPES {
+        for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Tanh] {
+            let mut bench = Bench::new(11);
+            let batch = bench.batch(&LENGTHS, CAPACITY, LIMITS);
+            let x = bench.poisoned(CAPACITY.tokens * 8, dtype);
+            let bias = bench.upload(&[0.0; 8], dtype);
+            let rows = &batch.placed.tokens;
+            bench
+                .device
+                .bias_activation(rows, &x, &bias, activation)
+                .unwrap();
+            let found = bench.read(&x);
+            assert!(found.iter().all(|v| v.is_nan()), "{dtype:?} {activation:?}");
+        }
+    }
+}
+
+#[test]
 fn first_rows_are_gathered() {
     let mut bench = Bench::new(5);
     let columns = 136;

@@ -169,12 +169,15 @@ impl Cuda {
     /// `runs`. Nothing may be under way.
     ///
     /// # Errors
-    /// See [`EngineError`].
+    /// See [`EngineError`]; [`EngineError::Batch`] when something is under way.
     pub fn time_kernels(
         &mut self,
         batch: &RaggedBatch,
         runs: u32,
     ) -> Result<Duration, EngineError> {
+        if !self.under_way.is_empty() {
+            return Err(EngineError::Batch("batches are under way".to_owned()));
+        }
         // Lays the batch out on the device, and has the library choose its algorithms.
         self.forward(batch)?;
         let tokens = batch.tokens();
@@ -184,14 +187,18 @@ impl Cuda {
             let device = &self.forward.device;
             let placed = self.inputs.placed(bucket);
             let graph = device.capture(|| self.forward.enqueue(bucket, &placed))?;
-            device.replay(&graph, &mut [])?;
-            let start = device.mark()?;
-            for _ in 0..runs {
+            let replays = || -> Result<Duration, DeviceError> {
                 device.replay(&graph, &mut [])?;
-            }
-            let end = device.mark()?;
-            // The graph has to live until the last replay is done, which the time waits for.
-            Ok(start.until(&end)? / runs.max(1))
+                let start = device.mark()?;
+                for _ in 0..runs {
+                    device.replay(&graph, &mut [])?;
+                }
+                start.until(&device.mark()?)
+            };
+            let time = replays();
+            // The graph has to live until its last replay is done, whatever went wrong.
+            device.synchronize()?;
+            Ok(time? / runs.max(1))
         };
         measure().map_err(|error| engine_error(error, tokens))
     }
