@@ -13,7 +13,7 @@
 // Counted in the PTX of sm_90 for BERT-base in f16, 12 heads of 64, one layer; nothing of this was timed:
 //                            warp instructions      sectors read     products
 //    sequences x tokens         v2        v3         v2       v3      v2     v3
-//    1 x 12                  6,072    18,480     0.06 MB  0.08 MB    192    204
+//    1 x 12                  6,072    18,504     0.06 MB  0.08 MB    192    204
 //    128 x 128              27.2 M    13.7 M      429 MB    80 MB  1.57 M  1.67 M
 //    1365 x 12               8.2 M     8.9 M       78 MB    86 MB  0.26 M  0.28 M
 // What short sequences cost more is the way through shared memory, and warps of a block without a tile.
