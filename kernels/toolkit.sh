@@ -24,9 +24,9 @@ install() {
     local scratch
     mkdir -p "$directory"
     if scratch=$(mktemp -d) && python3 -m venv "$scratch" >&2; then
-        "$scratch/bin/pip" install --quiet --no-deps --target "$directory" "${wheels[@]}" >&2
+        "$scratch/bin/pip" install --quiet --no-deps --upgrade --target "$directory" "${wheels[@]}" >&2
     else
-        python3 -m pip install --quiet --no-deps --target "$directory" "${wheels[@]}" >&2
+        python3 -m pip install --quiet --no-deps --upgrade --target "$directory" "${wheels[@]}" >&2
     fi
     rm -rf "$scratch"
 }
