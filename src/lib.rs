@@ -64,3 +64,5 @@ pub mod transport;
 pub mod model;
 
 pub mod engine;
+
+mod input;

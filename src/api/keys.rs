@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::error::Refusal;
+use crate::input;
 
 type Digest = [u8; 32];
 
@@ -86,7 +87,7 @@ fn read(path: &Path) -> Result<Vec<Digest>, KeysError> {
         path: path.to_owned(),
         what,
     };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = input::read_text(path, input::SMALL).map_err(|error| wrong(error.to_string()))?;
     let keys = text.lines().map(str::trim);
     let keys = keys.filter(|line| !line.is_empty() && !line.starts_with('#'));
     let digests: Vec<Digest> = keys.map(|key| Sha256::digest(key).into()).collect();
@@ -111,7 +112,8 @@ mod tests {
     fn a_key_of_the_file_opens_and_nothing_else_does() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys");
-        std::fs::write(&path, "# ours\n\n  secret-1 \nsecret-2\r\n").unwrap();
+        // A byte order mark, which some editors write, makes no key of a remark.
+        std::fs::write(&path, "\u{feff}# ours\n\n  secret-1 \nsecret-2\r\n").unwrap();
         let keys = Keys::open(&path).unwrap();
         for (name, value) in [
             ("authorization", "Bearer secret-1"),
@@ -124,6 +126,7 @@ mod tests {
             ("authorization", "Bearer secret"),
             ("authorization", "Bearer "),
             ("authorization", "Bearer # ours"),
+            ("authorization", "Bearer \u{feff}# ours"),
             ("authorization", "Basic secret-1"),
             ("authorization", "secret-1"),
             ("x-api-key", "secret-1 secret-2"),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::input;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -99,7 +100,7 @@ impl Load {
     /// A time in seconds in each line, ascending; what follows a comma, a header and lines that
     /// start with `#` are skipped.
     fn read_trace(file: &Path) -> Result<Self, String> {
-        let content = std::fs::read_to_string(file)
+        let content = input::read_text(file, input::TEXTS)
             .map_err(|error| format!("{}: {error}", file.display()))?;
         let mut times: Vec<f64> = Vec::new();
         for (index, line) in content.lines().enumerate() {

@@ -11,6 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::connection::Body;
+use crate::input;
 
 /// What a query string may hold unescaped (RFC 3986, section 2.3).
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC
@@ -80,7 +81,7 @@ impl FromStr for Target {
             return target.named();
         }
         let path = Path::new(text);
-        let content = std::fs::read_to_string(path).map_err(|error| {
+        let content = input::read_text(path, input::SMALL).map_err(|error| {
             format!("expected http://… or a file that describes a target: {text}: {error}")
         })?;
         let mut target: Self =

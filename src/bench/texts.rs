@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::input;
 use serde_json::Value;
 
 /// The probes of the embedded model's card: short requests of everyday English.
@@ -43,10 +44,11 @@ pub fn read_texts(file: Option<&Path>) -> Result<Vec<String>, TextsError> {
     let Some(path) = file else {
         return parse(Path::new("probes.jsonl"), PROBES);
     };
-    let content = std::fs::read_to_string(path).map_err(|source| TextsError::Unreadable {
-        file: path.to_owned(),
-        source,
-    })?;
+    let content =
+        input::read_text(path, input::TEXTS).map_err(|source| TextsError::Unreadable {
+            file: path.to_owned(),
+            source,
+        })?;
     parse(path, &content)
 }
 

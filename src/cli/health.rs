@@ -11,6 +11,7 @@ use clap::builder::BoolishValueParser;
 
 use super::Failure;
 use crate::config::{MainPort, Platform, main_port};
+use crate::input;
 
 /// The flags of `intentd health`.
 #[derive(Debug, Args)]
@@ -40,7 +41,7 @@ pub(super) struct HealthArgs {
 
 fn settings(path: &Path) -> Result<toml::Table, Failure> {
     let wrong = |what: String| Failure::usage(format!("{}: {what} (--config)", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = input::read_text(path, input::SMALL).map_err(|error| wrong(error.to_string()))?;
     text.parse()
         .map_err(|error: toml::de::Error| wrong(error.to_string()))
 }

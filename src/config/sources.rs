@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::input;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -204,7 +205,7 @@ fn file(
     mistakes: &mut Vec<String>,
 ) -> BTreeMap<String, Vec<String>> {
     let mut wrong = |what: String| mistakes.push(format!("{}: {what}", path.display()));
-    let text = match std::fs::read_to_string(path) {
+    let text = match input::read_text(path, input::SMALL) {
         Ok(text) => text,
         Err(error) => {
             wrong(format!("{error} (--config)"));

@@ -6,6 +6,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 
 use super::settings::{Connection, Credentials, GroupProtocol, SourceSettings, Start};
+use crate::input;
 
 /// Why a client cannot be made: its settings make no sense.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +53,7 @@ fn common(connection: &Connection) -> Result<ClientConfig, ClientError> {
         password_file,
     }) = &connection.credentials
     {
-        let password = std::fs::read_to_string(password_file).map_err(|error| {
+        let password = input::read_text(password_file, input::SMALL).map_err(|error| {
             let path = password_file.clone();
             ClientError::Password { path, error }
         })?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::CheckpointError;
+use crate::input;
 
 /// A set of named files.
 #[derive(Debug, Clone)]
@@ -48,10 +49,11 @@ impl Files {
     /// The content of `name`, or `None` when there is no such file.
     ///
     /// # Errors
-    /// [`CheckpointError::Unreadable`] when the file exists but cannot be read.
+    /// [`CheckpointError::Unreadable`] when the file exists but cannot be read, is no regular file,
+    /// or is far larger than a file of that name has reason to be.
     pub fn read(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, CheckpointError> {
         match self {
-            Self::Directory(directory) => match std::fs::read(directory.join(name)) {
+            Self::Directory(directory) => match input::read(&directory.join(name), limit(name)) {
                 Ok(content) => Ok(Some(Cow::Owned(content))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(source) => Err(CheckpointError::Unreadable {
@@ -72,12 +74,13 @@ impl Files {
     /// Opens `name` to read parts of it, or gives `None` when there is no such file.
     ///
     /// # Errors
-    /// [`CheckpointError::Unreadable`] when the file exists but cannot be opened.
+    /// [`CheckpointError::Unreadable`] when the file exists but cannot be opened or is no regular
+    /// file.
     pub fn open(&self, name: &str) -> Result<Option<StoredFile>, CheckpointError> {
         let path = self.path(name);
         let (content, len) = match self {
             Self::Directory(directory) => {
-                let opened = File::open(directory.join(name));
+                let opened = input::open(&directory.join(name));
                 match opened.and_then(|file| file.metadata().map(|meta| (file, meta.len()))) {
                     Ok((file, len)) => (Content::File(file), len),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -125,6 +128,14 @@ impl Files {
             Self::Embedded(origin, _) => (*origin).to_owned(),
             Self::Memory { origin, .. } => origin.clone(),
         }
+    }
+}
+
+/// The most that a file of this name may have.
+fn limit(name: &str) -> u64 {
+    match name {
+        "tokenizer.json" | "vocab.txt" => input::VOCABULARY,
+        _ => input::CHECKPOINT,
     }
 }
 

@@ -1,12 +1,12 @@
 //! `profile.json`: what was measured, of what, where and when.
 
-use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::fit::Fit;
 use super::grid::{Grid, Shape};
+use crate::input;
 use crate::serving::{Prior, PriorBatch};
 
 /// The version of the file: it changes when a key changes its meaning or goes away.
@@ -112,11 +112,7 @@ impl Profile {
     pub fn read(path: &Path) -> Result<Self, ProfileError> {
         let name = || path.display().to_string();
         let unreadable = |error| ProfileError::Unreadable(name(), error);
-        let file = std::fs::File::open(path).map_err(unreadable)?;
-        let mut content = Vec::new();
-        // One byte more than there may be shows a file that is too large.
-        let read = file.take(BYTES_MAX + 1).read_to_end(&mut content);
-        read.map_err(unreadable)?;
+        let content = input::read(path, BYTES_MAX).map_err(unreadable)?;
         Self::parse(&content).map_err(|found| ProfileError::Invalid(name(), found))
     }
 

@@ -34,8 +34,15 @@ impl Files {
         })
     }
 
-    /// Reads them again; what is wrong with those that stay as they were.
-    fn reload(&self) -> Vec<String> {
+    /// Reads them again; what is wrong with those that stay as they were. Not on the runtime: what they
+    /// lie on may take its time.
+    async fn reload(&self) -> Vec<String> {
+        let files = self.clone();
+        let outcome = tokio::task::spawn_blocking(move || files.reload_now()).await;
+        outcome.unwrap_or_else(|error| vec![error.to_string()])
+    }
+
+    fn reload_now(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         let mut take = |what: &str, outcome: Result<bool, String>| match outcome {
             Ok(false) => {}
@@ -95,7 +102,7 @@ impl Reloader {
     /// [`Refusal::Conflict`] when the server cannot reload now, [`Refusal::Reload`] with everything
     /// that is wrong.
     pub async fn reload(&self) -> Result<(), Refusal> {
-        let mut mistakes = self.files.reload();
+        let mut mistakes = self.files.reload().await;
         let load = Arc::clone(&self.load);
         match self.classifier.reload(move || load()).await {
             Ok(()) => {}
@@ -128,7 +135,7 @@ impl Reloader {
             if tokio::time::timeout(LOOK, closing).await.is_ok() {
                 return;
             }
-            let mistakes = files.reload();
+            let mistakes = files.reload().await;
             // What stays wrong is said once.
             if !mistakes.is_empty() && mistakes != known {
                 tracing::error!(what = mistakes.join("; "), "files not replaced");

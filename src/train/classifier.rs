@@ -14,6 +14,7 @@ use super::error::TrainError;
 use super::network::{Input, Network};
 use super::recipe::Shape;
 use super::vocabulary::{PAD, encode, read};
+use crate::input;
 
 /// Texts in one forward pass of evaluation.
 const BATCH: usize = 64;
@@ -49,7 +50,7 @@ impl Classifier {
             path: path.clone(),
             reason,
         };
-        let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+        let text = input::read_text(&path, input::CHECKPOINT).map_err(TrainError::io(&path))?;
         let config: Config =
             serde_json::from_str(&text).map_err(|e| wrong(&path, e.to_string()))?;
         let labels = (0..config.id2label.len())
@@ -58,6 +59,7 @@ impl Classifier {
             .ok_or_else(|| wrong(&path, "the ids in id2label are not 0, 1, 2, …".to_owned()))?;
         let tokenizer = read(&directory.join("tokenizer.json"))?;
         let path = directory.join("model.safetensors");
+        input::open(&path).map_err(TrainError::io(&path))?;
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
         let shape = Shape {
             layers: config.num_hidden_layers,

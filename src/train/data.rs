@@ -1,7 +1,6 @@
 //! Labelled texts: read from JSONL, mapped to the model's labels, split, and cleared of test texts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::error::TrainError;
 use super::random::{Purpose, chance, stream};
 use super::recipe::{LabelMap, Recipe, Source};
+use crate::input;
 
 /// One labelled text, and one line of a data file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -28,7 +28,7 @@ pub struct Example {
 /// When the file cannot be read, or a line is malformed or has an empty label; the error names the
 /// line.
 pub fn read_examples(path: &Path) -> Result<Vec<Example>, TrainError> {
-    let file = File::open(path).map_err(TrainError::io(path))?;
+    let file = input::open(path).map_err(TrainError::io(path))?;
     let mut examples = Vec::new();
     for (index, line) in BufReader::new(file).lines().enumerate() {
         let wrong = |reason| TrainError::Line {

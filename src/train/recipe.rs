@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
+use crate::input;
 
 /// Everything that decides the result of a training run, apart from the data files themselves.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -264,7 +265,7 @@ impl Recipe {
     /// # Errors
     /// When the file cannot be read, is not a recipe, or asks for something impossible.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+        let text = input::read_text(path, input::SMALL).map_err(TrainError::io(path))?;
         let mut recipe: Self = toml::from_str(&text)
             .map_err(|e| TrainError::Recipe(format!("{}: {e}", path.display())))?;
         recipe.check()?;

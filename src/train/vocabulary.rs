@@ -18,6 +18,7 @@ use tokenizers::{
 };
 
 use super::error::TrainError;
+use crate::input;
 
 /// The special tokens, in the order of their ids.
 pub(crate) const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
@@ -72,7 +73,8 @@ pub(crate) fn train<'a>(
 /// # Errors
 /// When the file cannot be read or is not a tokenizer.
 pub(crate) fn read(path: &Path) -> Result<Tokenizer, TrainError> {
-    Tokenizer::from_file(path)
+    let content = input::read(path, input::VOCABULARY).map_err(TrainError::io(path))?;
+    Tokenizer::from_bytes(content)
         .map_err(|e| TrainError::Tokenizer(format!("{}: {e}", path.display())))
 }
 

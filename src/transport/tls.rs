@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::input;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -122,7 +123,7 @@ impl Tls {
 impl Pem {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let read = |flag, path: &Path| {
-            std::fs::read(path).map_err(|error| wrong(flag, path, error.to_string()))
+            input::read(path, input::SMALL).map_err(|error| wrong(flag, path, error.to_string()))
         };
         let client_ca = files.client_ca.as_deref();
         Ok(Self {

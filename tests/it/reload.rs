@@ -145,6 +145,68 @@ async fn requests_are_answered_by_the_model_that_they_came_to() {
     server.stop().await;
 }
 
+/// Puts a pipe that nobody writes to in the place of a file.
+fn pipe(path: &Path) {
+    std::fs::remove_file(path).unwrap();
+    let status = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(status.unwrap().success());
+}
+
+#[tokio::test]
+async fn files_that_never_end_or_never_begin_are_refused_and_the_next_reload_works() {
+    let directory = tempfile::tempdir().unwrap();
+    checkpoint(directory.path(), "old");
+    let server = TestServer::start(&["--model", directory.path().to_str().unwrap()]).await;
+    let files: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for path in files {
+        pipe(&path);
+        let answer = reload(&server).await;
+        let error = answer.json()["error"].to_string();
+        assert_eq!(answer.status, 422, "{error}");
+        assert!(error.contains("a pipe, not a regular file"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let answer = reload(&server).await;
+        let error = answer.json()["error"].to_string();
+        assert!(error.contains("a device, not a regular file"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        checkpoint(directory.path(), "new");
+    }
+    assert_eq!(reload(&server).await.status, 200);
+    let label = get(server.address, PATH, &["Accept: text/plain"]).await;
+    assert!(label.body.starts_with("new"), "{label:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn keys_behind_a_pipe_are_said_to_be_unreadable_and_read_again_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    std::fs::write(&keys, "old\n").unwrap();
+    let server = TestServer::start(&["--api-keys", keys.to_str().unwrap()]).await;
+    pipe(&keys);
+    let request = head("POST", "/reload", &["X-Api-Key: old"]);
+    let answer = send(server.admin, &request).await;
+    let error = answer.json()["error"].to_string();
+    assert!(
+        error.contains("--api-keys") && error.contains("a pipe"),
+        "{error}"
+    );
+    std::fs::remove_file(&keys).unwrap();
+    std::fs::write(&keys, "new\n").unwrap();
+    assert_eq!(send(server.admin, &request).await.status, 200);
+    for (key, status) in [("old", 401), ("new", 200)] {
+        let header = format!("X-Api-Key: {key}");
+        let answer = get(server.address, PATH, &[&header]).await;
+        assert_eq!(answer.status, status, "{key}");
+    }
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_signal_reloads_model_and_keys() {
     let directory = tempfile::tempdir().unwrap();
