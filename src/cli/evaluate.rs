@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::Failure;
 use super::batches::{forward, load};
+use super::{Failure, terminal};
 use crate::config::ModelArgs;
 use crate::engine::{self, Engine};
 use crate::model::{Checkpoint, Text, TooLong};
 use crate::train::Recipe;
 use crate::train::data::{Corpus, HeldOut, read_examples};
-use crate::train::evaluation::evaluate;
+use crate::train::evaluation::{Mistake, evaluate};
 
 /// The flags of `intentd evaluate`.
 #[derive(Debug, Args)]
@@ -53,14 +53,17 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         check(&set, &checkpoint)?;
         let classify = |texts: &[&str]| labels(&checkpoint, &mut *engine, texts);
         let evaluation = evaluate(&set.examples, classify)?;
-        write!(out, "{}: {evaluation}", set.name)?;
+        let measured = format!("{}: {evaluation}", set.name);
+        out.write_all(terminal::lines(&measured).as_bytes())?;
         if args.mistakes {
             for mistake in &evaluation.mistakes {
-                writeln!(
-                    out,
-                    "  {} answered {}: {}",
-                    mistake.expected, mistake.answered, mistake.text
-                )?;
+                let Mistake {
+                    expected,
+                    answered,
+                    text,
+                } = mistake;
+                let line = format!("{expected} answered {answered}: {text}");
+                writeln!(out, "  {}", terminal::line(&line))?;
             }
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, terminal};
 use crate::engine::{self, DeviceChoice};
 use crate::model::{Activation, Checkpoint, Labels, ModelConfig, Scoring};
 
@@ -91,7 +91,7 @@ fn describe(checkpoint: &Checkpoint) -> String {
     ];
     lines
         .iter()
-        .map(|(name, value)| format!("{name:<11} {value}\n"))
+        .map(|(name, value)| format!("{name:<11} {}\n", terminal::line(value)))
         .collect()
 }
 

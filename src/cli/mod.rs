@@ -12,6 +12,7 @@ mod profile;
 mod relay;
 mod scaler;
 mod serve;
+mod terminal;
 mod train;
 
 use std::io::Write as _;
@@ -108,7 +109,8 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             if !failure.message.is_empty() {
                 // The code says it as well where nobody can read it.
-                let _ = writeln!(std::io::stderr(), "intentd: {}", failure.message);
+                let message = terminal::lines(&failure.message);
+                let _ = writeln!(std::io::stderr(), "intentd: {message}");
             }
             ExitCode::from(failure.code)
         }

@@ -6,8 +6,8 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::Failure;
 use super::batches::{forward, load};
+use super::{Failure, terminal};
 use crate::config::ModelArgs;
 use crate::engine::Engine;
 use crate::model::{Checkpoint, Encoded, Text, TooLong};
@@ -116,10 +116,11 @@ impl Predictor<'_> {
     fn line(&self, text: &str, encoded: &Encoded, logits: &[f32]) -> String {
         let labels = &self.checkpoint.labels;
         match self.args.format {
-            Format::Label => labels.best(logits).label.to_string(),
+            Format::Label => terminal::line(&labels.best(logits).label),
             Format::Tsv => {
                 let best = labels.best(logits);
-                format!("{}\t{:.6}\t{text}", best.label, best.score)
+                let (label, text) = (terminal::line(&best.label), terminal::line(text));
+                format!("{label}\t{:.6}\t{text}", best.score)
             }
             Format::Json => {
                 let scores = labels.scores(logits);
@@ -127,15 +128,14 @@ impl Predictor<'_> {
                     .iter()
                     .map(|s| json!({"label": &*s.label, "score": s.score}))
                     .collect();
-                json!({
+                terminal::json(&json!({
                     "text": text,
                     "label": &*scores[0].label,
                     "score": scores[0].score,
                     "scores": all,
                     "tokens": encoded.ids.len(),
                     "truncated": encoded.truncated,
-                })
-                .to_string()
+                }))
             }
         }
     }

@@ -7,6 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::terminal;
 use crate::train::data::read_examples;
 use crate::train::recipe::{Schedule, StoredType};
 use crate::train::{self, Measured, Progress, Recipe, Summary, TrainError, TrainOptions};
@@ -223,5 +224,6 @@ fn print_measured(measured: &Measured) {
 
 /// Prints a line. A reader that has left must not cost the run, so this cannot fail.
 fn say(line: std::fmt::Arguments<'_>) {
+    let line = terminal::lines(&line.to_string());
     let _ = writeln!(std::io::stdout(), "{line}");
 }

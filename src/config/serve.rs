@@ -368,6 +368,9 @@ pub struct EndArgs {
 pub struct TraceArgs {
     /// OpenTelemetry collector that gets a span for requests (OTLP over HTTP, JSON), like
     /// http://localhost:4318.
+    ///
+    /// A name and a password before the host, http://name:password@host, are sent as basic
+    /// authentication.
     #[arg(long, env = "INTENTD_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<Endpoint>,
     /// Name of this service in its spans.

@@ -189,7 +189,7 @@ fn wrong_value(command: &Command, error: &clap::Error) -> Option<(String, String
     let is_secret = commands
         .flat_map(Command::get_arguments)
         .any(|arg| arg.get_long() == Some(&*name) && arg.is_hide_env_values_set());
-    let mistake = if is_secret {
+    let mistake = if is_secret || has_password(found) {
         format!("--{name}: {why}")
     } else {
         format!("--{name}: {why}, found {found:?}")
@@ -284,11 +284,13 @@ impl Settings {
                 Some(ValueSource::EnvVariable) => Source::Environment,
                 _ => Source::Default,
             };
+            let values: Vec<String> = values.collect();
             Some(Setting {
                 name: name.to_owned(),
-                values: values.collect(),
+                is_secret: arg.is_hide_env_values_set()
+                    || values.iter().any(|value| has_password(value)),
+                values,
                 source,
-                is_secret: arg.is_hide_env_values_set(),
             })
         };
         Self(command.get_arguments().filter_map(setting).collect())
@@ -319,6 +321,15 @@ impl Settings {
         }
         text
     }
+}
+
+/// Whether a value is a URL with a name, and so perhaps a password, before its host.
+fn has_password(value: &str) -> bool {
+    let host = value.split_once("://").map(|(_, rest)| rest);
+    host.is_some_and(|rest| {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        rest[..end].contains('@')
+    })
 }
 
 /// Numbers as such, everything else as text.

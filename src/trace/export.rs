@@ -8,10 +8,13 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use axum::http::Uri;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use prometheus::IntCounterVec;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -28,11 +31,23 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Time for the collector to take them.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The address of a collector, as `--otlp-endpoint` gives it: `http://host:4318`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The address of a collector, as `--otlp-endpoint` gives it: `http://host:4318`, with a name and a
+/// password before the host where it asks for them.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     authority: String,
     path: String,
+    /// The value of the header `authorization` (RFC 7617).
+    authorization: Option<String>,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("authority", &self.authority)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 impl FromStr for Endpoint {
@@ -46,11 +61,22 @@ impl FromStr for Endpoint {
             return Err(wrong());
         }
         let port = authority.port_u16().unwrap_or(4318);
+        let user = authority.as_str().rsplit_once('@').map(|(user, _)| user);
         Ok(Self {
+            authorization: user.map(basic),
             authority: format!("{}:{port}", authority.host()),
             path: format!("{}/v1/traces", uri.path().trim_end_matches('/')),
         })
     }
+}
+
+/// Name and password of a URL as HTTP's basic authentication.
+fn basic(user: &str) -> String {
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    let mut pair: Vec<u8> = percent_decode_str(name).collect();
+    pair.push(b':');
+    pair.extend(percent_decode_str(password));
+    format!("Basic {}", STANDARD.encode(pair))
 }
 
 /// Takes spans.
@@ -135,14 +161,22 @@ impl Task {
     }
 
     async fn send(&self, spans: &[Span]) -> Result<(), String> {
-        let Endpoint { authority, path } = &self.endpoint;
+        let Endpoint {
+            authority,
+            path,
+            authorization,
+        } = &self.endpoint;
         let stream = TcpStream::connect(authority).await.map_err(text)?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.map_err(text)?;
         let driver = tokio::spawn(connection);
-        let request = Request::post(path)
+        let mut request = Request::post(path)
             .header("host", authority)
-            .header("content-type", "application/json")
+            .header("content-type", "application/json");
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let request = request
             .body(Full::new(Bytes::from(self.body(spans).to_string())))
             .map_err(text)?;
         let answer = sender.send_request(request).await.map_err(text)?;
@@ -217,6 +251,12 @@ mod tests {
         assert_eq!(endpoint("http://otel:4318"), of("otel:4318", "/v1/traces"));
         assert_eq!(endpoint("http://otel"), of("otel:4318", "/v1/traces"));
         assert_eq!(endpoint("http://[::1]:1/a/"), of("[::1]:1", "/a/v1/traces"));
+        let with_password: Endpoint = "http://Aladdin:open%20sesame@otel".parse().unwrap();
+        assert_eq!(with_password.authority, "otel:4318");
+        // The example of RFC 7617.
+        let expected = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
+        assert_eq!(with_password.authorization.as_deref(), Some(expected));
+        assert!(!format!("{with_password:?}").contains("QWx"));
         for wrong in [
             "otel:4318",
             "https://otel:4318",

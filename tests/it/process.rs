@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
+use crate::support::checkpoint::{catalog, write};
 use crate::support::http::get;
 use crate::support::process::{Server, failure, intentd, run, stdout};
 
@@ -129,6 +130,34 @@ fn predict_takes_arguments_or_lines() {
     );
     let tsv = run(&["predict", "--format", "tsv", "weather"], "");
     assert_eq!(stdout(&tsv).split('\t').count(), 3);
+}
+
+#[test]
+fn labels_and_texts_do_not_command_the_terminal() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut spec = catalog::spec("cased").unwrap();
+    spec.labels = vec!["\u{1b}[2Jgone\nlost\u{9b}"; spec.labels.len()]
+        .into_iter()
+        .enumerate()
+        .map(|(number, label)| &*Box::leak(format!("{label}{number}").into_boxed_str()))
+        .collect();
+    write(&spec, directory.path()).unwrap();
+    let model = ["--model", directory.path().to_str().unwrap()];
+    let shown = "\\u{1b}[2Jgone\\nlost\\u{9b}";
+    let harmless = |text: &str| !text.chars().any(|char| char.is_control() && char != '\n');
+    for format in ["label", "json"] {
+        let flags = [&["predict", "--format", format][..], &model, &["a"]].concat();
+        let output = run(&flags, "");
+        let text = stdout(&output);
+        assert!(text.lines().count() == 1 && harmless(text), "{text:?}");
+        assert!(format == "json" || text.starts_with(shown), "{text:?}");
+    }
+    let output = run(&["predict", "--format", "tsv", "a\tb\u{1b}"], "");
+    let text = stdout(&output);
+    assert!(text.ends_with("\ta\\tb\\u{1b}\n"), "{text:?}");
+    let output = run(&["inspect", model[1]], "");
+    let text = stdout(&output);
+    assert!(harmless(text) && text.contains(shown), "{text:?}");
 }
 
 #[test]
@@ -273,4 +302,19 @@ fn the_settings_in_force_are_printed() {
     let text = stdout(&output);
     assert!(text.contains("slo = \"20ms\" # flag"), "{text}");
     assert!(text.contains("max-batch-tokens = 4096 # default"), "{text}");
+    let endpoint = "http://me:hush@collector:4318";
+    let output = run(&["--print-config", "--otlp-endpoint", endpoint], "");
+    let text = stdout(&output);
+    assert!(
+        text.contains("otlp-endpoint is set (flag), and not shown"),
+        "{text}"
+    );
+    // Nor is it shown where it is wrong.
+    let endpoint = "https://me:hush@collector:4318";
+    let output = run(&["--otlp-endpoint", endpoint], "");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("--otlp-endpoint") && !error.contains("hush"),
+        "{error}"
+    );
 }

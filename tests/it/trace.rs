@@ -34,6 +34,8 @@ async fn export(collector: &TcpListener) -> (String, Value) {
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
             .await
             .unwrap();
+        let secret = "authorization: Basic bWU6aHVzaA==";
+        assert!(head.lines().any(|line| line == secret), "{head}");
         let line = head.lines().next().unwrap().to_owned();
         return (line, serde_json::from_str(body).unwrap());
     }
@@ -42,7 +44,7 @@ async fn export(collector: &TcpListener) -> (String, Value) {
 #[tokio::test]
 async fn spans_of_callers_that_keep_theirs_reach_the_collector() {
     let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", collector.local_addr().unwrap());
+    let endpoint = format!("http://me:hush@{}", collector.local_addr().unwrap());
     let flags = ["--otlp-endpoint", &endpoint, "--otlp-sample", "0"];
     let server = TestServer::start(&flags).await;
     assert_eq!(
@@ -93,7 +95,7 @@ async fn spans_of_callers_that_keep_theirs_reach_the_collector() {
 #[tokio::test]
 async fn the_end_sends_what_is_left_and_does_not_wait_for_a_collector_that_is_away() {
     let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", collector.local_addr().unwrap());
+    let endpoint = format!("http://me:hush@{}", collector.local_addr().unwrap());
     let server = TestServer::start(&["--otlp-endpoint", &endpoint, "--otlp-sample", "1"]).await;
     assert_eq!(
         get(server.address, "/predict?query=a", &[]).await.status,
