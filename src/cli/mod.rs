@@ -6,6 +6,7 @@ mod bench_kafka;
 mod evaluate;
 mod health;
 mod inspect;
+mod log;
 mod predict;
 mod process;
 mod profile;
@@ -15,7 +16,6 @@ mod serve;
 mod terminal;
 mod train;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -103,14 +103,13 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let result = parse().and_then(run);
+    log::flush(log::LAST_WORDS);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code: 0, .. }) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                // The code says it as well where nobody can read it.
-                let message = terminal::lines(&failure.message);
-                let _ = writeln!(std::io::stderr(), "intentd: {message}");
+                log::say_last(&failure.message);
             }
             ExitCode::from(failure.code)
         }

@@ -1,27 +1,13 @@
-//! What commands that serve have in common: their log and their end.
+//! What commands that serve have in common: their end.
 
-use std::io::IsTerminal;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::LogFormat;
+use super::log;
 
-/// Logs to standard error what `filter` lets through.
-pub(super) fn start_logging(filter: &str, format: LogFormat) {
-    // h2 would log paths that it cannot read, and paths hold texts.
-    let filter = format!("{filter},h2=info");
-    let filter = tracing_subscriber::EnvFilter::new(filter);
-    let color = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        // Saying that a message cannot be written needs the same place, and panics when it is full.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => builder.with_ansi(color).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
-}
+/// What whoever signals twice waits for the last lines of the log.
+const LAST_LINES: Duration = Duration::from_millis(100);
 
 /// Ready when the process is told to end. Told again, it ends at once.
 pub(super) fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
@@ -33,6 +19,7 @@ pub(super) fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
         tokio::spawn(async move {
             let second = either(&mut terminate, &mut interrupt).await;
             tracing::warn!(signal = second, "told to end again; ending now");
+            log::flush(LAST_LINES);
             end_now(128 + second);
         });
     })

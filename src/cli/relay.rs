@@ -2,13 +2,13 @@
 
 use super::Failure;
 #[cfg(feature = "kafka")]
-use super::process::{start_logging, stop_signal};
+use super::{log, process::stop_signal};
 use crate::config::{ConfigError, RelayArgs};
 
 /// Delivers until SIGTERM or SIGINT.
 pub(super) fn run(args: RelayArgs, mut mistakes: Vec<String>) -> Result<(), Failure> {
     #[cfg(feature = "kafka")]
-    let (log, format) = (args.log.clone(), args.log_format);
+    let (filter, format) = (args.log.clone(), args.log_format);
     let settings = match (args.settings(), mistakes.is_empty()) {
         (Ok(settings), true) => settings,
         (checked, _) => {
@@ -19,7 +19,7 @@ pub(super) fn run(args: RelayArgs, mut mistakes: Vec<String>) -> Result<(), Fail
     #[cfg(feature = "kafka")]
     {
         use crate::events::relay::{self, RelayError};
-        start_logging(&log, format);
+        log::start(&filter, format);
         // One thread: what there is to do is wait for answers.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -3,7 +3,8 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
-use super::process::{start_logging, stop_signal};
+use super::log;
+use super::process::stop_signal;
 use crate::config::{ConfigError, ScalerArgs};
 use crate::scaler::{self, Certificates, Config, ScalerError};
 
@@ -12,7 +13,7 @@ const BLOCKING_THREADS: usize = 32;
 
 /// Serves until SIGTERM or SIGINT; SIGHUP reads certificates again.
 pub(super) fn run(args: ScalerArgs, mut mistakes: Vec<String>) -> Result<(), Failure> {
-    let (log, format) = (args.log.clone(), args.log_format);
+    let (filter, format) = (args.log.clone(), args.log_format);
     let config = match (Config::new(args), mistakes.is_empty()) {
         (Ok(config), true) => config,
         (checked, _) => {
@@ -20,7 +21,7 @@ pub(super) fn run(args: ScalerArgs, mut mistakes: Vec<String>) -> Result<(), Fai
             return Err(Failure::usage(ConfigError(mistakes)));
         }
     };
-    start_logging(&log, format);
+    log::start(&filter, format);
     // One thread: what there is to do is wait for answers.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(BLOCKING_THREADS)

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
-use super::process::{start_logging, stop_signal};
+use super::log;
+use super::process::stop_signal;
 use crate::config::{Config, ConfigError, Knative, Platform, ServeArgs, Settings};
 use crate::server::{self, Reloader, ServerError};
 
@@ -22,7 +23,7 @@ pub(super) fn run(
     settings: Option<&Settings>,
     mut mistakes: Vec<String>,
 ) -> Result<(), Failure> {
-    let (log, format) = (args.log.clone(), args.log_format);
+    let (filter, format) = (args.log.clone(), args.log_format);
     let print = args.print_config;
     let platform = Platform::from_environment();
     let config = match (Config::new(args, &platform), mistakes.is_empty()) {
@@ -35,7 +36,7 @@ pub(super) fn run(
     if let (true, Some(settings)) = (print, settings) {
         return Ok(std::io::stdout().write_all(settings.to_toml().as_bytes())?);
     }
-    start_logging(&log, format);
+    log::start(&filter, format);
     if let Some(Knative {
         service,
         configuration,

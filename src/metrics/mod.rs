@@ -6,6 +6,8 @@
 mod hints;
 mod triton;
 
+use std::sync::LazyLock;
+
 use prometheus::{
     Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -142,7 +144,7 @@ const REASONS: [&str; 10] = [
 ];
 
 /// What each metric says, by its name without `intentd_`.
-const HELP: [(&str, &str); 21] = [
+const HELP: [(&str, &str); 22] = [
     (
         "requests_total",
         "Requests for predictions by how they ended and by the interface they came by.",
@@ -200,7 +202,16 @@ const HELP: [(&str, &str); 21] = [
         "Connections closed at once because there were too many (--max-connections).",
     ),
     ("connections", "Open connections."),
+    (
+        "log_lines_dropped_total",
+        "Lines of the log that were dropped since nobody read it.",
+    ),
 ];
+
+/// Lines of this process's log that nobody took, whoever serves the metrics.
+pub static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+    IntCounter::with_opts(opts("log_lines_dropped_total")).expect("the name is well formed")
+});
 
 /// From 20 µs (a tiny model on an idle machine) to 10 s.
 const SECONDS: [f64; 18] = [
@@ -247,6 +258,7 @@ impl Metrics {
             hints: HintGauges::new(r),
             registry,
         };
+        register(&metrics.registry, Ok(LOG_LINES_DROPPED.clone()));
         metrics.touch();
         metrics
     }
@@ -368,6 +380,7 @@ mod tests {
             "intentd_reloads_total{outcome=\"failed\"} 0",
             "intentd_connections{port=\"main\"} 0",
             "intentd_in_flight 0",
+            "intentd_log_lines_dropped_total 0",
             "intentd_queue_depth 0",
             "intentd_batch_size_count 0",
             "intentd_queue_seconds_count 0",

@@ -1,11 +1,14 @@
 //! The program itself: flags, standard input, exit codes, signals.
 
-use std::io::Write;
+use std::cell::RefCell;
+use std::io::{BufRead, Write};
 use std::process::Stdio;
+use std::time::Duration;
 
 use crate::support::checkpoint::{catalog, write};
-use crate::support::http::get;
-use crate::support::process::{Server, failure, intentd, run, stdout};
+use crate::support::http::{Connection, get, keep_alive};
+use crate::support::process::{Server, failure, intentd, kill, run, stdout};
+use crate::support::server::eventually;
 
 #[tokio::test]
 async fn it_serves_until_sigterm_and_logs_no_text() {
@@ -113,6 +116,52 @@ fn a_missing_model_ends_the_server_with_its_name() {
         error.contains("/nowhere/at/all") && error.contains("config.json"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nothing() {
+    let flags = ["--port", "0", "--log", "debug,hyper=trace"];
+    let mut server = Server::start(&flags, &[]);
+    let admin = server.admin();
+    server.ready().await;
+    let mut connection = Connection::open(server.address).await;
+    let request = keep_alive("/predict?query=a", "text/plain");
+    let dropped = async || {
+        let metrics = get(admin, "/metrics", &[]).await.body;
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("intentd_log_lines_dropped_total "));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    // The pipe holds 64 KiB, the server some thousand lines.
+    let mut fill = async || {
+        let before = dropped().await;
+        while dropped().await == before {
+            for _ in 0..200 {
+                assert_eq!(connection.send(&request).await.status, 200);
+            }
+        }
+    };
+    let patience = Duration::from_secs(60);
+    let filled = tokio::time::timeout(patience, fill()).await;
+    filled.expect("requests are answered while nobody reads the log");
+    assert_eq!(get(server.address, "/readyz", &[]).await.status, 200);
+    assert_eq!(get(admin, "/healthz", &[]).await.status, 200);
+    // Somebody reads again, and hears of it.
+    let mut line = String::new();
+    while !line.contains("were dropped") {
+        line.clear();
+        assert!(
+            server.log.read_line(&mut line).unwrap() > 0,
+            "the log ended"
+        );
+    }
+    // A signal works while nobody reads.
+    fill().await;
+    kill(server.child.id(), "TERM");
+    let child = RefCell::new(&mut server.child);
+    let ended = || child.borrow_mut().try_wait().unwrap().is_some();
+    eventually("it ends", ended).await;
 }
 
 #[test]
