@@ -122,10 +122,12 @@ async fn under_knative_there_is_no_delay() {
 async fn told_to_end_while_it_loads_it_ends() {
     let directory = tempfile::tempdir().unwrap();
     write(&catalog::spec("cased").unwrap(), directory.path()).unwrap();
-    let weights = directory.path().join("model.safetensors");
-    std::fs::remove_file(&weights).unwrap();
-    let made = Command::new("mkfifo").arg(&weights).status().unwrap();
-    assert!(made.success());
+    // A vocabulary that takes seconds to read.
+    let mut vocabulary = String::new();
+    for word in 0..1_500_000 {
+        vocabulary.push_str(&format!("word{word}\n"));
+    }
+    std::fs::write(directory.path().join("vocab.txt"), vocabulary).unwrap();
     let model = directory.path().to_str().unwrap();
     let flags = [
         "--port",
