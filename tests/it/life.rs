@@ -123,11 +123,12 @@ async fn told_to_end_while_it_loads_it_ends() {
     let directory = tempfile::tempdir().unwrap();
     write(&catalog::spec("cased").unwrap(), directory.path()).unwrap();
     // A vocabulary that takes seconds to read.
-    let mut vocabulary = String::new();
+    let path = directory.path().join("vocab.txt");
+    let mut vocabulary = std::fs::read_to_string(&path).unwrap();
     for word in 0..1_500_000 {
         vocabulary.push_str(&format!("word{word}\n"));
     }
-    std::fs::write(directory.path().join("vocab.txt"), vocabulary).unwrap();
+    std::fs::write(path, vocabulary).unwrap();
     let model = directory.path().to_str().unwrap();
     let flags = [
         "--port",
