@@ -285,9 +285,10 @@ int report(char* text, size_t bytes) {
 }  // namespace
 }  // namespace emulator
 
-// Runs the first block of a kernel up to its wait for the kernel before, and keeps it in `slot`, 1 to 4.
+// Runs the first block of a kernel up to its wait for the kernel before, and keeps it in `slot`, 1 to 4. Warps
+// come in their order, so there is no seed to use.
 extern "C" int emulator_begin(unsigned slot, const char* name, unsigned blocks, unsigned threads, size_t shared_bytes,
-                              const uint64_t* words, char* fault, size_t fault_bytes) {
+                              const uint64_t* words, uint64_t, char* fault, size_t fault_bytes) {
   using namespace emulator;
   if (set(slot, name, blocks, threads, shared_bytes, words)) {
     prepare();

@@ -22,6 +22,20 @@ use crate::backend::{
 };
 use crate::emulation::{Counters, Emulation};
 
+/// Slot, name, blocks, threads, bytes of shared memory, arguments, seed; where the fault's text goes, and
+/// how long it may be.
+type Entry = unsafe extern "C" fn(
+    u32,
+    *const c_char,
+    u32,
+    u32,
+    usize,
+    *const u64,
+    u64,
+    *mut c_char,
+    usize,
+) -> i32;
+
 unsafe extern "C" {
     fn emulator_arguments(name: *const c_char) -> u32;
     fn emulator_begin(
@@ -31,6 +45,7 @@ unsafe extern "C" {
         threads: u32,
         shared_bytes: usize,
         words: *const u64,
+        seed: u64,
         fault: *mut c_char,
         fault_bytes: usize,
     ) -> i32;
@@ -243,67 +258,29 @@ fn slot(index: usize) -> u32 {
 impl Kernel {
     /// Runs it as far as it comes before it waits for those in front of it.
     fn begin(&self, slot: u32) -> Result<(), DeviceError> {
-        let Launch {
-            blocks,
-            threads,
-            shared_bytes,
-            ..
-        } = self.launch;
-        self.check(|name, words, fault, fault_bytes| {
-            let shared_bytes = shared_bytes as usize;
-            // SAFETY: the caller of `launch` has promised the arguments; their number was checked.
-            unsafe {
-                emulator_begin(
-                    slot,
-                    name,
-                    blocks,
-                    threads,
-                    shared_bytes,
-                    words,
-                    fault,
-                    fault_bytes,
-                )
-            }
-        })
+        self.call(emulator_begin, slot, 0)
     }
 
     fn run(&self, slot: u32, seed: u64) -> Result<(), DeviceError> {
-        let Launch {
-            blocks,
-            threads,
-            shared_bytes,
-            ..
-        } = self.launch;
-        self.check(|name, words, fault, fault_bytes| {
-            let shared_bytes = shared_bytes as usize;
-            // SAFETY: as above.
-            unsafe {
-                emulator_launch(
-                    slot,
-                    name,
-                    blocks,
-                    threads,
-                    shared_bytes,
-                    words,
-                    seed,
-                    fault,
-                    fault_bytes,
-                )
-            }
-        })
+        self.call(emulator_launch, slot, seed)
     }
 
-    fn check(
-        &self,
-        call: impl FnOnce(*const c_char, *const u64, *mut c_char, usize) -> i32,
-    ) -> Result<(), DeviceError> {
+    fn call(&self, entry: Entry, slot: u32, seed: u64) -> Result<(), DeviceError> {
         let mut fault = vec![0_u8; 256];
-        let failed = call(
-            self.name.as_ptr(),
-            self.words.as_ptr(),
-            fault.as_mut_ptr().cast(),
-            fault.len(),
-        );
+        // SAFETY: the caller of `launch` has promised the arguments; their number was checked.
+        let failed = unsafe {
+            entry(
+                slot,
+                self.name.as_ptr(),
+                self.launch.blocks,
+                self.launch.threads,
+                self.launch.shared_bytes as usize,
+                self.words.as_ptr(),
+                seed,
+                fault.as_mut_ptr().cast(),
+                fault.len(),
+            )
+        };
         if failed == 0 {
             return Ok(());
         }
