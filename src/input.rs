@@ -2,13 +2,16 @@
 //!
 //! A path in a setting may name anything: a pipe that nobody writes to, a device without an end, a
 //! folder, a file on a server that no longer answers. None of these may hold a server up or fill its
-//! memory, at the start or when it reads the file again.
+//! memory, at the start or when it reads the file again. (The weights of a model are opened here and
+//! read elsewhere, a part at a time and for as long as it takes.)
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-use std::path::Path;
-use std::sync::mpsc;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
@@ -25,16 +28,22 @@ pub(crate) const VOCABULARY: u64 = 128 << 20;
 /// For sets of texts and traces of arrivals.
 pub(crate) const TEXTS: u64 = 2 << 30;
 
-/// A file that takes longer lies on something that does not answer: a slow disk reads megabytes a
-/// second.
-const TIME_MAX: Duration = Duration::from_secs(30);
+/// A file that takes longer lies on something that does not answer: even a slow disk far away reads
+/// eight megabytes a second.
+fn time_max(limit: u64) -> Duration {
+    Duration::from_secs(30 + (limit >> 23))
+}
+
+/// Files that a thread still waits for, long after nobody else does: it cannot be interrupted, and
+/// there shall be no second one.
+static STUCK: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Opens a regular file, following links.
 ///
 /// # Errors
 /// What opening fails with; that it is something else than a regular file.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    // A pipe would wait for a writer otherwise. Regular files do not know the flag.
+    // A pipe would wait for a writer otherwise, and a file for whoever holds a lease on it.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
@@ -59,9 +68,9 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 /// The content of a regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// As [`open`]; that it is larger, or cannot be read in half a minute.
+/// As [`open`]; that it is larger, or takes too long: half a minute, and more for large limits.
 pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    within(TIME_MAX, path, move |path| read_now(path, limit))
+    within(time_max(limit), path, move |path| read_now(path, limit))
 }
 
 /// The same of a text, without the byte order mark that some editors begin a file with.
@@ -96,16 +105,37 @@ fn within<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    let late = |what| Err(io::Error::new(io::ErrorKind::TimedOut, what));
+    if stuck().contains(path) {
+        return late("an earlier attempt to read it still waits".to_owned());
+    }
     let (done, outcome) = mpsc::sync_channel(1);
-    let path = path.to_owned();
+    let read = path.to_owned();
+    let work = move || {
+        // Nobody may be waiting any more, and has marked the file then.
+        let _ = done.send(work(&read));
+        stuck().remove(&read);
+    };
     std::thread::Builder::new()
         .name("read".to_owned())
-        // Nobody may be waiting any more.
-        .spawn(move || drop(done.send(work(&path))))?;
-    outcome.recv_timeout(time).unwrap_or_else(|_| {
-        let what = format!("not read within {} s", time.as_secs());
-        Err(io::Error::new(io::ErrorKind::TimedOut, what))
-    })
+        .spawn(work)?;
+    match outcome.recv_timeout(time) {
+        Ok(found) => found,
+        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("reading it panicked")),
+        Err(RecvTimeoutError::Timeout) => {
+            stuck().insert(path.to_owned());
+            // It may have come in between.
+            if let Ok(found) = outcome.try_recv() {
+                stuck().remove(path);
+                return found;
+            }
+            late(format!("not read within {} s", time.as_secs()))
+        }
+    }
+}
+
+fn stuck() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    STUCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -167,7 +197,15 @@ mod tests {
             std::thread::park();
             Ok(())
         };
-        let error = within(short, Path::new("x"), stuck).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let path = Path::new("a file on a server that is gone");
+        for expected in [
+            "not read within 0 s",
+            "an earlier attempt to read it still waits",
+        ] {
+            let error = within(short, path, stuck).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        let other = Path::new("another");
+        within(Duration::from_secs(60), other, |_| Ok(())).unwrap();
     }
 }

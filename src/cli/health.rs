@@ -10,7 +10,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::Failure;
-use crate::config::{MainPort, Platform, main_port};
+use crate::config::{MainPort, Platform, main_port, toml_mistake};
 use crate::input;
 
 /// The flags of `intentd health`.
@@ -43,7 +43,7 @@ fn settings(path: &Path) -> Result<toml::Table, Failure> {
     let wrong = |what: String| Failure::usage(format!("{}: {what} (--config)", path.display()));
     let text = input::read_text(path, input::SMALL).map_err(|error| wrong(error.to_string()))?;
     text.parse()
-        .map_err(|error: toml::de::Error| wrong(error.to_string()))
+        .map_err(|error: toml::de::Error| wrong(toml_mistake(&text, &error)))
 }
 
 /// More than that is no answer of ours.

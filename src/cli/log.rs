@@ -8,14 +8,15 @@ use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
 use super::terminal;
 use crate::config::LogFormat;
 use crate::metrics::LOG_LINES_DROPPED;
 
-/// Lines that wait to be written: seconds of a busy server's log at its most talkative.
-const WAITING_MAX: usize = 4096;
+/// Lines that wait to be written: what a busy server logs in a second.
+const WAITING_MAX: usize = 16_384;
 
 /// How often dropped lines are counted, and said when lines come through again.
 const LOOK: Duration = Duration::from_millis(250);
@@ -49,7 +50,11 @@ pub(super) fn start(filter: &str, format: LogFormat) {
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     // The standard hook writes by itself, and whoever panics would wait for a reader.
-    std::panic::set_hook(Box::new(|panic| {
+    let standard = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if somebody_reads() {
+            return standard(panic);
+        }
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         tracing::error!(thread, "{panic}");
@@ -57,7 +62,18 @@ pub(super) fn start(filter: &str, format: LogFormat) {
     std::thread::spawn(move || watch(&dropped));
 }
 
-/// Counts what is dropped, and says so as soon as a line gets through.
+/// Whether a page can be written to standard error without waiting.
+fn somebody_reads() -> bool {
+    let stderr = std::io::stderr();
+    let mut asked = [PollFd::new(&stderr, PollFlags::OUT)];
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut asked, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// Counts what is dropped, and says so once somebody reads again.
 fn watch(dropped: &ErrorCounter) {
     let (mut before, mut said) = (0, 0);
     loop {
@@ -66,7 +82,7 @@ fn watch(dropped: &ErrorCounter) {
         LOG_LINES_DROPPED.inc_by((now - before) as u64);
         let rests = now == before;
         before = now;
-        if rests && now > said {
+        if rests && now > said && somebody_reads() {
             let lines = now - said;
             tracing::warn!(lines, "lines of the log were dropped: nobody took them");
             // Unless this one was dropped as well.

@@ -1,6 +1,6 @@
 //! `intentd predict`: classify texts without a server.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
@@ -119,7 +119,12 @@ impl Predictor<'_> {
             Format::Label => terminal::line(&labels.best(logits).label),
             Format::Tsv => {
                 let best = labels.best(logits);
-                let (label, text) = (terminal::line(&best.label), terminal::line(text));
+                let label = terminal::line(&best.label);
+                // Into a file or a pipe a text goes as it came.
+                let text = match std::io::stdout().is_terminal() {
+                    true => &terminal::line(text),
+                    false => text,
+                };
                 format!("{label}\t{:.6}\t{text}", best.score)
             }
             Format::Json => {

@@ -51,7 +51,7 @@ pub(super) fn run(args: ScalerArgs, mut mistakes: Vec<String>) -> Result<(), Fai
 
 async fn reload_on(mut signal: Signal, certificates: Certificates) {
     while signal.recv().await.is_some() {
-        match certificates.reload() {
+        match certificates.reload().await {
             Ok(_) => tracing::info!("reloaded (SIGHUP)"),
             Err(error) => tracing::error!(%error, "certificates not replaced"),
         }

@@ -32,7 +32,7 @@ fn obeyed(char: char) -> bool {
     // Marks, embeddings and isolates of direction, and the separators of lines and paragraphs.
     let direction = matches!(
         char,
-        '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
     );
     (char.is_control() && !blank) || direction
 }

@@ -32,6 +32,7 @@ pub use self::scaler::{ScalerArgs, WakeArgs};
 pub use self::serve::{
     ConnectionArgs, EndArgs, HintArgs, ListenArgs, LoadArgs, LogFormat, ServeArgs, TraceArgs,
 };
+pub(crate) use self::sources::toml_mistake;
 pub use self::sources::{Settings, Sources, SourcesError};
 pub use self::surface::SurfaceArgs;
 use crate::api::{self, BodyLimits, EventSettings};

@@ -371,7 +371,13 @@ pub struct TraceArgs {
     ///
     /// A name and a password before the host, http://name:password@host, are sent as basic
     /// authentication.
-    #[arg(long, env = "INTENTD_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(
+        long,
+        env = "INTENTD_OTLP_ENDPOINT",
+        value_name = "URL",
+        // It may hold a password.
+        hide_env_values = true
+    )]
     pub otlp_endpoint: Option<Endpoint>,
     /// Name of this service in its spans.
     #[arg(

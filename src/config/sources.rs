@@ -189,12 +189,19 @@ fn wrong_value(command: &Command, error: &clap::Error) -> Option<(String, String
     let is_secret = commands
         .flat_map(Command::get_arguments)
         .any(|arg| arg.get_long() == Some(&*name) && arg.is_hide_env_values_set());
-    let mistake = if is_secret || has_password(found) {
+    let mistake = if is_secret {
         format!("--{name}: {why}")
     } else {
         format!("--{name}: {why}, found {found:?}")
     };
     Some((name, mistake))
+}
+
+/// What is wrong with a file of settings, and where: without the line itself, which may hold a secret.
+pub(crate) fn toml_mistake(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+    format!("line {line}: {}", error.message())
 }
 
 /// The settings of a file that neither flags nor environment set.
@@ -215,7 +222,7 @@ fn file(
     let table: toml::Table = match text.parse() {
         Ok(table) => table,
         Err(error) => {
-            wrong(error.to_string());
+            wrong(toml_mistake(&text, &error));
             return BTreeMap::new();
         }
     };
@@ -284,13 +291,11 @@ impl Settings {
                 Some(ValueSource::EnvVariable) => Source::Environment,
                 _ => Source::Default,
             };
-            let values: Vec<String> = values.collect();
             Some(Setting {
                 name: name.to_owned(),
-                is_secret: arg.is_hide_env_values_set()
-                    || values.iter().any(|value| has_password(value)),
-                values,
+                values: values.collect(),
                 source,
+                is_secret: arg.is_hide_env_values_set(),
             })
         };
         Self(command.get_arguments().filter_map(setting).collect())
@@ -321,15 +326,6 @@ impl Settings {
         }
         text
     }
-}
-
-/// Whether a value is a URL with a name, and so perhaps a password, before its host.
-fn has_password(value: &str) -> bool {
-    let host = value.split_once("://").map(|(_, rest)| rest);
-    host.is_some_and(|rest| {
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        rest[..end].contains('@')
-    })
 }
 
 /// Numbers as such, everything else as text.

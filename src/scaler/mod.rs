@@ -164,12 +164,20 @@ pub struct Running {
 pub struct Certificates(Option<Arc<Tls>>);
 
 impl Certificates {
-    /// Reads them again. Whether anything changed; what cannot be used leaves those before in use.
+    /// Reads them again, off the runtime. Whether anything changed; what cannot be used leaves those
+    /// before in use.
     ///
     /// # Errors
-    /// See [`TlsError`].
-    pub fn reload(&self) -> Result<bool, TlsError> {
-        self.0.as_ref().map_or(Ok(false), |tls| tls.reload())
+    /// See [`TlsError`], in words.
+    pub async fn reload(&self) -> Result<bool, String> {
+        let Some(tls) = self.0.clone() else {
+            return Ok(false);
+        };
+        let outcome = tokio::task::spawn_blocking(move || tls.reload()).await;
+        match outcome {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(panicked) => Err(panicked.to_string()),
+        }
     }
 
     /// Looks after them; never ends.
@@ -177,7 +185,7 @@ impl Certificates {
         let mut known = None;
         loop {
             tokio::time::sleep(LOOK).await;
-            let outcome = self.reload().map_err(|error| error.to_string());
+            let outcome = self.reload().await;
             match &outcome {
                 Ok(true) => tracing::info!("certificates replaced"),
                 // What stays wrong is said once.

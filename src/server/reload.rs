@@ -135,7 +135,10 @@ impl Reloader {
             if tokio::time::timeout(LOOK, closing).await.is_ok() {
                 return;
             }
-            let mistakes = files.reload().await;
+            let mistakes = tokio::select! {
+                mistakes = files.reload() => mistakes,
+                _ = life.wait_for(|life| *life == Life::Closing) => return,
+            };
             // What stays wrong is said once.
             if !mistakes.is_empty() && mistakes != known {
                 tracing::error!(what = mistakes.join("; "), "files not replaced");

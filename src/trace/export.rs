@@ -60,6 +60,16 @@ impl FromStr for Endpoint {
         if uri.scheme_str() != Some("http") || uri.query().is_some() {
             return Err(wrong());
         }
+        let host = authority.as_str();
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        // What has no number is no port, and an @ behind the host is a password with a slash in it.
+        let named = host.len() > authority.host().len();
+        if (named && authority.port_u16().is_none()) || uri.path().contains('@') {
+            return Err(
+                "expected http://name:password@host:port, with %2F for a slash in the password"
+                    .to_owned(),
+            );
+        }
         let port = authority.port_u16().unwrap_or(4318);
         let user = authority.as_str().rsplit_once('@').map(|(user, _)| user);
         Ok(Self {
@@ -258,6 +268,8 @@ mod tests {
         assert_eq!(with_password.authorization.as_deref(), Some(expected));
         assert!(!format!("{with_password:?}").contains("QWx"));
         for wrong in [
+            "http://me:hu/sh@otel",
+            "http://otel:port",
             "otel:4318",
             "https://otel:4318",
             "/v1/traces",

@@ -117,7 +117,7 @@ async fn under_knative_there_is_no_delay() {
     assert!(!log.contains("lame-duck"), "{log}");
 }
 
-/// A checkpoint whose weights never come: what loads is not waited for.
+/// A checkpoint that takes seconds to load: what loads is not waited for.
 #[tokio::test]
 async fn told_to_end_while_it_loads_it_ends() {
     let directory = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use intentd::engine::{EngineError, RaggedBatch};
 use tokio::task::JoinSet;
@@ -14,6 +15,9 @@ use crate::support::process::Server;
 use crate::support::server::{TestServer, eventually};
 
 const PATH: &str = "/predict?query=play+some+jazz";
+
+/// For an answer that a fault would keep from coming.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A checkpoint whose labels are all called `name`.
 fn checkpoint(directory: &Path, name: &'static str) {
@@ -164,7 +168,8 @@ async fn files_that_never_end_or_never_begin_are_refused_and_the_next_reload_wor
     assert!(files.len() >= 3, "{files:?}");
     for path in files {
         pipe(&path);
-        let answer = reload(&server).await;
+        let answer = tokio::time::timeout(PATIENCE, reload(&server)).await;
+        let answer = answer.expect("a pipe is not waited for");
         let error = answer.json()["error"].to_string();
         assert_eq!(answer.status, 422, "{error}");
         assert!(error.contains("a pipe, not a regular file"), "{error}");
@@ -190,7 +195,8 @@ async fn keys_behind_a_pipe_are_said_to_be_unreadable_and_read_again_later() {
     let server = TestServer::start(&["--api-keys", keys.to_str().unwrap()]).await;
     pipe(&keys);
     let request = head("POST", "/reload", &["X-Api-Key: old"]);
-    let answer = send(server.admin, &request).await;
+    let answer = tokio::time::timeout(PATIENCE, send(server.admin, &request)).await;
+    let answer = answer.expect("a pipe is not waited for");
     let error = answer.json()["error"].to_string();
     assert!(
         error.contains("--api-keys") && error.contains("a pipe"),
@@ -226,7 +232,7 @@ async fn a_signal_reloads_model_and_keys() {
     std::fs::write(&keys, "fresh-secret\n").unwrap();
     server.kill("HUP");
     while ask("x-api-key: fresh-secret").await.status != 200 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(ask("Authorization: Bearer old").await.status, 401);
     let (code, log) = server.signal("TERM");
