@@ -47,7 +47,7 @@ TILE_EXTRA_STEPS = (1.0, 1.5, 2.5)
 LIBRARY_SMALL = (0.8, 1.2, 1.8)  # us
 GRID_BARRIER = (0.7, 1.0, 1.5)  # us, of a kernel that stays on all multiprocessors
 
-LAYERS, HIDDEN, FEED_FORWARD, HEADS = 12, 768, 3072, 12
+LAYERS, HIDDEN, FEED_FORWARD = 12, 768, 3072
 
 
 class Machine:
@@ -96,7 +96,6 @@ def weights(step):
 
 # Round trips to the L2 that wait for one another: rows of x; for attention keys, then values.
 TRIPS = {"attention": 2, "last attention": 3, "embedding": 2}
-
 
 # Products whose blocks ask for a part of their weights only when they have begun to multiply (STEPS in skinny.cu).
 STEPS_LATE = {("32 tokens", "feed-forward out")}

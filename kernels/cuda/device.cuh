@@ -67,18 +67,18 @@ DEVICE void wait_for_kernel_before() {
 // layout by nothing but the first kernel, which began when the copy was done.
 DEVICE unsigned layout_word(const unsigned* from) { return __ldcg(from); }
 
-// From here on the kernel behind this one may begin. It takes the room that this one leaves.
+// Allows the next kernel to begin, in whatever room this one leaves.
 DEVICE void let_next_kernel_begin() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
-// Loads written before this are asked for before those behind it. Without a word the assembler puts a
-// load as close to its use as it can, so that it holds registers for a short time.
+// Loads above this line are issued before those below it. Otherwise the assembler moves a load next to its
+// use, to save registers.
 DEVICE void keep_order() { __syncwarp(); }
 
-// Has the memory around `from` come near, for whichever block asks for it then.
+// Starts to bring the cache line at `from` into the L2 cache.
 DEVICE void prefetch(const void* from) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from)));
 }
@@ -232,7 +232,7 @@ enum Activation : unsigned { NONE = 0, GELU = 1, GELU_TANH = 2, RELU = 3, TANH =
 // seven here, fitted by reweighted least squares to a in [0, 6.5]: the result is within 1e-6, and below
 // zero within 1e-5 of itself, a twentieth of what rounding to f16 does. Beyond, GELU is x, or in f16 zero.
 DEVICE float gelu_rounded(float v) {
-  // Not fminf, which would make a number of what is none.
+  // Not fminf, which would turn NaN into 10.
   float a = fabsf(v) > 10.0f ? 10.0f : fabsf(v), log2 = -1.757776800e-6f;
   constexpr float LOWER[7] = {5.9936585e-5f, -9.163629e-4f, 8.447385e-3f, -5.3824503e-2f, -4.5861572e-1f,
                               -1.151180100f, -1.000003800f};

@@ -1,7 +1,7 @@
 // What is left between the products: bias and activation, the [CLS] rows, the classifier's logits, and
 // the conversion of weights at load.
 //
-// bias_activation, by warp instructions for 16,384 rows of 3,072 (a GPU has not seen either):
+// bias_activation, in warp instructions for 16,384 rows of 3,072 (counted, not timed):
 // v1: eight columns of a row a thread, erff, a 64-bit remainder, eight 2-byte stores: 64.1 M.
 // v2: four rows a thread share bias and remainder, GELU by one exponential, one vector store: 30.0 M.
 //     That is 33 us of an H200's schedulers and less than the 47 us that its memory takes. Only a product
@@ -67,7 +67,7 @@ DEVICE void classify(const unsigned* count, const T* x, const T* w, const T* bia
 
 // to[i] = from[i], rounded to nearest even.
 template <class From, class To> DEVICE void convert(const From* from, To* to, unsigned long long length) {
-  // The next kernel may take the result for weights, which it reads without a wait: so it may not begin.
+  // The next kernel must not begin: it may read the result as weights, without a wait.
   wait_for_kernel_before();
   unsigned long long stride = (unsigned long long)(gridDim.x) * blockDim.x;
   for (unsigned long long i = (unsigned long long)(blockIdx.x) * blockDim.x + threadIdx.x; i < length; i += stride)

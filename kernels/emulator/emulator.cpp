@@ -1,6 +1,4 @@
-// Runs the kernels of ../cuda on the CPU; device.hpp says how. emulator_launch runs a kernel, its first
-// block from where emulator_begin has left it: that runs it as far as a kernel may come while those in
-// front of it are still to run.
+// Runs the kernels of ../cuda on the CPU; device.hpp says how. The one entry point is emulator_launch.
 #include "../cuda/intentd.cu"
 
 #include <csetjmp>
@@ -285,36 +283,32 @@ int report(char* text, size_t bytes) {
 }  // namespace
 }  // namespace emulator
 
-// Runs the first block of a kernel up to its wait for the kernel before, and keeps it in `slot`, 1 to 4. Warps
-// come in their order, so there is no seed to use.
-extern "C" int emulator_begin(unsigned slot, const char* name, unsigned blocks, unsigned threads, size_t shared_bytes,
-                              const uint64_t* words, uint64_t, char* fault, size_t fault_bytes) {
+// Runs the kernel `name` on a one-dimensional grid; its arguments are the first bytes of `words`. `seed`
+// decides the order of warps. Returns 0, or 1 with the reason in `fault`.
+//
+// With `only_begin`, runs just the first block up to its wait for the kernel before, and keeps it in `slot`,
+// 1 to 4. A later call with the same `slot` goes on from there; 0 is for a kernel that has not begun.
+extern "C" int emulator_launch(bool only_begin, unsigned slot, const char* name, unsigned blocks, unsigned threads,
+                               size_t shared_bytes, const uint64_t* words, uint64_t seed, char* fault,
+                               size_t fault_bytes) {
   using namespace emulator;
-  if (set(slot, name, blocks, threads, shared_bytes, words)) {
-    prepare();
-    place(0);
-    now->early = true;
-    for (unsigned warp = 0; warp < now->warps.size() && now->fault.empty(); warp++) run_warp(warp, threads);
-    now->early = false;
-  }
-  return report(fault, fault_bytes);
-}
-
-// Runs the kernel `name` on a one-dimensional grid; its arguments are the first bytes of `words`. With a
-// `slot` other than 0, its first block goes on from where emulator_begin has left it.
-// `seed` decides on the order of warps. 0, or 1 with the reason in `fault`.
-extern "C" int emulator_launch(unsigned slot, const char* name, unsigned blocks, unsigned threads, size_t shared_bytes,
-                               const uint64_t* words, uint64_t seed, char* fault, size_t fault_bytes) {
-  using namespace emulator;
-  if (slot != 0) {
+  bool begun = slot != 0 && !only_begin;
+  if (begun) {
     now = &all[slot];
     for (unsigned i = 0; i < threads; i++)
       if (now->fibers[i].state == State::IN_WAIT) now->fibers[i].state = State::READY;
-  } else if (set(slot, name, blocks, threads, shared_bytes, words)) {
-    now->early = false;
+  } else if (!set(slot, name, blocks, threads, shared_bytes, words)) {
+    return report(fault, fault_bytes);
+  }
+  now->early = only_begin;
+  if (only_begin) {
+    prepare();
+    place(0);
+    for (unsigned warp = 0; warp < now->warps.size() && now->fault.empty(); warp++) run_warp(warp, threads);
+    return report(fault, fault_bytes);
   }
   for (unsigned i = 0; i < blocks && now->fault.empty(); i++) {
-    if (i > 0 || slot == 0) prepare();
+    if (i > 0 || !begun) prepare();
     place(i);
     run_block(seed);
   }

@@ -4,15 +4,17 @@
 //! host that reads too early or overwrites too soon gets wrong results here, too. Device memory
 //! ends at a page that nobody may touch, so a kernel that reads beyond it crashes.
 
+mod kernel;
 mod memory;
 mod product;
 mod signal;
 
 use std::collections::VecDeque;
-use std::ffi::{CString, c_char};
+use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
+use self::kernel::Kernel;
 use self::memory::Memory;
 use self::product::product;
 use self::signal::Point;
@@ -21,46 +23,6 @@ use crate::backend::{
     ProductShape, Region, Signal,
 };
 use crate::emulation::{Counters, Emulation};
-
-/// Slot, name, blocks, threads, bytes of shared memory, arguments, seed; where the fault's text goes, and
-/// how long it may be.
-type Entry = unsafe extern "C" fn(
-    u32,
-    *const c_char,
-    u32,
-    u32,
-    usize,
-    *const u64,
-    u64,
-    *mut c_char,
-    usize,
-) -> i32;
-
-unsafe extern "C" {
-    fn emulator_arguments(name: *const c_char) -> u32;
-    fn emulator_begin(
-        slot: u32,
-        name: *const c_char,
-        blocks: u32,
-        threads: u32,
-        shared_bytes: usize,
-        words: *const u64,
-        seed: u64,
-        fault: *mut c_char,
-        fault_bytes: usize,
-    ) -> i32;
-    fn emulator_launch(
-        slot: u32,
-        name: *const c_char,
-        blocks: u32,
-        threads: u32,
-        shared_bytes: usize,
-        words: *const u64,
-        seed: u64,
-        fault: *mut c_char,
-        fault_bytes: usize,
-    ) -> i32;
-}
 
 /// Kernels that begin while one is still to run, as far as they may come by then.
 const BEGUN_MAX: usize = 3;
@@ -78,13 +40,6 @@ enum Work {
         operands: ProductOperands,
     },
     Graph(Arc<Vec<Work>>),
-}
-
-#[derive(Debug, Clone)]
-struct Kernel {
-    name: CString,
-    launch: Launch,
-    words: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -255,42 +210,6 @@ fn slot(index: usize) -> u32 {
     (index % (BEGUN_MAX + 1)) as u32 + 1
 }
 
-impl Kernel {
-    /// Runs it as far as it comes before it waits for those in front of it.
-    fn begin(&self, slot: u32) -> Result<(), DeviceError> {
-        self.call(emulator_begin, slot, 0)
-    }
-
-    fn run(&self, slot: u32, seed: u64) -> Result<(), DeviceError> {
-        self.call(emulator_launch, slot, seed)
-    }
-
-    fn call(&self, entry: Entry, slot: u32, seed: u64) -> Result<(), DeviceError> {
-        let mut fault = vec![0_u8; 256];
-        // SAFETY: the caller of `launch` has promised the arguments; their number was checked.
-        let failed = unsafe {
-            entry(
-                slot,
-                self.name.as_ptr(),
-                self.launch.blocks,
-                self.launch.threads,
-                self.launch.shared_bytes as usize,
-                self.words.as_ptr(),
-                seed,
-                fault.as_mut_ptr().cast(),
-                fault.len(),
-            )
-        };
-        if failed == 0 {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&fault);
-        let text = text.trim_end_matches('\0');
-        let name = self.name.to_string_lossy();
-        Err(DeviceError::Lost(format!("{name}: {text}")))
-    }
-}
-
 impl Backend for Emulator {
     fn facts(&self) -> &Facts {
         &self.facts
@@ -350,8 +269,7 @@ impl Backend for Emulator {
         arguments: &[Argument],
     ) -> Result<(), DeviceError> {
         let name = CString::new(name).map_err(|error| DeviceError::Failed(error.to_string()))?;
-        // SAFETY: a C string, read only.
-        let expected = unsafe { emulator_arguments(name.as_ptr()) } as usize;
+        let expected = Kernel::arguments(&name);
         if expected != arguments.len() {
             return Err(DeviceError::Failed(format!(
                 "{name:?} takes {expected} arguments (0: there is no such kernel), not {}",

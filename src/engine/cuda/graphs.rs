@@ -4,12 +4,12 @@ use std::collections::{HashMap, VecDeque};
 
 use intentd_kernels::{Capacity, Graph};
 
-use super::DEPTH;
-
 /// Which buckets have a graph, which should get one, and which cannot.
 #[derive(Debug)]
 pub(super) struct Graphs {
     max: usize,
+    /// Graphs of a bucket: one a slot of pinned memory.
+    slots: usize,
     ready: HashMap<Capacity, Recorded>,
     /// What the bucket that has waited longest has so far.
     begun: Vec<Graph>,
@@ -29,9 +29,10 @@ struct Recorded {
 
 impl Graphs {
     /// Room for `max` buckets; none with 0.
-    pub(super) fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize, slots: usize) -> Self {
         Self {
             max,
+            slots,
             ready: HashMap::new(),
             begun: Vec::new(),
             wanted: VecDeque::new(),
@@ -81,7 +82,7 @@ impl Graphs {
     /// last of them.
     pub(super) fn add(&mut self, bucket: Capacity, graph: Graph) {
         self.begun.push(graph);
-        if self.begun.len() < DEPTH {
+        if self.begun.len() < self.slots {
             return;
         }
         let graphs = std::mem::take(&mut self.begun);

@@ -147,7 +147,7 @@ impl Cuda {
             slots,
             next: 0,
             under_way: VecDeque::with_capacity(DEPTH),
-            graphs: Graphs::new(options.graphs_max),
+            graphs: Graphs::new(options.graphs_max, DEPTH),
             tuned: HashSet::new(),
             expected: HashMap::new(),
             phases,

@@ -1,0 +1,75 @@
+//! A kernel of the emulator, and the one door to its C++.
+
+use std::ffi::{CStr, CString, c_char};
+
+use crate::backend::{DeviceError, Launch};
+
+unsafe extern "C" {
+    fn emulator_arguments(name: *const c_char) -> u32;
+    fn emulator_launch(
+        only_begin: bool,
+        slot: u32,
+        name: *const c_char,
+        blocks: u32,
+        threads: u32,
+        shared_bytes: usize,
+        words: *const u64,
+        seed: u64,
+        fault: *mut c_char,
+        fault_bytes: usize,
+    ) -> i32;
+}
+
+/// A launch: the kernel's name, its grid, and the words that its arguments begin.
+#[derive(Debug, Clone)]
+pub(super) struct Kernel {
+    pub(super) name: CString,
+    pub(super) launch: Launch,
+    pub(super) words: Vec<u64>,
+}
+
+impl Kernel {
+    /// Number of arguments of the kernel called `name`; 0 when there is none.
+    pub(super) fn arguments(name: &CStr) -> usize {
+        // SAFETY: a C string, read only.
+        let arguments = unsafe { emulator_arguments(name.as_ptr()) };
+        arguments as usize
+    }
+
+    /// Runs its first block up to the wait for the kernels in front of it, and keeps it in `slot`.
+    pub(super) fn begin(&self, slot: u32) -> Result<(), DeviceError> {
+        self.call(true, slot, 0)
+    }
+
+    /// Runs it, from where [`begin`](Self::begin) left it unless `slot` is 0. `seed` decides on the
+    /// order of warps.
+    pub(super) fn run(&self, slot: u32, seed: u64) -> Result<(), DeviceError> {
+        self.call(false, slot, seed)
+    }
+
+    fn call(&self, only_begin: bool, slot: u32, seed: u64) -> Result<(), DeviceError> {
+        let mut fault = vec![0_u8; 256];
+        // SAFETY: the caller of `launch` has promised the arguments; their number was checked.
+        let failed = unsafe {
+            emulator_launch(
+                only_begin,
+                slot,
+                self.name.as_ptr(),
+                self.launch.blocks,
+                self.launch.threads,
+                self.launch.shared_bytes as usize,
+                self.words.as_ptr(),
+                seed,
+                fault.as_mut_ptr().cast(),
+                fault.len(),
+            )
+        };
+        if failed == 0 {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&fault);
+        let text = text.trim_end_matches('\0');
+        let name = self.name.to_string_lossy();
+        Err(DeviceError::Lost(format!("{name}: {text}")))
+    }
+}
