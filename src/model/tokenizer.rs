@@ -12,12 +12,16 @@ use tokenizers::{Encoding, PostProcessor};
 
 use super::config::ModelConfig;
 use super::vocabulary::{Settings, from_vocab};
-use super::words::{Known, Words};
+use super::words::Words;
 use super::{CheckpointError, Files, Token, tokenizer_json, tokens};
 
 /// Of a long text, this many bytes for each token that the model takes are read first. English
 /// has four to five.
 const PREFIX_BYTES_PER_TOKEN: usize = 16;
+
+/// Bytes of text that the library gets at once: it takes some three hundred bytes of memory for each, and as
+/// many nanoseconds.
+const WHOLE_MAX: usize = 128 << 10;
 
 /// What to classify.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +76,17 @@ pub enum EncodeError {
     /// The model knows one token type only.
     #[error("this model was not made for pairs of texts (type_vocab_size is 1); send single texts")]
     PairUnsupported,
+    /// The text is long, and this tokenizer has to see all of it.
+    #[error(
+        "the text has {bytes} bytes; this model's tokenizer cannot cut a text without blanks and takes {max} at \
+         once; shorten it"
+    )]
+    TooLarge {
+        /// Its length, or that of its beginning up to a blank.
+        bytes: usize,
+        /// What the tokenizer takes.
+        max: usize,
+    },
     /// The checkpoint's tokenizer makes no token of the text, not even a special one.
     #[error("the tokenizer makes no tokens of the text; send a text with words")]
     NoTokens,
@@ -130,7 +145,7 @@ impl Tokenizer {
             .map_err(|error| CheckpointError::invalid(&path, "truncation", "none", error))?;
         let max_tokens = settings.max_tokens.unwrap_or(config.max_positions);
         let direction = settings.direction;
-        let words = Words::of(&whole).filter(|_| direction == TruncationDirection::Right);
+        let words = Words::of(&whole, direction);
         let tokenizer = Self {
             whole,
             words,
@@ -157,48 +172,24 @@ impl Tokenizer {
     /// # Errors
     /// [`EncodeError::TooLong`] under [`TooLong::Refuse`]; [`EncodeError::PairUnsupported`].
     pub fn encode(&self, text: &Text, too_long: TooLong) -> Result<Encoded, EncodeError> {
-        if let (Some(words), Text::Single(text)) = (&self.words, text)
-            && let Some(known) = words.encode(&self.whole, text, self.max_tokens)
-        {
-            return self.known(known, too_long);
+        if !self.pairs && matches!(text, Text::Pair(..)) {
+            return Err(EncodeError::PairUnsupported);
         }
-        self.encode_whole(text, too_long)
-    }
-
-    fn known(&self, known: Known, too_long: TooLong) -> Result<Encoded, EncodeError> {
-        let Known {
-            ids,
-            type_ids,
-            truncated,
-        } = known;
-        if truncated && too_long == TooLong::Refuse {
-            return Err(EncodeError::TooLong {
-                max: self.max_tokens,
-            });
-        }
-        if ids.is_empty() {
-            return Err(EncodeError::NoTokens);
-        }
-        Ok(Encoded {
-            ids,
-            type_ids,
-            truncated,
-        })
+        let cut = (self.max_tokens, too_long);
+        let by_words = |words: &Words| words.encode(&self.whole, text, cut);
+        let encoded = self.words.as_ref().and_then(by_words);
+        encoded.unwrap_or_else(|| self.encode_whole(text, too_long))
     }
 
     /// As [`encode`](Self::encode), by the library alone.
     ///
     /// # Errors
-    /// As for [`encode`](Self::encode).
+    /// As for [`encode`](Self::encode); [`EncodeError::TooLarge`].
     pub fn encode_whole(&self, text: &Text, too_long: TooLong) -> Result<Encoded, EncodeError> {
-        let refused = |error: tokenizers::Error| EncodeError::Refused(error.to_string());
         let (first, second) = match text {
-            Text::Single(text) => (self.part(text).map_err(refused)?, None),
+            Text::Single(text) => (self.part(text)?, None),
             Text::Pair(..) if !self.pairs => return Err(EncodeError::PairUnsupported),
-            Text::Pair(first, second) => (
-                self.part(first).map_err(refused)?,
-                Some(self.part(second).map_err(refused)?),
-            ),
+            Text::Pair(first, second) => (self.part(first)?, Some(self.part(second)?)),
         };
         let tokens = first.len() + second.as_ref().map_or(0, Encoding::len);
         let room = self.max_tokens - self.added(second.is_some());
@@ -237,8 +228,15 @@ impl Tokenizer {
     }
 
     /// The tokens of one text without special ones: all of them, or so many from the beginning
-    /// that the rest will be cut off anyway. A megabyte of text costs no more than a page.
-    fn part(&self, text: &str) -> tokenizers::Result<Encoding> {
+    /// that the rest will be cut off anyway.
+    fn part(&self, text: &str) -> Result<Encoding, EncodeError> {
+        let encode = |text: &str| match text.len() {
+            bytes if bytes > WHOLE_MAX => Err(EncodeError::TooLarge {
+                bytes,
+                max: WHOLE_MAX,
+            }),
+            _ => self.whole.encode_fast(text, false).map_err(refused),
+        };
         let mut bytes = self.max_tokens * PREFIX_BYTES_PER_TOKEN;
         while self.direction == TruncationDirection::Right && bytes < text.len() {
             // Words end at white space for every BERT tokenizer, so the tokens before a blank do
@@ -248,13 +246,13 @@ impl Tokenizer {
                 break;
             };
             let end = bytes + offset;
-            let encoding = self.whole.encode_fast(&text[..end], false)?;
+            let encoding = encode(&text[..end])?;
             if encoding.len() > self.max_tokens {
                 return Ok(encoding);
             }
             bytes = end * 4;
         }
-        self.whole.encode_fast(text, false)
+        encode(text)
     }
 
     /// Special tokens that are put around a text or a pair.
@@ -324,6 +322,10 @@ impl Tokenizer {
         }
         Ok(())
     }
+}
+
+fn refused(error: tokenizers::Error) -> EncodeError {
+    EncodeError::Refused(error.to_string())
 }
 
 /// Refuses a tokenizer that can make ids the embedding has no row for.

@@ -1,0 +1,270 @@
+//! Texts cut by need against the library, which sees all of them.
+
+use rand::seq::IndexedRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::bert::BertProcessing;
+use tokenizers::tokenizer::{NormalizedString, Normalizer as _, PostProcessor as _};
+use tokenizers::utils::truncation::{TruncationParams, truncate_encodings};
+use tokenizers::{AddedToken, ModelWrapper};
+
+use super::*;
+
+const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+
+/// Characters by the first and the last of a block: all kinds of letters, marks, blanks and signs.
+const SCRIPTS: [(u32, u32); 40] = [
+    (0x20, 0x7e),
+    (0x61, 0x7a),
+    (0x61, 0x7a),
+    (0x20, 0x2f),
+    (0x00, 0x20),
+    (0x80, 0x17f),
+    (0xc0, 0xff),
+    (0x180, 0x24f),
+    (0x300, 0x36f),
+    (0x370, 0x3ff),
+    (0x400, 0x4ff),
+    (0x530, 0x5ff),
+    (0x600, 0x6ff),
+    (0x900, 0x97f),
+    (0xb80, 0xbff),
+    (0xe00, 0xfff),
+    (0x1000, 0x10ff),
+    (0x1100, 0x11ff),
+    (0x1680, 0x180f),
+    (0x1ab0, 0x1aff),
+    (0x1e00, 0x1fff),
+    (0x2000, 0x206f),
+    (0x20a0, 0x214f),
+    (0x3000, 0x30ff),
+    (0x302a, 0x302f),
+    (0x3400, 0x34ff),
+    (0x4e00, 0x9fff),
+    (0x4e00, 0x4eff),
+    (0xac00, 0xd7a3),
+    (0xac00, 0xacff),
+    (0xe000, 0xe0ff),
+    (0xf900, 0xfaff),
+    (0xfb00, 0xfdff),
+    (0xfe00, 0xffff),
+    (0x10900, 0x109ff),
+    (0x1d100, 0x1d1ff),
+    (0x1f300, 0x1f6ff),
+    (0x20000, 0x2a6df),
+    (0x2f800, 0x2fa1f),
+    (0xe0000, 0xe01ef),
+];
+
+fn char_of(random: &mut ChaCha8Rng, (first, last): (u32, u32)) -> char {
+    loop {
+        if let Some(char) = char::from_u32(random.random_range(first..=last)) {
+            return char;
+        }
+    }
+}
+
+/// A tokenizer as BERT has it, whose vocabulary knows some characters of each script.
+fn tokenizer(normalizer: BertNormalizer) -> Tokenizer {
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    let mut vocab = tokenizers::models::bpe::Vocab::new();
+    let mut insert = |token: String| {
+        let id = vocab.len() as u32;
+        vocab.entry(token).or_insert(id);
+    };
+    SPECIAL.iter().for_each(|token| insert((*token).to_owned()));
+    for script in SCRIPTS {
+        for _ in 0..200 {
+            let mut text = NormalizedString::from(char_of(&mut random, script).to_string());
+            normalizer.normalize(&mut text).unwrap();
+            let mut text = text.get().trim().to_owned();
+            for _ in 0..random.random_range(0..3) {
+                text.push(char_of(&mut random, script));
+            }
+            insert(text.clone());
+            insert(format!("##{text}"));
+        }
+    }
+    let model = WordPiece::builder().vocab(vocab.clone());
+    let model = model.unk_token("[UNK]".to_owned()).build().unwrap();
+    let mut tokenizer = Tokenizer::new(ModelWrapper::from(model));
+    tokenizer.with_normalizer(Some(normalizer)).unwrap();
+    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
+    let of = |token: &str| (token.to_owned(), vocab[token]);
+    tokenizer.with_post_processor(Some(BertProcessing::new(of("[SEP]"), of("[CLS]"))));
+    let added = SPECIAL.map(|token| AddedToken::from(token, true));
+    tokenizer.add_special_tokens(added).unwrap();
+    tokenizer
+}
+
+fn text_of(random: &mut ChaCha8Rng) -> String {
+    let mut text = String::new();
+    let some: Vec<(u32, u32)> = (0..random.random_range(1..4))
+        .map(|_| *SCRIPTS.choose(random).unwrap())
+        .collect();
+    let blanks = *[0.0, 0.0, 0.1, 0.3].choose(random).unwrap();
+    let longest = *[6, 20, 60, 300].choose(random).unwrap();
+    for _ in 0..random.random_range(0..longest) {
+        let script = *some.choose(random).unwrap();
+        match random.random_range(0..60) {
+            0 => text.push_str(SPECIAL.choose(random).unwrap()),
+            1 => text.push('['),
+            2 => {
+                let char = char_of(random, script);
+                let many = random.random_range(0..130);
+                text.extend(std::iter::repeat_n(char, many));
+            }
+            3 => {
+                let script = *SCRIPTS.choose(random).unwrap();
+                text.push(char_of(random, script));
+            }
+            _ => text.push(char_of(random, script)),
+        }
+        if random.random_bool(blanks) {
+            text.push(' ');
+        }
+    }
+    text
+}
+
+/// What the library makes of the whole text or pair, cut afterwards.
+fn expected(
+    tokenizer: &Tokenizer,
+    text: &Text,
+    (max, direction): (usize, TruncationDirection),
+) -> Encoded {
+    let all = |text: &str| tokenizer.encode_fast(text, false).unwrap();
+    let special = |pair| tokenizer.get_post_processor().unwrap().added_tokens(pair);
+    let (first, second) = match text {
+        Text::Single(text) => (all(text), None),
+        Text::Pair(first, second) => (all(first), Some(all(second))),
+    };
+    let room = max - special(second.is_some());
+    let truncated = first.len() + second.as_ref().map_or(0, |second| second.len()) > room;
+    let params = TruncationParams {
+        max_length: room,
+        direction,
+        ..TruncationParams::default()
+    };
+    let (mut first, mut second) = truncate_encodings(first, second, &params).unwrap();
+    first.take_overflowing();
+    second.as_mut().map(tokenizers::Encoding::take_overflowing);
+    let encoding = tokenizer.post_process(first, second, true).unwrap();
+    Encoded {
+        ids: encoding.get_ids().to_vec(),
+        type_ids: encoding.get_type_ids().to_vec(),
+        truncated,
+    }
+}
+
+fn settings() -> [BertNormalizer; 5] {
+    [
+        BertNormalizer::new(true, true, None, true),
+        BertNormalizer::new(true, true, Some(false), true),
+        BertNormalizer::new(true, false, None, false),
+        BertNormalizer::new(true, false, Some(true), false),
+        BertNormalizer::new(false, true, Some(true), true),
+    ]
+}
+
+/// `TEXTS` is how many; by itself a part of what a change here should be tried with.
+fn texts() -> usize {
+    option_env!("TEXTS").map_or(4_000, |texts| texts.parse().expect("a number"))
+}
+
+#[test]
+fn texts_of_all_scripts_get_the_ids_that_the_library_gives() {
+    for (seed, normalizer) in (0..).zip(settings()) {
+        let tokenizer = tokenizer(normalizer);
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        for direction in [TruncationDirection::Right, TruncationDirection::Left] {
+            let words = Words::of(&tokenizer, direction).unwrap();
+            for _ in 0..texts() / 10 {
+                let text = match random.random_range(0..5) {
+                    0 => Text::Pair(text_of(&mut random), text_of(&mut random)),
+                    _ => Text::Single(text_of(&mut random)),
+                };
+                let max = *[4, 8, 9, 32, 512].choose(&mut random).unwrap();
+                let expected = expected(&tokenizer, &text, (max, direction));
+                // Twice: what was unknown is known then.
+                for _ in 0..2 {
+                    let found = words.encode(&tokenizer, &text, (max, TooLong::Truncate));
+                    let found = found.expect("no character is unknown").unwrap();
+                    assert_eq!(found, expected, "{normalizer:?} {max} {text:?}");
+                }
+                let refused = words.encode(&tokenizer, &text, (max, TooLong::Refuse));
+                assert_eq!(refused.unwrap().is_err(), expected.truncated, "{text:?}");
+            }
+        }
+    }
+}
+
+/// Each character between two letters, and between two marks that change places.
+#[test]
+fn each_character_becomes_what_the_library_makes_of_it() {
+    for normalizer in settings() {
+        let tokenizer = tokenizer(normalizer);
+        let words = Words::of(&tokenizer, TruncationDirection::Right).unwrap();
+        let all = (0..=0x323ff).chain(0xe0000..=0xe01ff);
+        let chars: Vec<char> = all.step_by(STEP).filter_map(char::from_u32).collect();
+        for some in chars.chunks(500) {
+            let mut text = String::new();
+            for char in some {
+                text.extend(['a', *char, 'b', ' ', '\u{302e}', *char, '\u{1d165}', ' ']);
+            }
+            let expected = tokenizer.encode_fast(&*text, false).unwrap();
+            let mut ids = Vec::new();
+            words.append(&tokenizer, &text, &mut ids, |_| true).unwrap();
+            assert!(ids == expected.get_ids(), "{normalizer:?} {:?}", some[0]);
+        }
+    }
+}
+
+/// All of them with 1.
+const STEP: usize = 23;
+
+/// What will be cut is not looked at, however long it is and whatever it is made of.
+#[test]
+fn of_a_long_text_no_more_is_looked_at_than_is_wanted() {
+    let tokenizer = tokenizer(settings()[0]);
+    let words = Words::of(&tokenizer, TruncationDirection::Right).unwrap();
+    for piece in ["[", "中", "é!", "a ", "[SEP]", "\u{1d15e} "] {
+        let text = piece.repeat(1 << 16);
+        let mut cutter = Cutter::new(&words.alphabet, &words.added, 100, &text);
+        for _ in 0..100 {
+            assert!(!matches!(cutter.next(), Cut::End | Cut::Unknown));
+        }
+        assert!(cutter.looked_at() < 2048, "{piece}");
+    }
+}
+
+#[test]
+fn a_text_of_one_word_is_one_unknown_token() {
+    let tokenizer = tokenizer(settings()[0]);
+    let words = Words::of(&tokenizer, TruncationDirection::Right).unwrap();
+    for piece in ["a", "한", "\u{302e}\u{1d165}", "a\u{301}", "\u{fdfa}"] {
+        let text = format!("{} ! ", piece.repeat(1000));
+        let expected = tokenizer.encode_fast(&*text, false).unwrap();
+        let mut ids = Vec::new();
+        words.append(&tokenizer, &text, &mut ids, |_| true).unwrap();
+        assert_eq!(ids, expected.get_ids(), "{piece}");
+    }
+}
+
+#[test]
+fn the_longer_text_of_a_pair_is_cut_first() {
+    for (seen, room, expected) in [
+        ([3, 9], 10, [3, 7]),
+        ([9, 3], 10, [7, 3]),
+        ([9, 9], 9, [4, 5]),
+        ([10, 9], 9, [5, 4]),
+        ([0, 99], 5, [0, 5]),
+        ([99, 100], 1, [0, 1]),
+        ([5, 5], 0, [0, 0]),
+    ] {
+        assert_eq!(longest_first(seen, room), expected, "{seen:?} {room}");
+    }
+}
