@@ -26,6 +26,13 @@ pub struct BodyLimits {
     pub timeout: Duration,
 }
 
+/// How long a body says that it is.
+pub(super) fn length_of(headers: &HeaderMap) -> Option<usize> {
+    let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
+    // One that cannot be told is longer than any that can.
+    Some(length.parse().unwrap_or(usize::MAX))
+}
+
 /// The bytes of all bodies in memory.
 #[derive(Debug)]
 pub(super) struct BodyMemory {
@@ -124,11 +131,7 @@ impl BodyMemory {
         deadline: Option<Instant>,
     ) -> Result<(Bytes, Held), Refusal> {
         let max = self.limits.bytes_max;
-        let length = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|length| length.parse::<u64>().ok());
-        if length.is_some_and(|length| length > max as u64) {
+        if length_of(headers).is_some_and(|length| length > max) {
             return Err(Refusal::BodyTooLarge { max });
         }
         let in_time = Instant::now().checked_add(self.limits.timeout);

@@ -12,6 +12,7 @@ mod deadline;
 mod grpc;
 mod identity;
 mod inference;
+pub(crate) mod json;
 mod keys;
 mod openapi;
 mod orca;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{Redirect, Response};
@@ -35,7 +37,7 @@ use tokio::time::Instant;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 pub use self::body::BodyLimits;
-use self::body::BodyMemory;
+use self::body::{BodyMemory, Held};
 use self::cloudevents::Events;
 pub use self::cloudevents::{EventSettings, EventSource, TextPointer};
 pub use self::inference::grpc::proto as inference_proto;
@@ -129,7 +131,7 @@ impl Shared {
             Ok(timeout) => (timeout, None),
             Err(mistake) => (None, Some(mistake)),
         };
-        let offer = self
+        let mut offer = self
             .classifier
             .offer(surface, timeout, identity::try_of(headers));
         if let Err(refusal) = self.authorize(headers) {
@@ -138,10 +140,24 @@ impl Shared {
         if let Some(mistake) = mistake {
             return Err(offer.refuse(mistake));
         }
-        match offer.welcome() {
+        match offer.welcome(body::length_of(headers)) {
             Ok(()) => Ok(offer),
             Err(refusal) => Err(offer.refuse(refusal)),
         }
+    }
+
+    /// Reads the body of a request and makes of it what it asks for. A large one waits for its turn in between.
+    async fn receive<T>(
+        &self,
+        offer: &mut Offer<'_>,
+        headers: &HeaderMap,
+        body: Body,
+        decode: impl FnOnce(Bytes) -> Result<T, Refusal>,
+    ) -> Result<(T, Held), Refusal> {
+        let (body, held) = self.body.read(headers, body, offer.deadline()).await?;
+        offer.receive(body.len()).await?;
+        let decoded = offer.decode(|| decode(body))?;
+        Ok((decoded, held))
     }
 
     /// When nobody will want the answer to a request that comes now.

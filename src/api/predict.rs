@@ -1,7 +1,7 @@
 //! `/predict`: GET with a query string, POST with our own JSON, with a form, or with the JSON of Hugging
 //! Face's clients. Events come here too; what is theirs is [`cloudevents`].
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
@@ -86,20 +86,17 @@ pub(super) async fn answer_body(
 ) -> Result<Response, Refusal> {
     let mut offer = shared.offer(*surface, headers)?;
     let form = choose(headers, &[Form::Json, Form::Html, Form::Plain]);
-    let read = shared.body.read(headers, body, offer.deadline()).await;
-    // Held until the answer is there: the texts take as much memory as the body did.
-    let decoded = read.and_then(|(body, held)| {
+    let read = |body: Bytes| match query_of(uri)? {
         // A text in the address is the text: whoever wrote it there meant it.
-        let decoded = match query_of(uri)? {
-            Some((query, too_long)) => Decoded {
-                request: single(query, too_long),
-                shape: Shape::Own(List::No),
-            },
-            None => decode(headers, &body)?,
-        };
-        Ok((decoded, held))
-    });
-    let (Decoded { request, shape }, held) = match decoded {
+        Some((query, too_long)) => Ok(Decoded {
+            request: single(query, too_long),
+            shape: Shape::Own(List::No),
+        }),
+        None => decode(headers, &body),
+    };
+    let received = shared.receive(&mut offer, headers, body, read).await;
+    // Held until the answer is there: the texts take as much memory as the body did.
+    let (Decoded { request, shape }, held) = match received {
         Ok(decoded) => decoded,
         Err(refusal) => return Err(offer.refuse(refusal)),
     };

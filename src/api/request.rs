@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use mime::Mime;
 use serde_json::{Map, Value};
 
+use super::json;
 use super::tei::TeiShape;
 use crate::error::Refusal;
 use crate::model::{Scoring, Text, TooLong};
@@ -139,7 +140,7 @@ pub(super) fn parameters_of(
 
 fn decode_json(body: &[u8]) -> Result<Decoded, Refusal> {
     // The parser's message gives the place; it never repeats the text.
-    let value: Value = serde_json::from_slice(body).map_err(|error| {
+    let value = json::parse(body).map_err(|error| {
         Refusal::Malformed(format!("the body is not JSON ({error}); {EXAMPLE}"))
     })?;
     match value {
@@ -290,7 +291,7 @@ pub(super) fn tokenize(headers: &HeaderMap, body: &[u8]) -> Result<(Vec<String>,
         }
     }
     let example = "for example {\"inputs\": \"play some jazz\"}";
-    let value = serde_json::from_slice(body).map_err(|error| {
+    let value = json::parse(body).map_err(|error| {
         Refusal::Malformed(format!("the body is not JSON ({error}); {example}"))
     })?;
     let Value::Object(mut map) = value else {

@@ -1,6 +1,7 @@
 //! From observations to the capacity that is published.
 
-use super::learned::{Asked, Contention, HostCost, Learned, Rehearsed};
+use super::large::{ByteCost, LargeBodies};
+use super::learned::{Asked, Contention, HostCost, Learned, Rehearsed, RequestCost};
 use super::queueing::Capacity;
 use super::tail::{TAIL, Tail};
 use crate::serving::{EngineTime, Observation, Summary};
@@ -44,6 +45,8 @@ pub struct Interval {
     pub engine: EngineTime,
     /// CPU seconds that the host took, where that is known.
     pub host: Option<f64>,
+    /// Large bodies among them.
+    pub large: LargeBodies,
     /// Requests a second that are offered.
     pub offered: f64,
     /// Of these, the part for which there was no room or no time.
@@ -78,6 +81,7 @@ pub struct Estimate {
 pub struct Estimator {
     generation: Option<u64>,
     host: HostCost,
+    byte: ByteCost,
     contention: Contention,
     tail: Tail,
     overhead: f64,
@@ -107,6 +111,7 @@ impl Estimator {
         Self {
             generation: None,
             host: HostCost::new(),
+            byte: ByteCost::default(),
             contention: Contention::new(),
             tail: Tail::default(),
             overhead: 0.0,
@@ -134,6 +139,7 @@ impl Estimator {
             *self = Self {
                 generation: Some(seen.generation),
                 host: self.host,
+                byte: self.byte,
                 overhead: self.overhead,
                 host_is_seen: self.host_is_seen,
                 ..Self::new()
@@ -147,7 +153,7 @@ impl Estimator {
             token: seen.token,
             batch_tokens: seen.batch_tokens as f64,
             contention: self.contention.factor(),
-            host: self.host.cost().unwrap_or_default(),
+            host: self.request_cost(interval),
             overhead: self.overhead,
             tail: self.tail_now,
         };
@@ -182,13 +188,8 @@ impl Estimator {
             |slo: f64| interval.latency.count >= LATENCIES_MIN && interval.latency.p99 > slo;
         let overloaded = interval.crowded_share > CROWDED || asked.objective.is_some_and(is_late);
         self.host_is_seen = interval.host.is_some();
-        if let Some(host) = interval.host
-            && (!overloaded || self.host.cost().is_none())
-        {
-            let Interval {
-                answered, batches, ..
-            } = *interval;
-            self.host.learn(answered, batches, host, interval.elapsed);
+        if let Some(host) = interval.host {
+            self.learn_host(interval, host, overloaded);
         }
         if overloaded {
             return;
@@ -204,6 +205,35 @@ impl Estimator {
         }
         if interval.overhead.count >= LATENCIES_MIN / 5 {
             self.overhead = interval.overhead.p99;
+        }
+    }
+
+    /// The host took `host` CPU seconds in an interval.
+    fn learn_host(&mut self, interval: &Interval, host: f64, overloaded: bool) {
+        let Interval {
+            answered,
+            batches,
+            large,
+            elapsed,
+            ..
+        } = *interval;
+        let known = self.host.cost();
+        let idle = self.host.idle() * elapsed;
+        let ended = (answered, batches);
+        self.byte
+            .learn(large.read, host - idle, ended, known.unwrap_or_default());
+        if !overloaded || known.is_none() {
+            let others = (host - self.byte.of(large.read)).max(0.0);
+            self.host.learn(answered, batches, others, elapsed);
+        }
+    }
+
+    /// What a mean request costs beside the engine.
+    fn request_cost(&self, interval: &Interval) -> RequestCost {
+        let cost = self.host.cost().unwrap_or_default();
+        RequestCost {
+            request: cost.request + self.byte.of(interval.large.mean),
+            ..cost
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::demand::{Demand, percent};
 use super::estimator::{Estimate, Estimator, Interval};
 use super::host::{CpuTimes, HostClock, cores};
+use super::large::LargeBodies;
 use super::learned::{Asked, Rehearsed};
 use super::load::Load;
 use super::orca::Report;
@@ -251,6 +252,10 @@ impl Follower {
             batches: seen.batches.saturating_sub(batches_before) as f64,
             engine,
             host: host.map(|host| host.as_secs_f64()),
+            large: LargeBodies {
+                read: counts.large_read.saturating_sub(before.large_read) as f64,
+                mean: rates.large / rates.offered.max(1e-9),
+            },
             offered: rates.offered,
             crowded_share: (rates.crowded / rates.offered.max(1e-9)).min(1.0),
             latency: self.latency.summary(),

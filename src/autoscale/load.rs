@@ -48,6 +48,8 @@ pub struct Rates {
     pub failed: f64,
     /// Tokens a second in what is offered.
     pub tokens: f64,
+    /// Bytes a second of large bodies in what is offered.
+    pub large: f64,
     /// Change of `offered` in a second, in requests a second.
     pub slope: f64,
 }
@@ -62,6 +64,7 @@ pub struct Load {
     crowded: Ewma,
     failed: Ewma,
     tokens: Ewma,
+    large: Ewma,
     slow: Ewma,
     /// Requests whose size is known, their texts, tokens and squares of these; older ones count less.
     sized: [f64; 4],
@@ -82,6 +85,7 @@ impl Load {
             crowded: Ewma::default(),
             failed: Ewma::default(),
             tokens: Ewma::default(),
+            large: Ewma::default(),
             slow: Ewma::default(),
             sized: [0.0; 4],
             debt: 0.0,
@@ -114,6 +118,9 @@ impl Load {
         let add = |ewma: &mut Ewma, count: f64| ewma.add(count / elapsed, elapsed, RATE_SECONDS);
         add(&mut self.offered, offered);
         add(&mut self.tokens, tokens);
+        // As many of them as of the requests that they came with.
+        let large = since(counts.large, before.large) * (offered / asked.max(f64::MIN_POSITIVE));
+        add(&mut self.large, if asked > 0.0 { large } else { 0.0 });
         add(&mut self.accepted, ended);
         add(&mut self.refused, since(counts.shed, before.shed));
         add(&mut self.crowded, since(counts.crowded, before.crowded));
@@ -129,6 +136,7 @@ impl Load {
             for ewma in [
                 &mut self.offered,
                 &mut self.tokens,
+                &mut self.large,
                 &mut self.accepted,
                 &mut self.refused,
                 &mut self.crowded,
@@ -206,6 +214,7 @@ impl Load {
             crowded: self.crowded.0,
             failed: self.failed.0,
             tokens: self.tokens.0,
+            large: self.large.0,
             // On a ramp each lags behind by its time constant.
             slope: (self.offered.0 - self.slow.0) / (SLOW_SECONDS - RATE_SECONDS),
         }

@@ -271,6 +271,11 @@ impl Tokenizer {
             .map_err(|error| EncodeError::Refused(error.to_string()))
     }
 
+    /// Whether no more of a text is read than is wanted of it.
+    pub fn reads_by_need(&self) -> bool {
+        self.words.is_some()
+    }
+
     /// The longest sequence, special tokens included.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens

@@ -60,6 +60,11 @@ pub struct Counts {
     pub tokens: u64,
     /// See [`sized`](Self::sized).
     pub squares: u64,
+    /// Bytes of large bodies in what is offered, and those that were read. What they cost beside the engine goes
+    /// with their size.
+    pub large: u64,
+    /// See [`large`](Self::large).
+    pub large_read: u64,
 }
 
 /// The counters.
@@ -75,6 +80,8 @@ pub struct Arrivals {
     texts: AtomicU64,
     tokens: AtomicU64,
     squares: AtomicU64,
+    large: AtomicU64,
+    large_read: AtomicU64,
     /// Requests that wait in a log elsewhere and are this server's to read.
     backlog: AtomicU64,
     refused: Refused,
@@ -98,6 +105,8 @@ impl Arrivals {
             texts: zero(),
             tokens: zero(),
             squares: zero(),
+            large: zero(),
+            large_read: zero(),
             backlog: zero(),
             refused: Refused::new(),
             latency: Recorder::new(),
@@ -161,6 +170,16 @@ impl Arrivals {
         self.squares.fetch_add(square, Ordering::Relaxed);
     }
 
+    /// A request has a large body of so many bytes, or says so.
+    pub(crate) fn weigh(&self, bytes: usize) {
+        self.large.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// So many bytes of a large body were read.
+    pub(crate) fn read(&self, bytes: usize) {
+        self.large_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// A request ends with `refusal`; `counts` is what [`arrive`](Self::arrive) said.
     pub(crate) fn refuse(&self, refusal: &Refusal, attempt: Try, counts: bool) {
         let add = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
@@ -220,6 +239,8 @@ impl Arrivals {
             texts: load(&self.texts),
             tokens: load(&self.tokens),
             squares: load(&self.squares),
+            large: load(&self.large),
+            large_read: load(&self.large_read),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! A model behind a queue, and its life: loading, serving, reloads, the end.
 
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use super::admission::Admission;
 use super::arrivals::Arrivals;
 use super::batcher::Batcher;
 use super::generation::Generation;
+use super::host::Host;
 use super::messages::Limits;
 use super::rehearsal::{Rehearsal, rehearse};
 use super::slots::Slots;
@@ -57,9 +57,8 @@ pub struct Classifier {
     closed: AtomicBool,
     /// Whether what feeds this classifier beside requests has begun, or there is nothing else.
     pub(super) is_fed: AtomicBool,
-    /// One permit a core. A tokenization that runs cannot be called back when its client leaves;
-    /// this bounds how many there are.
-    pub(super) blocking: Arc<Semaphore>,
+    /// What large requests ask of the host.
+    pub(super) host: Arc<Host>,
     /// One permit, for what people look at: it never keeps a request for predictions waiting.
     pub(super) asides: Arc<Semaphore>,
     /// One permit: models are loaded one after the other.
@@ -80,7 +79,6 @@ impl Classifier {
     ) {
         let depth = metrics.queue_depth.clone();
         let abandoned = metrics.abandoned_texts.clone();
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         // Raised once a model is loaded and measured.
         let unknown = (!limits.slo.is_zero()).then_some(0.0);
         let (concurrency, room) = limits.for_capacity(unknown);
@@ -96,7 +94,7 @@ impl Classifier {
             phase: AtomicU8::new(Phase::Loading as u8),
             closed: AtomicBool::new(false),
             is_fed: AtomicBool::new(true),
-            blocking: Arc::new(Semaphore::new(cores)),
+            host: Host::new(),
             asides: Arc::new(Semaphore::new(1)),
             loading: Arc::new(Semaphore::new(1)),
             ended,

@@ -214,9 +214,23 @@ impl Forecast {
             .fetch_min(tokens as u64, Ordering::Relaxed);
     }
 
-    /// What becomes of a request of `tokens` in `class` that comes now and has `remaining` seconds
-    /// by its own deadline.
-    pub(crate) fn judge(&self, class: Class, tokens: usize, remaining: Option<f64>) -> Verdict {
+    /// Seconds that a request may take before its tokens wait, whose deadline is in `remaining` seconds.
+    pub(crate) fn allowed(&self, remaining: Option<f64>) -> Option<f64> {
+        let objective = self.objective.map(|objective| PROMISE * objective);
+        [objective, remaining]
+            .into_iter()
+            .flatten()
+            .reduce(f64::min)
+    }
+
+    /// What becomes of a request of `tokens` in `class` that comes now, has `remaining` seconds by its own
+    /// deadline and has `spent` some already.
+    pub(crate) fn judge(
+        &self,
+        class: Class,
+        tokens: usize,
+        (remaining, spent): (Option<f64>, f64),
+    ) -> Verdict {
         let line = self.curve.line();
         let budget = self.batch_tokens() as f64;
         let left = self.busy.left(Instant::now());
@@ -240,7 +254,7 @@ impl Forecast {
         }
         let objective = self
             .objective
-            .map(|objective| PROMISE * objective.max(ALONE * alone) - self.slack.seconds());
+            .map(|objective| PROMISE * objective.max(ALONE * alone) - self.slack.seconds() - spent);
         let allowed = match (objective, remaining) {
             (Some(allowed), Some(remaining)) => allowed.min(remaining),
             (Some(bound), None) | (None, Some(bound)) => bound,

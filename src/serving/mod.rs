@@ -15,6 +15,7 @@ mod curve;
 mod forecast;
 mod generation;
 mod health;
+mod host;
 mod messages;
 mod observation;
 mod offer;

@@ -12,6 +12,7 @@ use super::admission::{Crowded, Permit};
 use super::arrivals::Try;
 use super::forecast::{Expected, Verdict};
 use super::generation::Generation;
+use super::host::{LARGE, Turn, large};
 use super::messages::{Predictions, Request};
 use super::slots::{Class, Full, Ticket};
 use crate::error::Refusal;
@@ -29,6 +30,12 @@ pub struct Offer<'a> {
     counts: bool,
     surface: Surface,
     outcome: Outcome,
+    /// Bytes that its body says it has, or has, where that is much.
+    weight: usize,
+    /// When its body was there as a whole.
+    whole: Option<Instant>,
+    /// Where the request is a large one, from then until its texts are tokens.
+    turn: Option<Turn>,
 }
 
 impl<'a> Offer<'a> {
@@ -50,6 +57,9 @@ impl<'a> Offer<'a> {
             counts,
             surface,
             outcome: Outcome::Abandoned,
+            weight: 0,
+            whole: None,
+            turn: None,
         }
     }
 
@@ -94,20 +104,94 @@ impl<'a> Offer<'a> {
         self.outcome = Outcome::Answered;
     }
 
-    /// Whether it makes sense to read the rest of the request: what would be refused whatever it asks
-    /// is refused before time is spent on a body.
+    /// Whether it makes sense to read the rest of the request, of so many bytes if that is known: what
+    /// would be refused whatever it asks is refused before time is spent on a body.
     ///
     /// # Errors
-    /// The refusal that [`classify`](Self::classify) would give now.
-    pub fn welcome(&self) -> Result<(), Refusal> {
+    /// The refusal that [`receive`](Self::receive) or [`classify`](Self::classify) would give now.
+    pub fn welcome(&mut self, bytes: Option<usize>) -> Result<(), Refusal> {
         let generation = self.classifier.serving()?;
         self.in_time()?;
+        if let Some(bytes) = bytes {
+            self.weigh(bytes);
+            self.judge_host(&generation, bytes)?;
+        }
         match self.classifier.admission.has_room() {
             Err(crowded) if !self.classifier.grow_limits(&generation) => {
                 Err(crowded_refusal(crowded, &generation))
             }
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// The body of the request is there. A large one waits for its turn, which it has from then on until its
+    /// texts are tokens.
+    ///
+    /// # Errors
+    /// That it cannot be read in time any more.
+    pub async fn receive(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let now = Instant::now();
+        self.whole = Some(now);
+        let generation = self.classifier.serving()?;
+        if bytes < large(&generation.tokenizer) {
+            return Ok(());
+        }
+        self.weigh(bytes);
+        self.classifier.arrivals.read(bytes);
+        self.judge_host(&generation, bytes)?;
+        let objective = now.checked_add(self.classifier.limits.slo);
+        let until = match (self.deadline, objective.filter(|until| *until > now)) {
+            (Some(deadline), Some(objective)) => Some(deadline.min(objective)),
+            (until, None) | (None, until) => until,
+        };
+        let turn = self.classifier.host.turn(bytes, until);
+        let turn = match self.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, turn).await,
+            None => Ok(turn.await),
+        };
+        self.turn = Some(turn.map_err(|_| Refusal::Deadline)?);
+        Ok(())
+    }
+
+    /// Does what reading the request takes, on the account of its turn if it has one.
+    pub fn decode<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        match &mut self.turn {
+            Some(turn) => turn.spend(work),
+            None => work(),
+        }
+    }
+
+    /// Counts the bytes of a large body as asked for, once.
+    fn weigh(&mut self, bytes: usize) {
+        if bytes >= LARGE && self.weight == 0 {
+            self.weight = bytes;
+            if self.counts {
+                self.classifier.arrivals.weigh(bytes);
+            }
+        }
+    }
+
+    /// Whether a body of so many bytes can be read in time.
+    fn judge_host(&self, generation: &Generation, bytes: usize) -> Result<(), Refusal> {
+        if bytes < large(&generation.tokenizer) {
+            return Ok(());
+        }
+        let (expected, is_behind) = self.classifier.host.forecast(bytes);
+        let allowed = generation.shared.forecast.allowed(self.remaining());
+        match allowed {
+            // Whoever finds nothing before it is let in: nothing could be sooner.
+            Some(allowed) if is_behind && expected > allowed => Err(Refusal::Overloaded {
+                expected: duration(expected),
+                retry_after: duration(expected - allowed),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Seconds until nobody wants the answer any more.
+    fn remaining(&self) -> Option<f64> {
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        self.deadline.map(|deadline| left(deadline).as_secs_f64())
     }
 
     /// Classifies a list of texts: all of them, or one refusal for the list.
@@ -118,7 +202,7 @@ impl<'a> Offer<'a> {
     /// See [`Refusal`].
     pub async fn classify(mut self, request: Request) -> Result<Predictions, Refusal> {
         // How long its body took to come is its client's doing.
-        let whole = Instant::now();
+        let whole = *self.whole.get_or_insert_with(Instant::now);
         match self.answer(request).await {
             Ok(predictions) => {
                 let took = self.since.elapsed();
@@ -133,7 +217,7 @@ impl<'a> Offer<'a> {
         }
     }
 
-    async fn answer(&self, request: Request) -> Result<Predictions, Refusal> {
+    async fn answer(&mut self, request: Request) -> Result<Predictions, Refusal> {
         let count = request.texts.len();
         if count == 0 {
             return Err(Refusal::Empty);
@@ -147,9 +231,10 @@ impl<'a> Offer<'a> {
         let (tickets, expected, permit) = self.admit(&generation, &request)?;
         let admitted = Instant::now();
         let shared = std::sync::Arc::clone(&generation.shared);
+        let turn = self.turn.take();
         let predict = self
             .classifier
-            .predict(generation, request, &tickets, self.deadline);
+            .predict(generation, request, &tickets, (self.deadline, turn));
         let result = match self.deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, predict)
                 .await
@@ -201,12 +286,9 @@ impl<'a> Offer<'a> {
         class: Class,
         tokens: usize,
     ) -> Result<Expected, Refusal> {
-        let remaining = self.deadline.map(|deadline| {
-            deadline
-                .saturating_duration_since(Instant::now())
-                .as_secs_f64()
-        });
-        match generation.shared.forecast.judge(class, tokens, remaining) {
+        let spent = self.whole.map_or(Duration::ZERO, |whole| whole.elapsed());
+        let time = (self.remaining(), spent.as_secs_f64());
+        match generation.shared.forecast.judge(class, tokens, time) {
             Verdict::InTime(expected) => Ok(expected),
             Verdict::Never { alone } => Err(Refusal::Hopeless {
                 alone: duration(alone),

@@ -1,34 +1,38 @@
 //! From an admitted request to its predictions: tokens, queue, replies.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::classifier::Classifier;
 use super::generation::Generation;
+use super::host::{Turn, large};
 use super::messages::{Prediction, Predictions, Request};
 use super::queue::{Answer, Answered, Waiting};
 use super::slots::Ticket;
 use crate::error::Refusal;
-use crate::model::{Encoded, Text, Token};
+use crate::model::{Encoded, Text, Token, Tokenizer, TooLong};
 
-/// Texts longer than this together are tokenized off the async threads: one to two milliseconds.
-const BLOCKING_BYTES: usize = 2 << 10;
+/// A thread that serves others too is not kept longer than that by one request's texts: some thousand words.
+const SLICE: Duration = Duration::from_micros(200);
 
 impl Classifier {
-    /// The predictions for the texts of `request`, which have their `tickets`.
+    /// The predictions for the texts of `request`, which have their `tickets`; a large one may have its `turn`.
     pub(super) async fn predict(
         &self,
         mut generation: Arc<Generation>,
         request: Request,
         tickets: &[Ticket],
-        deadline: Option<Instant>,
+        (deadline, mut turn): (Option<Instant>, Option<Turn>),
     ) -> Result<Predictions, Refusal> {
         let request = Arc::new(request);
         let since = Instant::now();
         let (replies, shapes) = loop {
-            let encoded = self.encode(&generation, &request).await?;
+            let encoded = self.encode(&generation, &request, (deadline, turn.take()));
+            let encoded = encoded.await?;
             let shapes: Vec<(usize, bool)> = encoded
                 .iter()
                 .map(|encoded| (encoded.ids.len(), encoded.truncated))
@@ -107,19 +111,31 @@ impl Classifier {
         &self,
         generation: &Generation,
         request: &Arc<Request>,
+        (until, turn): (Option<Instant>, Option<Turn>),
     ) -> Result<Vec<Encoded>, Refusal> {
         let since = Instant::now();
         let bytes: usize = request.texts.iter().map(Text::bytes).sum();
-        let (tokenizer, texts) = (Arc::clone(&generation.tokenizer), Arc::clone(request));
-        let work = move || -> Result<Vec<Encoded>, Refusal> {
-            let encode = |text| Ok(tokenizer.encode(text, texts.too_long)?);
-            texts.texts.iter().map(encode).collect()
+        let tokenizer = &generation.tokenizer;
+        let mut turn = match turn {
+            // Nobody has let it wait for its turn yet: it came from a log, or the model is another by now.
+            None if bytes >= large(tokenizer) => Some(self.host.turn(bytes, until).await),
+            turn => turn,
         };
-        let encoded = if bytes > BLOCKING_BYTES {
-            self.off_the_threads(&self.blocking, work).await
+        let encoded = if tokenizer.reads_by_need() || bytes < large(tokenizer) {
+            let encoded = encode_in_slices(tokenizer, request, turn.as_mut()).await;
+            drop(turn);
+            encoded
         } else {
-            let work = std::panic::AssertUnwindSafe(work);
-            std::panic::catch_unwind(work).unwrap_or_else(|_| Err(panicked()))
+            let (tokenizer, request) = (Arc::clone(tokenizer), Arc::clone(request));
+            let work = move || {
+                let encode = || encode_all(&tokenizer, &request.texts, request.too_long);
+                match &mut turn {
+                    Some(turn) => turn.spend(encode),
+                    None => encode(),
+                }
+            };
+            let encoded = tokio::task::spawn_blocking(work).await;
+            encoded.unwrap_or_else(|_| Err(panicked()))
         }?;
         self.metrics()
             .tokenize_seconds
@@ -134,6 +150,46 @@ impl Classifier {
         }
         Ok(encoded)
     }
+}
+
+fn encode_all(
+    tokenizer: &Tokenizer,
+    texts: &[Text],
+    too_long: TooLong,
+) -> Result<Vec<Encoded>, Refusal> {
+    let encode = |text| Ok(tokenizer.encode(text, too_long)?);
+    texts.iter().map(encode).collect()
+}
+
+/// Encodes text after text, and lets others pass between them.
+async fn encode_in_slices(
+    tokenizer: &Tokenizer,
+    request: &Request,
+    mut turn: Option<&mut Turn>,
+) -> Result<Vec<Encoded>, Refusal> {
+    let mut encoded = Vec::with_capacity(request.texts.len());
+    while encoded.len() < request.texts.len() {
+        let mut slice = || {
+            let since = Instant::now();
+            for text in &request.texts[encoded.len()..] {
+                encoded.push(tokenizer.encode(text, request.too_long)?);
+                if since.elapsed() > SLICE {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let mut guarded = || catch_unwind(AssertUnwindSafe(&mut slice));
+        let done = match &mut turn {
+            Some(turn) => turn.spend(&mut guarded),
+            None => guarded(),
+        };
+        done.unwrap_or_else(|_| Err(panicked()))?;
+        if encoded.len() < request.texts.len() {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(encoded)
 }
 
 fn panicked() -> Refusal {

@@ -59,7 +59,9 @@ impl Classifier {
     async fn answer_record(&self, request: Request) -> Result<Predictions, Refusal> {
         let generation = self.serving()?;
         let tickets = self.wait_for_room(&generation, &request).await?;
-        let result = self.predict(generation, request, &tickets, None).await;
+        let result = self
+            .predict(generation, request, &tickets, (None, None))
+            .await;
         if result.is_err() {
             tickets.into_iter().for_each(Ticket::release);
         }

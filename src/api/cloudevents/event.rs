@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
+use super::super::json;
 use crate::error::Refusal;
 
 const VERSION: &str = "1.0";
@@ -186,7 +187,7 @@ pub(super) fn batched(body: &[u8]) -> Result<Vec<Result<Event, Refusal>>, Refusa
 }
 
 fn parse(body: &[u8]) -> Result<Value, Refusal> {
-    serde_json::from_slice(body)
+    json::parse(body)
         .map_err(|error| Refusal::Malformed(format!("the event is not JSON ({error}); {EXAMPLE}")))
 }
 

@@ -176,10 +176,10 @@ async fn answer_events(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let offer = shared.offer(Surface::CloudEvents, headers)?;
-    let read = shared.body.read(headers, body, offer.deadline()).await;
-    let decoded = read.and_then(|(body, held)| Ok((decode(shared, uri, headers, body)?, held)));
-    let ((mode, asked, too_long), held) = match decoded {
+    let mut offer = shared.offer(Surface::CloudEvents, headers)?;
+    let read = |body| decode(shared, uri, headers, body);
+    let received = shared.receive(&mut offer, headers, body, read).await;
+    let ((mode, asked, too_long), held) = match received {
         Ok(decoded) => decoded,
         Err(refusal) => return Err(offer.refuse(refusal)),
     };

@@ -4,6 +4,7 @@ use axum::body::Bytes;
 use mime::Mime;
 use serde_json::Value;
 
+use super::super::json;
 use super::super::request::{List, inputs_of, texts_of};
 use super::event::Data;
 use crate::error::Refusal;
@@ -72,7 +73,7 @@ fn of_bytes(
     let not_text = || Refusal::Malformed("the event's data is not UTF-8".to_owned());
     match kind {
         Some(Kind::Json) => {
-            let value = serde_json::from_slice(bytes).map_err(|error| {
+            let value = json::parse(bytes).map_err(|error| {
                 Refusal::Malformed(format!("the event's data is not JSON ({error})"))
             })?;
             of_json(value, pointer)
@@ -83,7 +84,7 @@ fn of_bytes(
         }
         Some(Kind::Text) | None => {
             let text = std::str::from_utf8(bytes).map_err(|_| not_text())?;
-            match serde_json::from_str(text) {
+            match json::parse(text.as_bytes()) {
                 // A number or a lone word is more likely said than meant as JSON.
                 Ok(value @ (Value::String(_) | Value::Object(_) | Value::Array(_))) => {
                     of_json(value, pointer)

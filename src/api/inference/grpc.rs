@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response as HttpResponse;
@@ -156,17 +156,17 @@ async fn answer_body(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(proto::ModelInferResponse, Held), Refusal> {
-    let decode = async |deadline| {
-        let (body, held) = shared.body.read(headers, body, deadline).await?;
+    let decode = |body: Bytes| {
         let message = grpc::message(&body)?;
         is_modest(&message)?;
         let message = proto::ModelInferRequest::decode(message)
             .map_err(|_| Refusal::Malformed("the message is not a ModelInferRequest".to_owned()))?;
         shared.find_model(&message.model_name, &message.model_version)?;
         let (id, raw) = (message.id.clone(), !message.raw_input_contents.is_empty());
-        Ok((decode(message)?, (id, raw, held)))
+        Ok((decode(message)?, (id, raw)))
     };
-    let (tensors, (id, raw, held)) = shared.infer(Surface::Grpc, headers, decode).await?;
+    let infer = shared.infer(Surface::Grpc, (headers, body), Ok(()), decode);
+    let (tensors, (id, raw), held) = infer.await?;
     Ok((encode(&shared.model_name, id, raw, tensors), held))
 }
 

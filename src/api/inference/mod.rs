@@ -11,11 +11,12 @@ mod tensor;
 
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
-use tokio::time::Instant;
 
 use self::tensor::{Data, Tensor};
 use super::Shared;
+use super::body::Held;
 use crate::error::Refusal;
 use crate::metrics::Surface;
 use crate::model::{Labels, Text, TooLong};
@@ -285,22 +286,27 @@ impl Shared {
         Ok(model.labels.len())
     }
 
-    /// Answers what `decode` gives once the request is offered.
+    /// Answers what `decode` makes of a body for which `place` is the right one.
     async fn infer<T>(
         &self,
         surface: Surface,
-        headers: &HeaderMap,
-        decode: impl AsyncFnOnce(Option<Instant>) -> Result<(Infer, T), Refusal>,
-    ) -> Result<(Vec<Tensor>, T), Refusal> {
+        (headers, body): (&HeaderMap, Body),
+        place: Result<(), Refusal>,
+        decode: impl FnOnce(Bytes) -> Result<(Infer, T), Refusal>,
+    ) -> Result<(Vec<Tensor>, T, Held), Refusal> {
         let mut offer = self.offer(surface, headers)?;
-        let (infer, rest) = match decode(offer.deadline()).await {
-            Ok(decoded) => decoded,
+        let received = match place {
+            Ok(()) => self.receive(&mut offer, headers, body, decode).await,
+            Err(refusal) => Err(refusal),
+        };
+        let ((infer, rest), held) = match received {
+            Ok(received) => received,
             Err(refusal) => return Err(offer.refuse(refusal)),
         };
         if let Some(timeout) = infer.timeout {
             offer.hurry(timeout);
         }
         let predictions = offer.classify(infer.request).await?;
-        Ok((tensors(&predictions, &infer.outputs), rest))
+        Ok((tensors(&predictions, &infer.outputs), rest, held))
     }
 }

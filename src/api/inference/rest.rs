@@ -226,13 +226,10 @@ async fn answer(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let decode = async |deadline| {
-        shared.find_place(place)?;
-        let (body, held) = shared.body.read(headers, body, deadline).await?;
-        let (infer, id) = decode(headers, &body)?;
-        Ok((infer, (id, held)))
-    };
-    let (tensors, (id, held)) = shared.infer(Surface::Rest, headers, decode).await?;
+    let place = shared.find_place(place);
+    let decode = |body: Bytes| decode(headers, &body);
+    let infer = shared.infer(Surface::Rest, (headers, body), place, decode);
+    let (tensors, id, held) = infer.await?;
     Ok(held.carry(encode(&shared.model_name, id, tensors)))
 }
 

@@ -33,6 +33,10 @@ const QUIET: Interval = Interval {
         p99: 0.0,
     },
     spread: 0.0,
+    large: LargeBodies {
+        read: 0.0,
+        mean: 0.0,
+    },
 };
 
 /// A model of 1.5 ms a batch and 0.12 ms a request of ten tokens.

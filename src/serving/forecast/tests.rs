@@ -46,7 +46,7 @@ fn an_idle_server_lets_everything_in() {
     let forecast = forecast(&slots, OBJECTIVE);
     let Verdict::InTime(Expected {
         seconds: expected, ..
-    }) = forecast.judge(Class::List, 100_000, None)
+    }) = forecast.judge(Class::List, 100_000, (None, 0.0))
     else {
         panic!("it was refused");
     };
@@ -59,7 +59,7 @@ fn what_would_come_too_late_is_refused_with_the_time_it_would_take_to_drain() {
     let forecast = forecast(&slots, OBJECTIVE);
     let waiting = slots.reserve(Class::Single, &[100; 8]).unwrap();
     // 800 tokens and 10 of its own: 4 batches, 85 ms.
-    let judged = forecast.judge(Class::Single, 10, None);
+    let judged = forecast.judge(Class::Single, 10, (None, 0.0));
     let Verdict::InTime(Expected {
         seconds: expected, ..
     }) = judged
@@ -68,7 +68,7 @@ fn what_would_come_too_late_is_refused_with_the_time_it_would_take_to_drain() {
     };
     assert!((expected - 0.085).abs() < 0.001, "{expected}");
     let more = slots.reserve(Class::Single, &[200]).unwrap();
-    let judged = forecast.judge(Class::Single, 10, None);
+    let judged = forecast.judge(Class::Single, 10, (None, 0.0));
     let Verdict::TooLate { expected, late } = judged else {
         panic!("{judged:?}");
     };
@@ -76,9 +76,9 @@ fn what_would_come_too_late_is_refused_with_the_time_it_would_take_to_drain() {
     assert!((late - 0.016).abs() < 0.001, "{late}");
     assert!((forecast.drain_time().as_secs_f64() - 0.105).abs() < 0.001);
     drop(more);
-    let soon = forecast.judge(Class::Single, 10, Some(0.05));
+    let soon = forecast.judge(Class::Single, 10, (Some(0.05), 0.0));
     assert!(matches!(soon, Verdict::TooLate { .. }), "its own deadline");
-    let never = forecast.judge(Class::Single, 10, Some(0.0005));
+    let never = forecast.judge(Class::Single, 10, (Some(0.0005), 0.0));
     assert!(matches!(never, Verdict::Never { .. }), "{never:?}");
     drop(waiting);
 }
@@ -89,7 +89,7 @@ fn the_other_class_gets_no_more_than_its_half() {
     let slots = slots();
     let forecast = forecast(&slots, OBJECTIVE);
     let list = slots.reserve(Class::List, &[100; 100]).unwrap();
-    let judged = forecast.judge(Class::Single, 10, None);
+    let judged = forecast.judge(Class::Single, 10, (None, 0.0));
     let Verdict::InTime(Expected {
         seconds: expected, ..
     }) = judged
@@ -105,7 +105,7 @@ fn an_objective_that_no_server_can_keep_is_stretched() {
     let slots = slots();
     let forecast = forecast(&slots, Duration::from_millis(1));
     let waiting = slots.reserve(Class::Single, &[10]).unwrap();
-    let judged = forecast.judge(Class::Single, 10, None);
+    let judged = forecast.judge(Class::Single, 10, (None, 0.0));
     assert!(matches!(judged, Verdict::InTime(_)), "{judged:?}");
     drop(waiting);
 }
@@ -164,7 +164,7 @@ async fn what_was_learnt_from_misses_is_forgotten_with_time() {
 fn only_what_the_objective_is_for_teaches() {
     let slots = slots();
     let forecast = forecast(&slots, OBJECTIVE);
-    let teaches = |class, tokens| match forecast.judge(class, tokens, None) {
+    let teaches = |class, tokens| match forecast.judge(class, tokens, (None, 0.0)) {
         Verdict::InTime(expected) => expected.teaches,
         late @ (Verdict::TooLate { .. } | Verdict::Never { .. }) => panic!("{late:?}"),
     };
