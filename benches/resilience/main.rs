@@ -4,6 +4,7 @@
 //! cargo bench --bench resilience -- overload     goodput and latency from half to ten times the capacity
 //! cargo bench --bench resilience -- kill         SIGTERM under full load, fifty times
 //! cargo bench --bench resilience -- soak         twenty minutes of mixed load, reloads, disconnects
+//! cargo bench --bench resilience -- texts        megabytes of text from many clients, beside neighbours
 //! ```
 //!
 //! Starts the program on free ports of the loopback address and sends to nothing else. Ends with exit
@@ -15,6 +16,7 @@ mod client;
 mod kill;
 mod overload;
 mod soak;
+mod texts;
 
 use std::process::ExitCode;
 
@@ -41,6 +43,8 @@ enum Command {
     Kill(kill::Flags),
     /// Mixed load for a long time.
     Soak(soak::Flags),
+    /// Texts that are made to be expensive.
+    Texts(texts::Flags),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Command::Overload(flags) => overload::run(&flags),
         Command::Kill(flags) => kill::run(&flags),
         Command::Soak(flags) => soak::run(&flags),
+        Command::Texts(flags) => texts::run(&flags),
     };
     if held {
         ExitCode::SUCCESS

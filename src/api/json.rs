@@ -9,21 +9,43 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::error::Refusal;
+
 /// Values in one text: more than any list of texts that is accepted unless it is set so, and some
 /// megabytes at most.
 pub(crate) const VALUES_MAX: usize = 1 << 16;
 
+/// Why a text is not taken as JSON.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It is none; the message gives the place and never repeats the text.
+    Syntax(serde_json::Error),
+    /// It has more values than there may be.
+    TooMany,
+}
+
+impl Failure {
+    /// The refusal of a body; `malformed` says it of one that is no JSON.
+    pub(super) fn refusal(self, malformed: impl FnOnce(serde_json::Error) -> Refusal) -> Refusal {
+        match self {
+            Self::Syntax(error) => malformed(error),
+            Self::TooMany => Refusal::Invalid(format!(
+                "the JSON has more than {VALUES_MAX} values; send fewer texts at once"
+            )),
+        }
+    }
+}
+
 /// The value that `text` is.
-///
-/// # Errors
-/// Where it is no JSON, or more values than there may be; the message gives the place and never repeats
-/// the text.
-pub(super) fn parse(text: &[u8]) -> serde_json::Result<Value> {
-    let left = Cell::new(VALUES_MAX);
+pub(super) fn parse(text: &[u8]) -> Result<Value, Failure> {
+    let left = Cell::new(VALUES_MAX + 1);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = Counted { left: &left }.deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    Ok(value)
+    let value = Counted { left: &left }.deserialize(&mut deserializer);
+    let value = value.and_then(|value| deserializer.end().map(|()| value));
+    value.map_err(|error| match left.get() {
+        0 => Failure::TooMany,
+        _ => Failure::Syntax(error),
+    })
 }
 
 /// A value that counts.
@@ -36,11 +58,10 @@ impl<'de> DeserializeSeed<'de> for Counted<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        let left = self.left.get().checked_sub(1).ok_or_else(|| {
-            let what = format!("more than {VALUES_MAX} values");
-            D::Error::custom(what)
-        })?;
-        self.left.set(left);
+        self.left.set(self.left.get() - 1);
+        if self.left.get() == 0 {
+            return Err(D::Error::custom("too many values"));
+        }
         deserializer.deserialize_any(self)
     }
 }
@@ -97,27 +118,37 @@ impl<'de> Visitor<'de> for Counted<'_> {
 mod tests {
     use super::*;
 
+    fn said(failure: Failure) -> String {
+        let malformed = |error: serde_json::Error| Refusal::Malformed(error.to_string());
+        failure.refusal(malformed).to_string()
+    }
+
     #[test]
     fn it_is_what_the_library_makes_of_it() {
         for text in [
             r#"{"a": [1, -2, 3.5, 1e400, true, null, "\u00e9\n"], "b": {"c": []}, "a": 2}"#,
+            r#"{"a": [1, -2, 3.5, 1e300, true, null, "\u00e9\n"], "b": {"c": []}, "a": 2}"#,
             "[1, 2",
             "1 2",
             "123456789012345678901234567890",
             "",
         ] {
-            let expected = serde_json::from_str::<Value>(text).map_err(|error| error.to_string());
-            let found = parse(text.as_bytes()).map_err(|error| error.to_string());
-            assert_eq!(found, expected, "{text}");
+            let malformed = |error| Failure::Syntax(error);
+            let expected = serde_json::from_str::<Value>(text).map_err(malformed);
+            let found = parse(text.as_bytes()).map_err(said);
+            assert_eq!(found, expected.map_err(said), "{text}");
         }
-        assert!(parse(&b"[".repeat(1 << 20)).is_err());
+        assert!(matches!(
+            parse(&b"[".repeat(1 << 20)),
+            Err(Failure::Syntax(_))
+        ));
     }
 
     #[test]
     fn there_are_not_more_values_than_there_may_be() {
         let list = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
         assert!(parse(list(VALUES_MAX - 1).as_bytes()).is_ok());
-        let error = parse(list(VALUES_MAX).as_bytes()).unwrap_err();
-        assert!(error.to_string().starts_with("more than 65536 values"));
+        let failure = parse(list(VALUES_MAX).as_bytes()).unwrap_err();
+        assert!(said(failure).contains("more than 65536 values"));
     }
 }

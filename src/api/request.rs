@@ -140,8 +140,10 @@ pub(super) fn parameters_of(
 
 fn decode_json(body: &[u8]) -> Result<Decoded, Refusal> {
     // The parser's message gives the place; it never repeats the text.
-    let value = json::parse(body).map_err(|error| {
-        Refusal::Malformed(format!("the body is not JSON ({error}); {EXAMPLE}"))
+    let value = json::parse(body).map_err(|failure| {
+        failure.refusal(|error| {
+            Refusal::Malformed(format!("the body is not JSON ({error}); {EXAMPLE}"))
+        })
     })?;
     match value {
         Value::Object(map) if map.contains_key("inputs") => decode_tei(map),
@@ -291,8 +293,10 @@ pub(super) fn tokenize(headers: &HeaderMap, body: &[u8]) -> Result<(Vec<String>,
         }
     }
     let example = "for example {\"inputs\": \"play some jazz\"}";
-    let value = json::parse(body).map_err(|error| {
-        Refusal::Malformed(format!("the body is not JSON ({error}); {example}"))
+    let value = json::parse(body).map_err(|failure| {
+        failure.refusal(|error| {
+            Refusal::Malformed(format!("the body is not JSON ({error}); {example}"))
+        })
     })?;
     let Value::Object(mut map) = value else {
         let what = format!("the JSON body is not an object; {example}");

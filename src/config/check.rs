@@ -8,6 +8,9 @@ use axum::http::HeaderValue;
 
 use super::{AdminPort, Platform, ServeArgs, main_port, texts_max};
 
+/// A list of JSON may have some more values than texts.
+const TEXTS_MAX: usize = crate::api::VALUES_MAX / 2;
+
 /// Mistakes in single numbers.
 pub(super) fn numbers(args: &ServeArgs) -> Vec<String> {
     let mut mistakes = Vec::new();
@@ -57,6 +60,12 @@ pub(super) fn numbers(args: &ServeArgs) -> Vec<String> {
             "--max-texts: expected at most --max-queue ({queue}), since a list waits as a whole, \
              found {}",
             texts_max(load)
+        ));
+    }
+    if texts_max(load) > TEXTS_MAX {
+        let found = texts_max(load);
+        mistakes.push(format!(
+            "--max-texts: expected at most {TEXTS_MAX}, found {found}"
         ));
     }
     if load.max_body_memory < load.max_body_bytes {

@@ -148,7 +148,7 @@ pub struct LoadArgs {
         default_value = "50"
     )]
     pub max_list_share: usize,
-    /// Texts in one request; a longer list is refused with 422 [default: 256 or --max-queue].
+    /// Texts in one request; a longer list is refused with 422; at most 32768 [default: 256 or --max-queue].
     #[arg(long, env = "INTENTD_MAX_TEXTS", value_name = "N")]
     pub max_texts: Option<usize>,
     /// Tokens in one batch, where a quarter of --slo leaves time for so many.

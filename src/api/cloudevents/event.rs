@@ -187,8 +187,11 @@ pub(super) fn batched(body: &[u8]) -> Result<Vec<Result<Event, Refusal>>, Refusa
 }
 
 fn parse(body: &[u8]) -> Result<Value, Refusal> {
-    json::parse(body)
-        .map_err(|error| Refusal::Malformed(format!("the event is not JSON ({error}); {EXAMPLE}")))
+    json::parse(body).map_err(|failure| {
+        failure.refusal(|error| {
+            Refusal::Malformed(format!("the event is not JSON ({error}); {EXAMPLE}"))
+        })
+    })
 }
 
 /// An event of the JSON event format.

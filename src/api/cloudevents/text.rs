@@ -70,12 +70,13 @@ fn of_bytes(
         Some(mime) if mime.type_() == mime::TEXT => Some(Kind::Text),
         Some(mime) => return Err(refused(mime.essence_str())),
     };
+    let malformed = |error: serde_json::Error| {
+        Refusal::Malformed(format!("the event's data is not JSON ({error})"))
+    };
     let not_text = || Refusal::Malformed("the event's data is not UTF-8".to_owned());
     match kind {
         Some(Kind::Json) => {
-            let value = json::parse(bytes).map_err(|error| {
-                Refusal::Malformed(format!("the event's data is not JSON ({error})"))
-            })?;
+            let value = json::parse(bytes).map_err(|failure| failure.refusal(malformed))?;
             of_json(value, pointer)
         }
         Some(Kind::Text) if pointer.is_none() => {
@@ -89,6 +90,7 @@ fn of_bytes(
                 Ok(value @ (Value::String(_) | Value::Object(_) | Value::Array(_))) => {
                     of_json(value, pointer)
                 }
+                Err(failure @ json::Failure::TooMany) => Err(failure.refusal(malformed)),
                 _ if pointer.is_some() => Err(nothing_there()),
                 _ => Ok((vec![Text::Single(text.to_owned())], List::No)),
             }

@@ -27,8 +27,9 @@ pub(super) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<(Infer, Option<
             let what = "Inference-Header-Content-Length is not a length within the body";
             Refusal::Malformed(what.to_owned())
         })?;
-    let value = super::super::json::parse(json)
-        .map_err(|error| Refusal::Malformed(format!("the body is not JSON ({error})")))?;
+    let value = super::super::json::parse(json).map_err(|failure| {
+        failure.refusal(|error| Refusal::Malformed(format!("the body is not JSON ({error})")))
+    })?;
     let Value::Object(mut map) = value else {
         return Err(invalid("the JSON body is not an object"));
     };

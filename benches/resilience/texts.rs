@@ -1,0 +1,284 @@
+//! Texts that are made to be expensive, from many clients, beside neighbours who want one word classified.
+//! What a text costs must not go with its length but with what the model sees of it, and a neighbour's
+//! latency must not depend on what others send.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::client::{Client, Outcome, get, post};
+use crate::support::process::Server;
+use crate::{resident, runtime, verdict};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Flags {
+    #[arg(long, default_value = "5")]
+    minutes: f64,
+    /// Clients that send long texts.
+    #[arg(long, default_value = "64")]
+    clients: usize,
+    /// Bytes of a long text.
+    #[arg(long, default_value = "2000000")]
+    bytes: usize,
+    /// More flags for the server, as one word.
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    server: String,
+    /// What the server is started by, as one word: a program that limits its memory and runs the rest.
+    #[arg(long, default_value = "env", allow_hyphen_values = true)]
+    under: String,
+    /// Kinds of texts, by their names; all when none is given.
+    #[arg(long, value_delimiter = ',')]
+    kinds: Vec<String>,
+}
+
+/// Memory that the clients may take beyond what the idle server has.
+const GROWTH_MAX_MB: f64 = 300.0;
+
+/// By how much the neighbours' 99th percentile may grow: of one word, and of lists of 120 texts.
+const ONE_MAX: f64 = 2.0;
+const LIST_MAX: f64 = 3.0;
+
+/// Seconds without long texts before and after.
+const QUIET: u64 = 30;
+
+/// Bodies of about so many bytes, by the name of their kind.
+fn bodies(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let json = |text: String| serde_json::to_vec(&serde_json::json!({ "query": text })).unwrap();
+    let of = |piece: &str| json(piece.repeat(bytes / piece.len()));
+    let mut broken = json(String::new());
+    broken.splice(10..10, std::iter::repeat_n(0xff, bytes));
+    let escaped = format!("{{\"query\": \"{}\"}}", "\\u4e2d".repeat(bytes / 6));
+    vec![
+        ("no blank", of("a!b,é.")),
+        ("CJK", of("音乐播放天气")),
+        ("Hangul", of("음악을틀어줘")),
+        ("U+FDFA", of("\u{fdfa}")),
+        ("combining marks", of("a\u{301}\u{302}\u{316}\u{327}")),
+        ("emoji joiners", of("👩\u{200d}👩\u{200d}👧\u{200d}👦")),
+        ("one word", of("a")),
+        ("brackets", of("[")),
+        ("escapes", escaped.into_bytes()),
+        ("spaces", of(" ")),
+        ("JSON depth", b"[".repeat(bytes)),
+        ("invalid UTF-8", broken),
+    ]
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    answered: AtomicU64,
+    refused: AtomicU64,
+    lost: AtomicU64,
+    end: AtomicBool,
+}
+
+/// Whether it held.
+pub(crate) fn run(flags: &Flags) -> bool {
+    let mut arguments = vec!["--port", "0"];
+    arguments.extend(flags.server.split_whitespace());
+    let under: Vec<&str> = flags.under.split_whitespace().collect();
+    let mut server = Server::start_under(&under, &arguments);
+    let empty = std::io::BufReader::new(Box::new(std::io::empty()) as Box<_>);
+    let mut log = std::mem::replace(&mut server.log, empty);
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    let (address, process) = (server.address, server.child.id());
+    let runtime = runtime();
+    runtime.block_on(server.ready());
+    let before = runtime.block_on(neighbours(address, Duration::from_secs(QUIET)));
+    let idle = resident(process) / 1e6;
+    let seen = Arc::new(Seen::default());
+    let senders = send(address, flags, &seen);
+    let peak = watch(process, &seen);
+    let during = runtime.block_on(neighbours(
+        address,
+        Duration::from_secs_f64(60.0 * flags.minutes),
+    ));
+    seen.end.store(true, Ordering::Relaxed);
+    senders.join().unwrap();
+    let peak = peak.join().unwrap() / 1e6;
+    let after = runtime.block_on(neighbours(address, Duration::from_secs(QUIET)));
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    println!(
+        "long texts: {} answered or refused for what they are, {} refused for the load, {} lost; memory {idle:.0} \
+         MB idle, {peak:.0} MB at most, {:.0} MB in the end",
+        load(&seen.answered),
+        load(&seen.refused),
+        load(&seen.lost),
+        resident(process) / 1e6,
+    );
+    println!("| neighbours | quiet p50, p99 ms | beside long texts | after | refused |");
+    println!("| --- | --- | --- | --- | --- |");
+    let mut held = verdict(
+        &format!(
+            "memory grows by {:.0} MB (at most {GROWTH_MAX_MB})",
+            peak - idle
+        ),
+        peak - idle <= GROWTH_MAX_MB,
+    );
+    for (name, place, most) in [("one word", 0, ONE_MAX), ("120 texts", 1, LIST_MAX)] {
+        let of = |seen: &[Latencies; 2]| seen[place].said();
+        println!(
+            "| {name} | {} | {} | {} | {} |",
+            of(&before),
+            of(&during),
+            of(&after),
+            during[place].refused
+        );
+        let ratio = during[place].percentile(99.0) / before[place].percentile(99.0);
+        held &= verdict(
+            &format!("{name}: p99 {ratio:.2} times the quiet one (at most {most})"),
+            ratio <= most,
+        );
+    }
+    held
+}
+
+/// Clients that send one long text after the other, each all kinds in turn, on a thread that gives way to
+/// everybody: they stand for other machines.
+fn send(address: SocketAddr, flags: &Flags, seen: &Arc<Seen>) -> std::thread::JoinHandle<()> {
+    let is_wanted =
+        |name: &str| flags.kinds.is_empty() || flags.kinds.iter().any(|kind| kind == name);
+    let bodies = bodies(flags.bytes).into_iter();
+    let requests: Vec<Vec<u8>> = bodies
+        .filter(|(name, _)| is_wanted(name))
+        .map(|(_, body)| posted(&body))
+        .collect();
+    let (requests, seen, clients) = (Arc::new(requests), Arc::clone(seen), flags.clients);
+    std::thread::spawn(move || {
+        // Where that is refused the neighbours see more of the clients.
+        let _ = rustix::process::nice(19);
+        runtime().block_on(async move {
+            let mut tasks = JoinSet::new();
+            for number in 0..clients {
+                let (requests, seen) = (Arc::clone(&requests), Arc::clone(&seen));
+                tasks.spawn(async move { one_sender(address, &requests, number, &seen).await });
+            }
+            tasks.join_all().await;
+        });
+    })
+}
+
+async fn one_sender(address: SocketAddr, requests: &[Vec<u8>], number: usize, seen: &Seen) {
+    let mut open: Option<Client> = None;
+    for round in number.. {
+        if seen.end.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut client = match open.take() {
+            Some(client) => client,
+            None => Client::open(address).await.unwrap(),
+        };
+        let outcome = client.ask(&requests[round % requests.len()]).await;
+        let counter = match outcome {
+            Outcome::Answered(429 | 503 | 504, _) => &seen.refused,
+            Outcome::Answered(..) => &seen.answered,
+            Outcome::Lost => &seen.lost,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if matches!(outcome, Outcome::Answered(429, _)) {
+            // A client that is told to come later does.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        open = matches!(outcome, Outcome::Answered(_, true)).then_some(client);
+    }
+}
+
+fn posted(body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// The most memory that the server takes.
+fn watch(process: u32, seen: &Arc<Seen>) -> std::thread::JoinHandle<f64> {
+    let seen = Arc::clone(seen);
+    std::thread::spawn(move || {
+        let mut peak = 0.0_f64;
+        while !seen.end.load(Ordering::Relaxed) {
+            peak = peak.max(resident(process));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        peak
+    })
+}
+
+#[derive(Debug, Default)]
+struct Latencies {
+    seconds: Vec<f64>,
+    refused: u64,
+}
+
+impl Latencies {
+    fn percentile(&self, percentile: f64) -> f64 {
+        let mut sorted = self.seconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        let place = (sorted.len() as f64 * percentile / 100.0) as usize;
+        sorted[place.min(sorted.len() - 1)] * 1e3
+    }
+
+    fn said(&self) -> String {
+        let (median, tail) = (self.percentile(50.0), self.percentile(99.0));
+        format!("{median:.2}, {tail:.2} (of {})", self.seconds.len())
+    }
+}
+
+/// What neighbours see who ask for one word, and for lists of 120 short texts, at times fixed beforehand.
+async fn neighbours(address: SocketAddr, duration: Duration) -> [Latencies; 2] {
+    let list: Vec<String> = (0..120).map(|n| format!("play song {n}")).collect();
+    let list = post(&serde_json::to_string(&list).unwrap());
+    let one = neighbour(
+        address,
+        get("music", ""),
+        Duration::from_millis(10),
+        duration,
+    );
+    let lists = neighbour(address, list, Duration::from_millis(200), duration);
+    tokio::join!(one, lists).into()
+}
+
+async fn neighbour(
+    address: SocketAddr,
+    request: Vec<u8>,
+    period: Duration,
+    duration: Duration,
+) -> Latencies {
+    let start = Instant::now();
+    let mut asked = JoinSet::new();
+    let request: Arc<[u8]> = request.into();
+    let mut due = start;
+    let mut idle: Vec<Client> = Vec::new();
+    let mut latencies = Latencies::default();
+    let mut take = |(client, outcome, seconds): (Client, Outcome, f64), idle: &mut Vec<Client>| {
+        latencies.seconds.push(seconds);
+        match outcome {
+            Outcome::Answered(200, true) => idle.push(client),
+            _ => latencies.refused += 1,
+        }
+    };
+    while due < start + duration {
+        tokio::time::sleep_until(due.into()).await;
+        while let Some(done) = asked.try_join_next() {
+            take(done.unwrap(), &mut idle);
+        }
+        let mut client = match idle.pop() {
+            Some(client) => client,
+            None => Client::open(address).await.unwrap(),
+        };
+        let request = Arc::clone(&request);
+        asked.spawn(async move {
+            let outcome = client.ask(&request).await;
+            (client, outcome, due.elapsed().as_secs_f64())
+        });
+        due += period;
+    }
+    while let Some(done) = asked.join_next().await {
+        take(done.unwrap(), &mut idle);
+    }
+    latencies
+}
