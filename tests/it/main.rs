@@ -21,6 +21,7 @@ mod inference;
 #[cfg(feature = "kafka-broker")]
 mod kafka;
 mod life;
+mod log;
 mod overload;
 mod predict;
 mod process;
