@@ -191,6 +191,11 @@ pub enum Refusal {
     /// The device has no memory left, not even for this request's text alone.
     #[error("the device has no memory for this text; try again later or ask another replica")]
     OutOfMemory,
+    /// The body is framed in a way that is not read.
+    #[error(
+        "bodies are read in chunks or by their Content-Length; send no other Transfer-Encoding"
+    )]
+    TransferCoding,
     /// The body is encoded in a way that is not read.
     #[error("Content-Encoding {found:?} is not read here; send the body as it is")]
     ContentEncoding {
@@ -228,6 +233,7 @@ impl Refusal {
             Self::Method { .. } => 405,
             Self::NotFound | Self::UnknownModel { .. } => 404,
             Self::Engine(_) => 500,
+            Self::TransferCoding => 501,
         }
     }
 
@@ -245,6 +251,7 @@ impl Refusal {
             Self::Forbidden => "Forbidden",
             Self::Conflict(_) => "Conflict",
             Self::Empty | Self::NoData => "Empty",
+            Self::TransferCoding => "NotImplemented",
             Self::Malformed(_) => "Malformed",
             Self::TooManyTexts { .. }
             | Self::TooMuchText { .. }
@@ -312,6 +319,7 @@ impl Refusal {
             | Self::Method { .. }
             | Self::NotFound
             | Self::UnknownModel { .. }
+            | Self::TransferCoding
             | Self::ContentEncoding { .. } => Blame::Client,
         }
     }

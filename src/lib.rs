@@ -66,3 +66,4 @@ pub mod model;
 pub mod engine;
 
 mod input;
+mod seldom;

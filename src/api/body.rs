@@ -53,8 +53,14 @@ impl Held {
     /// # Errors
     /// [`Refusal::BodyMemory`] when that is more than there may be.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let max = self.memory.limits.memory_max;
-        let room = |held: usize| held.checked_add(bytes).filter(|held| *held <= max);
+        let BodyLimits {
+            bytes_max,
+            memory_max: max,
+            ..
+        } = self.memory.limits;
+        // A body that is as large as it may be fits where it is alone, however it comes.
+        let all = max.max(bytes_max.saturating_add(AROUND));
+        let room = |held: usize| held.checked_add(bytes).filter(|held| *held <= all);
         self.memory
             .held
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
@@ -62,9 +68,13 @@ impl Held {
         self.bytes += bytes;
         Ok(())
     }
-}
 
-impl Held {
+    /// Counts `bytes` less; as many are counted at least.
+    fn shrink(&mut self, bytes: usize) {
+        self.memory.held.fetch_sub(bytes, Ordering::AcqRel);
+        self.bytes -= bytes;
+    }
+
     /// Counts an answer's bytes as well, until it is sent; it is computed already, so it is sent also
     /// when that is more than there should be.
     pub(super) fn carry(mut self, answer: Response) -> Response {
@@ -131,7 +141,8 @@ impl BodyMemory {
         deadline: Option<Instant>,
     ) -> Result<(Bytes, Held), Refusal> {
         let max = self.limits.bytes_max;
-        if length_of(headers).is_some_and(|length| length > max) {
+        let length = length_of(headers);
+        if length.is_some_and(|length| length > max) {
             return Err(Refusal::BodyTooLarge { max });
         }
         let in_time = Instant::now().checked_add(self.limits.timeout);
@@ -139,50 +150,117 @@ impl BodyMemory {
             (Some(deadline), Some(in_time)) if deadline < in_time => (deadline, Refusal::Deadline),
             (Some(deadline), None) => (deadline, Refusal::Deadline),
             (_, Some(in_time)) => (in_time, Refusal::BodyTimeout),
-            (None, None) => return self.collect(body).await,
+            (None, None) => return self.collect(body, length).await,
         };
-        tokio::time::timeout_at(until, self.collect(body))
+        tokio::time::timeout_at(until, self.collect(body, length))
             .await
             .unwrap_or(Err(late))
     }
 
-    async fn collect(self: &Arc<Self>, mut body: Body) -> Result<(Bytes, Held), Refusal> {
+    async fn collect(
+        self: &Arc<Self>,
+        mut body: Body,
+        length: Option<usize>,
+    ) -> Result<(Bytes, Held), Refusal> {
         let max = self.limits.bytes_max;
         let mut held = Held {
             bytes: 0,
             memory: Arc::clone(self),
         };
-        // Most bodies come in one piece and are not copied.
-        let mut first = Bytes::new();
-        let mut rest = Vec::new();
+        let mut pieces = Pieces::new(length.unwrap_or(max));
         while let Some(frame) = body.frame().await {
             let broken = |error| Refusal::Malformed(format!("the body cannot be read: {error}"));
             // Trailers say nothing that is needed here.
             let Ok(data) = frame.map_err(broken)?.into_data() else {
                 continue;
             };
-            if held.bytes + data.len() > max {
+            if pieces.length + data.len() > max {
                 return Err(Refusal::BodyTooLarge { max });
             }
-            held.grow(data.len())?;
-            if first.is_empty() {
-                first = data;
-            } else {
-                if rest.is_empty() {
-                    rest.extend_from_slice(&first);
-                }
-                rest.extend_from_slice(&data);
+            if pieces.length == 0 && body.is_end_stream() {
+                // Most bodies come in one piece and are not copied.
+                held.grow(data.len())?;
+                return Ok((data, held));
             }
+            pieces.take(&data, &mut held)?;
         }
-        let bytes = if rest.is_empty() { first } else { rest.into() };
-        Ok((bytes, held))
+        Ok((pieces.join(&mut held), held))
+    }
+}
+
+/// A body on its way, in pieces of our own. What the transport gives is a part of a buffer that may be
+/// much larger, and that would be kept whole; and one piece that grows has room for twice what is there.
+struct Pieces {
+    filled: Vec<Vec<u8>>,
+    length: usize,
+    /// Bytes that there will be at most.
+    most: usize,
+}
+
+/// Room that is made for what comes next: little for a body that has only begun, then more, in pieces of
+/// which the allocator wastes nothing. It is counted before it is filled. What a client says will come is
+/// not believed beyond that: saying so costs it nothing.
+const FIRST_ROOM: usize = 1 << 10;
+const ROOM: usize = 16 << 10;
+
+/// What a request takes beside its body while the rest of that is waited for: its head, and what will
+/// answer it (measured).
+const AROUND: usize = 4 << 10;
+
+impl Pieces {
+    fn new(most: usize) -> Self {
+        Self {
+            filled: Vec::new(),
+            length: 0,
+            most,
+        }
+    }
+
+    /// Copies `data`, and counts the room that it takes.
+    fn take(&mut self, data: &[u8], held: &mut Held) -> Result<(), Refusal> {
+        let room = self
+            .filled
+            .last()
+            .map_or(0, |last| last.capacity() - last.len());
+        let (first, rest) = data.split_at(room.min(data.len()));
+        if let Some(last) = self.filled.last_mut() {
+            last.extend_from_slice(first);
+        }
+        self.length += first.len();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        if self.filled.is_empty() {
+            held.grow(AROUND)?;
+        }
+        let has_begun_only = self.length + rest.len() <= 4 * FIRST_ROOM;
+        let room = if has_begun_only { FIRST_ROOM } else { ROOM };
+        let left = self.most.saturating_sub(self.length);
+        let room = room.min(left).max(rest.len());
+        held.grow(room)?;
+        let mut piece = Vec::with_capacity(room);
+        piece.extend_from_slice(rest);
+        self.filled.push(piece);
+        self.length += rest.len();
+        Ok(())
+    }
+
+    /// All of it in one piece, counted as such. Each piece is given back as soon as it is copied, and
+    /// nothing is waited for meanwhile, so there is a second copy for a moment on one thread at most.
+    fn join(self, held: &mut Held) -> Bytes {
+        let mut whole = Vec::with_capacity(self.length);
+        for piece in self.filled {
+            whole.extend_from_slice(&piece);
+        }
+        held.shrink(held.bytes - self.length);
+        whole.into()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
-    use futures_util::StreamExt;
+    use futures_util::{FutureExt as _, StreamExt as _};
 
     use super::*;
 
@@ -213,6 +291,46 @@ mod tests {
         assert_eq!(memory.held.load(Ordering::Acquire), 0);
         let more = memory.read(&headers, pieces(&["012345678"]), None).await;
         assert_eq!(&more.unwrap().0[..], b"012345678");
+    }
+
+    /// What is counted is what is held: no piece keeps the buffer that it came in, and none has room that
+    /// nobody has counted.
+    #[tokio::test]
+    async fn half_a_body_is_counted_with_the_room_it_takes() {
+        for (announced, room) in [
+            (Some(20), 20),
+            (Some(1 << 20), FIRST_ROOM),
+            (None, FIRST_ROOM),
+        ] {
+            let memory = memory(1 << 20, 1 << 20);
+            let half = futures_util::stream::iter(["ab", "c"].map(Ok::<_, std::io::Error>));
+            let body = Body::from_stream(half.chain(futures_util::stream::pending()));
+            let mut reading = Box::pin(memory.collect(body, announced));
+            assert!((&mut reading).now_or_never().is_none());
+            let held = memory.held.load(Ordering::Acquire);
+            assert_eq!(held, room + AROUND, "{announced:?}");
+            drop(reading);
+            assert_eq!(memory.held.load(Ordering::Acquire), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn pieces_longer_than_their_room_go_on_in_the_next() {
+        let text: String = ('a'..='z').cycle().take(100_000).collect();
+        for announced in [Some(text.len()), None, Some(7)] {
+            let memory = memory(1 << 20, 1 << 20);
+            let parts: Vec<Result<Bytes, std::io::Error>> = text
+                .as_bytes()
+                .chunks(7001)
+                .map(|part| Ok(Bytes::copy_from_slice(part)))
+                .collect();
+            let body = Body::from_stream(futures_util::stream::iter(parts));
+            let (bytes, held) = memory.collect(body, announced).await.unwrap();
+            assert!(bytes == text.as_bytes(), "{announced:?}");
+            assert_eq!(memory.held.load(Ordering::Acquire), text.len());
+            drop(held);
+            assert_eq!(memory.held.load(Ordering::Acquire), 0);
+        }
     }
 
     #[tokio::test]

@@ -29,8 +29,9 @@ static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
 
 /// Logs to standard error what `filter` lets through.
 pub(super) fn start(filter: &str, format: LogFormat) {
-    // h2 would log paths that it cannot read, and paths hold texts.
-    let filter = format!("{filter},h2=info");
+    // h2 would log paths that it cannot read, and paths hold texts; and it warns of each frame and each
+    // connection of a client that misbehaves.
+    let filter = format!("{filter},h2=error");
     let filter = tracing_subscriber::EnvFilter::new(filter);
     let color = std::io::stderr().is_terminal();
     let (writer, guard) = NonBlockingBuilder::default()

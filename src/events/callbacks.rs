@@ -35,8 +35,11 @@ impl<H: Handler> ClientContext for Context<H> {
         let mut complaint = state.complaint();
         // That all are down says less than why the last one was.
         if !is_summary || complaint.is_none() {
-            if complaint.as_ref() != Some(&text) {
-                tracing::warn!("Kafka: {text}");
+            // Brokers may take turns with what is wrong.
+            if complaint.as_ref() != Some(&text)
+                && let Some(times) = state.said.complaint.now()
+            {
+                tracing::warn!(times, "Kafka: {text}");
             }
             *complaint = Some(text);
         }
@@ -60,7 +63,11 @@ impl<H: Handler> ConsumerContext for Context<H> {
                 }
                 state.partitions.remove(list);
             }
-            Rebalance::Error(error) => tracing::error!(%error, "Kafka"),
+            Rebalance::Error(error) => {
+                if let Some(times) = state.said.rebalance.now() {
+                    tracing::error!(%error, times, "Kafka");
+                }
+            }
         }
     }
 
@@ -71,14 +78,18 @@ impl<H: Handler> ConsumerContext for Context<H> {
         state.metrics.partitions.set(assigned as i64);
         if let Rebalance::Assign(_) = rebalance {
             state.is_assigned.store(true, Ordering::Relaxed);
-            hold(consumer, state.is_paused.load(Ordering::Relaxed));
+            hold(consumer, state, state.is_paused.load(Ordering::Relaxed));
         }
         tracing::debug!(assigned, ?rebalance, "partitions");
     }
 }
 
 /// Pauses or resumes everything that is assigned. A partition that comes back is as it was left.
-pub(super) fn hold<C: ConsumerContext>(consumer: &BaseConsumer<C>, is_paused: bool) {
+pub(super) fn hold<H: Handler>(
+    consumer: &BaseConsumer<Context<H>>,
+    state: &State<H>,
+    is_paused: bool,
+) {
     let held = consumer.assignment().and_then(|assigned| {
         if is_paused {
             consumer.pause(&assigned)
@@ -86,8 +97,10 @@ pub(super) fn hold<C: ConsumerContext>(consumer: &BaseConsumer<C>, is_paused: bo
             consumer.resume(&assigned)
         }
     });
-    if let Err(error) = held {
-        tracing::warn!(%error, is_paused, "Kafka");
+    if let Err(error) = held
+        && let Some(times) = state.said.hold.now()
+    {
+        tracing::warn!(%error, is_paused, times, "Kafka");
     }
 }
 

@@ -35,7 +35,9 @@ pub(super) fn commit<H: Handler>(consumer: &BaseConsumer<Context<H>>, state: &St
         && let Err(error) = consumer.commit(&due, CommitMode::Sync)
     {
         state.metrics.fail(Trouble::Commit);
-        tracing::warn!(%error, "offsets were not committed; they will be with the next ones");
+        if let Some(times) = state.said.commit.now() {
+            tracing::warn!(%error, times, "offsets were not committed; they will be with the next ones");
+        }
         state.partitions.put_back(&due);
     }
     drop(one);

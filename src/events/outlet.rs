@@ -15,7 +15,7 @@ use super::client::{ClientError, producer_settings};
 use super::metrics::{KafkaMetrics, Trouble};
 use super::record::Record;
 use super::settings::Connection;
-use super::state::Seldom;
+use crate::seldom::Seldom;
 
 /// Pause before a record that was not taken is sent again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -26,6 +26,7 @@ pub(super) struct Outlet {
     metrics: KafkaMetrics,
     producer: Mutex<Producer>,
     said: Seldom,
+    lost: Seldom,
 }
 
 type Producer = FutureProducer<OutletContext>;
@@ -48,12 +49,13 @@ impl std::fmt::Debug for Outlet {
 impl Outlet {
     pub(super) fn new(connection: &Connection, metrics: KafkaMetrics) -> Result<Self, ClientError> {
         let settings = producer_settings(connection)?;
-        let producer = settings.create_with_context(OutletContext)?;
+        let producer = settings.create_with_context(OutletContext::default())?;
         Ok(Self {
             settings,
             metrics,
             producer: Mutex::new(producer),
-            said: Seldom::default(),
+            said: Seldom::new(),
+            lost: Seldom::new(),
         })
     }
 
@@ -86,8 +88,8 @@ impl Outlet {
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
                         return Err(error);
                     }
-                    if self.said.now() {
-                        tracing::error!(%error, topic, "a record cannot be written; it is tried again");
+                    if let Some(times) = self.said.now() {
+                        tracing::error!(%error, topic, times, "a record cannot be written; it is tried again");
                     }
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
                         self.renew(&producer);
@@ -133,8 +135,10 @@ impl Outlet {
                 value: None,
                 ..letter
             };
-            if let Err(error) = self.write(bare).await {
-                tracing::error!(%error, %record, "not even the reason can be written");
+            if let Err(error) = self.write(bare).await
+                && let Some(times) = self.lost.now()
+            {
+                tracing::error!(%error, %record, times, "not even the reason can be written");
             }
         }
     }
@@ -149,13 +153,16 @@ impl Outlet {
         use rdkafka::producer::Producer as _;
         let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = std::ptr::eq(producer.client(), failed.client());
-        if is_same && let Ok(new) = self.settings.create_with_context(OutletContext) {
+        if is_same && let Ok(new) = self.settings.create_with_context(OutletContext::default()) {
             *producer = new;
         }
     }
 }
 
-struct OutletContext;
+#[derive(Default)]
+struct OutletContext {
+    said: Seldom,
+}
 
 impl ClientContext for OutletContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -163,6 +170,8 @@ impl ClientContext for OutletContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "Kafka, writing");
+        if let Some(times) = self.said.now() {
+            tracing::warn!(%error, reason, times, "Kafka, writing");
+        }
     }
 }

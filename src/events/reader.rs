@@ -229,7 +229,7 @@ impl<H: Handler> Work<H> {
     fn pause(&self, is_paused: bool) {
         self.state.is_paused.store(is_paused, Ordering::Relaxed);
         self.state.metrics.paused.set(i64::from(is_paused));
-        hold(&self.consumer, is_paused);
+        hold(&self.consumer, &self.state, is_paused);
     }
 
     /// What the context has heard of, with the reason; here it matters whether it is the last.
@@ -265,7 +265,9 @@ impl<H: Handler> Work<H> {
         self.runtime.spawn(async move {
             let handled = std::panic::AssertUnwindSafe(state.handler.handle(&record));
             if handled.catch_unwind().await.is_err() {
-                tracing::error!(%record, "working on a record panicked");
+                if let Some(times) = state.said.panic.now() {
+                    tracing::error!(%record, times, "working on a record panicked");
+                }
                 let given_up = std::panic::AssertUnwindSafe(state.handler.give_up(&record));
                 // What panics twice is done with as well: it would stop its partition for good.
                 let _ = Box::pin(given_up.catch_unwind()).await;

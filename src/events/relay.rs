@@ -30,8 +30,9 @@ use super::outlet::Outlet;
 use super::reader::Reader;
 use super::record::Record;
 use super::settings::{RelaySettings, RetryPolicy};
-use super::state::{Handler, Seldom};
+use super::state::Handler;
 use crate::api::cloudevents::record::Place;
+use crate::seldom::Seldom;
 use crate::transport::{BindError, ConnectionLimits, Life, Listener, Port, Room, serve};
 
 /// Bytes of an answer that are read: a connection is only used again once its answer is.
@@ -105,7 +106,8 @@ pub fn start(settings: &RelaySettings) -> Result<Relay, RelayError> {
         outlet,
         is_reading: Arc::clone(&is_reading),
         sent: AtomicU64::new(0),
-        warned: Seldom::default(),
+        refused: Seldom::new(),
+        passed_over: Seldom::new(),
     };
     let (life, _) = watch::channel(Life::Open);
     let mut relay = Relay {
@@ -156,7 +158,8 @@ struct Courier {
     is_reading: Arc<AtomicBool>,
     /// Requests so far.
     sent: AtomicU64,
-    warned: Seldom,
+    refused: Seldom,
+    passed_over: Seldom,
 }
 
 /// Of so many requests one ends its connection. A Service of Kubernetes chooses a pod for each connection; those
@@ -223,10 +226,9 @@ impl Courier {
                 .pause(tries)
                 .max(told.unwrap_or_default())
                 .min(PAUSE_MAX);
-            if is_spent && self.warned.now() {
-                tracing::error!(%record, reason, ?pause, "a record is not taken");
-            } else {
-                tracing::debug!(%record, reason, ?pause, "a record is tried again");
+            tracing::debug!(%record, reason, ?pause, "a record is tried again");
+            if is_spent && let Some(times) = self.refused.now() {
+                tracing::error!(%record, reason, ?pause, times, "a record is not taken");
             }
             tokio::time::sleep(pause).await;
         }
@@ -238,9 +240,9 @@ impl Courier {
             outlet.write_dead_letter(topic, record, why).await;
             return Fate::Buried;
         }
-        if self.warned.now() {
+        if let Some(times) = self.passed_over.now() {
             let (_, reason) = why;
-            tracing::warn!(%record, reason, "a record is passed over (no --kafka-dead-letter-topic)");
+            tracing::warn!(%record, reason, times, "a record is passed over (no --kafka-dead-letter-topic)");
         }
         Fate::Dropped
     }

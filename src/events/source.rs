@@ -9,11 +9,12 @@ use super::outlet::{Letter, Outlet};
 use super::reader::Reader;
 use super::record::Record;
 use super::settings::SourceSettings;
-use super::state::{Handler, Seldom};
+use super::state::Handler;
 use crate::api::EventSettings;
 use crate::api::cloudevents::record::{Message, Question};
 use crate::error::{Blame, Refusal};
 use crate::model::{Text, TooLong};
+use crate::seldom::Seldom;
 use crate::serving::{Classifier, Phase, Predictions, Request};
 
 /// Batches that the records under way may fill: one in the engine, one that waits for it.
@@ -58,7 +59,7 @@ impl Source {
             in_flight_max: settings.in_flight_max,
             metrics: metrics.clone(),
             bytes_max,
-            warned: Seldom::default(),
+            warned: Seldom::new(),
         };
         classifier.set_fed(false);
         Reader::start(settings.clone(), desk, metrics).map(Self)
@@ -265,8 +266,8 @@ impl Desk {
             self.classifier.arrivals().dismiss_from_log();
         }
         let (Some(outlet), Some(topic)) = (&self.outlet, &self.dead_letter_topic) else {
-            if self.warned.now() {
-                tracing::warn!(%record, %refusal, "a record is passed over (no --kafka-dead-letter-topic)");
+            if let Some(times) = self.warned.now() {
+                tracing::warn!(%record, %refusal, times, "a record is passed over (no --kafka-dead-letter-topic)");
             }
             return Fate::Dropped;
         };

@@ -1,8 +1,8 @@
 //! What the threads of a reader share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -10,6 +10,7 @@ use super::metrics::KafkaMetrics;
 use super::partition::Partitions;
 use super::record::Record;
 use super::window::Window;
+use crate::seldom::Seldom;
 
 /// What is done with records.
 pub(super) trait Handler: Send + Sync + 'static {
@@ -54,6 +55,17 @@ pub(super) struct State<H> {
     pub(super) changed: Condvar,
     /// What librdkafka complained of last.
     complaint: Mutex<Option<String>>,
+    pub(super) said: Said,
+}
+
+/// Lines of the log that come of records and of brokers.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    pub(super) commit: Seldom,
+    pub(super) complaint: Seldom,
+    pub(super) hold: Seldom,
+    pub(super) panic: Seldom,
+    pub(super) rebalance: Seldom,
 }
 
 impl<H> std::fmt::Debug for State<H> {
@@ -78,6 +90,7 @@ impl<H> State<H> {
             stop: Mutex::new(None),
             changed: Condvar::new(),
             complaint: Mutex::new(None),
+            said: Said::default(),
         }
     }
 
@@ -119,18 +132,5 @@ impl<H> State<H> {
     pub(super) fn complaint(&self) -> MutexGuard<'_, Option<String>> {
         let complaint = self.complaint.lock();
         complaint.unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What may be said once a second, however often it happens.
-#[derive(Debug, Default)]
-pub(super) struct Seldom(AtomicU64);
-
-impl Seldom {
-    /// Whether to say it now.
-    pub(super) fn now(&self) -> bool {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.map_or(0, |now| now.as_secs());
-        self.0.swap(now, Ordering::Relaxed) != now
     }
 }

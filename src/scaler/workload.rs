@@ -21,6 +21,7 @@ use super::tally::Miss;
 use super::trigger::Watch;
 use super::view::{Patience, State, View};
 use super::wake::Reader;
+use crate::seldom::Seldom;
 
 /// Replicas of one workload that are asked at once: those of another do not wait for them.
 const ASKED_AT_ONCE: usize = 256;
@@ -54,11 +55,32 @@ impl Common {
     }
 }
 
+/// Lines of the log about one workload, which come of others: addresses, and who writes triggers.
+#[derive(Debug, Default)]
+struct Said {
+    lost: Seldom,
+    found: Seldom,
+    sign_lost: Seldom,
+    sign_found: Seldom,
+}
+
+/// Some of a list of places: as a whole it may have tens of kilobytes, in each line.
+fn short(places: &[String]) -> String {
+    match places {
+        [first, second, third, _, rest @ ..] => {
+            let more = rest.len() + 1;
+            format!("{first},{second},{third} and {more} more")
+        }
+        few => few.join(","),
+    }
+}
+
 /// A workload and what is known about it.
 #[derive(Debug)]
 pub(super) struct Workload {
     /// How logs call it.
     name: String,
+    said: Said,
     state: Mutex<State>,
     view: watch::Sender<View>,
     is_warned: AtomicBool,
@@ -70,7 +92,8 @@ impl Workload {
         let (places, signs) = (watched.places.len(), watched.wakes.len());
         let names: Vec<String> = watched.places.iter().map(Place::to_string).collect();
         let workload = Arc::new(Self {
-            name: names.join(","),
+            name: short(&names),
+            said: Said::default(),
             state: Mutex::new(State::new(places, signs, common.patience)),
             view: watch::Sender::new(View::default()),
             is_warned: AtomicBool::new(false),
@@ -118,10 +141,16 @@ impl Workload {
             let is_news = self.state().read(index, value, Instant::now());
             match failure {
                 Some(why) if is_news => {
-                    tracing::warn!(workload = self.name, why, "a sign of work is not known");
+                    if let Some(times) = self.said.sign_lost.now() {
+                        let workload = &self.name;
+                        tracing::warn!(workload, why, times, "a sign of work is not known");
+                    }
                 }
                 None if is_news => {
-                    tracing::info!(workload = self.name, "the sign of work is known again");
+                    if let Some(times) = self.said.sign_found.now() {
+                        let workload = &self.name;
+                        tracing::info!(workload, times, "the sign of work is known again");
+                    }
                 }
                 _ => {}
             }
@@ -145,6 +174,21 @@ impl Workload {
             *before = view;
             is_new
         });
+    }
+
+    /// One line for all replicas of a round, and not one for each round.
+    fn say(&self, news: &News) {
+        let workload = &self.name;
+        if let Some((replicas, address, why)) = &news.lost
+            && let Some(times) = self.said.lost.many(*replicas)
+        {
+            tracing::warn!(workload, replicas, %address, why, times, "a replica does not answer");
+        }
+        if let Some((replicas, address)) = &news.found
+            && let Some(times) = self.said.found.many(*replicas)
+        {
+            tracing::info!(workload, replicas, %address, times, "the replica answers again");
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -193,26 +237,42 @@ impl ReplicaTask {
                 .entry(address)
                 .or_insert_with(|| Link::new(Peer::Address(address)));
         }
+        let news = Mutex::new(News::default());
+        let found_out = &news;
         let asked = self.links.iter_mut().map(|(&address, link)| async move {
             let answer = ask(link, common).await;
             let failure = answer.as_ref().err().map(|miss| miss.why.clone());
             let now = Instant::now();
             let is_news = workload.state().replicas.answer(address, answer, now);
-            let name = &workload.name;
-            match failure {
-                Some(why) if is_news => {
-                    tracing::warn!(workload = name, %address, why, "a replica does not answer");
-                }
-                None if is_news => {
-                    tracing::info!(workload = name, %address, "the replica answers again");
-                }
-                _ => {}
+            if is_news {
+                found_out
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .add(address, failure);
             }
         });
         stream::iter(asked)
             .for_each_concurrent(ASKED_AT_ONCE, |asked| asked)
             .await;
         workload.state().end_round(Instant::now());
+        let news = news.into_inner().unwrap_or_else(PoisonError::into_inner);
+        workload.say(&news);
+    }
+}
+
+/// What a round found that was not so before: how many replicas, and one of them.
+#[derive(Default)]
+struct News {
+    lost: Option<(u64, SocketAddr, String)>,
+    found: Option<(u64, SocketAddr)>,
+}
+
+impl News {
+    fn add(&mut self, address: SocketAddr, failure: Option<String>) {
+        match failure {
+            Some(why) => self.lost.get_or_insert((0, address, why)).0 += 1,
+            None => self.found.get_or_insert((0, address)).0 += 1,
+        }
     }
 }
 

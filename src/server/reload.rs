@@ -9,6 +9,7 @@ use super::{Load, ServerError};
 use crate::api::Keys;
 use crate::config::Config;
 use crate::error::Refusal;
+use crate::seldom::Seldom;
 use crate::serving::{Classifier, ReloadError};
 use crate::transport::{Life, Tls};
 
@@ -110,7 +111,11 @@ impl Reloader {
                 if !mistakes.is_empty() {
                     tracing::error!(what = mistakes.join("; "), "files not replaced");
                 }
-                tracing::error!(%error, "not reloaded");
+                // Whoever asks again and again while a reload is under way.
+                static BUSY: Seldom = Seldom::new();
+                if let Some(times) = BUSY.now() {
+                    tracing::error!(%error, times, "not reloaded");
+                }
                 return Err(Refusal::Conflict(error.to_string()));
             }
             Err(error) => mistakes.push(error.to_string()),

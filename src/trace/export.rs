@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Span;
+use crate::seldom::Seldom;
 
 /// Spans that wait to be sent, spans sent at once, and how long the first of them waits.
 const WAITING_MAX: usize = 4096;
@@ -109,7 +110,7 @@ impl Exporter {
             endpoint,
             service,
             spans: spans.clone(),
-            failing: false,
+            failing: Seldom::new(),
         };
         (Self { waiting, spans }, tokio::spawn(task.run(receiver)))
     }
@@ -126,8 +127,7 @@ struct Task {
     endpoint: Endpoint,
     service: String,
     spans: IntCounterVec,
-    /// Whether the last attempt failed, so that a collector that is away is reported once.
-    failing: bool,
+    failing: Seldom,
 }
 
 impl Task {
@@ -153,14 +153,11 @@ impl Task {
 
     fn report(&mut self, sent: Result<(), String>, count: usize) {
         let outcome = match sent {
-            Ok(()) => {
-                self.failing = false;
-                "exported"
-            }
+            Ok(()) => "exported",
             Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
+                if let Some(times) = self.failing.many(count as u64) {
                     let collector = &self.endpoint.authority;
-                    tracing::warn!(collector, error, "spans dropped (--otlp-endpoint)");
+                    tracing::warn!(collector, error, times, "spans dropped (--otlp-endpoint)");
                 }
                 "dropped"
             }

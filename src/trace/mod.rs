@@ -18,6 +18,7 @@ use axum::response::Response;
 pub use self::context::{SpanId, TraceContext, TraceId};
 pub use self::export::{Endpoint, Exporter};
 use crate::metrics::Surface;
+use crate::seldom::Seldom;
 
 /// What is done about traces.
 #[derive(Debug, Clone)]
@@ -110,9 +111,12 @@ fn log(span: &Span) {
     let (trace_id, span_id) = (&span.context.trace_id, &span.context.span_id);
     let (method, route, status) = (&span.method, span.route, span.status);
     let surface = span.surface;
-    if status >= 500 {
-        tracing::warn!(%trace_id, %span_id, %method, route, surface, status, ?took, "request failed");
-    } else {
-        tracing::debug!(%trace_id, %span_id, %method, route, surface, status, ?took, "request");
+    tracing::debug!(%trace_id, %span_id, %method, route, surface, status, ?took, "request");
+    // Clients choose how many these are: each may give its requests no time at all.
+    static FAILED: Seldom = Seldom::new();
+    if status >= 500
+        && let Some(times) = FAILED.now()
+    {
+        tracing::warn!(%trace_id, %span_id, %method, route, surface, status, ?took, times, "request failed");
     }
 }

@@ -7,6 +7,7 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::activity::UnderWay;
+use super::unread::Unread;
 
 /// Bytes that are given to a stream at once. HTTP/2 takes what it is given into memory, however little
 /// its client lets it send; so what waits, waits here, where the answer still counts as under way.
@@ -18,16 +19,32 @@ pub(super) struct Answer {
     /// Of the frame that was begun.
     rest: Bytes,
     under_way: Option<UnderWay>,
+    /// Of the request's body; the answer has no end before it has.
+    unread: Option<Unread>,
+    /// Whether there is no more of `body`.
+    is_whole: bool,
 }
 
 impl Answer {
-    pub(super) fn new(body: Body, mut under_way: UnderWay) -> Self {
+    pub(super) fn new(body: Body, mut under_way: UnderWay, unread: Option<Unread>) -> Self {
         under_way.answered();
         Self {
             body,
             rest: Bytes::new(),
             under_way: Some(under_way),
+            unread,
+            is_whole: false,
         }
+    }
+
+    /// The end, once nothing is on its way that would make it a reset.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(unread) = &mut self.unread {
+            ready!(Pin::new(unread).poll(cx));
+            self.unread = None;
+        }
+        self.under_way = None;
+        Poll::Ready(())
     }
 }
 
@@ -40,6 +57,9 @@ impl HttpBody for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
+        if this.is_whole {
+            return this.poll_end(cx).map(|()| None);
+        }
         if this.rest.is_empty() {
             let frame = Pin::new(&mut this.body).poll_frame(cx);
             if let Some(under_way) = &mut this.under_way {
@@ -55,9 +75,13 @@ impl HttpBody for Answer {
                     Ok(data) => this.rest = data,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
-                end => {
+                None => {
+                    this.is_whole = true;
+                    return this.poll_end(cx).map(|()| None);
+                }
+                broken => {
                     this.under_way = None;
-                    return Poll::Ready(end);
+                    return Poll::Ready(broken);
                 }
             }
         }
@@ -67,7 +91,7 @@ impl HttpBody for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.rest.is_empty() && self.unread.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -109,7 +133,7 @@ mod tests {
         let events = futures_util::stream::iter([Ok::<_, Infallible>("event")]);
         let never = futures_util::stream::pending();
         let body = Body::from_stream(events.chain(never));
-        let mut answer = Answer::new(body, activity.begin(Version::HTTP_2));
+        let mut answer = Answer::new(body, activity.begin(Version::HTTP_2), None);
         assert!(
             matches!(activity.due(&limits), Due::At(_)),
             "the head is to be sent"
@@ -131,7 +155,7 @@ mod tests {
         let activity = Arc::new(Activity::new());
         let bytes: Vec<u8> = (0..40_000_u32).map(|n| n as u8).collect();
         let under_way = activity.begin(Version::HTTP_2);
-        let mut answer = Answer::new(bytes.clone().into(), under_way);
+        let mut answer = Answer::new(bytes.clone().into(), under_way, None);
         assert_eq!(answer.size_hint().exact(), Some(40_000));
         let mut got = Vec::new();
         while let Some(frame) = answer.frame().await {

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, Version, header};
-use hyper::body::Incoming;
+use axum::response::IntoResponse as _;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
@@ -19,7 +20,8 @@ use tower_service::Service as _;
 use super::activity::{Activity, Due};
 use super::answer::Answer;
 use super::stream::{Stream, Watched};
-use super::{Life, Shared};
+use super::unread::{Home, Lent, is_expecting};
+use super::{Life, Shared, framing};
 
 /// A port that closes leaves connections open until they have been silent for so long: what a client
 /// sent before is read by then.
@@ -121,14 +123,34 @@ fn answer(
     let version = request.version();
     let under_way = activity.begin(version);
     let shared = Arc::clone(shared);
-    let answer = shared.routes.clone().call(request.map(Body::new));
+    let home = (version == Version::HTTP_2).then(Home::default);
+    let is_expecting = is_expecting(request.headers());
+    let answer = framing::check(&request).map(|()| {
+        let lend = |body| match &home {
+            Some(home) => Body::new(Lent::new(body, home.clone())),
+            None => Body::new(body),
+        };
+        shared.routes.clone().call(request.map(lend))
+    });
     async move {
-        let mut response = answer.await?;
-        if version < Version::HTTP_2 && shared.last_answers.load(Ordering::Relaxed) {
+        let (mut response, mut is_last) = match answer {
+            Ok(answer) => (answer.await?, false),
+            // Where its body ends, and so where the next request begins, is anybody's guess.
+            Err(refusal) => (refusal.into_response(), true),
+        };
+        is_last |= shared.last_answers.load(Ordering::Relaxed);
+        if version < Version::HTTP_2 && is_last {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        Ok(response.map(|body| Answer::new(body, under_way)))
+        let mut unread = home.and_then(|home| home.unread(is_expecting));
+        // An answer without a body ends with its head, so that has to wait.
+        if response.body().is_end_stream()
+            && let Some(unread) = unread.take()
+        {
+            unread.await;
+        }
+        Ok(response.map(|body| Answer::new(body, under_way, unread)))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::stream::Stream;
+use crate::seldom::Seldom;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -34,8 +35,8 @@ pub struct BindError {
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    /// Whether the last attempt failed, so that a failure that lasts is logged once.
-    failing: bool,
+    /// One that is accepted now and then does not make it another failure.
+    failing: Seldom,
 }
 
 #[derive(Debug)]
@@ -128,7 +129,7 @@ impl Listener {
     fn new(socket: Socket) -> Self {
         Self {
             socket,
-            failing: false,
+            failing: Seldom::new(),
         }
     }
 
@@ -144,15 +145,12 @@ impl Listener {
     pub(super) async fn accept(&mut self) -> Stream {
         loop {
             match self.socket.accept().await {
-                Ok(stream) => {
-                    self.failing = false;
-                    return stream;
-                }
+                Ok(stream) => return stream,
                 // Of that connection nothing is left; the next may be well.
                 Err(error) if is_the_connections(&error) => {}
                 Err(error) => {
-                    if !std::mem::replace(&mut self.failing, true) {
-                        tracing::error!(%error, "cannot accept connections; trying on");
+                    if let Some(times) = self.failing.now() {
+                        tracing::error!(%error, times, "cannot accept connections; trying on");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }

@@ -9,9 +9,11 @@ mod activity;
 mod answer;
 mod connection;
 mod descriptors;
+mod framing;
 mod listener;
 mod stream;
 mod tls;
+mod unread;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

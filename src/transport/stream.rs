@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -69,6 +69,11 @@ pub(super) struct Watched {
 /// What a client may still send after our side was closed, before it is cut off.
 const DISCARDED_MAX: usize = 64 << 20;
 
+/// Bytes that are read at once. hyper's buffer for a connection of HTTP/1 has 8 KiB, and grows up to a
+/// head's size when a read fills it; one that waits for the rest of a body would keep all of that, and
+/// nobody counts it. A read that never fills it leaves it as it is.
+const READ_MAX: u64 = (8 << 10) - 1;
+
 impl Watched {
     pub(super) fn new(stream: Stream, activity: Arc<Activity>) -> Self {
         Self {
@@ -87,7 +92,9 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        let result = delegate!(&mut this.stream, stream => stream.poll_read(cx, buffer));
+        let result = delegate!(&mut this.stream, stream => {
+            Pin::new(&mut stream.take(READ_MAX)).poll_read(cx, buffer)
+        });
         if buffer.filled().len() > before {
             this.activity.read();
         }
@@ -160,6 +167,8 @@ impl AsyncWrite for Watched {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
     #[test]
@@ -172,5 +181,17 @@ mod tests {
             body.len()
         );
         assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+
+    /// hyper's buffer grows when a read fills it, and it has 8 KiB to begin with.
+    #[tokio::test]
+    async fn a_read_does_not_fill_the_buffer_of_http() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&[0; 20_000]).await.unwrap();
+        let mut watched = Watched::new(Stream::Unix(ours), Arc::new(Activity::new()));
+        for expected in [8191, 8191, 3618] {
+            let mut buffer = [0; 1 << 16];
+            assert_eq!(watched.read(&mut buffer).await.unwrap(), expected);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::hostile;
@@ -16,16 +16,26 @@ const PATH: &str = "/predict?query=play+some+jazz";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Types and flags of frames (RFC 9113, section 6).
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
-const PING: u8 = 6;
+pub(crate) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+/// What the server sends.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend_from_slice(&[kind, flags]);
@@ -42,7 +52,7 @@ fn block() -> Vec<u8> {
     block
 }
 
-async fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) async fn connect(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(PREFACE).await.unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
@@ -220,24 +230,29 @@ async fn the_end_lets_streams_finish() {
     stream.write_all(&begin).await.unwrap();
     eventually("it stands before the gate", || gate.is_waiting()).await;
     server.signal();
-    while next_frame(&mut stream).await.expect("it is open").0 != GOAWAY {}
+    while next_frame(&mut stream).await.expect("it is open").kind != GOAWAY {}
     gate.open();
     let mut answered = false;
-    while let Some((kind, id, payload)) = next_frame(&mut stream).await {
+    while let Some(next) = next_frame(&mut stream).await {
         // 0x88 is ":status: 200" (RFC 7541, appendix A).
-        answered |= (kind, id, payload.first()) == (HEADERS, 1, Some(&0x88));
+        answered |= (next.kind, next.stream, next.payload.first()) == (HEADERS, 1, Some(&0x88));
     }
     assert!(answered);
     drop(stream);
     server.ended().await.expect("the server ends well");
 }
 
-/// The type, the stream and the payload of what comes next; none when the server has closed.
-async fn next_frame(stream: &mut TcpStream) -> Option<(u8, u32, Vec<u8>)> {
+/// What comes next; none when the server has closed.
+pub(crate) async fn next_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await.ok()?;
-    let [a, b, c, kind, _, id @ ..] = head;
+    let [a, b, c, kind, flags, id @ ..] = head;
     let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
     stream.read_exact(&mut payload).await.ok()?;
-    Some((kind, u32::from_be_bytes(id), payload))
+    Some(Frame {
+        kind,
+        flags,
+        stream: u32::from_be_bytes(id),
+        payload,
+    })
 }
