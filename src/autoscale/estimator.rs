@@ -1,7 +1,7 @@
 //! From observations to the capacity that is published.
 
-use super::large::{ByteCost, LargeBodies};
-use super::learned::{Asked, Contention, HostCost, Learned, Rehearsed, RequestCost};
+use super::large::ByteCost;
+use super::learned::{Asked, Contention, HostCost, Learned, Rehearsed};
 use super::queueing::Capacity;
 use super::tail::{TAIL, Tail};
 use crate::serving::{EngineTime, Observation, Summary};
@@ -45,8 +45,8 @@ pub struct Interval {
     pub engine: EngineTime,
     /// CPU seconds that the host took, where that is known.
     pub host: Option<f64>,
-    /// Large bodies among them.
-    pub large: LargeBodies,
+    /// Bytes of large bodies that were read in it.
+    pub large: f64,
     /// Requests a second that are offered.
     pub offered: f64,
     /// Of these, the part for which there was no room or no time.
@@ -111,7 +111,7 @@ impl Estimator {
         Self {
             generation: None,
             host: HostCost::new(),
-            byte: ByteCost::default(),
+            byte: ByteCost::new(),
             contention: Contention::new(),
             tail: Tail::default(),
             overhead: 0.0,
@@ -153,7 +153,8 @@ impl Estimator {
             token: seen.token,
             batch_tokens: seen.batch_tokens as f64,
             contention: self.contention.factor(),
-            host: self.request_cost(interval),
+            host: self.host.cost().unwrap_or_default(),
+            byte: self.byte.seconds(),
             overhead: self.overhead,
             tail: self.tail_now,
         };
@@ -221,19 +222,10 @@ impl Estimator {
         let idle = self.host.idle() * elapsed;
         let ended = (answered, batches);
         self.byte
-            .learn(large.read, host - idle, ended, known.unwrap_or_default());
+            .learn(large, host - idle, ended, known.unwrap_or_default());
         if !overloaded || known.is_none() {
-            let others = (host - self.byte.of(large.read)).max(0.0);
+            let others = (host - self.byte.seconds() * large).max(0.0);
             self.host.learn(answered, batches, others, elapsed);
-        }
-    }
-
-    /// What a mean request costs beside the engine.
-    fn request_cost(&self, interval: &Interval) -> RequestCost {
-        let cost = self.host.cost().unwrap_or_default();
-        RequestCost {
-            request: cost.request + self.byte.of(interval.large.mean),
-            ..cost
         }
     }
 
@@ -263,7 +255,13 @@ impl Estimator {
 
     /// Moves the published rate towards the computed one.
     fn follow(&mut self, learned: &Learned, asked: &Asked, now: &Capacity, elapsed: f64) {
-        let before = self.before.replace(*learned);
+        let mut before = self.before.replace(*learned);
+        if let Some(before) = &mut before
+            && !self.byte.is_known()
+        {
+            // A first guess is given up at once.
+            before.byte = learned.byte;
+        }
         self.was_confident |= self.confidence >= CONFIDENT;
         let Some(before) = before.filter(|_| self.was_confident) else {
             self.gap = 0.0;

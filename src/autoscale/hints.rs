@@ -11,7 +11,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::demand::{Demand, percent};
 use super::estimator::{Estimate, Estimator, Interval};
 use super::host::{CpuTimes, HostClock, cores};
-use super::large::LargeBodies;
 use super::learned::{Asked, Rehearsed};
 use super::load::Load;
 use super::orca::Report;
@@ -252,10 +251,7 @@ impl Follower {
             batches: seen.batches.saturating_sub(batches_before) as f64,
             engine,
             host: host.map(|host| host.as_secs_f64()),
-            large: LargeBodies {
-                read: counts.large_read.saturating_sub(before.large_read) as f64,
-                mean: rates.large / rates.offered.max(1e-9),
-            },
+            large: counts.large_read.saturating_sub(before.large_read) as f64,
             offered: rates.offered,
             crowded_share: (rates.crowded / rates.offered.max(1e-9)).min(1.0),
             latency: self.latency.summary(),
@@ -265,6 +261,7 @@ impl Follower {
         let asked = Asked {
             request_tokens: self.load.request_tokens(),
             request_texts: self.load.request_texts(),
+            request_bytes: rates.large / rates.offered.max(1e-9),
             batch_texts: seen.batch_texts as f64,
             cores: self.cores,
             shares_cores: seen.shares_cores,

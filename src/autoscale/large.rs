@@ -7,26 +7,34 @@
 
 use super::learned::RequestCost;
 
+/// Seconds a byte, before any was seen.
+const BYTE: f64 = 3e-9;
+
 /// Bytes of an interval below which their cost is not to be told from everything else.
 const BYTES_MIN: f64 = 256.0 * 1024.0;
 
 /// Weight of the newest interval.
 const NEWEST: f64 = 0.2;
 
-/// Large bodies that were read in an interval.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct LargeBodies {
-    /// Their bytes.
-    pub read: f64,
-    /// Bytes a second of those that were offered, by requests a second that were: the mean over all requests.
-    pub mean: f64,
-}
+/// Intervals after which it is known.
+const KNOWN: u32 = 5;
 
 /// The cost of a byte.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct ByteCost(Option<f64>);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ByteCost {
+    seconds: f64,
+    seen: u32,
+}
 
 impl ByteCost {
+    /// Nothing is known.
+    pub(super) fn new() -> Self {
+        Self {
+            seconds: BYTE,
+            seen: 0,
+        }
+    }
+
     /// So many bytes were read, and the host took `cpu` seconds for them and for `answered` requests in
     /// `batches`, each of which costs `known` beside its size.
     pub(super) fn learn(
@@ -41,13 +49,19 @@ impl ByteCost {
         }
         let others = answered * known.request + batches * known.batch;
         let found = (cpu - others).max(0.0) / bytes;
-        let before = self.0.unwrap_or(found);
-        self.0 = Some(before + NEWEST * (found - before));
+        self.seen = self.seen.saturating_add(1);
+        let newest = NEWEST.max(1.0 / f64::from(self.seen));
+        self.seconds += newest * (found - self.seconds);
     }
 
-    /// CPU seconds that so many bytes take.
-    pub(super) fn of(self, bytes: f64) -> f64 {
-        self.0.unwrap_or(0.0) * bytes
+    /// CPU seconds a byte.
+    pub(super) fn seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    /// Whether it is more than a guess.
+    pub(super) fn is_known(&self) -> bool {
+        self.seen > KNOWN
     }
 }
 
@@ -61,15 +75,15 @@ mod tests {
             request: 1e-4,
             batch: 1e-5,
         };
-        let mut cost = ByteCost::default();
+        let mut cost = ByteCost::new();
         cost.learn(1000.0, 1.0, (1.0, 1.0), known);
-        assert_eq!(cost.of(1e6), 0.0, "so few say nothing");
+        assert_eq!(cost.seconds(), BYTE, "so few say nothing");
         for _ in 0..50 {
-            let cpu = 100.0 * 1e-4 + 50.0 * 1e-5 + 50e6 * 4e-9;
+            let cpu = 100.0 * 1e-4 + 50.0 * 1e-5 + 50e6 * 7e-9;
             cost.learn(50e6, cpu, (100.0, 50.0), known);
         }
-        assert!((cost.of(1e6) - 4e-3).abs() < 1e-6);
+        assert!(cost.is_known() && (cost.seconds() - 7e-9).abs() < 1e-12);
         cost.learn(1e9, 0.0, (100.0, 50.0), known);
-        assert!(cost.of(1e6) >= 0.0);
+        assert!(cost.seconds() >= 0.0);
     }
 }

@@ -263,6 +263,8 @@ pub struct Learned {
     pub contention: f64,
     /// What a request costs outside of the engine.
     pub host: RequestCost,
+    /// What a byte of a large body adds to that.
+    pub byte: f64,
     /// 99th percentile of what a request spends outside of queue and engine, in seconds.
     pub overhead: f64,
     /// κ.
@@ -276,6 +278,8 @@ pub struct Asked {
     pub request_tokens: f64,
     /// Texts of the mean request.
     pub request_texts: f64,
+    /// Bytes of large bodies by all requests.
+    pub request_bytes: f64,
     /// Texts of the largest batch.
     pub batch_texts: f64,
     /// Cores there are.
@@ -300,7 +304,7 @@ impl Learned {
             service: service.stretched(self.contention),
             batch_max: requests.max(1.0),
             host: Host {
-                request: self.host.request,
+                request: self.host.request + self.byte * asked.request_bytes,
                 batch: self.host.batch,
                 cores: asked.cores,
                 is_shared: asked.shares_cores,

@@ -10,6 +10,7 @@ mod checkpoint;
 mod cloudevents;
 mod cuda;
 mod exhaustion;
+mod expensive;
 mod faults;
 mod framing;
 mod fuzz;

@@ -5,6 +5,7 @@ use super::*;
 const ASKED: Asked = Asked {
     request_tokens: 10.0,
     request_texts: 1.0,
+    request_bytes: 0.0,
     batch_texts: 256.0,
     cores: 4.0,
     shares_cores: false,
@@ -33,10 +34,7 @@ const QUIET: Interval = Interval {
         p99: 0.0,
     },
     spread: 0.0,
-    large: LargeBodies {
-        read: 0.0,
-        mean: 0.0,
-    },
+    large: 0.0,
 };
 
 /// A model of 1.5 ms a batch and 0.12 ms a request of ten tokens.
@@ -161,4 +159,32 @@ fn an_objective_out_of_reach_is_said_to_be_and_the_capacity_is_what_can_be_done(
     let estimate = Estimator::new().update(&seen(1.0, 30), &tight, &QUIET);
     assert!(!estimate.capacity.feasible);
     assert!(estimate.capacity.rate > 1000.0);
+}
+
+/// Half a megabyte each, of which most are refused: what they cost is learnt all the same, and at once.
+#[test]
+fn large_bodies_count_by_their_bytes_also_while_they_are_refused() {
+    let mut estimator = Estimator::new();
+    for _ in 0..10 {
+        estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
+    }
+    let large = Asked {
+        request_bytes: 500e3,
+        ..ASKED
+    };
+    let refusing = Interval {
+        crowded_share: 0.6,
+        large: 400.0 * 500e3,
+        host: Some(400.0 * (20e-6 + 500e3 * 20e-9)),
+        ..loaded(200.0)
+    };
+    let mut estimate = estimator.update(&seen(1.0, 1000), &large, &refusing);
+    for _ in 0..10 {
+        estimate = estimator.update(&seen(1.0, 1000), &large, &refusing);
+    }
+    // 10 ms of the host each, on four cores.
+    let rate = estimate.capacity.rate;
+    assert!((300.0..400.0).contains(&rate), "{rate}");
+    let without = estimator.update(&seen(1.0, 1000), &ASKED, &QUIET);
+    assert!(without.capacity.rate > 4000.0, "others cost what they did");
 }
