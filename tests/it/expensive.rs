@@ -24,18 +24,18 @@ fn bodies() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("CJK", of("音乐播放天气"), 200),
         ("Hangul", of("음악을틀어줘"), 200),
         ("U+FDFA", of("\u{fdfa}"), 200),
-        (
-            "combining marks",
-            of("a\u{301}\u{302}\u{316}\u{327}"),
-            200,
-        ),
+        ("combining marks", of("a\u{301}\u{302}\u{316}\u{327}"), 200),
         ("emoji joiners", of("👩\u{200d}👩\u{200d}👧\u{200d}👦"), 200),
         ("one word", of("a"), 200),
         ("brackets", of("["), 200),
         ("escapes", escaped.into_bytes(), 200),
         ("spaces", of(" "), 200),
         ("JSON depth", b"[".repeat(bytes), 400),
-        ("many values", [b"[1", &b",1".repeat(bytes / 2)[..], b"]"].concat(), 422),
+        (
+            "many values",
+            [b"[1", &b",1".repeat(bytes / 2)[..], b"]"].concat(),
+            422,
+        ),
         ("invalid UTF-8", broken, 400),
     ]
 }
