@@ -22,6 +22,7 @@ mod truth;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::Parser;
@@ -54,6 +55,9 @@ struct Common {
     /// The model: "embedded", "base" for random weights in the shape of BERT-base, or a directory.
     #[arg(long, default_value = "embedded", global = true)]
     model: String,
+    /// Ask for texts of so many bytes of Chinese, posted as JSON, in place of short questions.
+    #[arg(long, global = true)]
+    chinese: Option<usize>,
     /// Seconds of each load.
     #[arg(long, default_value = "60", global = true)]
     seconds: u64,
@@ -84,6 +88,11 @@ fn main() -> ExitCode {
         command, common, ..
     } = Flags::parse();
     let model = Model::new(&common.model);
+    let texts = match common.chinese {
+        None => read_texts(None::<&Path>).unwrap(),
+        Some(bytes) => vec!["音乐播放天气".repeat(bytes.div_ceil(18))],
+    };
+    TEXTS.set(texts).unwrap();
     let held = match command {
         Command::Truth(flags) => truth::run(&common, &model, &flags),
         Command::Overload(flags) => overload::run(&common, &model, &flags),
@@ -97,6 +106,9 @@ fn main() -> ExitCode {
         ExitCode::FAILURE
     }
 }
+
+/// What is asked.
+static TEXTS: OnceLock<Vec<String>> = OnceLock::new();
 
 /// Says whether something that must hold did.
 fn verdict(what: &str, held: bool) -> bool {
@@ -192,7 +204,16 @@ impl Hints {
 
 fn target(address: SocketAddr) -> Target {
     format!("http://{address}/predict?query={{query}}")
-        .parse()
+        .parse::<Target>()
+        .map(|target| match TEXTS.get().unwrap()[0].len() {
+            // A head has no room for more.
+            4000.. => Target {
+                url: format!("http://{address}/predict"),
+                body: Some("{\"query\": {json}}".to_owned()),
+                ..target
+            },
+            _ => target,
+        })
         .unwrap()
 }
 
@@ -207,7 +228,7 @@ fn runner(seconds: u64, seed: u64) -> Runner {
             workers: 1,
             seed,
         },
-        texts: read_texts(None::<&Path>).unwrap(),
+        texts: TEXTS.get().unwrap().clone(),
     }
 }
 

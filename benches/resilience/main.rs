@@ -4,6 +4,7 @@
 //! cargo bench --bench resilience -- overload     goodput and latency from half to ten times the capacity
 //! cargo bench --bench resilience -- kill         SIGTERM under full load, fifty times
 //! cargo bench --bench resilience -- soak         twenty minutes of mixed load, reloads, disconnects
+//! cargo bench --bench resilience -- cost         what a long text costs beside a short one
 //! cargo bench --bench resilience -- texts        megabytes of text from many clients, beside neighbours
 //! ```
 //!
@@ -13,6 +14,7 @@
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
 mod client;
+mod cost;
 mod kill;
 mod overload;
 mod soak;
@@ -43,6 +45,8 @@ enum Command {
     Kill(kill::Flags),
     /// Mixed load for a long time.
     Soak(soak::Flags),
+    /// A long text's cost by a short one's.
+    Cost(cost::Flags),
     /// Texts that are made to be expensive.
     Texts(texts::Flags),
 }
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Command::Overload(flags) => overload::run(&flags),
         Command::Kill(flags) => kill::run(&flags),
         Command::Soak(flags) => soak::run(&flags),
+        Command::Cost(flags) => cost::run(&flags),
         Command::Texts(flags) => texts::run(&flags),
     };
     if held {

@@ -45,7 +45,7 @@ const LIST_MAX: f64 = 3.0;
 const QUIET: u64 = 30;
 
 /// Bodies of about so many bytes, by the name of their kind.
-fn bodies(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn bodies(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
     let json = |text: String| serde_json::to_vec(&serde_json::json!({ "query": text })).unwrap();
     let of = |piece: &str| json(piece.repeat(bytes / piece.len()));
     let mut broken = json(String::new());
@@ -186,7 +186,7 @@ async fn one_sender(address: SocketAddr, requests: &[Vec<u8>], number: usize, se
     }
 }
 
-fn posted(body: &[u8]) -> Vec<u8> {
+pub(crate) fn posted(body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
         "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
