@@ -72,7 +72,7 @@ mod tests {
         for host in ["a", "a:80", "127.0.0.1:8080", "[::1]:80", "a_b.svc", ""] {
             assert_eq!(one(Version::HTTP_11, host), 200, "{host:?}");
         }
-        for host in ["a b", "a/b", "user@a", "a,b", "http://a"] {
+        for host in ["a b", "a, a", "a/b", "user@a", "http://a"] {
             assert_eq!(one(Version::HTTP_11, host), 400, "{host:?}");
         }
         let two = [("host", "a"), ("host", "a")];
