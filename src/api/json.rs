@@ -39,13 +39,27 @@ impl Failure {
 /// The value that `text` is.
 pub(super) fn parse(text: &[u8]) -> Result<Value, Failure> {
     let left = Cell::new(VALUES_MAX + 1);
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = Counted { left: &left }.deserialize(&mut deserializer);
-    let value = value.and_then(|value| deserializer.end().map(|()| value));
+    let counted = Counted { left: &left };
+    // What is UTF-8 as a whole need not be looked at again string by string, and the look as a whole takes
+    // a tenth of the time.
+    let value = match simdutf8::basic::from_utf8(text) {
+        Ok(text) => whole(serde_json::Deserializer::from_str(text), counted),
+        Err(_) => whole(serde_json::Deserializer::from_slice(text), counted),
+    };
     value.map_err(|error| match left.get() {
         0 => Failure::TooMany,
         _ => Failure::Syntax(error),
     })
+}
+
+/// The one value that there is to read.
+fn whole<'de, R: serde_json::de::Read<'de>>(
+    mut deserializer: serde_json::Deserializer<R>,
+    counted: Counted<'_>,
+) -> serde_json::Result<Value> {
+    let value = counted.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
 }
 
 /// A value that counts.

@@ -62,6 +62,8 @@ macro_rules! delegate {
 pub(super) struct Watched {
     stream: Stream,
     activity: Arc<Activity>,
+    /// Bytes read since something was written.
+    read: usize,
     /// Bytes thrown away since our side was closed.
     discarded: Option<usize>,
 }
@@ -74,11 +76,16 @@ const DISCARDED_MAX: usize = 64 << 20;
 /// nobody counts it. A read that never fills it leaves it as it is.
 const READ_MAX: u64 = (8 << 10) - 1;
 
+/// A body of which that much has come is read as it comes: beside what is held of it, the buffer is little,
+/// and small reads would be half of what it costs.
+const READ_LARGE: usize = 256 << 10;
+
 impl Watched {
     pub(super) fn new(stream: Stream, activity: Arc<Activity>) -> Self {
         Self {
             stream,
             activity,
+            read: 0,
             discarded: None,
         }
     }
@@ -92,10 +99,16 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
+        let most = match this.read {
+            READ_LARGE.. => u64::MAX,
+            _ => READ_MAX,
+        };
         let result = delegate!(&mut this.stream, stream => {
-            Pin::new(&mut stream.take(READ_MAX)).poll_read(cx, buffer)
+            Pin::new(&mut stream.take(most)).poll_read(cx, buffer)
         });
-        if buffer.filled().len() > before {
+        let read = buffer.filled().len() - before;
+        if read > 0 {
+            this.read = this.read.saturating_add(read);
             this.activity.read();
         }
         result
@@ -109,6 +122,7 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.read = 0;
         let result = delegate!(&mut this.stream, stream => stream.poll_write(cx, bytes));
         this.activity.wrote(result.is_pending());
         result
@@ -120,6 +134,7 @@ impl AsyncWrite for Watched {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.read = 0;
         let result = delegate!(&mut this.stream, stream => stream.poll_write_vectored(cx, slices));
         this.activity.wrote(result.is_pending());
         result

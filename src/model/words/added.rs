@@ -10,7 +10,7 @@ use tokenizers::Tokenizer;
 pub(super) struct Added {
     /// The longest first: of two that begin at the same place the longer one counts.
     tokens: Vec<(Box<[u8]>, u32)>,
-    first_bytes: [bool; 256],
+    first_bytes: Vec<u8>,
     bytes: [bool; 256],
 }
 
@@ -18,7 +18,7 @@ impl Added {
     /// Of a tokenizer; none where more than the bytes of a token decides.
     pub(super) fn of(tokenizer: &Tokenizer) -> Option<Self> {
         let mut tokens: Vec<(Box<[u8]>, u32)> = Vec::new();
-        let (mut first_bytes, mut bytes) = ([false; 256], [false; 256]);
+        let (mut first_bytes, mut bytes) = (Vec::new(), [false; 256]);
         for (id, token) in tokenizer.get_added_tokens_decoder() {
             // Blanks around a token belong to nothing otherwise, so it does not matter whether it takes
             // them. A token that is looked for in the normalized text, or only where a word ends, is left
@@ -28,12 +28,14 @@ impl Added {
                 return None;
             }
             let content = token.content.as_bytes();
-            first_bytes[usize::from(*content.first()?)] = true;
+            first_bytes.push(*content.first()?);
             for byte in content {
                 bytes[usize::from(*byte)] = true;
             }
             tokens.push((content.into(), id));
         }
+        first_bytes.sort_unstable();
+        first_bytes.dedup();
         tokens.sort_by_key(|(content, _)| std::cmp::Reverse(content.len()));
         Some(Self {
             tokens,
@@ -49,9 +51,8 @@ impl Added {
 
     /// The first token that begins in a part of `text`.
     pub(super) fn find(&self, text: &[u8], part: Range<usize>) -> Option<(Range<usize>, u32)> {
-        let begins = |byte: &u8| self.first_bytes[usize::from(*byte)];
         let mut from = part.start;
-        while let Some(offset) = text[from..part.end].iter().position(begins) {
+        while let Some(offset) = self.find_first_byte(&text[from..part.end]) {
             let start = from + offset;
             let stands = |(content, _): &&(Box<[u8]>, u32)| text[start..].starts_with(content);
             if let Some((content, id)) = self.tokens.iter().find(stands) {
@@ -60,6 +61,17 @@ impl Added {
             from = start + 1;
         }
         None
+    }
+
+    /// Where in `text` a token may begin.
+    fn find_first_byte(&self, text: &[u8]) -> Option<usize> {
+        match self.first_bytes[..] {
+            [] => None,
+            // All of BERT's begin with a bracket.
+            [one] => memchr::memchr(one, text),
+            [one, two] => memchr::memchr2(one, two, text),
+            _ => text.iter().position(|byte| self.first_bytes.contains(byte)),
+        }
     }
 }
 
@@ -70,11 +82,9 @@ mod tests {
     #[test]
     fn the_first_is_found_and_of_those_there_the_longest() {
         let token = |content: &str, id| (content.as_bytes().into(), id);
-        let mut first_bytes = [false; 256];
-        first_bytes[usize::from(b'[')] = true;
         let added = Added {
             tokens: vec![token("[AB]", 2), token("[A", 1)],
-            first_bytes,
+            first_bytes: b"[".to_vec(),
             bytes: [false; 256],
         };
         let find = |text: &str, part| added.find(text.as_bytes(), part);

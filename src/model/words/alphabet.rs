@@ -32,8 +32,8 @@ pub(super) enum Letter {
 pub(super) enum Made {
     /// One character.
     One(Letter),
-    /// Several, which [`Alphabet::several`] has.
-    Several(Several),
+    /// Several, which [`Alphabet::several`] has; whether all of them belong to a word.
+    Several(Several, bool),
     /// Nothing. Whether marks before it keep their place before those behind it.
     Nothing { is_wall: bool },
     /// A mark that stays and may change its place, or a character with such a mark: see
@@ -115,6 +115,20 @@ impl Alphabet {
         unpack(packed)
     }
 
+    /// Whether a character that has been met before changes nothing where a word goes on.
+    pub(super) fn is_inner(&self, char: char) -> bool {
+        let code = char as usize;
+        let block = self.blocks[code / BLOCK].get();
+        block.is_some_and(|block| {
+            let packed = block[code % BLOCK].load(Ordering::Relaxed);
+            match packed & KIND {
+                INNER | NOTHING => true,
+                SEVERAL => packed >> LEN_BITS & 1 == 1,
+                _ => false,
+            }
+        })
+    }
+
     /// Appends what a character becomes that becomes several.
     pub(super) fn several(&self, Several { start, len }: Several, into: &mut Vec<Letter>) {
         let several = self.several.read().unwrap_or_else(PoisonError::into_inner);
@@ -187,7 +201,8 @@ impl Alphabet {
                 let start = several.len();
                 several.extend(&letters);
                 let len = letters.len();
-                pack(Made::Several(Several { start, len }))
+                let is_inner = letters.iter().all(|letter| letter & KIND == INNER);
+                pack(Made::Several(Several { start, len }, is_inner))
             }
         }
     }
@@ -227,14 +242,17 @@ const MOVING: u32 = 6 << 29;
 const UNKNOWN: u32 = 7 << 29;
 const KIND: u32 = 7 << 29;
 const LEN_BITS: u32 = 5;
+const START: u32 = LEN_BITS + 1;
 
 fn pack(made: Made) -> u32 {
     match made {
         Made::One(Letter::Inner(char)) => INNER | char as u32,
         Made::One(Letter::Alone(char)) => ALONE | char as u32,
         Made::One(Letter::Blank) => BLANK,
-        // 24 bits of start are enough: some fifteen thousand characters become several, most of them three.
-        Made::Several(Several { start, len }) => SEVERAL | (start as u32) << LEN_BITS | len as u32,
+        // 23 bits of start are enough: some fifteen thousand characters become several, most of them three.
+        Made::Several(Several { start, len }, is_inner) => {
+            SEVERAL | (start as u32) << START | u32::from(is_inner) << LEN_BITS | len as u32
+        }
         Made::Nothing { is_wall } => NOTHING | u32::from(is_wall),
         Made::Moving => MOVING,
         Made::Unknown => UNKNOWN,
@@ -249,10 +267,13 @@ fn unpack(packed: u32) -> Made {
         INNER => char.map_or(Made::Unknown, |char| Made::One(Letter::Inner(char))),
         ALONE => char.map_or(Made::Unknown, |char| Made::One(Letter::Alone(char))),
         BLANK => Made::One(Letter::Blank),
-        SEVERAL => Made::Several(Several {
-            start: (value >> LEN_BITS) as usize,
-            len: (value & ((1 << LEN_BITS) - 1)) as usize,
-        }),
+        SEVERAL => {
+            let several = Several {
+                start: (value >> START) as usize,
+                len: (value & ((1 << LEN_BITS) - 1)) as usize,
+            };
+            Made::Several(several, value >> LEN_BITS & 1 == 1)
+        }
         NOTHING => Made::Nothing {
             is_wall: value == 1,
         },

@@ -199,7 +199,7 @@ impl<'a> Cutter<'a> {
                 self.settle_marks();
                 self.queue.push(letter);
             }
-            Made::Several(several) => {
+            Made::Several(several, _) => {
                 self.settle_marks();
                 self.alphabet.several(several, &mut self.queue);
                 self.queue.reverse();
@@ -240,6 +240,7 @@ impl<'a> Cutter<'a> {
 
     /// Passes over letters of a word that is too long already; whether there were any.
     fn skip_letters(&mut self) -> bool {
+        let before = self.at;
         let ahead = &self.text.as_bytes()[self.at..self.clear];
         let is_inner = |stride: &&[u8]| {
             let inner = |all, byte: &u8| all & byte.is_ascii_alphanumeric();
@@ -247,10 +248,17 @@ impl<'a> Cutter<'a> {
         };
         let strides = ahead.chunks_exact(STRIDE).take_while(is_inner).count();
         self.at += strides * STRIDE;
-        if strides > 0 {
+        // A character that reaches beyond what is clear is not looked at here.
+        let end = self.text.floor_char_boundary(self.clear).max(self.at);
+        let ahead = self.text[self.at..end].chars();
+        let inner = ahead.take_while(|char| self.alphabet.is_inner(*char));
+        self.at += inner.map(char::len_utf8).sum::<usize>();
+        let skipped = self.at > before;
+        if skipped {
+            // They belong to this word whatever their order is.
             self.settle_marks();
         }
-        strides > 0
+        skipped
     }
 
     /// Where the ASCII word ends that begins here; none where more has to be looked at.

@@ -193,7 +193,7 @@ impl Words {
                 return is_boundary(byte) && !self.added.has(byte);
             }
             let mut letters = Vec::new();
-            if let Made::Several(several) = self.alphabet.made(char) {
+            if let Made::Several(several, _) = self.alphabet.made(char) {
                 self.alphabet.several(several, &mut letters);
             }
             letters.first() == Some(&Letter::Blank)
