@@ -62,8 +62,9 @@ macro_rules! delegate {
 pub(super) struct Watched {
     stream: Stream,
     activity: Arc<Activity>,
-    /// Bytes read since something was written.
+    /// Bytes read since something was written, and since others had their turn.
     read: usize,
+    burst: usize,
     /// Bytes thrown away since our side was closed.
     discarded: Option<usize>,
 }
@@ -80,12 +81,16 @@ const READ_MAX: u64 = (8 << 10) - 1;
 /// and small reads would be half of what it costs.
 const READ_LARGE: usize = 256 << 10;
 
+/// Bytes after which a connection lets others pass, however many more there are: some tens of microseconds.
+const BURST_MAX: usize = 64 << 10;
+
 impl Watched {
     pub(super) fn new(stream: Stream, activity: Arc<Activity>) -> Self {
         Self {
             stream,
             activity,
             read: 0,
+            burst: 0,
             discarded: None,
         }
     }
@@ -98,6 +103,11 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.burst >= BURST_MAX {
+            this.burst = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let most = match this.read {
             READ_LARGE.. => u64::MAX,
@@ -107,6 +117,11 @@ impl AsyncRead for Watched {
             Pin::new(&mut stream.take(most)).poll_read(cx, buffer)
         });
         let read = buffer.filled().len() - before;
+        this.burst = if result.is_pending() {
+            0
+        } else {
+            this.burst + read
+        };
         if read > 0 {
             this.read = this.read.saturating_add(read);
             this.activity.read();
