@@ -67,3 +67,4 @@ pub mod engine;
 
 mod input;
 mod seldom;
+mod turns;

@@ -34,6 +34,7 @@ use super::state::Handler;
 use crate::api::cloudevents::record::Place;
 use crate::seldom::Seldom;
 use crate::transport::{BindError, ConnectionLimits, Life, Listener, Port, Room, serve};
+use crate::turns::Turns;
 
 /// Bytes of an answer that are read: a connection is only used again once its answer is.
 const ANSWER: usize = 1 << 20;
@@ -340,6 +341,7 @@ fn port(listener: Listener, routes: Router) -> Port {
         // Nobody asks how many operators look.
         open: gauge("connections"),
         refused: counter("connections_refused_total"),
+        turns: Turns::beside_one_core(),
     }
 }
 

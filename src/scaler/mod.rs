@@ -62,6 +62,7 @@ use crate::transport::{
     BindError, ConnectionLimits, Life, Listener, Port, Room, Tls, TlsError, TlsFiles, descriptors,
     serve,
 };
+use crate::turns::Turns;
 
 /// Messages and calls of KEDA, made from `proto/externalscaler/externalscaler.proto`.
 #[allow(
@@ -283,6 +284,7 @@ impl Running {
             room: Room::new(connections_max),
             open: metrics.connections.with_label_values(&[name]),
             refused: metrics.connections_refused.with_label_values(&[name]),
+            turns: Turns::beside_one_core(),
         };
         self.ports.spawn(serve(port, self.life.subscribe()));
     }

@@ -278,6 +278,7 @@ impl Running {
             room,
             open: metrics.connections.with_label_values(&[name]),
             refused: metrics.connections_refused.with_label_values(&[name]),
+            turns: Arc::clone(self.classifier.turns()),
         };
         self.ports.spawn(serve(port, self.life.subscribe()));
     }

@@ -108,6 +108,7 @@ fn open(
         room: Room::new(CLIENTS),
         open: IntGauge::new("open", "open").ok()?,
         refused: IntCounter::new("refused", "refused").ok()?,
+        turns: Arc::clone(twin.turns()),
     };
     runtime.spawn(serve(port, lives));
     Some((address, life))

@@ -1,5 +1,6 @@
 //! What others see of a classifier, and how requests come to it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use super::classifier::{Classifier, Phase};
 use super::messages::{Limits, ModelCard};
 use super::offer::Offer;
 use crate::metrics::{Metrics, Surface};
+use crate::turns::Turns;
 
 impl Classifier {
     /// The process's metrics.
@@ -28,6 +30,11 @@ impl Classifier {
     /// Whether what feeds this classifier beside requests has begun, or there is nothing else.
     pub fn is_fed(&self) -> bool {
         self.is_fed.load(Ordering::Acquire)
+    }
+
+    /// The turns that large requests take.
+    pub(crate) fn turns(&self) -> &Arc<Turns> {
+        self.host.turns()
     }
 
     /// Its bounds.

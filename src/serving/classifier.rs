@@ -19,6 +19,7 @@ use crate::engine::{Engine, LoadError};
 use crate::error::Refusal;
 use crate::metrics::Metrics;
 use crate::model::Checkpoint;
+use crate::turns::Turns;
 
 /// Tokens of a request by which limits are derived from the capacity: a short question.
 const REQUEST_TOKENS: f64 = 16.0;
@@ -94,7 +95,7 @@ impl Classifier {
             phase: AtomicU8::new(Phase::Loading as u8),
             closed: AtomicBool::new(false),
             is_fed: AtomicBool::new(true),
-            host: Host::new(),
+            host: Host::new(Turns::beside_one_core()),
             asides: Arc::new(Semaphore::new(1)),
             loading: Arc::new(Semaphore::new(1)),
             ended,

@@ -12,7 +12,7 @@ use super::admission::{Crowded, Permit};
 use super::arrivals::Try;
 use super::forecast::{Expected, Verdict};
 use super::generation::Generation;
-use super::host::{LARGE, Turn, large};
+use super::host::{LARGE, Work, large};
 use super::messages::{Predictions, Request};
 use super::slots::{Class, Full, Ticket};
 use crate::error::Refusal;
@@ -35,7 +35,7 @@ pub struct Offer<'a> {
     /// When its body was there as a whole.
     whole: Option<Instant>,
     /// Where the request is a large one, from then until its texts are tokens.
-    turn: Option<Turn>,
+    work: Option<Work>,
 }
 
 impl<'a> Offer<'a> {
@@ -59,7 +59,7 @@ impl<'a> Offer<'a> {
             outcome: Outcome::Abandoned,
             weight: 0,
             whole: None,
-            turn: None,
+            work: None,
         }
     }
 
@@ -144,19 +144,19 @@ impl<'a> Offer<'a> {
             (Some(deadline), Some(objective)) => Some(deadline.min(objective)),
             (until, None) | (None, until) => until,
         };
-        let turn = self.classifier.host.turn(bytes, until);
-        let turn = match self.deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, turn).await,
-            None => Ok(turn.await),
+        let work = self.classifier.host.begin(bytes, until);
+        let work = match self.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, work).await,
+            None => Ok(work.await),
         };
-        self.turn = Some(turn.map_err(|_| Refusal::Deadline)?);
+        self.work = Some(work.map_err(|_| Refusal::Deadline)?);
         Ok(())
     }
 
     /// Does what reading the request takes, on the account of its turn if it has one.
     pub fn decode<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        match &mut self.turn {
-            Some(turn) => turn.spend(work),
+        match &mut self.work {
+            Some(account) => account.spend(work),
             None => work(),
         }
     }
@@ -231,10 +231,10 @@ impl<'a> Offer<'a> {
         let (tickets, expected, permit) = self.admit(&generation, &request)?;
         let admitted = Instant::now();
         let shared = std::sync::Arc::clone(&generation.shared);
-        let turn = self.turn.take();
+        let work = self.work.take();
         let predict = self
             .classifier
-            .predict(generation, request, &tickets, (self.deadline, turn));
+            .predict(generation, request, &tickets, (self.deadline, work));
         let result = match self.deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, predict)
                 .await

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::classifier::Classifier;
 use super::generation::Generation;
-use super::host::{Turn, large};
+use super::host::{Work, large};
 use super::messages::{Prediction, Predictions, Request};
 use super::queue::{Answer, Answered, Waiting};
 use super::slots::Ticket;
@@ -20,18 +20,18 @@ use crate::model::{Encoded, Text, Token, Tokenizer, TooLong};
 const SLICE: Duration = Duration::from_micros(200);
 
 impl Classifier {
-    /// The predictions for the texts of `request`, which have their `tickets`; a large one may have its `turn`.
+    /// The predictions for the texts of `request`, which have their `tickets`; a large one may be at `work`.
     pub(super) async fn predict(
         &self,
         mut generation: Arc<Generation>,
         request: Request,
         tickets: &[Ticket],
-        (deadline, mut turn): (Option<Instant>, Option<Turn>),
+        (deadline, mut work): (Option<Instant>, Option<Work>),
     ) -> Result<Predictions, Refusal> {
         let request = Arc::new(request);
         let since = Instant::now();
         let (replies, shapes) = loop {
-            let encoded = self.encode(&generation, &request, (deadline, turn.take()));
+            let encoded = self.encode(&generation, &request, (deadline, work.take()));
             let encoded = encoded.await?;
             let shapes: Vec<(usize, bool)> = encoded
                 .iter()
@@ -111,26 +111,26 @@ impl Classifier {
         &self,
         generation: &Generation,
         request: &Arc<Request>,
-        (until, turn): (Option<Instant>, Option<Turn>),
+        (until, work): (Option<Instant>, Option<Work>),
     ) -> Result<Vec<Encoded>, Refusal> {
         let since = Instant::now();
         let bytes: usize = request.texts.iter().map(Text::bytes).sum();
         let tokenizer = &generation.tokenizer;
-        let mut turn = match turn {
+        let mut account = match work {
             // Nobody has let it wait for its turn yet: it came from a log, or the model is another by now.
-            None if bytes >= large(tokenizer) => Some(self.host.turn(bytes, until).await),
-            turn => turn,
+            None if bytes >= large(tokenizer) => Some(self.host.begin(bytes, until).await),
+            work => work,
         };
         let encoded = if tokenizer.reads_by_need() || bytes < large(tokenizer) {
-            let encoded = encode_in_slices(tokenizer, request, turn.as_mut()).await;
-            drop(turn);
+            let encoded = encode_in_slices(tokenizer, request, account.as_mut()).await;
+            drop(account);
             encoded
         } else {
             let (tokenizer, request) = (Arc::clone(tokenizer), Arc::clone(request));
             let work = move || {
                 let encode = || encode_all(&tokenizer, &request.texts, request.too_long);
-                match &mut turn {
-                    Some(turn) => turn.spend(encode),
+                match &mut account {
+                    Some(account) => account.spend(encode),
                     None => encode(),
                 }
             };
@@ -165,7 +165,7 @@ fn encode_all(
 async fn encode_in_slices(
     tokenizer: &Tokenizer,
     request: &Request,
-    mut turn: Option<&mut Turn>,
+    mut account: Option<&mut Work>,
 ) -> Result<Vec<Encoded>, Refusal> {
     let mut encoded = Vec::with_capacity(request.texts.len());
     while encoded.len() < request.texts.len() {
@@ -180,8 +180,8 @@ async fn encode_in_slices(
             Ok(())
         };
         let mut guarded = || catch_unwind(AssertUnwindSafe(&mut slice));
-        let done = match &mut turn {
-            Some(turn) => turn.spend(&mut guarded),
+        let done = match &mut account {
+            Some(account) => account.spend(&mut guarded),
             None => guarded(),
         };
         done.unwrap_or_else(|_| Err(panicked()))?;

@@ -42,7 +42,8 @@ pub(super) async fn run(stream: Stream, shared: Arc<Shared>) {
         return;
     };
     let activity = Arc::new(Activity::new());
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+    let watched = Watched::new(stream, Arc::clone(&activity), Arc::clone(&shared.turns));
+    let io = TokioIo::new(watched);
     let service = {
         let (shared, activity) = (Arc::clone(&shared), Arc::clone(&activity));
         service_fn(move |request| answer(request, &shared, &activity))

@@ -29,6 +29,7 @@ pub use self::descriptors::descriptors;
 pub use self::listener::{BindError, Listener};
 use self::stream::Stream;
 pub use self::tls::{Tls, TlsError, TlsFiles};
+use crate::turns::Turns;
 
 /// The bounds on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,7 @@ struct Shared {
     limits: ConnectionLimits,
     builder: Builder<TokioExecutor>,
     life: watch::Receiver<Life>,
+    turns: Arc<Turns>,
     /// Whether answers tell HTTP/1 clients that the connection ends; `life` without its lock.
     last_answers: AtomicBool,
 }
@@ -84,6 +86,8 @@ pub struct Port {
     pub open: IntGauge,
     /// How many were too many.
     pub refused: IntCounter,
+    /// The turns that large bodies are read in.
+    pub(crate) turns: Arc<Turns>,
 }
 
 /// Frames that wait to be written on an HTTP/2 connection, and what it may send before it is read:
@@ -133,6 +137,7 @@ pub async fn serve(port: Port, mut life: watch::Receiver<Life>) {
         room,
         open,
         refused,
+        turns,
     } = port;
     let shared = Arc::new(Shared {
         routes,
@@ -140,6 +145,7 @@ pub async fn serve(port: Port, mut life: watch::Receiver<Life>) {
         builder: builder(&limits),
         limits,
         life: life.clone(),
+        turns,
         last_answers: AtomicBool::new(false),
     });
     let admit = |stream: Stream| {

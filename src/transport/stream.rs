@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
+use crate::turns::{Turn, Turns};
 
 /// A connection.
 #[derive(Debug)]
@@ -62,9 +63,12 @@ macro_rules! delegate {
 pub(super) struct Watched {
     stream: Stream,
     activity: Arc<Activity>,
-    /// Bytes read since something was written, and since others had their turn.
+    /// Bytes read since something was written.
     read: usize,
+    /// Of a large body, bytes read since the others had their turns, and the turn that is waited for.
     burst: usize,
+    turn: Option<Turn>,
+    turns: Arc<Turns>,
     /// Bytes thrown away since our side was closed.
     discarded: Option<usize>,
 }
@@ -81,18 +85,35 @@ const READ_MAX: u64 = (8 << 10) - 1;
 /// and small reads would be half of what it costs.
 const READ_LARGE: usize = 256 << 10;
 
-/// Bytes after which a connection lets others pass, however many more there are: some tens of microseconds.
+/// Bytes of a large body that are read in a turn: some tens of microseconds. What is not more than that is
+/// read without.
 const BURST_MAX: usize = 64 << 10;
 
 impl Watched {
-    pub(super) fn new(stream: Stream, activity: Arc<Activity>) -> Self {
+    pub(super) fn new(stream: Stream, activity: Arc<Activity>, turns: Arc<Turns>) -> Self {
         Self {
             stream,
             activity,
             read: 0,
             burst: 0,
+            turn: None,
+            turns,
             discarded: None,
         }
+    }
+}
+
+impl Watched {
+    /// Ready when it is this connection's turn to read some more of a large body.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let turn = self.turn.get_or_insert_with(|| self.turns.ask(None));
+        ready!(turn.poll_begun(cx));
+        self.burst = 0;
+        // What is read is worked on by this task until it waits for something, and nothing here would see
+        // when. Then this thread is free, and the next task is the one that ends the turn.
+        let turn = self.turn.take();
+        tokio::spawn(async move { drop(turn) });
+        Poll::Ready(())
     }
 }
 
@@ -104,9 +125,7 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.burst >= BURST_MAX {
-            this.burst = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            ready!(this.poll_turn(cx));
         }
         let before = buffer.filled().len();
         let most = match this.read {
@@ -117,11 +136,7 @@ impl AsyncRead for Watched {
             Pin::new(&mut stream.take(most)).poll_read(cx, buffer)
         });
         let read = buffer.filled().len() - before;
-        this.burst = if result.is_pending() {
-            0
-        } else {
-            this.burst + read
-        };
+        this.burst += read;
         if read > 0 {
             this.read = this.read.saturating_add(read);
             this.activity.read();
@@ -137,7 +152,7 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.read = 0;
+        (this.read, this.burst) = (0, 0);
         let result = delegate!(&mut this.stream, stream => stream.poll_write(cx, bytes));
         this.activity.wrote(result.is_pending());
         result
@@ -149,7 +164,7 @@ impl AsyncWrite for Watched {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.read = 0;
+        (this.read, this.burst) = (0, 0);
         let result = delegate!(&mut this.stream, stream => stream.poll_write_vectored(cx, slices));
         this.activity.wrote(result.is_pending());
         result
@@ -218,10 +233,39 @@ mod tests {
     async fn a_read_does_not_fill_the_buffer_of_http() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(&[0; 20_000]).await.unwrap();
-        let mut watched = Watched::new(Stream::Unix(ours), Arc::new(Activity::new()));
+        let mut watched =
+            Watched::new(Stream::Unix(ours), Arc::new(Activity::new()), Turns::new(1));
         for expected in [8191, 8191, 3618] {
             let mut buffer = [0; 1 << 16];
             assert_eq!(watched.read(&mut buffer).await.unwrap(), expected);
         }
+    }
+
+    /// Of a large body, each has some before the others have more.
+    #[tokio::test]
+    async fn large_bodies_are_read_in_turns() {
+        let turns = Turns::new(1);
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let activity = Arc::new(Activity::new());
+        let mut watched = Watched::new(Stream::Unix(ours), activity, Arc::clone(&turns));
+        let writing = tokio::spawn(async move {
+            theirs.write_all(&[0; 4 * BURST_MAX]).await.unwrap();
+            theirs
+        });
+        let mut buffer = vec![0; BURST_MAX];
+        let other = turns.ask(None);
+        watched.read_exact(&mut buffer).await.unwrap();
+        let mut byte = [0];
+        let more = tokio::time::timeout(std::time::Duration::ZERO, watched.read(&mut byte));
+        assert!(more.await.is_err(), "another is at work");
+        drop(other);
+        watched.read_exact(&mut buffer[1..]).await.unwrap();
+        let mut rest = vec![0; 2 * BURST_MAX];
+        watched.read_exact(&mut rest).await.unwrap();
+        // An answer ends what was large.
+        watched.write_all(b"answer").await.unwrap();
+        let _other = turns.ask(None);
+        watched.read_exact(&mut byte).await.unwrap();
+        writing.await.unwrap();
     }
 }

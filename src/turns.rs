@@ -1,0 +1,227 @@
+//! Turns at work that keeps a thread busy: so many at once, the most urgent first.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::future::poll_fn;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// Who is at work, and who waits for that.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    queue: Mutex<Queue>,
+    threads: usize,
+}
+
+#[derive(Debug)]
+struct Queue {
+    free: usize,
+    waiting: BinaryHeap<Waiting>,
+    count: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    until: Option<Instant>,
+    number: u64,
+    start: oneshot::Sender<()>,
+}
+
+impl Waiting {
+    /// The earliest end first, those without one last, and first come, first served among equals.
+    fn rank(&self) -> impl Ord + use<> {
+        (self.until.map(Reverse), Reverse(self.number))
+    }
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Waiting {}
+
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl Turns {
+    /// On one thread less than there are cores, so that one is left for what is short.
+    pub(crate) fn beside_one_core() -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self::new((cores - 1).max(1))
+    }
+
+    /// On so many threads.
+    pub(crate) fn new(threads: usize) -> Arc<Self> {
+        let queue = Queue {
+            free: threads,
+            waiting: BinaryHeap::new(),
+            count: 0,
+        };
+        Arc::new(Self {
+            queue: Mutex::new(queue),
+            threads,
+        })
+    }
+
+    /// How many are at work at most.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a turn at work that should be done `until` then.
+    pub(crate) fn ask(self: &Arc<Self>, until: Option<Instant>) -> Turn {
+        let mut queue = self.queue();
+        let start = if let Some(free) = queue.free.checked_sub(1) {
+            queue.free = free;
+            None
+        } else {
+            let (start, started) = oneshot::channel();
+            queue.count += 1;
+            let number = queue.count;
+            queue.waiting.push(Waiting {
+                until,
+                number,
+                start,
+            });
+            Some(started)
+        };
+        drop(queue);
+        Turn {
+            turns: Arc::clone(self),
+            start,
+        }
+    }
+
+    /// A turn is over: the next one begins.
+    fn pass_on(&self) {
+        let mut queue = self.queue();
+        while let Some(next) = queue.waiting.pop() {
+            // Those that have left do not take it.
+            if next.start.send(()).is_ok() {
+                return;
+            }
+        }
+        queue.free += 1;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.queue().free
+    }
+}
+
+/// A turn that has begun, or is waited for; over when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    turns: Arc<Turns>,
+    /// Present while it is waited for.
+    start: Option<oneshot::Receiver<()>>,
+}
+
+impl Turn {
+    /// Ready once it has begun.
+    pub(crate) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(start) = &mut self.start {
+            // An error would mean that the turns are gone, and this one holds them.
+            let _ = ready!(Pin::new(start).poll(cx));
+            self.start = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Waits until it has begun.
+    pub(crate) async fn begun(&mut self) {
+        poll_fn(|cx| self.poll_begun(cx)).await;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        match &mut self.start {
+            None => self.turns.pass_on(),
+            // Closed first, so that no turn can come after the look.
+            Some(start) => {
+                start.close();
+                if start.try_recv().is_ok() {
+                    self.turns.pass_on();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_go_by_urgency_and_pass_whoever_has_left() {
+        let turns = Turns::new(1);
+        let first = turns.ask(None);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let now = Instant::now();
+        let mut tasks = Vec::new();
+        for (name, until) in [
+            ("whenever", None),
+            ("late", Some(9)),
+            ("gone", Some(1)),
+            ("soon", Some(2)),
+            ("late too", Some(9)),
+        ] {
+            let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
+            let until = until.map(|seconds| now + Duration::from_secs(seconds));
+            tasks.push(tokio::spawn(async move {
+                let mut turn = turns.ask(until);
+                turn.begun().await;
+                order.lock().unwrap().push(name);
+                tokio::task::yield_now().await;
+                drop(turn);
+            }));
+            tokio::task::yield_now().await;
+        }
+        tasks.remove(2).abort();
+        tokio::task::yield_now().await;
+        drop(first);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(
+            *order.lock().unwrap(),
+            ["soon", "late", "late too", "whenever"]
+        );
+        assert_eq!(turns.free(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_comes_to_one_who_leaves_is_passed_on() {
+        let turns = Turns::new(1);
+        let first = turns.ask(None);
+        let second = turns.ask(None);
+        // It has its turn, and has not been told.
+        drop(first);
+        drop(second);
+        assert_eq!(turns.free(), 1);
+    }
+}
