@@ -258,7 +258,10 @@ async fn neighbour(
         latencies.seconds.push(seconds);
         match outcome {
             Outcome::Answered(200, true) => idle.push(client),
-            _ => latencies.refused += 1,
+            other => {
+                println!("a neighbour: {other:?} after {seconds:.3} s");
+                latencies.refused += 1;
+            }
         }
     };
     while due < start + duration {
