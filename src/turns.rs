@@ -84,11 +84,6 @@ impl Turns {
         self.threads
     }
 
-    /// How many wait, those included that have left since the last turn.
-    pub(crate) fn waiting(&self) -> usize {
-        self.queue().waiting.len()
-    }
-
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

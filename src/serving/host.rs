@@ -59,21 +59,11 @@ impl Host {
         &self.turns
     }
 
-    /// Seconds that a body of `bytes` which is there would take until it is done, and whether anything is
-    /// before it.
+    /// Seconds that `bytes` more would take until they are done, and whether anything is before them.
     pub(crate) fn forecast(&self, bytes: usize) -> (f64, bool) {
         let ahead = self.ahead.load(Ordering::Relaxed);
         let before = ahead as f64 / 1e9 / self.turns.threads() as f64;
         (before + self.seconds(bytes), ahead > 0)
-    }
-
-    /// The same of a body that is still to be read. Bodies are read side by side, a part of each in turn, so it
-    /// takes as many times as long as there are others.
-    pub(crate) fn forecast_unread(&self, bytes: usize) -> (f64, bool) {
-        let (seconds, is_behind) = self.forecast(bytes);
-        let others = self.turns.waiting();
-        let reading = self.seconds(bytes) * (1.0 + others as f64 / self.turns.threads() as f64);
-        (seconds + reading, is_behind || others > 0)
     }
 
     fn seconds(&self, bytes: usize) -> f64 {
@@ -158,11 +148,6 @@ mod tests {
         assert!(second.await.is_err(), "it waits");
         let (seconds, is_behind) = host.forecast(1_000_000);
         assert!(is_behind && (seconds - 2.0 * own).abs() < 1e-6);
-        let turns = [host.turns().ask(None), host.turns().ask(None)];
-        let (unread, _) = host.forecast_unread(1_000_000);
-        // Read beside two (and one that has left), decoded behind one.
-        assert!((unread - (4.0 + 2.0) * own).abs() < 1e-6, "{unread}");
-        drop(turns);
         drop(first);
         assert_eq!(host.forecast(1_000_000), (own, false));
         assert_eq!(host.turns().free(), 1);

@@ -114,8 +114,7 @@ impl<'a> Offer<'a> {
         self.in_time()?;
         if let Some(bytes) = bytes {
             self.weigh(bytes);
-            let expected = self.classifier.host.forecast_unread(bytes);
-            self.judge_host(&generation, bytes, expected)?;
+            self.judge_host(&generation, bytes)?;
         }
         match self.classifier.admission.has_room() {
             Err(crowded) if !self.classifier.grow_limits(&generation) => {
@@ -139,8 +138,7 @@ impl<'a> Offer<'a> {
         }
         self.weigh(bytes);
         self.classifier.arrivals.read(bytes);
-        let expected = self.classifier.host.forecast(bytes);
-        self.judge_host(&generation, bytes, expected)?;
+        self.judge_host(&generation, bytes)?;
         let objective = now.checked_add(self.classifier.limits.slo);
         let until = match (self.deadline, objective.filter(|until| *until > now)) {
             (Some(deadline), Some(objective)) => Some(deadline.min(objective)),
@@ -173,17 +171,12 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// Whether a body of so many bytes can be read in time, which is expected to take so many seconds and has
-    /// something before it or not.
-    fn judge_host(
-        &self,
-        generation: &Generation,
-        bytes: usize,
-        (expected, is_behind): (f64, bool),
-    ) -> Result<(), Refusal> {
+    /// Whether a body of so many bytes can be read in time.
+    fn judge_host(&self, generation: &Generation, bytes: usize) -> Result<(), Refusal> {
         if bytes < large(&generation.tokenizer) {
             return Ok(());
         }
+        let (expected, is_behind) = self.classifier.host.forecast(bytes);
         let allowed = generation.shared.forecast.allowed(self.remaining());
         match allowed {
             // Whoever finds nothing before it is let in: nothing could be sooner.
