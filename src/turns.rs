@@ -27,15 +27,16 @@ struct Queue {
 
 #[derive(Debug)]
 struct Waiting {
-    until: Option<Instant>,
+    until: Instant,
     number: u64,
     start: oneshot::Sender<()>,
 }
 
 impl Waiting {
-    /// The earliest end first, those without one last, and first come, first served among equals.
+    /// The earliest end first, and first come, first served among equals. Everybody has an end, so nobody is
+    /// passed for ever.
     fn rank(&self) -> impl Ord + use<> {
-        (self.until.map(Reverse), Reverse(self.number))
+        Reverse((self.until, self.number))
     }
 }
 
@@ -89,7 +90,7 @@ impl Turns {
     }
 
     /// Asks for a turn at work that should be done `until` then.
-    pub(crate) fn ask(self: &Arc<Self>, until: Option<Instant>) -> Turn {
+    pub(crate) fn ask(self: &Arc<Self>, until: Instant) -> Turn {
         let mut queue = self.queue();
         let start = if let Some(free) = queue.free.checked_sub(1) {
             queue.free = free;
@@ -179,19 +180,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn turns_go_by_urgency_and_pass_whoever_has_left() {
         let turns = Turns::new(1);
-        let first = turns.ask(None);
-        let order = Arc::new(Mutex::new(Vec::new()));
         let now = Instant::now();
+        let first = turns.ask(now);
+        let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for (name, until) in [
-            ("whenever", None),
-            ("late", Some(9)),
-            ("gone", Some(1)),
-            ("soon", Some(2)),
-            ("late too", Some(9)),
+            ("last", 99),
+            ("late", 9),
+            ("gone", 1),
+            ("soon", 2),
+            ("late too", 9),
         ] {
             let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
-            let until = until.map(|seconds| now + Duration::from_secs(seconds));
+            let until = now + Duration::from_secs(until);
             tasks.push(tokio::spawn(async move {
                 let mut turn = turns.ask(until);
                 turn.begun().await;
@@ -207,18 +208,15 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(
-            *order.lock().unwrap(),
-            ["soon", "late", "late too", "whenever"]
-        );
+        assert_eq!(*order.lock().unwrap(), ["soon", "late", "late too", "last"]);
         assert_eq!(turns.free(), 1);
     }
 
     #[tokio::test]
     async fn a_turn_that_comes_to_one_who_leaves_is_passed_on() {
         let turns = Turns::new(1);
-        let first = turns.ask(None);
-        let second = turns.ask(None);
+        let now = Instant::now();
+        let (first, second) = (turns.ask(now), turns.ask(now));
         // It has its turn, and has not been told.
         drop(first);
         drop(second);

@@ -62,6 +62,8 @@ pub(crate) fn bodies(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
         ("brackets", of("[")),
         ("escapes", escaped.into_bytes()),
         ("spaces", of(" ")),
+        ("zero-width blanks", of("\u{200b}")),
+        ("controls", of("\u{7f}")),
         ("JSON depth", b"[".repeat(bytes)),
         ("invalid UTF-8", broken),
     ]
@@ -230,28 +232,29 @@ impl Latencies {
 
 /// What neighbours see who ask for one word, and for lists of 120 short texts, at times fixed beforehand.
 async fn neighbours(address: SocketAddr, duration: Duration) -> [Latencies; 2] {
-    let list: Vec<String> = (0..120).map(|n| format!("play song {n}")).collect();
-    let list = post(&serde_json::to_string(&list).unwrap());
-    let one = neighbour(
-        address,
-        get("music", ""),
-        Duration::from_millis(10),
-        duration,
-    );
+    // Words that were not met before: those who learn one must not wait either.
+    let one = |number| get(&format!("music{number}"), "");
+    let list = |number| {
+        let list: Vec<String> = (0..120)
+            .map(|n| format!("play song {n} of {number}"))
+            .collect();
+        post(&serde_json::to_string(&list).unwrap())
+    };
+    let one = neighbour(address, one, Duration::from_millis(10), duration);
     let lists = neighbour(address, list, Duration::from_millis(200), duration);
     tokio::join!(one, lists).into()
 }
 
 async fn neighbour(
     address: SocketAddr,
-    request: Vec<u8>,
+    request: impl Fn(usize) -> Vec<u8>,
     period: Duration,
     duration: Duration,
 ) -> Latencies {
     let start = Instant::now();
     let mut asked = JoinSet::new();
-    let request: Arc<[u8]> = request.into();
     let mut due = start;
+    let mut number = 0;
     let mut idle: Vec<Client> = Vec::new();
     let mut latencies = Latencies::default();
     let mut take = |(client, outcome, seconds): (Client, Outcome, f64), idle: &mut Vec<Client>| {
@@ -273,7 +276,8 @@ async fn neighbour(
             Some(client) => client,
             None => Client::open(address).await.unwrap(),
         };
-        let request = Arc::clone(&request);
+        let request = request(number);
+        number += 1;
         asked.spawn(async move {
             let outcome = client.ask(&request).await;
             (client, outcome, due.elapsed().as_secs_f64())

@@ -128,6 +128,11 @@ impl BodyMemory {
         })
     }
 
+    /// Bytes of one body.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.limits.bytes_max
+    }
+
     /// Time for a body to arrive.
     pub(super) fn timeout(&self) -> Duration {
         self.limits.timeout

@@ -141,7 +141,9 @@ impl Shared {
         if let Some(mistake) = mistake {
             return Err(offer.refuse(mistake));
         }
-        match offer.welcome(body::length_of(headers)) {
+        // One that is too large is refused as such when it is to be read.
+        let length = body::length_of(headers).filter(|length| *length <= self.body.bytes_max());
+        match offer.welcome(length) {
             Ok(()) => Ok(offer),
             Err(refusal) => Err(offer.refuse(refusal)),
         }

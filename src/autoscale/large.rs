@@ -2,8 +2,8 @@
 //!
 //! Reading, decoding and cutting half a megabyte takes longer than everything else that a request asks for,
 //! so a mean over requests of all sizes says nothing of the next minute. The cost of a byte does; and unlike
-//! what a request costs it can be learnt while requests are refused, since those whose body was read cost
-//! what all others do.
+//! what a request costs it is learnt while requests are refused as well. What was read of those is taken to be
+//! a cost of those that were answered: a server that reads in vain can do less.
 
 use super::learned::RequestCost;
 
@@ -35,7 +35,7 @@ impl ByteCost {
         }
     }
 
-    /// So many bytes were read, and the host took `cpu` seconds for them and for `answered` requests in
+    /// So many bytes were answered, and the host took `cpu` seconds for them and for `answered` requests in
     /// `batches`, each of which costs `known` beside its size.
     pub(super) fn learn(
         &mut self,

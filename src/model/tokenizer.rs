@@ -76,13 +76,13 @@ pub enum EncodeError {
     /// The model knows one token type only.
     #[error("this model was not made for pairs of texts (type_vocab_size is 1); send single texts")]
     PairUnsupported,
-    /// The text is long, and this tokenizer has to see all of it.
+    /// The text is long, and this tokenizer would have to see all of it.
     #[error(
-        "the text has {bytes} bytes; this model's tokenizer cannot cut a text without blanks and takes {max} at \
-         once; shorten it"
+        "the text has {bytes} bytes, of which this model's tokenizer takes {max} at once, and makes too few tokens \
+         of those to cut the text there; shorten it"
     )]
     TooLarge {
-        /// Its length, or that of its beginning up to a blank.
+        /// Its length.
         bytes: usize,
         /// What the tokenizer takes.
         max: usize,
@@ -227,32 +227,50 @@ impl Tokenizer {
         })
     }
 
-    /// The tokens of one text without special ones: all of them, or so many from the beginning
+    /// The tokens of one text without special ones: all of them, or so many from the beginning or the end
     /// that the rest will be cut off anyway.
+    ///
+    /// Words end at white space for every BERT tokenizer, so tokens do not depend on what stands beyond a
+    /// blank; what is next to the cut is cut off itself, since there are more tokens than the model takes.
     fn part(&self, text: &str) -> Result<Encoding, EncodeError> {
-        let encode = |text: &str| match text.len() {
-            bytes if bytes > WHOLE_MAX => Err(EncodeError::TooLarge {
-                bytes,
-                max: WHOLE_MAX,
-            }),
-            _ => self.whole.encode_fast(text, false).map_err(refused),
-        };
+        let encode = |text: &str| self.whole.encode_fast(text, false).map_err(refused);
         let mut bytes = self.max_tokens * PREFIX_BYTES_PER_TOKEN;
-        while self.direction == TruncationDirection::Right && bytes < text.len() {
-            // Words end at white space for every BERT tokenizer, so the tokens before a blank do
-            // not depend on what follows it.
-            let blank = |byte: &u8| matches!(byte, b' ' | b'\n');
-            let Some(offset) = text.as_bytes()[bytes..].iter().position(blank) else {
+        while bytes.min(WHOLE_MAX) < text.len() {
+            let is_last = bytes >= WHOLE_MAX;
+            let Some(part) = self.up_to_a_blank(text, bytes.min(WHOLE_MAX)) else {
                 break;
             };
-            let end = bytes + offset;
-            let encoding = encode(&text[..end])?;
+            let encoding = encode(part)?;
             if encoding.len() > self.max_tokens {
                 return Ok(encoding);
             }
-            bytes = end * 4;
+            if is_last {
+                break;
+            }
+            bytes *= 4;
+        }
+        if text.len() > WHOLE_MAX {
+            let (bytes, max) = (text.len(), WHOLE_MAX);
+            return Err(EncodeError::TooLarge { bytes, max });
         }
         encode(text)
+    }
+
+    /// At most `bytes` of a text from the side that is kept, up to a blank; none where there is no blank.
+    fn up_to_a_blank<'a>(&self, text: &'a str, bytes: usize) -> Option<&'a str> {
+        let blank = |byte: &u8| matches!(byte, b' ' | b'\n');
+        let content = text.as_bytes();
+        match self.direction {
+            TruncationDirection::Right => {
+                let end = content[..bytes].iter().rposition(blank)?;
+                Some(&text[..end])
+            }
+            TruncationDirection::Left => {
+                let from = content.len() - bytes;
+                let start = content[from..].iter().position(blank)?;
+                Some(&text[from + start..])
+            }
+        }
     }
 
     /// Special tokens that are put around a text or a pair.

@@ -14,7 +14,7 @@ use crate::model::Tokenizer;
 use crate::turns::{Turn, Turns};
 
 /// Bytes of a body, or of its texts together, from which on it takes turns: a tenth of a millisecond.
-pub(crate) const LARGE: usize = 16 << 10;
+const LARGE: usize = 16 << 10;
 
 /// The same where a tokenizer has to see all of a text: three hundred nanoseconds a byte.
 const LARGE_WHOLE: usize = 2 << 10;
@@ -71,7 +71,7 @@ impl Host {
     }
 
     /// Waits for the turn of a request of `bytes` that should be done `until` then.
-    pub(crate) async fn begin(self: &Arc<Self>, bytes: usize, until: Option<Instant>) -> Work {
+    pub(crate) async fn begin(self: &Arc<Self>, bytes: usize, until: Instant) -> Work {
         let nanos = (self.seconds(bytes) * 1e9) as u64;
         self.ahead.fetch_add(nanos, Ordering::Relaxed);
         let mut work = Work {
@@ -80,6 +80,7 @@ impl Host {
             bytes,
             nanos,
             spent: Duration::ZERO,
+            is_done: false,
         };
         work.turn.begun().await;
         work
@@ -107,6 +108,7 @@ pub(crate) struct Work {
     bytes: usize,
     nanos: u64,
     spent: Duration,
+    is_done: bool,
 }
 
 impl Work {
@@ -117,12 +119,19 @@ impl Work {
         self.spent += thread_time().saturating_sub(before);
         result
     }
+
+    /// All of it is done; what breaks off before says nothing of what a byte costs.
+    pub(crate) fn finish(mut self) {
+        self.is_done = true;
+    }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
         self.host.ahead.fetch_sub(self.nanos, Ordering::Relaxed);
-        self.host.learn(self.bytes, self.spent);
+        if self.is_done {
+            self.host.learn(self.bytes, self.spent);
+        }
     }
 }
 
@@ -143,8 +152,9 @@ mod tests {
         let host = Host::new(Turns::new(1));
         let own = BYTE * 1e6;
         assert_eq!(host.forecast(1_000_000), (own, false));
-        let first = host.begin(1_000_000, None).await;
-        let second = tokio::time::timeout(Duration::ZERO, host.begin(1_000_000, None));
+        let now = Instant::now();
+        let first = host.begin(1_000_000, now).await;
+        let second = tokio::time::timeout(Duration::ZERO, host.begin(1_000_000, now));
         assert!(second.await.is_err(), "it waits");
         let (seconds, is_behind) = host.forecast(1_000_000);
         assert!(is_behind && (seconds - 2.0 * own).abs() < 1e-6);

@@ -12,12 +12,15 @@ use super::admission::{Crowded, Permit};
 use super::arrivals::Try;
 use super::forecast::{Expected, Verdict};
 use super::generation::Generation;
-use super::host::{LARGE, Work, large};
+use super::host::{Work, large};
 use super::messages::{Predictions, Request};
 use super::slots::{Class, Full, Ticket};
-use crate::error::Refusal;
+use crate::error::{Blame, Refusal};
 use crate::metrics::{Metrics, Outcome, Surface};
 use crate::model::Text;
+
+/// A large request without an objective or a deadline should be read within that.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A request that has come in and is not answered yet.
 #[derive(Debug)]
@@ -30,8 +33,8 @@ pub struct Offer<'a> {
     counts: bool,
     surface: Surface,
     outcome: Outcome,
-    /// Bytes that its body says it has, or has, where that is much.
-    weight: usize,
+    /// Bytes that its body says it has, or has, where that is much and the client's doing is not what ends it.
+    large: usize,
     /// When its body was there as a whole.
     whole: Option<Instant>,
     /// Where the request is a large one, from then until its texts are tokens.
@@ -57,7 +60,7 @@ impl<'a> Offer<'a> {
             counts,
             surface,
             outcome: Outcome::Abandoned,
-            weight: 0,
+            large: 0,
             whole: None,
             work: None,
         }
@@ -94,6 +97,10 @@ impl<'a> Offer<'a> {
             .inc();
         let arrivals = &self.classifier.arrivals;
         arrivals.refuse(&refusal, self.attempt, self.counts);
+        if refusal.blame() == Blame::Client {
+            // Nothing that more replicas would change.
+            self.large = 0;
+        }
         self.outcome = Outcome::Refused;
         refusal
     }
@@ -101,6 +108,7 @@ impl<'a> Offer<'a> {
     /// Ends the request as answered without the engine: nothing that more replicas would change.
     pub fn settle(mut self) {
         self.classifier.arrivals.settle(self.counts);
+        self.large = 0;
         self.outcome = Outcome::Answered;
     }
 
@@ -113,7 +121,7 @@ impl<'a> Offer<'a> {
         let generation = self.classifier.serving()?;
         self.in_time()?;
         if let Some(bytes) = bytes {
-            self.weigh(bytes);
+            self.weigh(&generation, bytes);
             self.judge_host(&generation, bytes)?;
         }
         match self.classifier.admission.has_room() {
@@ -136,14 +144,14 @@ impl<'a> Offer<'a> {
         if bytes < large(&generation.tokenizer) {
             return Ok(());
         }
-        self.weigh(bytes);
-        self.classifier.arrivals.read(bytes);
+        self.weigh(&generation, bytes);
+        self.in_time()?;
         self.judge_host(&generation, bytes)?;
-        let objective = now.checked_add(self.classifier.limits.slo);
-        let until = match (self.deadline, objective.filter(|until| *until > now)) {
-            (Some(deadline), Some(objective)) => Some(deadline.min(objective)),
-            (until, None) | (None, until) => until,
-        };
+        let slo = self.classifier.limits.slo;
+        let objective = now + if slo.is_zero() { PATIENCE } else { slo };
+        let until = self
+            .deadline
+            .map_or(objective, |deadline| deadline.min(objective));
         let work = self.classifier.host.begin(bytes, until);
         let work = match self.deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, work).await,
@@ -161,13 +169,10 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// Counts the bytes of a large body as asked for, once.
-    fn weigh(&mut self, bytes: usize) {
-        if bytes >= LARGE && self.weight == 0 {
-            self.weight = bytes;
-            if self.counts {
-                self.classifier.arrivals.weigh(bytes);
-            }
+    /// The body has so many bytes, or says so.
+    fn weigh(&mut self, generation: &Generation, bytes: usize) {
+        if bytes >= large(&generation.tokenizer) {
+            self.large = bytes;
         }
     }
 
@@ -210,6 +215,7 @@ impl<'a> Offer<'a> {
                 let took = whole.elapsed();
                 let outside = took.saturating_sub(predictions.inside);
                 self.classifier.arrivals.answer(took, outside);
+                self.classifier.arrivals.take_large(self.large);
                 self.outcome = Outcome::Answered;
                 Ok(predictions)
             }
@@ -312,6 +318,9 @@ impl Drop for Offer<'_> {
     fn drop(&mut self) {
         if self.outcome == Outcome::Abandoned {
             self.classifier.arrivals.abandon(self.attempt);
+        }
+        if self.counts {
+            self.classifier.arrivals.ask_large(self.large);
         }
         self.metrics().end(self.surface, self.outcome);
     }

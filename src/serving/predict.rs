@@ -16,6 +16,9 @@ use super::slots::Ticket;
 use crate::error::Refusal;
 use crate::model::{Encoded, Text, Token, Tokenizer, TooLong};
 
+/// A record of a log should be cut within that: others go first, and not for ever.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A thread that serves others too is not kept longer than that by one request's texts: some thousand words.
 const SLICE: Duration = Duration::from_micros(200);
 
@@ -118,21 +121,28 @@ impl Classifier {
         let tokenizer = &generation.tokenizer;
         let mut account = match work {
             // Nobody has let it wait for its turn yet: it came from a log, or the model is another by now.
-            None if bytes >= large(tokenizer) => Some(self.host.begin(bytes, until).await),
+            None if bytes >= large(tokenizer) => {
+                let until = until.unwrap_or_else(|| Instant::now() + PATIENCE);
+                Some(self.host.begin(bytes, until).await)
+            }
             work => work,
         };
         let encoded = if tokenizer.reads_by_need() || bytes < large(tokenizer) {
-            let encoded = encode_in_slices(tokenizer, request, account.as_mut()).await;
-            drop(account);
-            encoded
+            let encoded = encode_in_slices(tokenizer, request, account.as_mut()).await?;
+            if let Some(account) = account {
+                account.finish();
+            }
+            Ok(encoded)
         } else {
             let (tokenizer, request) = (Arc::clone(tokenizer), Arc::clone(request));
             let work = move || {
                 let encode = || encode_all(&tokenizer, &request.texts, request.too_long);
-                match &mut account {
-                    Some(account) => account.spend(encode),
-                    None => encode(),
-                }
+                let Some(mut account) = account else {
+                    return encode();
+                };
+                let encoded = account.spend(encode)?;
+                account.finish();
+                Ok(encoded)
             };
             let encoded = tokio::task::spawn_blocking(work).await;
             encoded.unwrap_or_else(|_| Err(panicked()))

@@ -4,9 +4,12 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
@@ -65,13 +68,17 @@ pub(super) struct Watched {
     activity: Arc<Activity>,
     /// Bytes read since something was written.
     read: usize,
-    /// Of a large body, bytes read since the others had their turns, and the turn that is waited for.
+    /// Of a large body, bytes read since the others had their turns, and who says that the next turn is there.
     burst: usize,
-    turn: Option<Turn>,
+    turn: Option<oneshot::Receiver<()>>,
     turns: Arc<Turns>,
     /// Bytes thrown away since our side was closed.
     discarded: Option<usize>,
 }
+
+/// A turn to read should come within that: as long as requests have that are to be decoded, if it is not set
+/// otherwise, so that neither waits for all of the others.
+const READ_WITHIN: Duration = Duration::from_millis(100);
 
 /// What a client may still send after our side was closed, before it is cut off.
 const DISCARDED_MAX: usize = 64 << 20;
@@ -106,14 +113,34 @@ impl Watched {
 impl Watched {
     /// Ready when it is this connection's turn to read some more of a large body.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = self.turn.get_or_insert_with(|| self.turns.ask(None));
-        ready!(turn.poll_begun(cx));
+        let turn = self.turn.get_or_insert_with(|| {
+            let (begun, turn) = oneshot::channel();
+            let asked = self.turns.ask(Instant::now() + READ_WITHIN);
+            tokio::spawn(hold(asked, begun));
+            turn
+        });
+        // An error would mean that the runtime ends.
+        let _ = ready!(Pin::new(turn).poll(cx));
+        self.turn = None;
         self.burst = 0;
-        // What is read is worked on by this task until it waits for something, and nothing here would see
-        // when. Then this thread is free, and the next task is the one that ends the turn.
-        let turn = self.turn.take();
-        tokio::spawn(async move { drop(turn) });
         Poll::Ready(())
+    }
+
+    /// What comes next is no part of the same body.
+    fn ends_body(&mut self) {
+        (self.read, self.burst, self.turn) = (0, 0, None);
+    }
+}
+
+/// Has a turn in place of a connection, which may not come back to reading for long: the turn ends when the
+/// connection's task has run, or could have.
+async fn hold(mut turn: Turn, mut begun: oneshot::Sender<()>) {
+    tokio::select! {
+        () = turn.begun() => {}
+        () = begun.closed() => return,
+    }
+    if begun.send(()).is_ok() {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -152,7 +179,7 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        (this.read, this.burst) = (0, 0);
+        this.ends_body();
         let result = delegate!(&mut this.stream, stream => stream.poll_write(cx, bytes));
         this.activity.wrote(result.is_pending());
         result
@@ -164,7 +191,7 @@ impl AsyncWrite for Watched {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        (this.read, this.burst) = (0, 0);
+        this.ends_body();
         let result = delegate!(&mut this.stream, stream => stream.poll_write_vectored(cx, slices));
         this.activity.wrote(result.is_pending());
         result
@@ -187,6 +214,7 @@ impl AsyncWrite for Watched {
     /// read (RFC 9112, section 9.6). The connection's clock bounds the time.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.ends_body();
         let mut discarded = match this.discarded {
             Some(discarded) => discarded,
             None => {
@@ -241,22 +269,27 @@ mod tests {
         }
     }
 
+    fn connected(turns: &Arc<Turns>) -> (Watched, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let activity = Arc::new(Activity::new());
+        let watched = Watched::new(Stream::Unix(ours), activity, Arc::clone(turns));
+        (watched, theirs)
+    }
+
     /// Of a large body, each has some before the others have more.
     #[tokio::test]
     async fn large_bodies_are_read_in_turns() {
         let turns = Turns::new(1);
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let activity = Arc::new(Activity::new());
-        let mut watched = Watched::new(Stream::Unix(ours), activity, Arc::clone(&turns));
+        let (mut watched, mut theirs) = connected(&turns);
         let writing = tokio::spawn(async move {
             theirs.write_all(&[0; 4 * BURST_MAX]).await.unwrap();
             theirs
         });
         let mut buffer = vec![0; BURST_MAX];
-        let other = turns.ask(None);
+        let other = turns.ask(Instant::now());
         watched.read_exact(&mut buffer).await.unwrap();
         let mut byte = [0];
-        let more = tokio::time::timeout(std::time::Duration::ZERO, watched.read(&mut byte));
+        let more = tokio::time::timeout(Duration::ZERO, watched.read(&mut byte));
         assert!(more.await.is_err(), "another is at work");
         drop(other);
         watched.read_exact(&mut buffer[1..]).await.unwrap();
@@ -264,8 +297,51 @@ mod tests {
         watched.read_exact(&mut rest).await.unwrap();
         // An answer ends what was large.
         watched.write_all(b"answer").await.unwrap();
-        let _other = turns.ask(None);
+        let _other = turns.ask(Instant::now());
         watched.read_exact(&mut byte).await.unwrap();
         writing.await.unwrap();
+    }
+
+    /// Whoever waits for a turn and does something else does not keep it when it comes.
+    #[tokio::test]
+    async fn a_turn_that_nobody_reads_in_is_passed_on() {
+        for is_closed in [false, true] {
+            let turns = Turns::new(1);
+            let (mut watched, mut theirs) = connected(&turns);
+            theirs.write_all(&[0; BURST_MAX]).await.unwrap();
+            let other = turns.ask(Instant::now());
+            watched.read_exact(&mut vec![0; BURST_MAX]).await.unwrap();
+            let mut byte = [0];
+            let more = tokio::time::timeout(Duration::ZERO, watched.read(&mut byte));
+            assert!(more.await.is_err(), "it waits for its turn");
+            if is_closed {
+                drop(theirs);
+                watched.shutdown().await.unwrap();
+            } else {
+                watched.write_all(b"answer").await.unwrap();
+            }
+            drop(other);
+            while turns.free() == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Also when the connection is not asked for more.
+    #[tokio::test]
+    async fn a_turn_ends_although_the_connection_does_not_come_back() {
+        let turns = Turns::new(1);
+        let (mut watched, mut theirs) = connected(&turns);
+        theirs.write_all(&[0; BURST_MAX]).await.unwrap();
+        let other = turns.ask(Instant::now());
+        watched.read_exact(&mut vec![0; BURST_MAX]).await.unwrap();
+        let mut byte = [0];
+        let more = tokio::time::timeout(Duration::ZERO, watched.read(&mut byte));
+        assert!(more.await.is_err(), "it waits for its turn");
+        drop(other);
+        while turns.free() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(watched.turn.is_some(), "it has its turn whenever it comes");
     }
 }

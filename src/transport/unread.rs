@@ -15,8 +15,8 @@ use axum::http::{HeaderMap, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// What is thrown away of a body: as much as one may have by itself (`--max-body-bytes`), so that whoever
-/// sends what would be read otherwise hears why it is not.
+/// What is thrown away of a body: as much as one may have unless that is set (`--max-body-bytes`), so that
+/// whoever sends what would be read otherwise hears why it is not.
 const UNREAD_MAX: u64 = 2 << 20;
 
 /// Time for it to come.

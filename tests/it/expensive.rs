@@ -30,6 +30,8 @@ fn bodies() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("brackets", of("["), 200),
         ("escapes", escaped.into_bytes(), 200),
         ("spaces", of(" "), 200),
+        ("zero-width blanks", of("\u{200b}"), 200),
+        ("controls", of("\u{7f}"), 200),
         ("JSON depth", b"[".repeat(bytes), 400),
         (
             "many values",
@@ -104,5 +106,25 @@ async fn a_list_of_short_texts_passes_large_ones() {
     all.join_all().await;
     assert!(before < 20, "{before} large ones were answered first");
     adds_up(&server).await;
+    server.stop().await;
+}
+
+/// What nobody would read is no load: a length costs its sender nothing.
+#[tokio::test]
+async fn what_is_too_large_or_no_request_is_not_asked_for() {
+    let server = TestServer::start(&["--slo", "100ms"]).await;
+    let address = server.address;
+    let head = crate::hostile::head_of_body("1000000000000");
+    assert_eq!(send(address, &head).await.status, 413);
+    let broken = format!("[{}", " ".repeat(100_000));
+    assert_eq!(post_json(address, &broken).await.status, 400);
+    adds_up(&server).await;
+    let counts = || server.classifier.arrivals().counts();
+    assert_eq!((counts().large, counts().large_answered), (0, 0));
+    let large = serde_json::json!({ "query": "音乐".repeat(10_000) }).to_string();
+    assert_eq!(post_json(address, &large).await.status, 200);
+    adds_up(&server).await;
+    let bytes = large.len() as u64;
+    assert_eq!((counts().large, counts().large_answered), (bytes, bytes));
     server.stop().await;
 }

@@ -164,3 +164,47 @@ fn long_pairs_take_memory_by_their_length_not_by_its_square() {
     assert!(encoded.truncated);
     assert_eq!(encoded.ids.len(), tokenizer.max_tokens());
 }
+
+/// A tokenizer that looks for an added token in normalized text is the library's as a whole; its long texts are
+/// cut at a blank, and refused where there is none.
+#[test]
+fn long_texts_of_other_tokenizers_are_cut_at_a_blank_or_refused() {
+    for side in ["right", "left"] {
+        let directory = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir("models/intent-snips").unwrap() {
+            let path = file.unwrap().path();
+            if path.is_file() {
+                std::fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        let edit = |file: &str, change: &dyn Fn(&mut serde_json::Value)| {
+            let path = directory.path().join(file);
+            let mut json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            change(&mut json);
+            std::fs::write(&path, json.to_string()).unwrap();
+        };
+        edit("tokenizer_config.json", &|json| {
+            json["truncation_side"] = side.into()
+        });
+        let by_need = Checkpoint::open(directory.path()).unwrap().tokenizer;
+        edit("tokenizer.json", &|json| {
+            json["added_tokens"][0]["normalized"] = true.into()
+        });
+        let whole = Checkpoint::open(directory.path()).unwrap().tokenizer;
+        assert!(by_need.reads_by_need() && !whole.reads_by_need());
+        let text = Text::Single(format!("weather {}jazz", "play ".repeat(60_000)));
+        let expected = by_need.encode(&text, TooLong::Truncate).unwrap();
+        assert_eq!(
+            whole.encode(&text, TooLong::Truncate).unwrap(),
+            expected,
+            "{side}"
+        );
+        let text = Text::Single("!".repeat(200_000));
+        let refused = whole.encode(&text, TooLong::Truncate);
+        assert!(matches!(
+            refused,
+            Err(EncodeError::TooLarge { bytes: 200_000, .. })
+        ));
+        assert!(by_need.encode(&text, TooLong::Truncate).is_ok());
+    }
+}

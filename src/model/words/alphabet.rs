@@ -115,6 +115,14 @@ impl Alphabet {
         unpack(packed)
     }
 
+    /// Whether a character that has been met before becomes nothing, and if so, whether it is a wall.
+    pub(super) fn nothing(&self, char: char) -> Option<bool> {
+        let code = char as usize;
+        let block = self.blocks[code / BLOCK].get()?;
+        let packed = block[code % BLOCK].load(Ordering::Relaxed);
+        (packed & KIND == NOTHING).then_some(packed & 1 == 1)
+    }
+
     /// Whether a character that has been met before changes nothing where a word goes on.
     pub(super) fn is_inner(&self, char: char) -> bool {
         let code = char as usize;
@@ -249,7 +257,7 @@ fn pack(made: Made) -> u32 {
         Made::One(Letter::Inner(char)) => INNER | char as u32,
         Made::One(Letter::Alone(char)) => ALONE | char as u32,
         Made::One(Letter::Blank) => BLANK,
-        // 23 bits of start are enough: some fifteen thousand characters become several, most of them three.
+        // 23 bits of start are enough: a hundred thousand characters become several, most of them three.
         Made::Several(Several { start, len }, is_inner) => {
             SEVERAL | (start as u32) << START | u32::from(is_inner) << LEN_BITS | len as u32
         }

@@ -204,8 +204,11 @@ impl<'a> Cutter<'a> {
                 self.alphabet.several(several, &mut self.queue);
                 self.queue.reverse();
             }
-            Made::Nothing { is_wall: true } => self.settle_marks(),
-            Made::Nothing { is_wall: false } => {}
+            Made::Nothing { is_wall } => {
+                if self.skip_nothing() || is_wall {
+                    self.settle_marks();
+                }
+            }
             Made::Moving => {
                 let alphabet = self.alphabet;
                 alphabet.marks(char, |class, letter| match (class, letter) {
@@ -236,6 +239,20 @@ impl<'a> Cutter<'a> {
         let more = behind.iter().take_while(|byte| blank(byte)).count();
         self.at += strides * STRIDE + more;
         strides * STRIDE + more > 0
+    }
+
+    /// Passes over what becomes nothing; whether a wall was among it.
+    fn skip_nothing(&mut self) -> bool {
+        let end = self.text.floor_char_boundary(self.clear).max(self.at);
+        let mut is_wall = false;
+        for char in self.text[self.at..end].chars() {
+            let Some(is_one) = self.alphabet.nothing(char) else {
+                break;
+            };
+            is_wall |= is_one;
+            self.at += char.len_utf8();
+        }
+        is_wall
     }
 
     /// Passes over letters of a word that is too long already; whether there were any.

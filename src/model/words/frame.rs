@@ -29,12 +29,17 @@ impl Frame {
         let (ids, special) = (probe.get_ids(), probe.get_special_tokens_mask());
         let (mut around, mut types) = (Vec::new(), Vec::new());
         let mut at = 0;
+        let mut before: Option<Vec<u32>> = None;
         for text in texts {
             let bare = tokenizer.encode_fast(*text, false).ok()?;
             let offset = special[at..].iter().position(|special| *special == 0)?;
             let (start, end) = (at + offset, at + offset + bare.len());
             // A template may put something else there, or the texts in another order.
             if ids.get(start..end)? != bare.get_ids() || bare.is_empty() {
+                return None;
+            }
+            // Two that are not to be told apart say nothing of their order.
+            if before.replace(bare.get_ids().to_vec()).as_deref() == Some(bare.get_ids()) {
                 return None;
             }
             around.push(run(&probe, at..start));

@@ -282,8 +282,12 @@ impl Words {
         }
     }
 
+    /// Remembers a word, if nobody is looking at the others: whoever waits here keeps all others waiting, and
+    /// the text that is being read may be a long one.
     fn remember(&self, word: &str, ids: &[u32]) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let Ok(mut known) = self.known.try_write() else {
+            return;
+        };
         let mut forgotten = None;
         if known.len() >= WORDS_MAX {
             forgotten = Some(std::mem::take(&mut *known));

@@ -22,6 +22,10 @@ impl Pieces {
         let ModelWrapper::WordPiece(model) = tokenizer.get_model() else {
             return None;
         };
+        // The library calls everything unknown then, marks included.
+        if model.max_input_chars_per_word == 0 {
+            return None;
+        }
         Some(Self {
             prefix: model.continuing_subword_prefix.clone(),
             longest: model.get_vocab().keys().map(String::len).max()?,

@@ -160,13 +160,14 @@ fn expected(
     }
 }
 
-fn settings() -> [BertNormalizer; 5] {
+fn settings() -> [BertNormalizer; 6] {
     [
         BertNormalizer::new(true, true, None, true),
         BertNormalizer::new(true, true, Some(false), true),
         BertNormalizer::new(true, false, None, false),
         BertNormalizer::new(true, false, Some(true), false),
         BertNormalizer::new(false, true, Some(true), true),
+        BertNormalizer::new(false, true, Some(false), false),
     ]
 }
 
@@ -182,7 +183,7 @@ fn texts_of_all_scripts_get_the_ids_that_the_library_gives() {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         for direction in [TruncationDirection::Right, TruncationDirection::Left] {
             let words = Words::of(&tokenizer, direction).unwrap();
-            for _ in 0..texts() / 10 {
+            for _ in 0..texts() / 12 {
                 let text = match random.random_range(0..5) {
                     0 => Text::Pair(text_of(&mut random), text_of(&mut random)),
                     _ => Text::Single(text_of(&mut random)),
@@ -205,11 +206,12 @@ fn texts_of_all_scripts_get_the_ids_that_the_library_gives() {
 /// Each character between two letters, and between two marks that change places.
 #[test]
 fn each_character_becomes_what_the_library_makes_of_it() {
-    for normalizer in settings() {
+    for (start, normalizer) in settings().into_iter().enumerate() {
         let tokenizer = tokenizer(normalizer);
         let words = Words::of(&tokenizer, TruncationDirection::Right).unwrap();
         let all = (0..=0x323ff).chain(0xe0000..=0xe01ff);
-        let chars: Vec<char> = all.step_by(STEP).filter_map(char::from_u32).collect();
+        let some = all.skip(start % STEP).step_by(STEP);
+        let chars: Vec<char> = some.filter_map(char::from_u32).collect();
         for some in chars.chunks(500) {
             let mut text = String::new();
             for char in some {
