@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::client::{Client, Outcome, get, post};
 use crate::support::http;
 use crate::support::process::Server;
+use crate::texts::{bodies, posted};
 use crate::{resident, runtime, verdict};
 
 #[derive(Debug, clap::Args)]
@@ -121,6 +122,9 @@ async fn load(
     }
     clients.spawn(streams(address, Arc::clone(seen)));
     clients.spawn(nonsense(address, Arc::clone(seen)));
+    for number in 0..4 {
+        clients.spawn(long_texts(address, number, Arc::clone(seen)));
+    }
     clients.spawn(reloads(admin, Arc::clone(seen)));
     let start = Instant::now();
     let mut memory = Vec::new();
@@ -259,6 +263,29 @@ async fn nonsense(address: SocketAddr, seen: Arc<Seen>) {
         let mut client = reconnected(None, address).await;
         seen.count_faulty(client.ask(&requests[round % requests.len()]).await);
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Megabytes of each kind of text that is made to be expensive, one after the other.
+async fn long_texts(address: SocketAddr, number: usize, seen: Arc<Seen>) {
+    let bodies = bodies(1_000_000);
+    let requests: Vec<Vec<u8>> = bodies.iter().map(|(_, body)| posted(body)).collect();
+    let mut open = None;
+    for round in number.. {
+        if seen.is_over() {
+            return;
+        }
+        let mut client = reconnected(open.take(), address).await;
+        let outcome = client.ask(&requests[round % requests.len()]).await;
+        open = match outcome {
+            // Not all of them are requests.
+            Outcome::Answered(400, stays) => {
+                seen.faulty.fetch_add(1, Ordering::Relaxed);
+                stays.then_some(client)
+            }
+            outcome => seen.count(outcome).then_some(client),
+        };
+        tokio::time::sleep(Duration::from_millis(150)).await;
     }
 }
 

@@ -11,10 +11,11 @@ use super::learned::RequestCost;
 const BYTE: f64 = 3e-9;
 
 /// Bytes of an interval below which their cost is not to be told from everything else.
-const BYTES_MIN: f64 = 256.0 * 1024.0;
+const BYTES_MIN: f64 = 1e6;
 
-/// Weight of the newest interval.
-const NEWEST: f64 = 0.2;
+/// What of earlier intervals is left after another. They count by their bytes: in one of few bytes, what is
+/// not theirs is much.
+const KEPT: f64 = 0.8;
 
 /// Intervals after which it is known.
 const KNOWN: u32 = 5;
@@ -22,7 +23,8 @@ const KNOWN: u32 = 5;
 /// The cost of a byte.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ByteCost {
-    seconds: f64,
+    cpu: f64,
+    bytes: f64,
     seen: u32,
 }
 
@@ -30,7 +32,8 @@ impl ByteCost {
     /// Nothing is known.
     pub(super) fn new() -> Self {
         Self {
-            seconds: BYTE,
+            cpu: 0.0,
+            bytes: 0.0,
             seen: 0,
         }
     }
@@ -48,15 +51,18 @@ impl ByteCost {
             return;
         }
         let others = answered * known.request + batches * known.batch;
-        let found = (cpu - others).max(0.0) / bytes;
         self.seen = self.seen.saturating_add(1);
-        let newest = NEWEST.max(1.0 / f64::from(self.seen));
-        self.seconds += newest * (found - self.seconds);
+        self.cpu = KEPT * self.cpu + (cpu - others).max(0.0);
+        self.bytes = KEPT * self.bytes + bytes;
     }
 
     /// CPU seconds a byte.
     pub(super) fn seconds(&self) -> f64 {
-        self.seconds
+        if self.bytes > 0.0 {
+            self.cpu / self.bytes
+        } else {
+            BYTE
+        }
     }
 
     /// Whether it is more than a guess.
@@ -78,6 +84,7 @@ mod tests {
         let mut cost = ByteCost::new();
         cost.learn(1000.0, 1.0, (1.0, 1.0), known);
         assert_eq!(cost.seconds(), BYTE, "so few say nothing");
+        cost.learn(2e6, 0.1, (1.0, 1.0), known);
         for _ in 0..50 {
             let cpu = 100.0 * 1e-4 + 50.0 * 1e-5 + 50e6 * 7e-9;
             cost.learn(50e6, cpu, (100.0, 50.0), known);
