@@ -26,6 +26,7 @@ mod kafka;
 mod link;
 mod metrics;
 mod place;
+mod replay;
 mod report;
 mod service;
 mod tally;
@@ -51,6 +52,7 @@ use tokio::task::JoinSet;
 
 use self::metrics::Metrics;
 pub use self::place::Place;
+pub use self::replay::{Asked, Followed, Known, Round, read_prometheus, read_report, read_trigger};
 pub use self::trigger::Defaults;
 pub(crate) use self::trigger::NO_KAFKA;
 use self::trigger::Trigger;
