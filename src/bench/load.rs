@@ -207,7 +207,9 @@ impl Load {
             }
         };
         let times = times.take_while(move |time| *time < seconds);
-        Box::new(times.map(Duration::from_secs_f64))
+        // Rounded to nanoseconds, the last may be at the very end.
+        let times = times.map(Duration::from_secs_f64);
+        Box::new(times.take_while(move |time| *time < duration))
     }
 }
 
@@ -288,6 +290,8 @@ mod tests {
             assert!(times.is_sorted());
         }
         assert!(!seconds("ramp:100..1", 10.0).is_empty());
+        // The 54th after the first comes when the ramp ends.
+        assert_eq!(seconds("ramp:31..5", 3.0).len(), 54);
     }
 
     #[test]
