@@ -19,7 +19,7 @@
 //!
 //! It never says a number that it does not know, and never "inactive" when it does not know that: see
 //! `view.rs`. It holds no model and, beside the view, no state: started anew, it knows as much after a
-//! round.
+//! round. `replay.rs` follows a workload through answers of whoever calls, without tasks and sockets.
 
 #[cfg(feature = "kafka")]
 mod kafka;
