@@ -11,6 +11,17 @@ use crate::model::EncodeError;
 /// Nobody knows what the load will be later than that.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
+/// Characters of a text that is repeated where it is wrong: whoever wrote it knows the rest.
+const SHOWN_MAX: usize = 100;
+
+/// `text` as messages repeat it: quoted, and cut where it is long.
+pub(crate) fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
 /// Whose doing a refusal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
@@ -137,7 +148,8 @@ pub enum Refusal {
     },
     /// The body is of a type that this route does not read.
     #[error(
-        "{found:?} is not read here; send application/json (to /predict also a form or an event)"
+        "{} is not read here; send application/json (to /predict also a form or an event)",
+        shown(found)
     )]
     MediaType {
         /// The request's Content-Type.
@@ -153,14 +165,18 @@ pub enum Refusal {
     },
     /// An event in a format that is not read.
     #[error(
-        "events as {found:?} are not read here; send application/cloudevents+json or the binary mode"
+        "events as {} are not read here; send application/cloudevents+json or the binary mode",
+        shown(found)
     )]
     EventFormat {
         /// The request's Content-Type.
         found: String,
     },
     /// An event's data is of a type that holds no text.
-    #[error("an event's data of type {found:?} is not read here; send JSON or text")]
+    #[error(
+        "an event's data of type {} is not read here; send JSON or text",
+        shown(found)
+    )]
     EventData {
         /// The data's type.
         found: String,
@@ -197,7 +213,10 @@ pub enum Refusal {
     )]
     TransferCoding,
     /// The body is encoded in a way that is not read.
-    #[error("Content-Encoding {found:?} is not read here; send the body as it is")]
+    #[error(
+        "Content-Encoding {} is not read here; send the body as it is",
+        shown(found)
+    )]
     ContentEncoding {
         /// The request's Content-Encoding.
         found: String,
@@ -349,6 +368,31 @@ impl Refusal {
                 Some((*retry_after).clamp(Duration::from_millis(1), RETRY_AFTER_MAX))
             }
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_repeated_in_part() {
+        assert_eq!(shown("a\n"), "\"a\\n\"");
+        let found = "\u{10ffff}".repeat(1_000_000);
+        for refusal in [
+            Refusal::MediaType {
+                found: found.clone(),
+            },
+            Refusal::EventFormat {
+                found: found.clone(),
+            },
+            Refusal::EventData {
+                found: found.clone(),
+            },
+            Refusal::ContentEncoding { found },
+        ] {
+            assert!(refusal.to_string().len() < 1300);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `checkpoint_config` of `targets.rs`.
+//! `checkpoint_config` of `targets/`.
 #![no_main]
 
 /// A decoder that wants more memory than this ends the run, which libFuzzer reports.

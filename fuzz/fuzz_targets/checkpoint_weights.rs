@@ -1,4 +1,4 @@
-//! `checkpoint_weights` of `targets.rs`.
+//! `checkpoint_weights` of `targets/`.
 #![no_main]
 
 /// A decoder that wants more memory than this ends the run, which libFuzzer reports.

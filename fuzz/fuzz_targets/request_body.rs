@@ -1,4 +1,4 @@
-//! `request_body` of `targets.rs`.
+//! `request_body` of `targets/`.
 #![no_main]
 
 /// A decoder that wants more memory than this ends the run, which libFuzzer reports.

@@ -1,4 +1,4 @@
-//! `tokenizer_text` of `targets.rs`.
+//! `tokenizer_text` of `targets/`.
 #![no_main]
 
 /// A decoder that wants more memory than this ends the run, which libFuzzer reports.

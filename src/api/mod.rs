@@ -9,6 +9,7 @@ mod autoscaling;
 mod body;
 pub(crate) mod cloudevents;
 mod deadline;
+mod decode;
 mod grpc;
 mod identity;
 mod inference;
@@ -39,7 +40,15 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 pub use self::body::BodyLimits;
 use self::body::{BodyMemory, Held};
 use self::cloudevents::Events;
-pub use self::cloudevents::{EventSettings, EventSource, TextPointer};
+pub use self::cloudevents::record::{
+    Message as EventRecord, Place as RecordPlace, Prediction as RecordAnswer,
+};
+pub use self::cloudevents::{Asked as AskedEvent, EventSettings, EventSource, TextPointer};
+pub use self::decode::{
+    decode_body, decode_events, decode_inference, decode_inference_message, decode_query,
+    decode_record, record_as_request,
+};
+pub use self::inference::Infer as Inference;
 pub use self::inference::grpc::proto as inference_proto;
 use self::inference::rest;
 pub(crate) use self::json::VALUES_MAX;
@@ -48,7 +57,7 @@ use crate::autoscale::Hints;
 use crate::autoscale::orca::OrcaMode;
 use crate::error::Refusal;
 use crate::metrics::{Surface, TritonMetrics};
-use crate::serving::{Classifier, Offer, Request};
+use crate::serving::{Classifier, Offer};
 use crate::trace::{self, Tracing};
 use crate::transport::Life;
 
@@ -246,26 +255,6 @@ pub fn admin_routes(served: Served, settings: &Settings, reload: Reload) -> Rout
         .merge(hint_routes())
         .fallback(not_found)
         .with_state(shared)
-}
-
-/// What a `POST /predict` with these headers and this body asks for.
-///
-/// # Errors
-/// A body that is encoded, of a type that is not read, or not what its type says; a [`Refusal`]
-/// that never repeats the text.
-pub fn decode_body(headers: &HeaderMap, body: &[u8]) -> Result<Request, Refusal> {
-    request::decode(headers, body).map(|decoded| decoded.request)
-}
-
-/// What a `GET /predict` with this query string asks for.
-///
-/// # Errors
-/// [`Refusal::Malformed`] where `query` is missing or stands there twice, `truncate` is neither
-/// true nor false, or the text is not UTF-8.
-pub fn decode_query(query: &str) -> Result<Request, Refusal> {
-    let (text, too_long) =
-        request::parameters_of(query.as_bytes(), "the query string", "/predict?query=music")?;
-    Ok(request::single(text, too_long))
 }
 
 /// What describes all this.

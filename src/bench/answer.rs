@@ -17,7 +17,7 @@ impl Expected {
 
 /// The label in the body of an answer: what `pointer` (RFC 6901) leads to, the first member called
 /// "label" in a JSON document, or the whole of a plain text.
-pub(super) fn label_of(body: &[u8], pointer: Option<&str>) -> Option<String> {
+pub fn label_of(body: &[u8], pointer: Option<&str>) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?.trim();
     let json: Option<Value> = serde_json::from_str(text).ok();
     let found = match (&json, pointer) {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::shown;
 use crate::input;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -56,7 +57,10 @@ impl FromStr for Loads {
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, value) = text.split_once(':').unwrap_or((text, ""));
         if kind == "trace" {
-            return Load::read_trace(Path::new(value)).map(|load| Self(vec![load]));
+            let file = Path::new(value);
+            let content = input::read_text(file, input::TEXTS)
+                .map_err(|error| format!("{}: {error}", file.display()))?;
+            return Load::parse_trace(file, &content).map(|load| Self(vec![load]));
         }
         let values = value.split(',');
         let loads = values.map(|value| Load::parse(kind, value).ok_or(FORMS));
@@ -97,11 +101,12 @@ impl Load {
         })
     }
 
-    /// A time in seconds in each line, ascending; what follows a comma, a header and lines that
-    /// start with `#` are skipped.
-    fn read_trace(file: &Path) -> Result<Self, String> {
-        let content = input::read_text(file, input::TEXTS)
-            .map_err(|error| format!("{}: {error}", file.display()))?;
+    /// The trace that the content of a file holds: a time in seconds in each line, ascending; what follows a
+    /// comma, a header and lines that start with `#` are skipped.
+    ///
+    /// # Errors
+    /// The first line that is wrong; that there is no time at all.
+    pub fn parse_trace(file: &Path, content: &str) -> Result<Self, String> {
         let mut times: Vec<f64> = Vec::new();
         for (index, line) in content.lines().enumerate() {
             let first = line.split(',').next().unwrap_or_default().trim();
@@ -113,7 +118,7 @@ impl Load {
                     continue;
                 }
                 let place = format!("{}, line {}", file.display(), index + 1);
-                return Err(format!("{place}: expected seconds, found {first:?}"));
+                return Err(format!("{place}: expected seconds, found {}", shown(first)));
             };
             let last = times.last().copied().unwrap_or(0.0);
             if !(time >= last && time <= 1e7) || times.len() == TRACE_MAX {
@@ -202,7 +207,9 @@ impl Load {
             }
         };
         let times = times.take_while(move |time| *time < seconds);
-        Box::new(times.map(Duration::from_secs_f64))
+        // Rounded to nanoseconds, the last may be at the very end.
+        let times = times.map(Duration::from_secs_f64);
+        Box::new(times.take_while(move |time| *time < duration))
     }
 }
 
@@ -283,6 +290,8 @@ mod tests {
             assert!(times.is_sorted());
         }
         assert!(!seconds("ramp:100..1", 10.0).is_empty());
+        // The 54th after the first comes when the ramp ends.
+        assert_eq!(seconds("ramp:31..5", 3.0).len(), 54);
     }
 
     #[test]

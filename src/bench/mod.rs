@@ -23,7 +23,7 @@ mod search;
 mod target;
 mod texts;
 
-pub use answer::Expected;
+pub use answer::{Expected, label_of};
 pub use compare::{Plan, measure};
 pub use draw::draw;
 pub use load::{Load, Loads};
@@ -33,4 +33,4 @@ pub use report::{Report, Round, Run, Series};
 pub use run::{Options, Runner};
 pub use search::{Search, Step};
 pub use target::{Protocol, Target};
-pub use texts::{TextsError, read_texts};
+pub use texts::{TextsError, parse_texts, read_texts};

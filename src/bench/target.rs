@@ -1,9 +1,11 @@
 //! What is asked and how: a URL, or a TOML file that says what a request looks like.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
 
+use axum::body::Bytes;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
@@ -84,18 +86,36 @@ impl FromStr for Target {
         let content = input::read_text(path, input::SMALL).map_err(|error| {
             format!("expected http://… or a file that describes a target: {text}: {error}")
         })?;
-        let mut target: Self =
-            toml::from_str(&content).map_err(|error| format!("{text}: {error}"))?;
-        if target.name.is_empty() {
-            let stem = path.file_stem().unwrap_or_default();
-            target.name = stem.to_string_lossy().into_owned();
-        }
-        target.from_file = true;
-        target.named().map_err(|error| format!("{text}: {error}"))
+        Self::read(path, &content)
     }
 }
 
 impl Target {
+    /// The target that the content of a file describes.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the file's name.
+    pub fn read(file: &Path, content: &str) -> Result<Self, String> {
+        let wrong = |error: &dyn Display| format!("{}: {error}", file.display());
+        let mut target: Self = toml::from_str(content).map_err(|error| wrong(&error))?;
+        if target.name.is_empty() {
+            let stem = file.file_stem().unwrap_or_default();
+            target.name = stem.to_string_lossy().into_owned();
+        }
+        target.from_file = true;
+        target.named().map_err(|error| wrong(&error))
+    }
+
+    /// The request for one text.
+    ///
+    /// # Errors
+    /// What is wrong with the target, or a text that makes no request of it.
+    pub fn request(&self, text: &str) -> Result<Request<Bytes>, String> {
+        let prepared = self.prepare(text)?;
+        let (parts, _) = prepared.request().into_parts();
+        Ok(Request::from_parts(parts, prepared.body))
+    }
+
     /// Whether requests can be made of it.
     ///
     /// # Errors
@@ -225,7 +245,7 @@ pub(super) struct Prepared {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
-    body: axum::body::Bytes,
+    body: Bytes,
 }
 
 impl Prepared {

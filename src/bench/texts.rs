@@ -42,17 +42,21 @@ pub enum TextsError {
 /// When there is no text, or a line of a `.jsonl` that has none.
 pub fn read_texts(file: Option<&Path>) -> Result<Vec<String>, TextsError> {
     let Some(path) = file else {
-        return parse(Path::new("probes.jsonl"), PROBES);
+        return parse_texts(Path::new("probes.jsonl"), PROBES);
     };
     let content =
         input::read_text(path, input::TEXTS).map_err(|source| TextsError::Unreadable {
             file: path.to_owned(),
             source,
         })?;
-    parse(path, &content)
+    parse_texts(path, &content)
 }
 
-fn parse(path: &Path, content: &str) -> Result<Vec<String>, TextsError> {
+/// The texts that the content of a file holds.
+///
+/// # Errors
+/// As [`read_texts`].
+pub fn parse_texts(path: &Path, content: &str) -> Result<Vec<String>, TextsError> {
     let file = path.to_owned();
     let json = path
         .extension()
@@ -87,17 +91,18 @@ mod tests {
 
     #[test]
     fn lines_and_json_lines_are_texts() {
-        let lines = parse(Path::new("a.txt"), "play some jazz\n\n {\"text\": 1}\n").unwrap();
+        let lines = parse_texts(Path::new("a.txt"), "play some jazz\n\n {\"text\": 1}\n").unwrap();
         assert_eq!(lines, ["play some jazz", " {\"text\": 1}"]);
-        let lines = parse(
+        let lines = parse_texts(
             Path::new("a.jsonl"),
             "{\"text\": \"a\", \"label\": \"b\"}\n\n",
         )
         .unwrap();
         assert_eq!(lines, ["a"]);
-        let error = parse(Path::new("a.jsonl"), "{\"text\": \"a\"}\n{\"text\": 1}").unwrap_err();
+        let error =
+            parse_texts(Path::new("a.jsonl"), "{\"text\": \"a\"}\n{\"text\": 1}").unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");
-        assert!(parse(Path::new("a.txt"), " \n").is_err());
+        assert!(parse_texts(Path::new("a.txt"), " \n").is_err());
         assert!(read_texts(Some(Path::new("/no/such"))).is_err());
         assert!(read_texts(None).unwrap().len() > 100);
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 
+use super::serve::LoadArgs;
 use super::{AdminPort, Platform, ServeArgs, main_port, texts_max};
 
 /// A list of JSON has more values than texts: three for a pair, some more for an event.
@@ -49,6 +50,26 @@ pub(super) fn numbers(args: &ServeArgs) -> Vec<String> {
             "--backlog-drain: expected at least 1s, found {found:?}"
         ));
     }
+    mistakes.extend(sizes(load));
+    let (lame_duck, drain) = (args.end.lame_duck, args.end.drain_timeout);
+    if let Some(lame_duck) = lame_duck.filter(|duck| !duck.is_zero() && *duck >= drain) {
+        mistakes.push(format!(
+            "--lame-duck: expected less than --drain-timeout ({drain:?}), which counts from the same \
+             moment, found {lame_duck:?}"
+        ));
+    }
+    if connection.max_header_bytes < 8192 {
+        let found = connection.max_header_bytes;
+        mistakes.push(format!(
+            "--max-header-bytes: expected at least 8192, found {found}"
+        ));
+    }
+    mistakes
+}
+
+/// Mistakes in how large lists and bodies may be.
+fn sizes(load: &LoadArgs) -> Vec<String> {
+    let mut mistakes = Vec::new();
     if load.max_list_share > 100 {
         let found = load.max_list_share;
         mistakes.push(format!(
@@ -72,19 +93,6 @@ pub(super) fn numbers(args: &ServeArgs) -> Vec<String> {
         mistakes.push(format!(
             "--max-body-memory: expected at least --max-body-bytes ({}), found {}",
             load.max_body_bytes, load.max_body_memory
-        ));
-    }
-    let (lame_duck, drain) = (args.end.lame_duck, args.end.drain_timeout);
-    if let Some(lame_duck) = lame_duck.filter(|duck| !duck.is_zero() && *duck >= drain) {
-        mistakes.push(format!(
-            "--lame-duck: expected less than --drain-timeout ({drain:?}), which counts from the same \
-             moment, found {lame_duck:?}"
-        ));
-    }
-    if connection.max_header_bytes < 8192 {
-        let found = connection.max_header_bytes;
-        mistakes.push(format!(
-            "--max-header-bytes: expected at least 8192, found {found}"
         ));
     }
     mistakes

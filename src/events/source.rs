@@ -140,10 +140,10 @@ impl Desk {
         if record.value.as_ref().is_some_and(|value| value.len() > max) {
             return Err(Refusal::BodyTooLarge { max });
         }
-        let mut questions = message.questions(&self.events)?;
+        let (mut questions, wrong) = message.questions(self.events.pointer.as_ref())?;
         // The usual record is one event that is answered at once: without copies of its text, and in a task
         // that is as small as can be.
-        if let [Ok(question)] = &mut questions[..] {
+        if let ([question], None) = (&mut questions[..], wrong) {
             let request = Request {
                 texts: question.take_texts(),
                 too_long: TooLong::Truncate,
@@ -163,14 +163,7 @@ impl Desk {
 
     /// The same for any number of events, and for what takes more than one try.
     async fn answer_all(&self, record: &Record, message: &Message) -> Result<(), Refusal> {
-        let mut wrong = None;
-        let mut questions = Vec::new();
-        for question in message.questions(&self.events)? {
-            match question {
-                Ok(question) => questions.push(question),
-                Err(refusal) => wrong = wrong.or(Some(refusal)),
-            }
-        }
+        let (mut questions, mut wrong) = message.questions(self.events.pointer.as_ref())?;
         let texts: Vec<Vec<Text>> = questions.iter_mut().map(Question::take_texts).collect();
         let all: Vec<Text> = texts.iter().flatten().cloned().collect();
         let together = match all.is_empty() {

@@ -347,6 +347,7 @@ impl Tokenizer {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
 fn refused(error: tokenizers::Error) -> EncodeError {
     EncodeError::Refused(error.to_string())
 }

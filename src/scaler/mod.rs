@@ -19,13 +19,14 @@
 //!
 //! It never says a number that it does not know, and never "inactive" when it does not know that: see
 //! `view.rs`. It holds no model and, beside the view, no state: started anew, it knows as much after a
-//! round.
+//! round. `replay.rs` follows a workload through answers of whoever calls, without tasks and sockets.
 
 #[cfg(feature = "kafka")]
 mod kafka;
 mod link;
 mod metrics;
 mod place;
+mod replay;
 mod report;
 mod service;
 mod tally;
@@ -51,6 +52,7 @@ use tokio::task::JoinSet;
 
 use self::metrics::Metrics;
 pub use self::place::Place;
+pub use self::replay::{Asked, Followed, Known, Round, read_prometheus, read_report, read_trigger};
 pub use self::trigger::Defaults;
 pub(crate) use self::trigger::NO_KAFKA;
 use self::trigger::Trigger;

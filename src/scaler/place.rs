@@ -13,14 +13,13 @@ use std::time::Duration;
 use dns_lookup::{AddrInfoHints, LookupErrorKind, SockType, getaddrinfo};
 use tokio::task::JoinHandle;
 
+use crate::error::shown;
+
 /// Length of a name in DNS (RFC 1035, section 2.3.4), with the dot at its end.
 const NAME_MAX: usize = 254;
 
 /// Time for DNS: the system's resolver tries a server that does not answer again after five seconds.
 pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(6);
-
-/// Characters of a text that is repeated where it is wrong: whoever wrote it knows the rest.
-const SHOWN_MAX: usize = 100;
 
 /// An address, or a name and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,14 +35,6 @@ impl Place {
             host: host.to_owned(),
             port,
         }
-    }
-}
-
-/// `text` as messages repeat it: quoted, and cut where it is long.
-pub(super) fn shown(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
     }
 }
 
@@ -209,7 +200,6 @@ mod tests {
     fn what_is_wrong_is_repeated_in_part() {
         let error = "ä".repeat(10_000).parse::<Place>().unwrap_err();
         assert!(error.len() < 400 && error.ends_with("ä\"…"), "{error}");
-        assert_eq!(shown("a\n"), "\"a\\n\"");
     }
 
     #[test]

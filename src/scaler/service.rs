@@ -14,7 +14,6 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 
 use super::metrics::Metrics;
-use super::place::shown;
 use super::proto::external_scaler_server::{ExternalScaler, ExternalScalerServer};
 use super::proto::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec,
@@ -23,6 +22,7 @@ use super::proto::{
 use super::trigger::{Defaults, Trigger};
 use super::view::View;
 use super::watches::Watches;
+use crate::error::shown;
 use crate::transport::Life;
 
 /// The one metric there is.

@@ -3,11 +3,13 @@
 //! Metadata is written by whoever may create a ScaledObject. It can name any address to ask, so it gets
 //! no secret of the scaler's: settings of Kafka go to the brokers of the flag alone.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 
-use super::place::{Place, shown};
+use super::place::Place;
 use super::wake::{KafkaGroup, PrometheusUrl, Wake};
+use crate::error::shown;
 
 /// Places that one trigger may name.
 const PLACES_MAX: usize = 64;
@@ -91,6 +93,11 @@ const SOURCES: [&str; 8] = [
     "wakeLag",
 ];
 
+/// Whether a key is one of ours.
+fn is_known(key: &str) -> bool {
+    SOURCES.contains(&key) || matches!(key, "target" | "activationDemand")
+}
+
 /// Metadata under reading.
 struct Reading<'a> {
     values: HashMap<&'a str, &'a str>,
@@ -153,16 +160,31 @@ impl Trigger {
 
 impl<'a> Reading<'a> {
     fn new(metadata: &'a HashMap<String, String>) -> Self {
-        let values = metadata.iter().map(|(key, value)| {
-            // KEDA resolves these and leaves their names.
-            let key = key.strip_suffix("FromEnv").unwrap_or(key);
-            (key, value.trim())
-        });
-        Self {
-            // A template with nothing to put in leaves an empty text.
-            values: values.filter(|(_, value)| !value.is_empty()).collect(),
+        let mut reading = Self {
+            values: HashMap::new(),
             mistakes: Vec::new(),
+        };
+        let mut twice = BTreeSet::new();
+        let trimmed = metadata.iter().map(|(key, value)| (key, value.trim()));
+        // A template with nothing to put in leaves an empty text.
+        for (key, value) in trimmed.filter(|(_, value)| !value.is_empty()) {
+            // KEDA resolves these and leaves their names.
+            let bare = key.strip_suffix("FromEnv");
+            let place = reading.values.entry(bare.unwrap_or(key));
+            if let Entry::Occupied(_) = place {
+                twice.insert(bare.unwrap_or(key));
+            }
+            // A map has no order, and what is read from it must not depend on any.
+            let held = place.or_insert(value);
+            if bare.is_none() {
+                *held = value;
+            }
         }
+        for key in twice.into_iter().filter(|key| is_known(key)) {
+            let what = format!("{key}, {key}FromEnv: expected one of them, found both");
+            reading.wrong(what);
+        }
+        reading
     }
 
     fn wrong(&mut self, what: String) {
@@ -175,9 +197,8 @@ impl<'a> Reading<'a> {
 
     fn unknown_keys(&mut self) {
         let is_ours = |key: &&&str| key.starts_with("wake") || key.starts_with("activation");
-        let known = |key: &&&str| SOURCES.contains(*key) || **key == "activationDemand";
         let keys = self.values.keys();
-        let unknown = keys.filter(is_ours).filter(|key| !known(key)).copied();
+        let unknown = keys.filter(is_ours).filter(|key| !is_known(key)).copied();
         let mut unknown: Vec<&str> = unknown.collect();
         unknown.sort_unstable();
         for key in unknown.into_iter().take(MISTAKES_MAX + 1) {

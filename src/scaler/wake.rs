@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[cfg(feature = "kafka")]
 use super::kafka::LagReader;
 use super::link::{Link, LinkError, Peer};
-use super::place::shown;
+use crate::error::shown;
 
 /// Time for an answer: a query may take longer than a replica.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -154,7 +154,7 @@ struct Sample {
 }
 
 /// The one number in an answer; an empty one is 0, as where nothing has been counted yet.
-fn value(body: &[u8]) -> Result<f64, String> {
+pub(super) fn value(body: &[u8]) -> Result<f64, String> {
     let answer: Answer = serde_json::from_slice(body)
         .map_err(|_| "the answer is not a vector and not a scalar".to_owned())?;
     let text = match answer.data {

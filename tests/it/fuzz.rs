@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-#[path = "../../fuzz/targets.rs"]
+#[path = "../../fuzz/targets/mod.rs"]
 #[expect(
     unreachable_pub,
     reason = "the fuzz package makes a library of this file"
@@ -48,4 +48,49 @@ fn checkpoint_tokenizer_corpus() {
 #[test]
 fn checkpoint_weights_corpus() {
     replay("checkpoint_weights", targets::checkpoint_weights);
+}
+
+#[test]
+fn event_request_corpus() {
+    replay("event_request", targets::event_request);
+}
+
+#[test]
+fn event_record_corpus() {
+    replay("event_record", targets::event_record);
+}
+
+#[test]
+fn inference_rest_corpus() {
+    replay("inference_rest", targets::inference_rest);
+}
+
+#[test]
+fn inference_grpc_corpus() {
+    replay("inference_grpc", targets::inference_grpc);
+}
+
+#[test]
+fn scaler_answer_corpus() {
+    replay("scaler_answer", targets::scaler_answer);
+}
+
+#[test]
+fn scaler_trigger_corpus() {
+    replay("scaler_trigger", targets::scaler_trigger);
+}
+
+#[test]
+fn scaler_replicas_corpus() {
+    replay("scaler_replicas", targets::scaler_replicas);
+}
+
+#[test]
+fn bench_target_corpus() {
+    replay("bench_target", targets::bench_target);
+}
+
+#[test]
+fn bench_input_corpus() {
+    replay("bench_input", targets::bench_input);
 }

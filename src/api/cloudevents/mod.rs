@@ -6,7 +6,6 @@
 //! header `kne-reason` as an extension.
 
 mod event;
-#[cfg(feature = "kafka")]
 pub(crate) mod record;
 mod reply;
 mod seen;
@@ -65,7 +64,8 @@ impl Events {
 }
 
 /// An event and the texts that are to be classified for it.
-struct Asked {
+#[derive(Debug)]
+pub struct Asked {
     cause: Cause,
     key: Key,
     texts: Vec<Text>,
@@ -93,6 +93,27 @@ impl Asked {
             texts,
             list,
         })
+    }
+
+    /// The event's id and its source.
+    pub fn name(&self) -> (&str, &str) {
+        (&self.cause.id, &self.cause.source)
+    }
+
+    /// Extensions that an answer carries on.
+    pub fn carried(&self) -> &[(&'static str, String)] {
+        &self.cause.carried
+    }
+
+    /// What is to be classified.
+    pub fn texts(&self) -> &[Text] {
+        &self.texts
+    }
+
+    /// The headers of the event that answers it.
+    pub fn answer_headers(&self, source: &EventSource) -> HeaderMap {
+        let answer = reply::event(Response::default(), source, &self.cause, &self.key);
+        answer.into_parts().0.headers
     }
 }
 
@@ -177,7 +198,9 @@ async fn answer_events(
     body: Body,
 ) -> Result<Response, Refusal> {
     let mut offer = shared.offer(Surface::CloudEvents, headers)?;
-    let read = |body| decode(shared, uri, headers, body);
+    let pointer = shared.events.settings.pointer.as_ref();
+    let max = shared.classifier.limits().texts_max;
+    let read = |body| decode((uri, headers, body), pointer, max);
     let received = shared.receive(&mut offer, headers, body, read).await;
     let ((mode, asked, too_long), held) = match received {
         Ok(decoded) => decoded,
@@ -208,10 +231,9 @@ async fn answer_events(
 type Decoded = (Mode, Vec<Result<Asked, Refusal>>, TooLong);
 
 fn decode(
-    shared: &Shared,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: Bytes,
+    (uri, headers, body): (&Uri, &HeaderMap, Bytes),
+    pointer: Option<&TextPointer>,
+    texts_max: usize,
 ) -> Result<Decoded, Refusal> {
     identity_only(headers)?;
     let mode = Mode::of(headers)?.unwrap_or(Mode::Binary);
@@ -219,21 +241,36 @@ fn decode(
     let events = match mode {
         Mode::Binary => vec![event::binary(headers, body)],
         Mode::Structured => vec![event::structured(&body)],
-        Mode::Batched => event::batched(&body)?,
+        Mode::Batched => {
+            let events = event::batched(&body)?;
+            let (found, max) = (events.len(), texts_max);
+            if found > max {
+                return Err(Refusal::TooManyTexts { found, max });
+            }
+            events.collect()
+        }
     };
-    let (found, max) = (events.len(), shared.classifier.limits().texts_max);
-    if found > max {
-        return Err(Refusal::TooManyTexts { found, max });
-    }
     let (query, too_long) = query.map_or((None, TooLong::Truncate), |(query, too_long)| {
         (Some(query), too_long)
     });
-    let pointer = shared.events.settings.pointer.as_ref();
     // The sink's address wins: whoever wrote `?query=` into it meant it.
     let asked =
         |event: Result<Event, Refusal>| Asked::new(event?, query.as_deref(), (pointer, too_long));
     let asked = events.into_iter().map(asked).collect();
     Ok((mode, asked, too_long))
+}
+
+/// Events, each with what is wrong with it, and what to do with texts that are too long.
+pub(super) type AskedEvents = (Vec<Result<Asked, Refusal>>, TooLong);
+
+/// What a request's events ask for, however it holds them.
+pub(super) fn asked(
+    request: (&Uri, &HeaderMap, Bytes),
+    pointer: Option<&TextPointer>,
+    texts_max: usize,
+) -> Result<AskedEvents, Refusal> {
+    let (_, asked, too_long) = decode(request, pointer, texts_max)?;
+    Ok((asked, too_long))
 }
 
 /// Classifies the texts of all events at once: they are admitted together or not at all.

@@ -11,34 +11,37 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::event::{self, Cause, Data, Event, Mode};
 use super::seen::Key;
-use super::{EventSettings, EventSource, List, OwnAnswers, reply, text};
+use super::{EventSource, List, OwnAnswers, TextPointer, reply, text};
 use crate::error::Refusal;
 use crate::model::{Text, TooLong};
 use crate::serving::Predictions;
 
 /// What a record says.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Message {
+pub struct Message {
     /// Whether somebody gets an answer; otherwise nothing has to be named.
-    pub(crate) is_answered: bool,
+    pub is_answered: bool,
     /// Its place: becomes the id of what is no event.
-    pub(crate) id: String,
+    pub id: String,
     /// Where it comes from: becomes the source of what is no event.
-    pub(crate) source: String,
+    pub source: String,
     /// Its key, if it has one.
-    pub(crate) key: Option<Bytes>,
+    pub key: Option<Bytes>,
     /// Its headers in their order; a name may come twice, and the last one counts.
-    pub(crate) headers: Arc<[(String, Bytes)]>,
+    pub headers: Arc<[(String, Bytes)]>,
     /// Its value; `None` for a tombstone.
-    pub(crate) value: Option<Bytes>,
+    pub value: Option<Bytes>,
 }
 
 /// Where a record is, and when it was written, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
-    pub(crate) written: Option<i64>,
+pub struct Place {
+    /// The partition's number.
+    pub partition: i32,
+    /// The record's in its partition.
+    pub offset: i64,
+    /// The time that its writer or its broker gave it.
+    pub written: Option<i64>,
 }
 
 /// What KafkaSource calls the events that it makes of records.
@@ -61,9 +64,11 @@ pub(crate) struct Question {
 
 /// An event in a record: headers with their `ce_` and the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Prediction {
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) value: Vec<u8>,
+pub struct Prediction {
+    /// Attributes, each with its `ce_`, and the type of the data.
+    pub headers: Vec<(String, String)>,
+    /// The data.
+    pub value: Vec<u8>,
 }
 
 impl Message {
@@ -73,27 +78,39 @@ impl Message {
         found.map(|(_, value)| value)
     }
 
-    /// What the record asks for: one question an event, each with what is wrong with it.
+    /// What the record asks for: one question for each event that can be read, and what is wrong with the
+    /// first of the others, if there are such.
     ///
     /// # Errors
     /// What is wrong with all of them.
     pub(crate) fn questions(
         &self,
-        settings: &EventSettings,
-    ) -> Result<Vec<Result<Question, Refusal>>, Refusal> {
+        pointer: Option<&TextPointer>,
+    ) -> Result<(Vec<Question>, Option<Refusal>), Refusal> {
         let content_type = self.header("content-type");
         let content_type = content_type.map(|found| &found[..]);
         let has_version = self.header("ce_specversion").is_some();
         let value = self.value.clone().unwrap_or_default();
-        let events = match Mode::told_by(content_type, has_version)? {
-            Some(Mode::Structured) => vec![event::structured(&value)],
-            Some(Mode::Batched) => event::batched(&value)?,
-            Some(Mode::Binary) => vec![self.binary(value)],
-            None => vec![Ok(self.plain(value))],
+        let one = match Mode::told_by(content_type, has_version)? {
+            Some(Mode::Structured) => event::structured(&value),
+            Some(Mode::Binary) => self.binary(value),
+            None => Ok(self.plain(value)),
+            Some(Mode::Batched) => {
+                let events = event::batched(&value)?;
+                return Ok(self.ask(events, pointer));
+            }
         };
+        Ok(self.ask(std::iter::once(one), pointer))
+    }
+
+    fn ask(
+        &self,
+        events: impl Iterator<Item = Result<Event, Refusal>>,
+        pointer: Option<&TextPointer>,
+    ) -> (Vec<Question>, Option<Refusal>) {
         let question = |event: Result<Event, Refusal>| {
             let Event { cause, data } = event?;
-            let (texts, list) = text::texts(data, settings.pointer.as_ref())?;
+            let (texts, list) = text::texts(data, pointer)?;
             let key = || Key::new(&cause, &texts, TooLong::Truncate);
             let key = self.is_answered.then(key);
             Ok(Question {
@@ -102,7 +119,14 @@ impl Message {
                 about: key.map(|key| (cause, key)),
             })
         };
-        Ok(events.into_iter().map(question).collect())
+        let (mut questions, mut wrong) = (Vec::new(), None);
+        for event in events {
+            match question(event) {
+                Ok(question) => questions.push(question),
+                Err(refusal) => wrong = wrong.or(Some(refusal)),
+            }
+        }
+        (questions, wrong)
     }
 
     /// The request by which Knative's KafkaSource would deliver the record: its headers and its body. What
@@ -237,12 +261,8 @@ impl Question {
 mod tests {
     use super::*;
 
-    fn settings() -> EventSettings {
-        EventSettings {
-            pointer: None,
-            source: "/intentd".parse().unwrap(),
-            kept: 0,
-        }
+    fn source() -> EventSource {
+        "/intentd".parse().unwrap()
     }
 
     fn message(headers: &[(&str, &str)], value: &'static str) -> Message {
@@ -260,16 +280,13 @@ mod tests {
     }
 
     fn texts(message: &Message) -> Vec<Result<String, u16>> {
-        let questions = message.questions(&settings()).unwrap();
-        let text = |question: Result<Question, Refusal>| match question.map(|mut q| q.take_texts())
-        {
-            Ok(texts) => match &texts[..] {
-                [Text::Single(text)] => Ok(text.clone()),
-                other => panic!("{other:?}"),
-            },
-            Err(refusal) => Err(refusal.status()),
+        let (questions, wrong) = message.questions(None).unwrap();
+        let text = |mut question: Question| match &question.take_texts()[..] {
+            [Text::Single(text)] => Ok(text.clone()),
+            other => panic!("{other:?}"),
         };
-        questions.into_iter().map(text).collect()
+        let wrong = wrong.map(|refusal| Err(refusal.status()));
+        questions.into_iter().map(text).chain(wrong).collect()
     }
 
     #[test]
@@ -291,7 +308,8 @@ mod tests {
         let event = r#"{"specversion":"1.0","id":"1","source":"/a","type":"t","data":"play"}"#;
         let structured = [("content-type", "application/cloudevents+json")];
         assert_eq!(texts(&message(&structured, event)), play());
-        let batch = r#"[{"specversion":"1.0","id":"1","source":"/a","type":"t","data":"play"}, 7]"#;
+        let batch =
+            r#"[7, {"specversion":"1.0","id":"1","source":"/a","type":"t","data":"play"}, 7]"#;
         let batched = [("content-type", "application/cloudevents-batch+json")];
         assert_eq!(
             texts(&message(&batched, batch)),
@@ -340,14 +358,14 @@ mod tests {
         };
         assert_eq!(texts(&tombstone), [Err(400)]);
         let avro = message(&[("content-type", "application/cloudevents+avro")], "");
-        assert!(avro.questions(&settings()).is_err());
+        assert!(avro.questions(None).is_err());
     }
 
     #[test]
     fn what_is_no_event_is_named_by_its_place_and_answered_under_its_key() {
-        let mut questions = message(&[], "play").questions(&settings()).unwrap();
-        let question = questions.pop().unwrap().unwrap();
-        let answered = question.answer(&Predictions::default(), &settings().source);
+        let (mut questions, _) = message(&[], "play").questions(None).unwrap();
+        let question = questions.pop().unwrap();
+        let answered = question.answer(&Predictions::default(), &source());
         let answered = answered.unwrap().unwrap();
         let header = |name: &str| {
             let mut headers = answered.headers.iter();

@@ -157,10 +157,7 @@ async fn answer_body(
     body: Body,
 ) -> Result<(proto::ModelInferResponse, Held), Refusal> {
     let decode = |body: Bytes| {
-        let message = grpc::message(&body)?;
-        is_modest(&message)?;
-        let message = proto::ModelInferRequest::decode(message)
-            .map_err(|_| Refusal::Malformed("the message is not a ModelInferRequest".to_owned()))?;
+        let message = read(&body)?;
         shared.find_model(&message.model_name, &message.model_version)?;
         let (id, raw) = (message.id.clone(), !message.raw_input_contents.is_empty());
         Ok((decode(message)?, (id, raw)))
@@ -168,6 +165,14 @@ async fn answer_body(
     let infer = shared.infer(Surface::Grpc, (headers, body), Ok(()), decode);
     let (tensors, (id, raw), held) = infer.await?;
     Ok((encode(&shared.model_name, id, raw, tensors), held))
+}
+
+/// The message in a body.
+pub(in super::super) fn read(body: &Bytes) -> Result<proto::ModelInferRequest, Refusal> {
+    let message = grpc::message(body)?;
+    is_modest(&message)?;
+    proto::ModelInferRequest::decode(message)
+        .map_err(|_| Refusal::Malformed("the message is not a ModelInferRequest".to_owned()))
 }
 
 /// Refuses a message with more tensors than there can be, before each of them takes a hundred times the memory
@@ -234,7 +239,8 @@ fn encode(
     }
 }
 
-fn decode(message: proto::ModelInferRequest) -> Result<Infer, Refusal> {
+/// What a message asks for.
+pub(in super::super) fn decode(message: proto::ModelInferRequest) -> Result<Infer, Refusal> {
     let raw = message.raw_input_contents;
     if !raw.is_empty() && raw.len() != message.inputs.len() {
         return Err(invalid(

@@ -14,7 +14,10 @@ pub(super) const JSON_LENGTH: HeaderName =
     HeaderName::from_static("inference-header-content-length");
 
 /// What a body asks for, and the request's id.
-pub(super) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<(Infer, Option<String>), Refusal> {
+pub(in super::super) fn decode(
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(Infer, Option<String>), Refusal> {
     identity_only(headers)?;
     // What the body is does not depend on its type: Triton does not look at it either.
     let json_length = match headers.get(JSON_LENGTH) {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
 
+pub(super) use self::json::decode;
 use self::tensor::{Data, Tensor};
 use super::Shared;
 use super::body::Held;
@@ -113,11 +114,12 @@ impl Wanted {
 
 /// What a request wants.
 #[derive(Debug)]
-struct Infer {
-    request: Request,
+pub struct Infer {
+    /// The texts.
+    pub request: Request,
     outputs: Vec<Wanted>,
     /// Time after which nobody wants the answer.
-    timeout: Option<Duration>,
+    pub timeout: Option<Duration>,
 }
 
 /// Refuses an input of another type than ours, whose data is not even looked at.
@@ -145,6 +147,13 @@ struct Input {
 }
 
 impl Infer {
+    /// The outputs that are wanted: the name of each, so many of the best classes in place of numbers, and
+    /// whether it is to come as binary data.
+    pub fn outputs(&self) -> impl Iterator<Item = (&'static str, Option<usize>, bool)> {
+        let outputs = self.outputs.iter();
+        outputs.map(|wanted| (wanted.output.name(), wanted.classes, wanted.is_binary))
+    }
+
     fn new(inputs: Vec<Input>, outputs: Vec<Wanted>, too_long: TooLong) -> Result<Self, Refusal> {
         let invalid = |what| Err(invalid(what));
         let named = |place: usize| outputs[place].output;

@@ -51,6 +51,24 @@ fn the_flags_count_where_metadata_says_nothing() {
 }
 
 #[test]
+fn a_key_that_is_there_in_both_ways_is_a_mistake() {
+    for key in ["replicas", "target", "wakeQuery"] {
+        let from_env = format!("{key}FromEnv");
+        let mistakes = read(&[(key, "1"), (&from_env, "2")], &defaults()).unwrap_err();
+        let expected = format!("{key}, {from_env}: expected one of them, found both");
+        assert!(mistakes.contains(&expected), "{mistakes}");
+    }
+    // What is empty is not there, and what is KEDA's is no business of ours.
+    let one = [
+        ("target", "2"),
+        ("targetFromEnv", " "),
+        ("x", "1"),
+        ("xFromEnv", "2"),
+    ];
+    assert_eq!(read(&one, &defaults()).unwrap().target, 2.0);
+}
+
+#[test]
 fn another_workload_is_not_woken_by_the_query_of_the_flags() {
     let other = [("replicas", "b:1, a:1,b:1")];
     let trigger = read(&other, &defaults()).unwrap();

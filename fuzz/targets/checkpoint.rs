@@ -1,163 +1,13 @@
-//! What the fuzz targets run, one function a decoder.
-//!
-//! Takes the bytes of one case, gives nothing, panics where the server's promise is broken: input
-//! is decoded or refused, quickly, in bounded memory, and what is decoded keeps the invariants
-//! that later stages rely on. `fuzz/fuzz_targets` calls these under libFuzzer, `tests/it/fuzz.rs`
-//! with the committed corpora.
+//! Files of checkpoints.
 
 use std::sync::{Arc, OnceLock};
 
-use axum::http::{HeaderMap, HeaderValue, header};
-use intentd::api;
-use intentd::error::Refusal;
 use intentd::model::{
-    Activation, Checkpoint, EncodeError, Encoded, Files, Labels, ModelConfig, Text, Tokenizer,
-    TooLong, Weights,
+    Activation, Checkpoint, Files, Labels, ModelConfig, Text, Tokenizer, TooLong, Weights,
 };
-use intentd::serving::Request;
 
-/// Separates the parts of a case, where it has several.
-const SEPARATOR: &[u8] = b"\n====\n";
-
-/// A request: the first line is the content type, or `?` for a query string, or `-` for none; the
-/// rest is the body.
-pub fn request_body(data: &[u8]) {
-    let mut parts = data.splitn(2, |byte| *byte == b'\n');
-    let (kind, body) = (
-        parts.next().unwrap_or_default(),
-        parts.next().unwrap_or_default(),
-    );
-    let decoded = if kind == b"?" {
-        // The HTTP library lets nothing else through.
-        let Ok(query) = std::str::from_utf8(body) else {
-            return;
-        };
-        api::decode_query(query)
-    } else {
-        let mut headers = HeaderMap::new();
-        if kind != b"-" {
-            let Ok(value) = HeaderValue::from_bytes(kind) else {
-                return;
-            };
-            headers.insert(header::CONTENT_TYPE, value);
-        }
-        api::decode_body(&headers, body)
-    };
-    match decoded {
-        Ok(Request { texts, .. }) => {
-            // JSON escapes, `+` and percent signs only ever make a text shorter.
-            let bytes: usize = texts.iter().map(Text::bytes).sum();
-            assert!(bytes <= body.len(), "texts grew while they were decoded");
-        }
-        Err(refusal) => {
-            let status = refusal.status();
-            assert!((400..500).contains(&status), "status {status}");
-            assert!(!matches!(refusal, Refusal::Encode(_)));
-            // The type that was sent is repeated; the body never is.
-            let longest = 300 + 4 * kind.len() * "\\u{fffd}".len();
-            assert!(
-                refusal.to_string().len() <= longest,
-                "a refusal that grows with the body"
-            );
-        }
-    }
-}
-
-/// The embedded model's tokenizer at its own length, and at one that short texts reach.
-struct Tokenizers {
-    vocab_size: usize,
-    long: Tokenizer,
-    short: Tokenizer,
-}
-
-const SHORT_TOKENS: usize = 16;
-
-fn tokenizers() -> &'static Tokenizers {
-    static TOKENIZERS: OnceLock<Tokenizers> = OnceLock::new();
-    TOKENIZERS.get_or_init(|| {
-        let Checkpoint {
-            mut config,
-            tokenizer: long,
-            ..
-        } = Checkpoint::embedded().expect("the embedded model is sound");
-        config.max_positions = SHORT_TOKENS;
-        let tokenizer = include_bytes!("../models/intent-snips/tokenizer.json");
-        let short = Tokenizer::read(&memory(&[("tokenizer.json", tokenizer)]), &config);
-        Tokenizers {
-            vocab_size: config.vocab_size,
-            long,
-            short: short.expect("a shorter model takes the same tokenizer"),
-        }
-    })
-}
-
-/// A text or a pair: bit 0 of the first byte refuses what is too long, bit 1 makes a pair of the
-/// halves before and after the separator, bit 2 uses the short tokenizer.
-pub fn tokenizer_text(data: &[u8]) {
-    let [flags, data @ ..] = data else {
-        return;
-    };
-    let string = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let text = if flags & 2 == 0 {
-        Text::Single(string(data))
-    } else {
-        let (first, second) = split(data);
-        Text::Pair(string(first), string(second))
-    };
-    let too_long = if flags & 1 == 0 {
-        TooLong::Truncate
-    } else {
-        TooLong::Refuse
-    };
-    let tokenizers = tokenizers();
-    let short = flags & 4 != 0;
-    let tokenizer = if short {
-        &tokenizers.short
-    } else {
-        &tokenizers.long
-    };
-    let encoded = check_encoding(tokenizer, &text, too_long, tokenizers.vocab_size, 2);
-    if short && matches!(text, Text::Single(_)) && too_long == TooLong::Truncate {
-        // A shorter model sees the beginning of what a longer one sees.
-        let short = encoded.expect("a text that may be cut is encoded");
-        let long = tokenizers.long.encode_whole(&text, TooLong::Truncate);
-        let long = long.expect("a text that may be cut is encoded").ids;
-        assert_eq!(short.truncated, long.len() > SHORT_TOKENS);
-        let end = short.ids.len() - 1;
-        assert_eq!(short.ids[..end], long[..end]);
-        assert_eq!(short.ids.last(), long.last(), "[SEP]");
-    }
-}
-
-/// Encodes `text` with and without remembered words, and checks what the engine relies on.
-fn check_encoding(
-    tokenizer: &Tokenizer,
-    text: &Text,
-    too_long: TooLong,
-    vocab_size: usize,
-    type_vocab_size: u32,
-) -> Result<Encoded, EncodeError> {
-    let encoded = tokenizer.encode(text, too_long);
-    // Words are remembered for single texts alone.
-    if matches!(text, Text::Single(_)) {
-        let whole = tokenizer.encode_whole(text, too_long);
-        assert_eq!(encoded, whole, "remembered words change the answer");
-    }
-    match &encoded {
-        Ok(Encoded { ids, type_ids, .. }) => {
-            assert!(!ids.is_empty() && ids.len() <= tokenizer.max_tokens());
-            assert_eq!(ids.len(), type_ids.len());
-            assert!(ids.iter().all(|id| (*id as usize) < vocab_size));
-            assert!(type_ids.iter().all(|id| *id < type_vocab_size));
-        }
-        Err(EncodeError::TooLong { max }) => {
-            assert_eq!(too_long, TooLong::Refuse);
-            assert_eq!(*max, tokenizer.max_tokens());
-        }
-        Err(_) => {}
-    }
-    encoded
-}
+use super::tokenizer::check_encoding;
+use super::{memory, split};
 
 /// The shape that the tiny checkpoints of these targets have.
 fn tiny_config() -> ModelConfig {
@@ -365,21 +215,4 @@ fn tiny_weights() -> Vec<u8> {
         offset = end;
     }
     safetensors(format!("{{{}}}", header.join(",")).as_bytes(), offset)
-}
-
-fn memory(files: &[(&str, &[u8])]) -> Files {
-    let owned = |(name, content): &(&str, &[u8])| ((*name).to_owned(), Arc::from(*content));
-    Files::Memory {
-        origin: "fuzz".to_owned(),
-        files: files.iter().map(owned).collect(),
-    }
-}
-
-/// What stands before and behind the first separator.
-fn split(data: &[u8]) -> (&[u8], &[u8]) {
-    let separator = data.windows(SEPARATOR.len()).position(|w| w == SEPARATOR);
-    match separator {
-        Some(place) => (&data[..place], &data[place + SEPARATOR.len()..]),
-        None => (data, &[]),
-    }
 }

@@ -1,0 +1,9 @@
+//! `bench_target` of `targets/`.
+#![no_main]
+
+mod bounded;
+
+libfuzzer_sys::fuzz_target!(
+    init: bounded::init(),
+    |data: &[u8]| bounded::run(intentd_fuzz::bench_target, data, bounded::TOML)
+);

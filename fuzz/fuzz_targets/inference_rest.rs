@@ -1,0 +1,9 @@
+//! `inference_rest` of `targets/`.
+#![no_main]
+
+mod bounded;
+
+libfuzzer_sys::fuzz_target!(
+    init: bounded::init(),
+    |data: &[u8]| bounded::run(intentd_fuzz::inference_rest, data, bounded::JSON)
+);
