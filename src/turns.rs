@@ -5,8 +5,10 @@ use std::collections::BinaryHeap;
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -16,7 +18,13 @@ use tokio::time::Instant;
 pub(crate) struct Turns {
     queue: Mutex<Queue>,
     threads: usize,
+    /// Bytes of large bodies that were read, and nanoseconds that it took.
+    read: [AtomicU64; 2],
 }
+
+/// Bytes of reading from which on its cost is known, and after which what came before counts half.
+const READ_KNOWN: u64 = 1 << 20;
+const READ_HALF: u64 = 1 << 28;
 
 #[derive(Debug)]
 struct Queue {
@@ -77,12 +85,31 @@ impl Turns {
         Arc::new(Self {
             queue: Mutex::new(queue),
             threads,
+            read: [AtomicU64::new(0), AtomicU64::new(0)],
         })
     }
 
     /// How many are at work at most.
     pub(crate) fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// `bytes` of a large body were read or put together, and kept a thread for `took`.
+    pub(crate) fn read(&self, bytes: usize, took: Duration) {
+        let [all, nanos] = &self.read;
+        let before = all.fetch_add(bytes as u64, Relaxed);
+        nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(0), Relaxed);
+        if before > READ_HALF {
+            // Two that halve at once forget a little more.
+            all.fetch_sub(before / 2, Relaxed);
+            nanos.fetch_sub(nanos.load(Relaxed) / 2, Relaxed);
+        }
+    }
+
+    /// Seconds that a byte takes to be read, once that is known.
+    pub(crate) fn read_cost(&self) -> Option<f64> {
+        let [bytes, nanos] = [0, 1].map(|place: usize| self.read[place].load(Relaxed));
+        (bytes >= READ_KNOWN).then(|| nanos as f64 / 1e9 / bytes as f64)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -173,8 +200,6 @@ impl Drop for Turn {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -210,6 +235,20 @@ mod tests {
         }
         assert_eq!(*order.lock().unwrap(), ["soon", "late", "late too", "last"]);
         assert_eq!(turns.free(), 1);
+    }
+
+    #[test]
+    fn the_cost_of_reading_follows_what_is_seen() {
+        let turns = Turns::new(1);
+        turns.read(1000, Duration::from_secs(1));
+        assert_eq!(turns.read_cost(), None, "so few say nothing");
+        for nanos in [1, 3] {
+            for _ in 0..10_000 {
+                turns.read(1 << 20, Duration::from_nanos(nanos << 20));
+            }
+            let cost = turns.read_cost().unwrap() * 1e9;
+            assert!((cost - nanos as f64).abs() < 0.01, "{cost}");
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::error::Refusal;
+use crate::turns::Turns;
 
 /// The bounds on bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(super) fn length_of(headers: &HeaderMap) -> Option<usize> {
 #[derive(Debug)]
 pub(super) struct BodyMemory {
     limits: BodyLimits,
+    /// Where the time is counted that large bodies take.
+    turns: Arc<Turns>,
     held: AtomicUsize,
 }
 
@@ -121,9 +124,10 @@ impl Drop for Held {
 }
 
 impl BodyMemory {
-    pub(super) fn new(limits: BodyLimits) -> Arc<Self> {
+    pub(super) fn new(limits: BodyLimits, turns: Arc<Turns>) -> Arc<Self> {
         Arc::new(Self {
             limits,
+            turns,
             held: AtomicUsize::new(0),
         })
     }
@@ -187,9 +191,18 @@ impl BodyMemory {
                 held.grow(data.len())?;
                 return Ok((data, held));
             }
+            let since = pieces.is_large().then(std::time::Instant::now);
             pieces.take(&data, &mut held)?;
+            if let Some(since) = since {
+                self.turns.read(0, since.elapsed());
+            }
         }
-        Ok((pieces.join(&mut held), held))
+        let since = pieces.is_large().then(std::time::Instant::now);
+        let whole = pieces.join(&mut held);
+        if let Some(since) = since {
+            self.turns.read(0, since.elapsed());
+        }
+        Ok((whole, held))
     }
 }
 
@@ -208,6 +221,9 @@ struct Pieces {
 const FIRST_ROOM: usize = 1 << 10;
 const ROOM: usize = 16 << 10;
 
+/// From here on putting a body together is work that is counted.
+const LARGE: usize = 64 << 10;
+
 /// What a request takes beside its body while the rest of that is waited for: its head, and what will
 /// answer it (measured).
 const AROUND: usize = 4 << 10;
@@ -219,6 +235,11 @@ impl Pieces {
             length: 0,
             most,
         }
+    }
+
+    /// Whether what comes next is worth a look at the clock.
+    fn is_large(&self) -> bool {
+        self.length >= LARGE
     }
 
     /// Copies `data`, and counts the room that it takes.
@@ -270,11 +291,12 @@ mod tests {
     use super::*;
 
     fn memory(bytes_max: usize, memory_max: usize) -> Arc<BodyMemory> {
-        BodyMemory::new(BodyLimits {
+        let limits = BodyLimits {
             bytes_max,
             memory_max,
             timeout: Duration::from_secs(10),
-        })
+        };
+        BodyMemory::new(limits, Turns::new(1))
     }
 
     fn pieces(pieces: &[&'static str]) -> Body {

@@ -118,13 +118,14 @@ pub type Served = (Arc<Classifier>, Arc<Hints>);
 
 impl Shared {
     fn new((classifier, hints): Served, settings: &Settings, reload: Option<Reload>) -> Self {
+        let turns = Arc::clone(classifier.turns());
         Self {
             classifier,
             hints,
             orca: settings.orca,
             triton: settings.triton.clone(),
             admin_port: settings.admin_port,
-            body: BodyMemory::new(settings.body),
+            body: BodyMemory::new(settings.body, turns),
             request_timeout: settings.request_timeout,
             keys: settings.keys.clone(),
             model_name: settings.model_name.as_str().into(),

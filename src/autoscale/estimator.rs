@@ -1,6 +1,5 @@
 //! From observations to the capacity that is published.
 
-use super::large::ByteCost;
 use super::learned::{Asked, Contention, HostCost, Learned, Rehearsed};
 use super::queueing::Capacity;
 use super::tail::{TAIL, Tail};
@@ -81,7 +80,6 @@ pub struct Estimate {
 pub struct Estimator {
     generation: Option<u64>,
     host: HostCost,
-    byte: ByteCost,
     contention: Contention,
     tail: Tail,
     overhead: f64,
@@ -111,7 +109,6 @@ impl Estimator {
         Self {
             generation: None,
             host: HostCost::new(),
-            byte: ByteCost::new(),
             contention: Contention::new(),
             tail: Tail::default(),
             overhead: 0.0,
@@ -139,14 +136,13 @@ impl Estimator {
             *self = Self {
                 generation: Some(seen.generation),
                 host: self.host,
-                byte: self.byte,
                 overhead: self.overhead,
                 host_is_seen: self.host_is_seen,
                 ..Self::new()
             };
         } else {
             // The interval in which a model came has seen the one before.
-            self.learn(asked, interval);
+            self.learn(seen, asked, interval);
         }
         let learned = Learned {
             setup: seen.setup,
@@ -154,13 +150,19 @@ impl Estimator {
             batch_tokens: seen.batch_tokens as f64,
             contention: self.contention.factor(),
             host: self.host.cost().unwrap_or_default(),
-            byte: self.byte.seconds(),
+            byte: seen.byte.0,
             overhead: self.overhead,
             tail: self.tail_now,
         };
         let learned = self.settle_tail(learned, asked, interval);
         let model = learned.model(asked);
         let mut capacity = model.capacity(learned.objective(asked));
+        if let Some(before) = &mut self.before
+            && !seen.byte.1
+        {
+            // A first guess is given up at once.
+            before.byte = learned.byte;
+        }
         self.follow(&learned, asked, &capacity, interval.elapsed);
         capacity.rate *= self.gap.exp();
         capacity.rate_max = capacity.rate_max.max(capacity.rate);
@@ -183,14 +185,21 @@ impl Estimator {
         }
     }
 
-    fn learn(&mut self, asked: &Asked, interval: &Interval) {
+    fn learn(&mut self, seen: &Observation, asked: &Asked, interval: &Interval) {
         self.tail.spread = interval.spread;
         let is_late =
             |slo: f64| interval.latency.count >= LATENCIES_MIN && interval.latency.p99 > slo;
         let overloaded = interval.crowded_share > CROWDED || asked.objective.is_some_and(is_late);
         self.host_is_seen = interval.host.is_some();
-        if let Some(host) = interval.host {
-            self.learn_host(interval, host, overloaded);
+        if let Some(host) = interval.host
+            && (!overloaded || self.host.cost().is_none())
+        {
+            let Interval {
+                answered, batches, ..
+            } = *interval;
+            // What goes with the size of bodies has a cost of its own.
+            let others = (host - seen.byte.0 * interval.large).max(0.0);
+            self.host.learn(answered, batches, others, interval.elapsed);
         }
         if overloaded {
             return;
@@ -206,26 +215,6 @@ impl Estimator {
         }
         if interval.overhead.count >= LATENCIES_MIN / 5 {
             self.overhead = interval.overhead.p99;
-        }
-    }
-
-    /// The host took `host` CPU seconds in an interval.
-    fn learn_host(&mut self, interval: &Interval, host: f64, overloaded: bool) {
-        let Interval {
-            answered,
-            batches,
-            large,
-            elapsed,
-            ..
-        } = *interval;
-        let known = self.host.cost();
-        let idle = self.host.idle() * elapsed;
-        let ended = (answered, batches);
-        self.byte
-            .learn(large, host - idle, ended, known.unwrap_or_default());
-        if !overloaded || known.is_none() {
-            let others = (host - self.byte.seconds() * large).max(0.0);
-            self.host.learn(answered, batches, others, elapsed);
         }
     }
 
@@ -255,13 +244,7 @@ impl Estimator {
 
     /// Moves the published rate towards the computed one.
     fn follow(&mut self, learned: &Learned, asked: &Asked, now: &Capacity, elapsed: f64) {
-        let mut before = self.before.replace(*learned);
-        if let Some(before) = &mut before
-            && !self.byte.is_known()
-        {
-            // A first guess is given up at once.
-            before.byte = learned.byte;
-        }
+        let before = self.before.replace(*learned);
         self.was_confident |= self.confidence >= CONFIDENT;
         let Some(before) = before.filter(|_| self.was_confident) else {
             self.gap = 0.0;

@@ -148,11 +148,6 @@ impl HostCost {
         }
     }
 
-    /// CPU seconds a second that the process takes without requests.
-    pub fn idle(&self) -> f64 {
-        self.idle
-    }
-
     fn known(&self) -> impl Iterator<Item = (Cost, f64)> {
         let known = || self.by_sharing.iter().flatten();
         let newest = known().map(|cost| cost.at).fold(0.0, f64::max);

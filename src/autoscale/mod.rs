@@ -16,7 +16,6 @@ pub mod demand;
 pub mod estimator;
 pub mod hints;
 pub mod host;
-mod large;
 pub mod learned;
 pub mod load;
 pub mod orca;

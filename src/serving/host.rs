@@ -42,6 +42,8 @@ pub(crate) struct Host {
     ahead: AtomicU64,
     /// Seconds a byte, the bits of an `f64`.
     byte: AtomicU64,
+    /// Bytes that it was learnt from.
+    learnt: AtomicU64,
 }
 
 impl Host {
@@ -51,6 +53,7 @@ impl Host {
             turns,
             ahead: AtomicU64::new(0),
             byte: AtomicU64::new(BYTE.to_bits()),
+            learnt: AtomicU64::new(0),
         })
     }
 
@@ -64,6 +67,14 @@ impl Host {
         let ahead = self.ahead.load(Ordering::Relaxed);
         let before = ahead as f64 / 1e9 / self.turns.threads() as f64;
         (before + self.seconds(bytes), ahead > 0)
+    }
+
+    /// CPU seconds that a byte of a large body takes from the socket to its tokens, and whether that is more
+    /// than a guess.
+    pub(crate) fn byte_cost(&self) -> (f64, bool) {
+        let read = self.turns.read_cost();
+        let is_known = self.learnt.load(Ordering::Relaxed) as f64 > 2.0 * LEARNT_BYTES;
+        (self.seconds(1) + read.unwrap_or_default(), is_known)
     }
 
     fn seconds(&self, bytes: usize) -> f64 {
@@ -97,6 +108,7 @@ impl Host {
         // Two that learn at once lose one step of many.
         let after = before + share * (found - before);
         self.byte.store(after.to_bits(), Ordering::Relaxed);
+        self.learnt.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Observation {
     pub computes_alone: bool,
     /// Time of the engine.
     pub engine: EngineTime,
+    /// Seconds that a byte of a large body takes the host, and whether that is more than a guess.
+    pub byte: (f64, bool),
     /// Tokens that wait.
     pub waiting_tokens: usize,
     /// Requests that wait in a log elsewhere.
@@ -148,6 +150,7 @@ impl Classifier {
                 elapsed: nanos(&effort.elapsed),
                 spent: nanos(&effort.spent),
             },
+            byte: self.host.byte_cost(),
             waiting_tokens: self.slots.tokens(Class::Single) + self.slots.tokens(Class::List),
             backlog: self.arrivals.backlog(),
             waiting_texts: count(&self.metrics().queue_depth),

@@ -155,6 +155,8 @@ impl AsyncRead for Watched {
             ready!(this.poll_turn(cx));
         }
         let before = buffer.filled().len();
+        let is_large = this.read >= BURST_MAX;
+        let since = is_large.then(std::time::Instant::now);
         let most = match this.read {
             READ_LARGE.. => u64::MAX,
             _ => READ_MAX,
@@ -164,6 +166,9 @@ impl AsyncRead for Watched {
         });
         let read = buffer.filled().len() - before;
         this.burst += read;
+        if let Some(since) = since.filter(|_| read > 0) {
+            this.turns.read(read, since.elapsed());
+        }
         if read > 0 {
             this.read = this.read.saturating_add(read);
             this.activity.read();

@@ -50,6 +50,7 @@ fn seen(factor: f64, batches: u64) -> Observation {
         shares_cores: false,
         computes_alone: false,
         engine: EngineTime::default(),
+        byte: (3e-9, false),
         waiting_tokens: 0,
         backlog: 0,
         waiting_texts: 0,
@@ -161,13 +162,17 @@ fn an_objective_out_of_reach_is_said_to_be_and_the_capacity_is_what_can_be_done(
     assert!(estimate.capacity.rate > 1000.0);
 }
 
-/// Half a megabyte each, of which most are refused: what they cost is learnt all the same, and at once.
+/// Half a megabyte each, of which most are refused: what they cost counts at once, and for them alone.
 #[test]
 fn large_bodies_count_by_their_bytes_also_while_they_are_refused() {
     let mut estimator = Estimator::new();
     for _ in 0..10 {
         estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
     }
+    let costly = Observation {
+        byte: (20e-9, false),
+        ..seen(1.0, 1000)
+    };
     let large = Asked {
         request_bytes: 500e3,
         ..ASKED
@@ -178,13 +183,16 @@ fn large_bodies_count_by_their_bytes_also_while_they_are_refused() {
         host: Some(400.0 * (20e-6 + 500e3 * 20e-9)),
         ..loaded(200.0)
     };
-    let mut estimate = estimator.update(&seen(1.0, 1000), &large, &refusing);
-    for _ in 0..10 {
-        estimate = estimator.update(&seen(1.0, 1000), &large, &refusing);
-    }
     // 10 ms of the host each, on four cores.
-    let rate = estimate.capacity.rate;
+    let rate = estimator.update(&costly, &large, &refusing).capacity.rate;
     assert!((300.0..400.0).contains(&rate), "{rate}");
-    let without = estimator.update(&seen(1.0, 1000), &ASKED, &QUIET);
+    let kept = Interval {
+        crowded_share: 0.0,
+        ..refusing
+    };
+    for _ in 0..10 {
+        estimator.update(&costly, &large, &kept);
+    }
+    let without = estimator.update(&costly, &ASKED, &QUIET);
     assert!(without.capacity.rate > 4000.0, "others cost what they did");
 }
