@@ -247,7 +247,7 @@ mod tests {
                 turns.read(1 << 20, Duration::from_nanos(nanos << 20));
             }
             let cost = turns.read_cost().unwrap() * 1e9;
-            assert!((cost - nanos as f64).abs() < 0.01, "{cost}");
+            assert!((cost - nanos as f64).abs() < 0.05, "{cost}");
         }
     }
 
