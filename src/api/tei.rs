@@ -175,7 +175,7 @@ pub(super) struct Info {
     max_client_batch_size: usize,
     /// Always true: a text that is too long is cut unless the request says otherwise.
     auto_truncate: bool,
-    /// Threads that tokenize long texts.
+    /// Threads that tokenize.
     tokenization_workers: usize,
     /// The server's version.
     version: &'static str,
