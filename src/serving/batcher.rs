@@ -21,6 +21,7 @@ use super::queue::{Answered, Patience, Waiting, Work};
 use crate::engine::{Engine, EngineError, Logits, RaggedBatch};
 use crate::error::Refusal;
 use crate::metrics::Metrics;
+use crate::seldom::Seldom;
 
 /// How often an engine that fails again and again is tried while no request comes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -335,7 +336,7 @@ impl Batcher {
         let texts = part.entries.len();
         let part = match part.split(&error) {
             Ok([first, second]) => {
-                tracing::warn!(texts, %error, "splitting a batch");
+                tracing::debug!(texts, %error, "splitting a batch");
                 self.parts.push_front(second);
                 self.parts.push_front(first);
                 return Ok(());
@@ -343,15 +344,17 @@ impl Batcher {
             Err(part) => part,
         };
         self.metrics.engine_failures.inc();
+        static FAILED: Seldom = Seldom::new();
+        if let Some(times) = FAILED.now() {
+            tracing::error!(texts, %error, times, "batch failed");
+        }
         match &error {
             EngineError::Batch(_) => {
-                tracing::error!(texts, %error, "batch failed");
                 part.refuse(&Refusal::Engine(error.to_string()));
                 self.shared.health.failed();
                 Ok(())
             }
             EngineError::OutOfMemory { .. } => {
-                tracing::error!(%error, "a single text failed");
                 part.refuse(&Refusal::OutOfMemory);
                 self.shared.health.failed();
                 Ok(())
