@@ -5,7 +5,6 @@ use std::collections::BinaryHeap;
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -18,13 +17,13 @@ use tokio::time::Instant;
 pub(crate) struct Turns {
     queue: Mutex<Queue>,
     threads: usize,
-    /// Bytes of large bodies that were read, and nanoseconds that it took.
-    read: [AtomicU64; 2],
+    /// Bytes of large bodies that were read, and seconds that it took a thread.
+    read: Mutex<(f64, f64)>,
 }
 
 /// Bytes of reading from which on its cost is known, and after which what came before counts half.
-const READ_KNOWN: u64 = 1 << 20;
-const READ_HALF: u64 = 1 << 28;
+const READ_KNOWN: f64 = 1e6;
+const READ_HALF: f64 = 256e6;
 
 #[derive(Debug)]
 struct Queue {
@@ -85,7 +84,7 @@ impl Turns {
         Arc::new(Self {
             queue: Mutex::new(queue),
             threads,
-            read: [AtomicU64::new(0), AtomicU64::new(0)],
+            read: Mutex::default(),
         })
     }
 
@@ -96,20 +95,18 @@ impl Turns {
 
     /// `bytes` of a large body were read or put together, and kept a thread for `took`.
     pub(crate) fn read(&self, bytes: usize, took: Duration) {
-        let [all, nanos] = &self.read;
-        let before = all.fetch_add(bytes as u64, Relaxed);
-        nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(0), Relaxed);
-        if before > READ_HALF {
-            // Two that halve at once forget a little more.
-            all.fetch_sub(before / 2, Relaxed);
-            nanos.fetch_sub(nanos.load(Relaxed) / 2, Relaxed);
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, seconds) = *read;
+        *read = (all + bytes as f64, seconds + took.as_secs_f64());
+        if all > READ_HALF {
+            *read = (read.0 / 2.0, read.1 / 2.0);
         }
     }
 
-    /// Seconds that a byte takes to be read, once that is known.
+    /// CPU seconds that a byte takes to be read, once that is known.
     pub(crate) fn read_cost(&self) -> Option<f64> {
-        let [bytes, nanos] = [0, 1].map(|place: usize| self.read[place].load(Relaxed));
-        (bytes >= READ_KNOWN).then(|| nanos as f64 / 1e9 / bytes as f64)
+        let (bytes, seconds) = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        (bytes >= READ_KNOWN).then(|| seconds / bytes)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -196,6 +193,14 @@ impl Drop for Turn {
             }
         }
     }
+}
+
+/// CPU time of this thread: what it waited for others is none of the work's.
+pub(crate) fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanos)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::error::Refusal;
-use crate::turns::Turns;
+use crate::turns::{Turns, thread_time};
 
 /// The bounds on bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,16 +191,16 @@ impl BodyMemory {
                 held.grow(data.len())?;
                 return Ok((data, held));
             }
-            let since = pieces.is_large().then(std::time::Instant::now);
+            let since = pieces.is_large().then(thread_time);
             pieces.take(&data, &mut held)?;
             if let Some(since) = since {
-                self.turns.read(0, since.elapsed());
+                self.turns.read(0, thread_time().saturating_sub(since));
             }
         }
-        let since = pieces.is_large().then(std::time::Instant::now);
+        let since = pieces.is_large().then(thread_time);
         let whole = pieces.join(&mut held);
         if let Some(since) = since {
-            self.turns.read(0, since.elapsed());
+            self.turns.read(0, thread_time().saturating_sub(since));
         }
         Ok((whole, held))
     }

@@ -13,7 +13,7 @@ use crate::error::Refusal;
 
 /// Values in one text: more than any list of texts that is accepted unless it is set so, and some
 /// megabytes at most.
-pub(crate) const VALUES_MAX: usize = 1 << 18;
+pub(crate) const VALUES_MAX: usize = 1 << 19;
 
 /// Why a text is not taken as JSON.
 #[derive(Debug)]
@@ -163,6 +163,6 @@ mod tests {
         let list = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
         assert!(parse(list(VALUES_MAX - 1).as_bytes()).is_ok());
         let failure = parse(list(VALUES_MAX).as_bytes()).unwrap_err();
-        assert!(said(failure).contains("more than 262144 values"));
+        assert!(said(failure).contains("more than 524288 values"));
     }
 }

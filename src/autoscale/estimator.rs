@@ -44,7 +44,7 @@ pub struct Interval {
     pub engine: EngineTime,
     /// CPU seconds that the host took, where that is known.
     pub host: Option<f64>,
-    /// Bytes of large bodies that were answered in it.
+    /// Bytes of large bodies that were read in it.
     pub large: f64,
     /// Requests a second that are offered.
     pub offered: f64,

@@ -251,7 +251,7 @@ impl Follower {
             batches: seen.batches.saturating_sub(batches_before) as f64,
             engine,
             host: host.map(|host| host.as_secs_f64()),
-            large: counts.large_answered.saturating_sub(before.large_answered) as f64,
+            large: counts.large_read.saturating_sub(before.large_read) as f64,
             offered: rates.offered,
             crowded_share: (rates.crowded / rates.offered.max(1e-9)).min(1.0),
             latency: self.latency.summary(),

@@ -68,6 +68,8 @@ pub struct Load {
     slow: Ewma,
     /// Requests whose size is known, their texts, tokens and squares of these; older ones count less.
     sized: [f64; 4],
+    /// Bytes of large bodies that have been told after their requests were seen to come.
+    carried: f64,
     /// Mistakes that have been told before their requests were seen to come: at most 0.
     debt: f64,
     /// Seconds since the last request.
@@ -88,6 +90,7 @@ impl Load {
             large: Ewma::default(),
             slow: Ewma::default(),
             sized: [0.0; 4],
+            carried: 0.0,
             debt: 0.0,
             silence: IDLE_SECONDS,
         }
@@ -118,9 +121,13 @@ impl Load {
         let add = |ewma: &mut Ewma, count: f64| ewma.add(count / elapsed, elapsed, RATE_SECONDS);
         add(&mut self.offered, offered);
         add(&mut self.tokens, tokens);
-        // As many of them as of the requests that they came with.
-        let large = since(counts.large, before.large) * (offered / asked.max(f64::MIN_POSITIVE));
-        add(&mut self.large, if asked > 0.0 { large } else { 0.0 });
+        self.carried += since(counts.large, before.large);
+        let mut large = 0.0;
+        if asked > 0.0 {
+            // As many of them as of the requests that came.
+            large = std::mem::take(&mut self.carried) * offered / asked;
+        }
+        add(&mut self.large, large);
         add(&mut self.accepted, ended);
         add(&mut self.refused, since(counts.shed, before.shed));
         add(&mut self.crowded, since(counts.crowded, before.crowded));

@@ -9,8 +9,8 @@ use axum::http::HeaderValue;
 use super::serve::LoadArgs;
 use super::{AdminPort, Platform, ServeArgs, main_port, texts_max};
 
-/// A list of JSON has more values than texts: three for a pair, some more for an event.
-const TEXTS_MAX: usize = crate::api::VALUES_MAX / 8;
+/// A list of JSON has more values than texts: three for a pair, ten and more for an event.
+const TEXTS_MAX: usize = crate::api::VALUES_MAX / 16;
 
 /// Mistakes in single numbers.
 pub(super) fn numbers(args: &ServeArgs) -> Vec<String> {

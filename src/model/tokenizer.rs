@@ -237,12 +237,11 @@ impl Tokenizer {
         let mut bytes = self.max_tokens * PREFIX_BYTES_PER_TOKEN;
         while bytes.min(WHOLE_MAX) < text.len() {
             let is_last = bytes >= WHOLE_MAX;
-            let Some(part) = self.up_to_a_blank(text, bytes.min(WHOLE_MAX)) else {
-                break;
-            };
-            let encoding = encode(part)?;
-            if encoding.len() > self.max_tokens {
-                return Ok(encoding);
+            if let Some(part) = self.up_to_a_blank(text, bytes.min(WHOLE_MAX)) {
+                let encoding = encode(part)?;
+                if encoding.len() > self.max_tokens {
+                    return Ok(encoding);
+                }
             }
             if is_last {
                 break;
@@ -289,9 +288,11 @@ impl Tokenizer {
             .map_err(|error| EncodeError::Refused(error.to_string()))
     }
 
-    /// Whether no more of a text is read than is wanted of it.
+    /// Whether no more of a text, or of a pair, is read than is wanted of it.
     pub fn reads_by_need(&self) -> bool {
-        self.words.is_some()
+        self.words
+            .as_ref()
+            .is_some_and(|words| words.has_pairs() || !self.pairs)
     }
 
     /// The longest sequence, special tokens included.

@@ -60,11 +60,11 @@ pub struct Counts {
     pub tokens: u64,
     /// See [`sized`](Self::sized).
     pub squares: u64,
-    /// Bytes of large bodies in what was offered, and in what was answered. What they cost beside the engine
-    /// goes with their size.
+    /// Bytes of large bodies in what was offered, and those that were read, whatever became of them. What they
+    /// cost beside the engine goes with their size.
     pub large: u64,
     /// See [`large`](Self::large).
-    pub large_answered: u64,
+    pub large_read: u64,
 }
 
 /// The counters.
@@ -81,7 +81,7 @@ pub struct Arrivals {
     tokens: AtomicU64,
     squares: AtomicU64,
     large: AtomicU64,
-    large_answered: AtomicU64,
+    large_read: AtomicU64,
     /// Requests that wait in a log elsewhere and are this server's to read.
     backlog: AtomicU64,
     refused: Refused,
@@ -106,7 +106,7 @@ impl Arrivals {
             tokens: zero(),
             squares: zero(),
             large: zero(),
-            large_answered: zero(),
+            large_read: zero(),
             backlog: zero(),
             refused: Refused::new(),
             latency: Recorder::new(),
@@ -175,10 +175,9 @@ impl Arrivals {
         self.large.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// One was answered.
-    pub(crate) fn take_large(&self, bytes: usize) {
-        self.large_answered
-            .fetch_add(bytes as u64, Ordering::Relaxed);
+    /// One was read.
+    pub(crate) fn read_large(&self, bytes: usize) {
+        self.large_read.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// A request ends with `refusal`; `counts` is what [`arrive`](Self::arrive) said.
@@ -241,7 +240,7 @@ impl Arrivals {
             tokens: load(&self.tokens),
             squares: load(&self.squares),
             large: load(&self.large),
-            large_answered: load(&self.large_answered),
+            large_read: load(&self.large_read),
         }
     }
 }

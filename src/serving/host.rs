@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::Tokenizer;
-use crate::turns::{Turn, Turns};
+use crate::turns::{Turn, Turns, thread_time};
 
 /// Bytes of a body, or of its texts together, from which on it takes turns: a tenth of a millisecond.
 const LARGE: usize = 16 << 10;
@@ -145,14 +145,6 @@ impl Drop for Work {
             self.host.learn(self.bytes, self.spent);
         }
     }
-}
-
-/// CPU time of this thread: what it waited for others is none of the request's work.
-fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
-    Duration::new(seconds, nanos)
 }
 
 #[cfg(test)]

@@ -145,10 +145,12 @@ impl<'a> Offer<'a> {
             return Ok(());
         }
         self.weigh(&generation, bytes);
+        self.classifier.arrivals.read_large(bytes);
         self.in_time()?;
         self.judge_host(&generation, bytes)?;
         let slo = self.classifier.limits.slo;
-        let objective = now + if slo.is_zero() { PATIENCE } else { slo };
+        let objective = now.checked_add(slo).filter(|_| !slo.is_zero());
+        let objective = objective.unwrap_or(now + PATIENCE);
         let until = self
             .deadline
             .map_or(objective, |deadline| deadline.min(objective));
@@ -215,7 +217,6 @@ impl<'a> Offer<'a> {
                 let took = whole.elapsed();
                 let outside = took.saturating_sub(predictions.inside);
                 self.classifier.arrivals.answer(took, outside);
-                self.classifier.arrivals.take_large(self.large);
                 self.outcome = Outcome::Answered;
                 Ok(predictions)
             }

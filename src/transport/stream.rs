@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
-use crate::turns::{Turn, Turns};
+use crate::turns::{Turn, Turns, thread_time};
 
 /// A connection.
 #[derive(Debug)]
@@ -126,9 +126,11 @@ impl Watched {
         Poll::Ready(())
     }
 
-    /// What comes next is no part of the same body.
+    /// What comes next is no part of the same body. (Over HTTP/2 it may be: there windows and answers are
+    /// written in between, and bodies are bounded by their windows instead.) A turn that is waited for is kept:
+    /// it is what wakes a task that reads.
     fn ends_body(&mut self) {
-        (self.read, self.burst, self.turn) = (0, 0, None);
+        (self.read, self.burst) = (0, 0);
     }
 }
 
@@ -156,7 +158,7 @@ impl AsyncRead for Watched {
         }
         let before = buffer.filled().len();
         let is_large = this.read >= BURST_MAX;
-        let since = is_large.then(std::time::Instant::now);
+        let since = is_large.then(thread_time);
         let most = match this.read {
             READ_LARGE.. => u64::MAX,
             _ => READ_MAX,
@@ -167,7 +169,7 @@ impl AsyncRead for Watched {
         let read = buffer.filled().len() - before;
         this.burst += read;
         if let Some(since) = since.filter(|_| read > 0) {
-            this.turns.read(read, since.elapsed());
+            this.turns.read(read, thread_time().saturating_sub(since));
         }
         if read > 0 {
             this.read = this.read.saturating_add(read);
@@ -219,7 +221,7 @@ impl AsyncWrite for Watched {
     /// read (RFC 9112, section 9.6). The connection's clock bounds the time.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.ends_body();
+        this.turn = None;
         let mut discarded = match this.discarded {
             Some(discarded) => discarded,
             None => {
@@ -330,6 +332,44 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Whoever writes while it waits for its turn to read is woken when that comes.
+    #[tokio::test]
+    async fn a_reader_is_woken_for_its_turn_whatever_was_written_meanwhile() {
+        let turns = Turns::new(1);
+        let (mut watched, mut theirs) = connected(&turns);
+        theirs.write_all(&[0; BURST_MAX]).await.unwrap();
+        let other = turns.ask(Instant::now());
+        watched.read_exact(&mut vec![0; BURST_MAX]).await.unwrap();
+        theirs.write_all(b"more").await.unwrap();
+        let is_written = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let reading = tokio::spawn({
+            let is_written = Arc::clone(&is_written);
+            async move {
+                let mut buffer = [0; 4];
+                let mut reads = 0;
+                std::future::poll_fn(|cx| {
+                    let mut buffer = ReadBuf::new(&mut buffer);
+                    let polled = Pin::new(&mut watched).poll_read(cx, &mut buffer);
+                    if reads == 0 {
+                        assert!(polled.is_pending(), "it waits for its turn");
+                        let written = Pin::new(&mut watched).poll_write(cx, b"answer");
+                        assert!(written.is_ready());
+                        is_written.store(true, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    reads += 1;
+                    polled
+                })
+                .await
+                .unwrap();
+            }
+        });
+        while !is_written.load(std::sync::atomic::Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        drop(other);
+        reading.await.unwrap();
     }
 
     /// Also when the connection is not asked for more.

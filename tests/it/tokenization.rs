@@ -199,6 +199,13 @@ fn long_texts_of_other_tokenizers_are_cut_at_a_blank_or_refused() {
             expected,
             "{side}"
         );
+        let blanks = "play ".repeat(40_000);
+        let head = "!".repeat(3000);
+        for text in [format!("{head} {blanks}"), format!("{blanks} {head}")] {
+            let text = Text::Single(text);
+            let expected = by_need.encode(&text, TooLong::Truncate);
+            assert_eq!(whole.encode(&text, TooLong::Truncate), expected, "{side}");
+        }
         let text = Text::Single("!".repeat(200_000));
         let refused = whole.encode(&text, TooLong::Truncate);
         assert!(matches!(

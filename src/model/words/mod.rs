@@ -103,6 +103,11 @@ impl Words {
         as_taken.then_some(words)
     }
 
+    /// Whether pairs are read here too.
+    pub(super) fn has_pairs(&self) -> bool {
+        self.pair.is_some()
+    }
+
     /// The ids of `text` with what is put around them, cut after `max` in all, or refused; none where only
     /// the library knows.
     pub(super) fn encode(
