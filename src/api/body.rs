@@ -272,7 +272,7 @@ impl Pieces {
     }
 
     /// All of it in one piece, counted as such. Each piece is given back as soon as it is copied, and
-    /// nothing is waited for meanwhile, so there is a second copy for a moment on one thread at most.
+    /// nothing is waited for meanwhile, so each thread has one second copy at most, for a moment.
     fn join(self, held: &mut Held) -> Bytes {
         let mut whole = Vec::with_capacity(self.length);
         for piece in self.filled {

@@ -108,9 +108,7 @@ impl Watched {
             discarded: None,
         }
     }
-}
 
-impl Watched {
     /// Ready when it is this connection's turn to read some more of a large body.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let turn = self.turn.get_or_insert_with(|| {
