@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use super::Shared;
-use crate::autoscale::recommend::manifest;
+use crate::autoscale::manifest;
 
 /// `GET /autoscaling`: one flat object; numbers under single names, so that a path to each is its name.
 pub(super) async fn get(State(shared): State<Shared>) -> Response {

@@ -1,6 +1,6 @@
 //! From observations to the capacity that is published.
 
-use super::learned::{Asked, Contention, HostCost, Learned, Rehearsed};
+use super::learned::{Asked, Contention, HostCost, Learned, RequestCost};
 use super::queueing::Capacity;
 use super::tail::{TAIL, Tail};
 use crate::serving::{EngineTime, Observation, Summary};
@@ -123,11 +123,6 @@ impl Estimator {
         }
     }
 
-    /// Begins with what was measured before the first request.
-    pub fn begin(&mut self, rehearsed: &Rehearsed) {
-        self.host.begin(rehearsed);
-    }
-
     /// The capacity after another interval.
     pub fn update(&mut self, seen: &Observation, asked: &Asked, interval: &Interval) -> Estimate {
         let is_new = self.generation.replace(seen.generation) != Some(seen.generation);
@@ -149,7 +144,7 @@ impl Estimator {
             token: seen.token,
             batch_tokens: seen.batch_tokens as f64,
             contention: self.contention.factor(),
-            host: self.host.cost().unwrap_or_default(),
+            host: self.host_cost(),
             byte: seen.byte.0,
             overhead: self.overhead,
             tail: self.tail_now,
@@ -216,6 +211,16 @@ impl Estimator {
         if interval.overhead.count >= LATENCIES_MIN / 5 {
             self.overhead = interval.overhead.p99;
         }
+    }
+
+    /// What requests cost outside of the engine; nothing where the system does not say.
+    fn host_cost(&self) -> RequestCost {
+        let guess = if self.host_is_seen {
+            RequestCost::GUESS
+        } else {
+            RequestCost::default()
+        };
+        self.host.cost().unwrap_or(guess)
     }
 
     /// Simulates κ anew when it is time, at the rate that follows from it.

@@ -1,7 +1,7 @@
 //! The loop that turns what is seen into hints.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,12 +10,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::demand::{Demand, percent};
 use super::estimator::{Estimate, Estimator, Interval};
+use super::gauges::HintGauges;
 use super::host::{CpuTimes, HostClock, cores};
-use super::learned::{Asked, Rehearsed};
+use super::learned::Asked;
 use super::load::Load;
 use super::orca::Report;
 use super::recommend::Recommended;
+use super::settings::{Settings, Trend};
 use super::snapshot::{Calibration, SCHEMA_VERSION, Snapshot};
+use crate::metrics::Metrics;
 use crate::serving::{Classifier, Counts, EngineTime, Observation, Window};
 
 /// Time between two looks.
@@ -28,34 +31,6 @@ const CAPACITY_TICKS: u32 = 4;
 const WINDOW_SECONDS: f64 = 5.0;
 const WINDOW_INTERVALS: usize = 12;
 
-/// How far ahead the trend is followed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Trend {
-    /// Not at all.
-    Off,
-    /// By the time that a replica takes to start.
-    Startup,
-    /// By so many seconds.
-    Seconds(f64),
-}
-
-/// What the hints are to be.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// Seconds within which 99 of 100 requests are to be answered, if there is an objective.
-    pub objective: Option<f64>,
-    /// Part of the capacity that is to be used.
-    pub utilization: f64,
-    /// Seconds within which a backlog is to be gone.
-    pub drain: f64,
-    /// The trend.
-    pub trend: Trend,
-    /// The name of this replica.
-    pub pod: String,
-    /// The name of the model.
-    pub model: String,
-}
-
 /// What was published last.
 #[derive(Debug)]
 struct Published {
@@ -67,32 +42,21 @@ struct Published {
 #[derive(Debug)]
 pub struct Hints {
     settings: Settings,
+    gauges: HintGauges,
     published: ArcSwap<Published>,
-    /// Until the loop has seen it.
-    rehearsed: Mutex<Option<Rehearsed>>,
 }
 
 impl Hints {
-    /// Hints of a server that has seen nothing yet.
-    pub fn new(settings: Settings) -> Arc<Self> {
+    /// Hints of a server that has seen nothing yet, also published as gauges in `metrics`, which has none of
+    /// these yet.
+    pub fn new(settings: Settings, metrics: &Metrics) -> Arc<Self> {
         let snapshot = Snapshot::unknown(&settings);
         let report = Report::new(&snapshot, 0.0);
         Arc::new(Self {
             settings,
+            gauges: HintGauges::new(metrics.registry()),
             published: ArcSwap::from_pointee(Published { snapshot, report }),
-            rehearsed: Mutex::new(None),
         })
-    }
-
-    /// Tells what requests cost beside the engine, before the first has come.
-    pub fn rehearse(&self, rehearsed: Rehearsed) {
-        *self.rehearsed() = Some(rehearsed);
-    }
-
-    fn rehearsed(&self) -> MutexGuard<'_, Option<Rehearsed>> {
-        self.rehearsed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was published last, looked at in place.
@@ -127,11 +91,8 @@ impl Hints {
                 // What a model can do is known when it is ready, not half a second later.
                 _ = models.changed() => {}
             }
-            if let Some(rehearsed) = self.rehearsed().take() {
-                follower.begin(&rehearsed);
-            }
             let (snapshot, errors) = follower.look(&classifier, &self.settings);
-            classifier.metrics().hints.publish(&snapshot);
+            self.gauges.publish(&snapshot);
             let report = Report::new(&snapshot, errors);
             let published = Published { snapshot, report };
             self.published.store(Arc::new(published));
@@ -182,12 +143,6 @@ impl Follower {
             counts,
             capacity_at: Instant::now(),
         }
-    }
-
-    fn begin(&mut self, rehearsed: &Rehearsed) {
-        self.estimator.begin(rehearsed);
-        // Its time is none that requests took.
-        self.host_time = self.host.read();
     }
 
     /// One look; also the errors a second.
@@ -242,7 +197,7 @@ impl Follower {
         let elapsed = elapsed.max(1e-3);
         if let Some(host) = host {
             let share = host.as_secs_f64() / elapsed / self.cores;
-            classifier.host_takes(share);
+            classifier.set_host_share(share);
         }
         let rates = self.load.rates();
         let interval = Interval {

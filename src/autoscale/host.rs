@@ -12,8 +12,6 @@ use std::time::Duration;
 enum Work {
     /// Batches.
     Engine,
-    /// The asking in a rehearsal, which is done elsewhere when it matters.
-    Clients,
     /// Everything else.
     Host,
 }
@@ -22,8 +20,6 @@ impl Work {
     fn of(name: &str) -> Self {
         if name.starts_with("engine") {
             Self::Engine
-        } else if name.starts_with("rehearsal") {
-            Self::Clients
         } else {
             Self::Host
         }
@@ -82,7 +78,6 @@ impl HostClock {
             match work {
                 Work::Engine => self.times.engine += Duration::from_nanos(new),
                 Work::Host => self.times.host += Duration::from_nanos(new),
-                Work::Clients => {}
             }
             seen.insert(thread, (work, ran));
         }
@@ -120,7 +115,6 @@ mod tests {
         task(tasks, 1, "intentd", 1000);
         task(tasks, 2, "engine-cpu-1", 5000);
         task(tasks, 3, "tokio-rt-worker", 200);
-        task(tasks, 4, "rehearsal", 900);
         let mut clock = HostClock::default();
         let nanos = |clock: &mut HostClock| {
             let times = clock.read_from(tasks);

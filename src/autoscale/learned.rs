@@ -15,8 +15,7 @@ const NEWEST: f64 = 0.2;
 /// After so many seconds a cost counts half.
 const HALF_LIFE: f64 = 120.0;
 
-/// What a cost counts however old it is: at a low load, what it is at a high one is known from long ago or
-/// from the rehearsal alone.
+/// What a cost counts however old it is: at a low load, the cost at a high one is known only from long ago.
 const WEIGHT_MIN: f64 = 0.05;
 
 /// Requests of an interval below which their cost is not to be told from everything else.
@@ -42,9 +41,6 @@ const SEEN_HALF: f64 = 2.0;
 /// What the highest rate at which a cost was seen is worth an interval later.
 const RATE_KEPT: f64 = 0.995;
 
-/// Intervals that a rehearsal counts as.
-const REHEARSED_SEEN: u32 = 10;
-
 /// CPU time of a request outside of the engine, by how much it shares its batch.
 ///
 /// A request that is alone in its batch wakes threads, and is read and answered by itself; of a hundred
@@ -68,19 +64,6 @@ struct Cost {
     seen: u32,
 }
 
-/// What a server took for requests before the first one came.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rehearsed {
-    /// Requests that were answered.
-    pub requests: f64,
-    /// Batches that they came in.
-    pub batches: f64,
-    /// CPU seconds of everything but batches.
-    pub cpu: f64,
-    /// Seconds that it took.
-    pub elapsed: f64,
-}
-
 /// What is known of the cost of requests outside of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RequestCost {
@@ -88,6 +71,15 @@ pub struct RequestCost {
     pub request: f64,
     /// CPU seconds a batch.
     pub batch: f64,
+}
+
+impl RequestCost {
+    /// Assumed until the first load is seen. Cautious: on a server's cores a request takes 30 to 90 µs
+    /// (benches/results), and one that is believed too good misses its objective.
+    pub const GUESS: Self = Self {
+        request: 100e-6,
+        batch: 0.0,
+    };
 }
 
 impl Default for HostCost {
@@ -133,19 +125,6 @@ impl HostCost {
             at: self.now,
             seen: before.seen.saturating_add(1),
         });
-    }
-
-    /// Begins with what was measured before the first request.
-    pub fn begin(&mut self, rehearsed: &Rehearsed) {
-        for _ in 0..REHEARSED_SEEN {
-            let Rehearsed {
-                requests,
-                batches,
-                cpu,
-                elapsed,
-            } = *rehearsed;
-            self.learn(requests, batches, cpu, elapsed);
-        }
     }
 
     fn known(&self) -> impl Iterator<Item = (Cost, f64)> {

@@ -14,16 +14,20 @@
 
 pub mod demand;
 pub mod estimator;
+mod gauges;
 pub mod hints;
 pub mod host;
 pub mod learned;
 pub mod load;
+mod manifest;
 pub mod orca;
 pub mod queueing;
 pub mod recommend;
+mod settings;
 pub mod snapshot;
 pub mod tail;
 
-pub use hints::{Hints, Settings, Trend};
-pub use learned::Rehearsed;
+pub use hints::Hints;
+pub use manifest::manifest;
+pub use settings::{Settings, Trend};
 pub use snapshot::Snapshot;

@@ -199,7 +199,7 @@ fn limits(load: &LoadArgs, calibrate: bool, engine_failures_max: u32) -> Limits 
             tokens_max: load.max_batch_tokens,
             texts_max: load.max_batch_requests,
         },
-        slo: load.slo,
+        slo: (!load.slo.is_zero()).then_some(load.slo),
         calibrate,
         prior: None,
         engine_failures_max,

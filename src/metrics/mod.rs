@@ -3,7 +3,6 @@
 //! All series exist from the first scrape on. Values are atomics: reading them never waits for
 //! the engine or for a lock of the batcher.
 
-mod hints;
 mod triton;
 
 use std::sync::LazyLock;
@@ -13,7 +12,6 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-pub use self::hints::HintGauges;
 pub use self::triton::TritonMetrics;
 
 /// The process's metrics.
@@ -62,8 +60,6 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// Connections that were closed at once because there were too many, by port.
     pub connections_refused: IntCounterVec,
-    /// The hints.
-    pub hints: HintGauges,
 }
 
 /// The interface that a request came by; the `surface` label of `intentd_requests_total`.
@@ -255,7 +251,6 @@ impl Metrics {
             reloads: counter_vec(r, "reloads_total", "outcome"),
             connections: register(r, IntGaugeVec::new(opts("connections"), &["port"])),
             connections_refused: counter_vec(r, "connections_refused_total", "port"),
-            hints: HintGauges::new(r),
             registry,
         };
         register(&metrics.registry, Ok(LOG_LINES_DROPPED.clone()));
@@ -334,20 +329,30 @@ pub(crate) fn register<T: prometheus::core::Collector + Clone + 'static>(
 
 /// The full name and the help of a metric.
 fn opts(name: &str) -> Opts {
-    let (_, help) = HELP
+    opts_from(&HELP, name)
+}
+
+/// As [`opts`], with the help from a list of the caller's.
+fn opts_from(help: &[(&str, &str)], name: &str) -> Opts {
+    let (_, help) = help
         .iter()
-        .chain(&hints::HELP)
         .find(|(known, _)| *known == name)
         .expect("each metric has its line in HELP");
     Opts::new(format!("intentd_{name}"), *help)
 }
 
 fn gauge(registry: &Registry, name: &str) -> IntGauge {
-    register(registry, IntGauge::with_opts(opts(name)))
+    int_gauge_from(registry, &HELP, name)
 }
 
-fn float_gauge(registry: &Registry, name: &str) -> Gauge {
-    register(registry, Gauge::with_opts(opts(name)))
+/// Registers a gauge of whole numbers, whose help is in `help`.
+pub(crate) fn int_gauge_from(registry: &Registry, help: &[(&str, &str)], name: &str) -> IntGauge {
+    register(registry, IntGauge::with_opts(opts_from(help, name)))
+}
+
+/// Registers a gauge, whose help is in `help`.
+pub(crate) fn gauge_from(registry: &Registry, help: &[(&str, &str)], name: &str) -> Gauge {
+    register(registry, Gauge::with_opts(opts_from(help, name)))
 }
 
 fn counter(registry: &Registry, name: &str) -> IntCounter {
@@ -387,9 +392,6 @@ mod tests {
             "intentd_ready 0",
             "intentd_engine_busy_seconds_total 0",
             "intentd_startup_seconds{phase=\"total\"} 0",
-            "intentd_autoscaling_demand_replicas 0",
-            "intentd_autoscaling_demand_percent 0",
-            "intentd_queue_oldest_wait_seconds 0",
         ] {
             assert!(
                 text.lines().any(|line| line == series),
@@ -397,7 +399,7 @@ mod tests {
             );
         }
         let samples = text.lines().filter(|line| !line.starts_with('#'));
-        assert!(samples.clone().count() > 50);
+        assert!(samples.clone().count() > 40);
         assert!(samples.clone().all(|line| line.starts_with("intentd_")));
     }
 }

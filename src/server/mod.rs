@@ -5,7 +5,6 @@
 //! everything admitted is answered, then the engine's thread ends.
 
 mod reading;
-mod rehearsal;
 mod reload;
 
 use std::future::Future;
@@ -13,7 +12,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -26,7 +24,7 @@ use crate::config::Config;
 use crate::engine::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::model::Checkpoint;
-use crate::serving::{Classifier, EngineStopped, Prepared, Rehearsal};
+use crate::serving::{Classifier, EngineStopped, Prepared};
 use crate::trace::{Exporter, Tracing};
 use crate::transport::{BindError, ConnectionLimits, Life, Listener, Port, Room, Tls, serve};
 
@@ -168,14 +166,7 @@ where
     let admin = admin.transpose()?;
     let (tracing, exporter) = tracing(config, &metrics);
     let (classifier, engine_ended) = Classifier::new(config.limits.clone(), metrics);
-    let hints = Hints::new(config.hints.clone());
-    let (runtime, settings) = (Handle::current(), config.surfaces.clone());
-    let told = Arc::clone(&hints);
-    classifier.rehearse_with(Rehearsal(Arc::new(move |twin| {
-        if let Some(rehearsed) = rehearsal::rehearse(&runtime, twin, (&settings, &told)) {
-            told.rehearse(rehearsed);
-        }
-    })));
+    let hints = Hints::new(config.hints.clone(), classifier.metrics());
     classifier.start(first).map_err(ServerError::Thread)?;
     let (life, _) = watch::channel(Life::Open);
     let mut running = Running {

@@ -1,84 +1,66 @@
-//! One request from its arrival to its end, whatever that is.
-//!
-//! An offer is counted when it is made and when it ends: answered, refused, or, when it is dropped
-//! without either, abandoned by its client. So the three always add up to the requests offered.
+//! One request of a client from its arrival to its end.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Classifier;
-use super::admission::{Crowded, Permit};
-use super::arrivals::Try;
-use super::forecast::{Expected, Verdict};
-use super::generation::Generation;
-use super::host::{Work, large};
-use super::messages::{Predictions, Request};
-use super::slots::{Class, Full, Ticket};
-use crate::error::{Blame, Refusal};
-use crate::metrics::{Metrics, Outcome, Surface};
-use crate::model::Text;
+use super::account::{Entry, Latency, Ledger};
+use super::admission::{Admission, Admitted, Clock, Work};
+use super::lifecycle::{Generation, Lifecycle};
+use super::predict::Predictor;
+use super::queue::Ticket;
+use super::request::{Predictions, Request};
+use crate::error::Refusal;
+use crate::metrics::Surface;
 
-/// A large request without an objective or a deadline should be read within that.
+/// A large request without an objective or a deadline should be read within this time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A request that has come in and is not answered yet.
+/// A request that has arrived and is not answered yet.
 #[derive(Debug)]
 pub struct Offer<'a> {
-    classifier: &'a Classifier,
+    ledger: &'a Ledger,
+    admission: &'a Admission,
+    lifecycle: &'a Lifecycle,
+    entry: Entry<'a>,
     since: Instant,
-    deadline: Option<Instant>,
-    attempt: Try,
-    /// Whether it counts as load; a retry does not.
-    counts: bool,
-    surface: Surface,
-    outcome: Outcome,
-    /// Bytes that its body says it has, or has, where that is much and the client's doing is not what ends it.
-    large: usize,
-    /// When its body was there as a whole.
-    whole: Option<Instant>,
-    /// Where the request is a large one, from then until its texts are tokens.
+    clock: Clock,
+    /// The turn of a large request, from when its body is there until its texts are tokens.
     work: Option<Work>,
 }
 
 impl<'a> Offer<'a> {
     pub(super) fn new(
-        classifier: &'a Classifier,
-        surface: Surface,
+        (ledger, admission, lifecycle): (&'a Ledger, &'a Admission, &'a Lifecycle),
+        entry: Entry<'a>,
         timeout: Option<Duration>,
-        attempt: Try,
     ) -> Self {
-        classifier.metrics().offered.inc();
-        let counts = classifier.arrivals.arrive(attempt);
         let since = Instant::now();
+        // A deadline beyond what the clock can express is none.
+        let deadline = timeout.and_then(|timeout| since.checked_add(timeout));
         Self {
-            classifier,
+            ledger,
+            admission,
+            lifecycle,
+            entry,
             since,
-            // A time too far away to be told is none.
-            deadline: timeout.and_then(|timeout| since.checked_add(timeout)),
-            attempt,
-            counts,
-            surface,
-            outcome: Outcome::Abandoned,
-            large: 0,
-            whole: None,
+            clock: Clock {
+                whole: None,
+                deadline,
+            },
             work: None,
         }
     }
 
-    fn metrics(&self) -> &Metrics {
-        self.classifier.metrics()
-    }
-
     /// When nobody wants the answer any more.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.clock.deadline
     }
 
     /// Gives the request no more than `timeout` from its arrival.
     pub fn hurry(&mut self, timeout: Duration) {
         let until = self.since.checked_add(timeout);
-        self.deadline = match (self.deadline, until) {
+        self.clock.deadline = match (self.clock.deadline, until) {
             (Some(deadline), Some(until)) => Some(deadline.min(until)),
             (deadline, until) => deadline.or(until),
         };
@@ -86,30 +68,18 @@ impl<'a> Offer<'a> {
 
     /// Says that what looked like a request of one surface is one of another.
     pub fn came_by(&mut self, surface: Surface) {
-        self.surface = surface;
+        self.entry.set_surface(surface);
     }
 
     /// Ends the request with `refusal`.
     pub fn refuse(mut self, refusal: Refusal) -> Refusal {
-        self.metrics()
-            .refused
-            .with_label_values(&[refusal.reason()])
-            .inc();
-        let arrivals = &self.classifier.arrivals;
-        arrivals.refuse(&refusal, self.attempt, self.counts);
-        if refusal.blame() == Blame::Client {
-            // Nothing that more replicas would change.
-            self.large = 0;
-        }
-        self.outcome = Outcome::Refused;
+        self.entry.refuse(&refusal);
         refusal
     }
 
     /// Ends the request as answered without the engine: nothing that more replicas would change.
     pub fn settle(mut self) {
-        self.classifier.arrivals.settle(self.counts);
-        self.large = 0;
-        self.outcome = Outcome::Answered;
+        self.entry.answer_without_engine();
     }
 
     /// Whether it makes sense to read the rest of the request, of so many bytes if that is known: what
@@ -118,18 +88,14 @@ impl<'a> Offer<'a> {
     /// # Errors
     /// The refusal that [`receive`](Self::receive) or [`classify`](Self::classify) would give now.
     pub fn welcome(&mut self, bytes: Option<usize>) -> Result<(), Refusal> {
-        let generation = self.classifier.serving()?;
-        self.in_time()?;
+        let generation = self.lifecycle.serving()?;
+        self.clock.check()?;
+        let forecast = &generation.forecast;
         if let Some(bytes) = bytes {
-            self.weigh(&generation, bytes);
-            self.judge_host(&generation, bytes)?;
+            self.note_size(&generation, bytes);
+            self.admission.check_body(forecast, bytes, self.clock)?;
         }
-        match self.classifier.admission.has_room() {
-            Err(crowded) if !self.classifier.grow_limits(&generation) => {
-                Err(crowded_refusal(crowded, &generation))
-            }
-            Ok(()) | Err(_) => Ok(()),
-        }
+        self.admission.check_concurrency(forecast)
     }
 
     /// The body of the request is there. A large one waits for its turn, which it has from then on until its
@@ -139,23 +105,23 @@ impl<'a> Offer<'a> {
     /// That it cannot be read in time any more.
     pub async fn receive(&mut self, bytes: usize) -> Result<(), Refusal> {
         let now = Instant::now();
-        self.whole = Some(now);
-        let generation = self.classifier.serving()?;
-        if bytes < large(&generation.tokenizer) {
+        self.clock.whole = Some(now);
+        let generation = self.lifecycle.serving()?;
+        if !generation.forecast.is_large(bytes) {
             return Ok(());
         }
-        self.weigh(&generation, bytes);
-        self.classifier.arrivals.read_large(bytes);
-        self.in_time()?;
-        self.judge_host(&generation, bytes)?;
-        let slo = self.classifier.limits.slo;
-        let objective = now.checked_add(slo).filter(|_| !slo.is_zero());
-        let objective = objective.unwrap_or(now + PATIENCE);
-        let until = self
-            .deadline
-            .map_or(objective, |deadline| deadline.min(objective));
-        let work = self.classifier.host.begin(bytes, until);
-        let work = match self.deadline {
+        self.note_size(&generation, bytes);
+        self.ledger.arrivals.read_large(bytes);
+        self.clock.check()?;
+        let admission = self.admission;
+        admission.check_body(&generation.forecast, bytes, self.clock)?;
+        let objective = generation.pipeline.timing.objective();
+        let patience = objective.map_or(PATIENCE, Duration::from_secs_f64);
+        let deadline = self.clock.deadline;
+        let objective = now + patience;
+        let until = deadline.map_or(objective, |deadline| deadline.min(objective));
+        let work = admission.host().begin(bytes, until);
+        let work = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, work).await,
             None => Ok(work.await),
         };
@@ -171,34 +137,11 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// The body has so many bytes, or says so.
-    fn weigh(&mut self, generation: &Generation, bytes: usize) {
-        if bytes >= large(&generation.tokenizer) {
-            self.large = bytes;
+    /// Notes the size of the body, as announced or read, if it is a large one.
+    fn note_size(&mut self, generation: &Generation, bytes: usize) {
+        if generation.forecast.is_large(bytes) {
+            self.entry.set_large(bytes);
         }
-    }
-
-    /// Whether a body of so many bytes can be read in time.
-    fn judge_host(&self, generation: &Generation, bytes: usize) -> Result<(), Refusal> {
-        if bytes < large(&generation.tokenizer) {
-            return Ok(());
-        }
-        let (expected, is_behind) = self.classifier.host.forecast(bytes);
-        let allowed = generation.shared.forecast.allowed(self.remaining());
-        match allowed {
-            // Whoever finds nothing before it is let in: nothing could be sooner.
-            Some(allowed) if is_behind && expected > allowed => Err(Refusal::Overloaded {
-                expected: duration(expected),
-                retry_after: duration(expected - allowed),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Seconds until nobody wants the answer any more.
-    fn remaining(&self) -> Option<f64> {
-        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
-        self.deadline.map(|deadline| left(deadline).as_secs_f64())
     }
 
     /// Classifies a list of texts: all of them, or one refusal for the list.
@@ -208,16 +151,14 @@ impl<'a> Offer<'a> {
     /// # Errors
     /// See [`Refusal`].
     pub async fn classify(mut self, request: Request) -> Result<Predictions, Refusal> {
-        // How long its body took to come is its client's doing.
-        let whole = *self.whole.get_or_insert_with(Instant::now);
+        let whole = *self.clock.whole.get_or_insert_with(Instant::now);
         match self.answer(request).await {
             Ok(predictions) => {
-                let took = self.since.elapsed();
-                self.metrics().request_seconds.observe(took.as_secs_f64());
-                let took = whole.elapsed();
-                let outside = took.saturating_sub(predictions.inside);
-                self.classifier.arrivals.answer(took, outside);
-                self.outcome = Outcome::Answered;
+                self.entry.answer(Latency {
+                    total: self.since.elapsed(),
+                    whole: whole.elapsed(),
+                    inside: predictions.inside,
+                });
                 Ok(predictions)
             }
             Err(refusal) => Err(self.refuse(refusal)),
@@ -225,129 +166,38 @@ impl<'a> Offer<'a> {
     }
 
     async fn answer(&mut self, request: Request) -> Result<Predictions, Refusal> {
-        let count = request.texts.len();
-        if count == 0 {
-            return Err(Refusal::Empty);
-        }
-        let max = self.classifier.limits.texts_max;
-        if count > max {
-            return Err(Refusal::TooManyTexts { found: count, max });
-        }
-        let generation = self.classifier.serving()?;
-        self.in_time()?;
-        let (tickets, expected, permit) = self.admit(&generation, &request)?;
+        self.admission.check_texts(&request.texts)?;
+        let generation = self.lifecycle.serving()?;
+        self.clock.check()?;
+        let Admitted {
+            tickets,
+            expected,
+            permit,
+        } = self
+            .admission
+            .admit(&generation.forecast, &request.texts, self.clock)?;
         let admitted = Instant::now();
-        let shared = std::sync::Arc::clone(&generation.shared);
+        let deadline = self.clock.deadline;
+        let predictor = Predictor {
+            lifecycle: self.lifecycle,
+            host: self.admission.host(),
+            metrics: &self.ledger.metrics,
+        };
+        let forecasting = std::sync::Arc::clone(&generation);
         let work = self.work.take();
-        let predict = self
-            .classifier
-            .predict(generation, request, &tickets, (self.deadline, work));
-        let result = match self.deadline {
+        let predict = predictor.predict(generation, request, &tickets, deadline, work);
+        let result = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, predict)
                 .await
                 .unwrap_or(Err(Refusal::Deadline)),
             None => predict.await,
         };
         match &result {
-            Ok(_) => shared.forecast.learn(&expected, admitted.elapsed()),
+            Ok(_) => forecasting.forecast.learn(&expected, admitted.elapsed()),
             // The client is still there: its texts are refused, not abandoned.
             Err(_) => tickets.into_iter().for_each(Ticket::release),
         }
         drop(permit);
         result
     }
-
-    /// Everything that a request needs to be worked on, or why it is not: the one place that decides.
-    fn admit(
-        &self,
-        generation: &Generation,
-        request: &Request,
-    ) -> Result<(Vec<Ticket>, Expected, Permit), Refusal> {
-        let admission = &self.classifier.admission;
-        let permit = match admission.admit() {
-            Err(_) if self.classifier.grow_limits(generation) => admission.admit(),
-            permit => permit,
-        };
-        let permit = permit.map_err(|crowded| crowded_refusal(crowded, generation))?;
-        let forecast = &generation.shared.forecast;
-        let tokens_max = generation.tokenizer.max_tokens();
-        let tokens_of = |text: &Text| forecast.tokens_of(text.bytes(), tokens_max);
-        let tokens: Vec<usize> = request.texts.iter().map(tokens_of).collect();
-        let arrivals = &self.classifier.arrivals;
-        arrivals.size(tokens.len(), tokens.iter().sum());
-        let class = Class::of(tokens.len());
-        let expected = self.judge(generation, class, tokens.iter().sum())?;
-        let slots = &self.classifier.slots;
-        let tickets = match slots.reserve(class, &tokens) {
-            Err(_) if self.classifier.grow_limits(generation) => slots.reserve(class, &tokens),
-            tickets => tickets,
-        };
-        let tickets = tickets.map_err(|full| full_refusal(full, tokens.len(), generation))?;
-        Ok((tickets, expected, permit))
-    }
-
-    /// What a request should take, or the refusal of one that would take too long.
-    fn judge(
-        &self,
-        generation: &Generation,
-        class: Class,
-        tokens: usize,
-    ) -> Result<Expected, Refusal> {
-        let spent = self.whole.map_or(Duration::ZERO, |whole| whole.elapsed());
-        let time = (self.remaining(), spent.as_secs_f64());
-        match generation.shared.forecast.judge(class, tokens, time) {
-            Verdict::InTime(expected) => Ok(expected),
-            Verdict::Never { alone } => Err(Refusal::Hopeless {
-                alone: duration(alone),
-            }),
-            Verdict::TooLate { expected, late } => Err(Refusal::Overloaded {
-                expected: duration(expected),
-                retry_after: duration(late),
-            }),
-        }
-    }
-
-    fn in_time(&self) -> Result<(), Refusal> {
-        match self.deadline {
-            Some(deadline) if deadline <= Instant::now() => Err(Refusal::Deadline),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for Offer<'_> {
-    fn drop(&mut self) {
-        if self.outcome == Outcome::Abandoned {
-            self.classifier.arrivals.abandon(self.attempt);
-        }
-        if self.counts {
-            self.classifier.arrivals.ask_large(self.large);
-        }
-        self.metrics().end(self.surface, self.outcome);
-    }
-}
-
-fn crowded_refusal(Crowded { max }: Crowded, generation: &Generation) -> Refusal {
-    let retry_after = generation.shared.forecast.drain_time();
-    Refusal::Concurrency { max, retry_after }
-}
-
-fn full_refusal(full: Full, count: usize, generation: &Generation) -> Refusal {
-    let retry_after = generation.shared.forecast.drain_time();
-    match full {
-        Full::Slots { max } => Refusal::QueueFull {
-            count,
-            max,
-            retry_after,
-        },
-        Full::Lists { max } => Refusal::ListsFull {
-            count,
-            max,
-            retry_after,
-        },
-    }
-}
-
-fn duration(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }

@@ -4,17 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::classifier::Classifier;
-use super::generation::Generation;
-use super::host::{Work, large};
-use super::messages::{Prediction, Predictions, Request};
-use super::queue::{Answer, Answered, Waiting};
-use super::slots::Ticket;
+use super::admission::{Host, Work};
+use super::lifecycle::{Generation, Lifecycle};
+use super::queue::{Answer, Answered, Ticket, Waiting};
+use super::request::{Prediction, Predictions, Request};
 use crate::error::Refusal;
-use crate::model::{Encoded, Text, Token, Tokenizer, TooLong};
+use crate::metrics::Metrics;
+use crate::model::{Encoded, Text, Tokenizer, TooLong};
 
 /// A record of a log should be cut within that: others go first, and not for ever.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,19 +21,29 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A thread that serves others too is not kept longer than that by one request's texts: some thousand words.
 const SLICE: Duration = Duration::from_micros(200);
 
-impl Classifier {
-    /// The predictions for the texts of `request`, which have their `tickets`; a large one may be at `work`.
+/// What predicting needs beside an admitted request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Predictor<'a> {
+    pub(super) lifecycle: &'a Lifecycle,
+    pub(super) host: &'a Arc<Host>,
+    pub(super) metrics: &'a Metrics,
+}
+
+impl Predictor<'_> {
+    /// The predictions for the texts of `request`, each of which holds a ticket. A large request may have its turn
+    /// on the host already: `work`.
     pub(super) async fn predict(
-        &self,
+        self,
         mut generation: Arc<Generation>,
         request: Request,
         tickets: &[Ticket],
-        (deadline, mut work): (Option<Instant>, Option<Work>),
+        deadline: Option<Instant>,
+        mut work: Option<Work>,
     ) -> Result<Predictions, Refusal> {
         let request = Arc::new(request);
         let since = Instant::now();
         let (replies, shapes) = loop {
-            let encoded = self.encode(&generation, &request, (deadline, work.take()));
+            let encoded = self.encode(&generation, &request, deadline, work.take());
             let encoded = encoded.await?;
             let shapes: Vec<(usize, bool)> = encoded
                 .iter()
@@ -44,7 +53,7 @@ impl Classifier {
                 break (replies, shapes);
             }
             // Replaced while the texts were tokenized: the new model has a tokenizer of its own.
-            generation = match self.current() {
+            generation = match self.lifecycle.current() {
                 Some(newer) if newer.number > generation.number => newer,
                 _ => return Err(Refusal::Unhealthy),
             };
@@ -71,63 +80,26 @@ impl Classifier {
         })
     }
 
-    /// The tokens of each text, with special ones or without.
-    ///
-    /// # Errors
-    /// When no model serves, and what the tokenizer says.
-    pub async fn tokenize(
-        &self,
-        texts: Vec<String>,
-        with_special: bool,
-    ) -> Result<Vec<Vec<Token>>, Refusal> {
-        let max = self.limits.texts_max;
-        if texts.len() > max {
-            let found = texts.len();
-            return Err(Refusal::TooManyTexts { found, max });
-        }
-        let tokenizer = Arc::clone(&self.serving()?.tokenizer);
-        self.off_the_threads(&self.asides, move || {
-            let tokens = |text: &String| Ok(tokenizer.tokens(text, with_special)?);
-            texts.iter().map(tokens).collect()
-        })
-        .await
-    }
-
-    /// Runs what would keep an async thread for long, of which only as many run at once as there are `permits`.
-    async fn off_the_threads<T: Send + 'static>(
-        &self,
-        permits: &Arc<Semaphore>,
-        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let permit = Arc::clone(permits).acquire_owned().await;
-        let work = move || {
-            let result = work();
-            drop(permit);
-            result
-        };
-        tokio::task::spawn_blocking(work)
-            .await
-            .unwrap_or_else(|_| Err(panicked()))
-    }
-
     async fn encode(
         &self,
         generation: &Generation,
         request: &Arc<Request>,
-        (until, work): (Option<Instant>, Option<Work>),
+        until: Option<Instant>,
+        work: Option<Work>,
     ) -> Result<Vec<Encoded>, Refusal> {
         let since = Instant::now();
         let bytes: usize = request.texts.iter().map(Text::bytes).sum();
         let tokenizer = &generation.tokenizer;
+        let is_large = generation.forecast.is_large(bytes);
         let mut account = match work {
             // Nobody has let it wait for its turn yet: it came from a log, or the model is another by now.
-            None if bytes >= large(tokenizer) => {
+            None if is_large => {
                 let until = until.unwrap_or_else(|| Instant::now() + PATIENCE);
                 Some(self.host.begin(bytes, until).await)
             }
             work => work,
         };
-        let encoded = if tokenizer.reads_by_need() || bytes < large(tokenizer) {
+        let encoded = if tokenizer.reads_by_need() || !is_large {
             let encoded = encode_in_slices(tokenizer, request, account.as_mut()).await?;
             if let Some(account) = account {
                 account.finish();
@@ -144,10 +116,9 @@ impl Classifier {
                 account.finish();
                 Ok(encoded)
             };
-            let encoded = tokio::task::spawn_blocking(work).await;
-            encoded.unwrap_or_else(|_| Err(panicked()))
+            off_thread(work).await
         }?;
-        self.metrics()
+        self.metrics
             .tokenize_seconds
             .observe(since.elapsed().as_secs_f64());
         if !encoded.iter().any(|encoded| encoded.truncated) {
@@ -155,7 +126,7 @@ impl Classifier {
                 .iter()
                 .map(|encoded| encoded.ids.len())
                 .sum::<usize>();
-            let forecast = &generation.shared.forecast;
+            let forecast = &generation.forecast;
             forecast.learn_tokens(bytes / encoded.len().max(1), tokens / encoded.len().max(1));
         }
         Ok(encoded)
@@ -202,6 +173,14 @@ async fn encode_in_slices(
     Ok(encoded)
 }
 
+/// Runs what would keep an async thread for long.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|_| Err(panicked()))
+}
+
 fn panicked() -> Refusal {
     Refusal::Engine("its tokenizer panicked".to_owned())
 }
@@ -221,7 +200,7 @@ fn enqueue(
         entries.push(Waiting::new(ticket, encoded, (since, deadline), reply));
         replies.push(receiver);
     }
-    generation.shared.queue.push(entries).ok()?;
+    generation.pipeline.queue.push(entries).ok()?;
     Some(replies)
 }
 

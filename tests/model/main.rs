@@ -8,17 +8,17 @@
 // What the files find in the server's crate.
 use intentd::{error, model};
 
-#[path = "../../src/serving"]
+#[path = "../../src/serving/queue"]
 #[allow(
     dead_code,
     unreachable_pub,
     unused_imports,
     reason = "the server uses all of it, each test here a part"
 )]
-mod serving {
-    pub(crate) mod plan;
-    pub(crate) mod queue;
+mod queue {
+    pub(crate) mod fill;
     pub(crate) mod slots;
+    pub(crate) mod waiting;
 
     pub(crate) mod sync {
         pub(crate) use std::sync::PoisonError;
@@ -29,10 +29,10 @@ mod serving {
 }
 
 use prometheus::{IntCounter, IntGauge};
-use serving::plan::BatchLimits;
-use serving::queue::{Answer, Answered, Patience, Queue, Waiting, Work};
-use serving::slots::{Class, Room, Slots, Ticket};
-use serving::sync::{Arc, AtomicUsize, Ordering};
+use queue::fill::BatchLimits;
+use queue::slots::{Class, Room, Slots, Ticket};
+use queue::sync::{Arc, AtomicUsize, Ordering};
+use queue::waiting::{Answer, Answered, Patience, Queue, Waiting, Work};
 use shuttle::thread;
 use tokio::sync::oneshot;
 

@@ -1,15 +1,17 @@
 use super::*;
 use crate::autoscale::{Hints, Settings, Trend};
+use crate::metrics::Metrics;
 
 fn report(utilization: f64, rps: f64, eps: f64) -> Report {
-    let hints = Hints::new(Settings {
+    let settings = Settings {
         objective: Some(0.1),
         utilization: 0.8,
         drain: 30.0,
         trend: Trend::Off,
         pod: "pod".to_owned(),
         model: "model".to_owned(),
-    });
+    };
+    let hints = Hints::new(settings, &Metrics::new());
     let snapshot = Snapshot {
         utilization,
         accepted_rps: rps,

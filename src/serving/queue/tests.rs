@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::plan::BatchLimits;
-use super::queue::{Answer, Answered, Patience, Queue, Waiting, Work};
+use super::fill::BatchLimits;
 use super::slots::{Class, Full, Room, Slots, Ticket};
+use super::waiting::{Answer, Answered, Patience, Queue, Waiting, Work};
 use crate::error::Refusal;
 use crate::model::Encoded;
 

@@ -2,12 +2,12 @@
 
 use prometheus::{Gauge, Registry};
 
-use super::{float_gauge, gauge};
-use crate::autoscale::Snapshot;
+use super::snapshot::Snapshot;
+use crate::metrics::{gauge_from, int_gauge_from};
 
 /// Gauges of the hints.
 #[derive(Debug, Clone)]
-pub struct HintGauges {
+pub(super) struct HintGauges {
     demand_replicas: Gauge,
     demand_percent: prometheus::IntGauge,
     utilization: Gauge,
@@ -27,7 +27,7 @@ pub struct HintGauges {
 }
 
 /// What each says, by its name without `intentd_`.
-pub(super) const HELP: [(&str, &str); 16] = [
+const HELP: [(&str, &str); 16] = [
     (
         "autoscaling_demand_replicas",
         "Servers like this one that its load needs. Adds up over replicas; the target is 1.",
@@ -95,29 +95,32 @@ pub(super) const HELP: [(&str, &str); 16] = [
 ];
 
 impl HintGauges {
-    pub(super) fn new(r: &Registry) -> Self {
+    /// Registers them.
+    pub(super) fn new(registry: &Registry) -> Self {
+        let float = |name| gauge_from(registry, &HELP, name);
+        let whole = |name| int_gauge_from(registry, &HELP, name);
         Self {
-            demand_replicas: float_gauge(r, "autoscaling_demand_replicas"),
-            demand_percent: gauge(r, "autoscaling_demand_percent"),
-            utilization: float_gauge(r, "autoscaling_utilization_ratio"),
-            capacity: float_gauge(r, "autoscaling_capacity_requests_per_second"),
-            rate_max: float_gauge(r, "autoscaling_max_requests_per_second"),
-            offered: float_gauge(r, "autoscaling_offered_requests_per_second"),
-            target_concurrency: float_gauge(r, "autoscaling_target_concurrency"),
-            slo: float_gauge(r, "autoscaling_slo_seconds"),
-            slo_feasible: gauge(r, "autoscaling_slo_feasible"),
-            p99: float_gauge(r, "autoscaling_p99_seconds"),
-            confidence: float_gauge(r, "autoscaling_confidence_ratio"),
-            oldest_wait: float_gauge(r, "queue_oldest_wait_seconds"),
-            setup: float_gauge(r, "calibration_tau0_seconds"),
-            token: float_gauge(r, "calibration_alpha_seconds"),
-            fit_error: float_gauge(r, "calibration_error_ratio"),
-            host: float_gauge(r, "calibration_host_seconds"),
+            demand_replicas: float("autoscaling_demand_replicas"),
+            demand_percent: whole("autoscaling_demand_percent"),
+            utilization: float("autoscaling_utilization_ratio"),
+            capacity: float("autoscaling_capacity_requests_per_second"),
+            rate_max: float("autoscaling_max_requests_per_second"),
+            offered: float("autoscaling_offered_requests_per_second"),
+            target_concurrency: float("autoscaling_target_concurrency"),
+            slo: float("autoscaling_slo_seconds"),
+            slo_feasible: whole("autoscaling_slo_feasible"),
+            p99: float("autoscaling_p99_seconds"),
+            confidence: float("autoscaling_confidence_ratio"),
+            oldest_wait: float("queue_oldest_wait_seconds"),
+            setup: float("calibration_tau0_seconds"),
+            token: float("calibration_alpha_seconds"),
+            fit_error: float("calibration_error_ratio"),
+            host: float("calibration_host_seconds"),
         }
     }
 
     /// Sets all of them.
-    pub fn publish(&self, hints: &Snapshot) {
+    pub(super) fn publish(&self, hints: &Snapshot) {
         let calibration = &hints.calibration;
         self.demand_replicas.set(hints.demand_replicas);
         let percent = i64::try_from(hints.demand_percent);

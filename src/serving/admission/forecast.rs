@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::curve::{Line, ServiceCurve};
-use super::slots::{Class, Slots};
+use super::host::large;
+use crate::model::Tokenizer;
+use crate::serving::queue::{Class, Slots};
+use crate::serving::timing::{BATCH_SHARE, EngineTiming};
 
 /// Share of requests that may take longer than forecast.
 const MISSED: f64 = 0.005;
@@ -20,64 +22,9 @@ const MISSED: f64 = 0.005;
 /// here, from the client's socket to the admission and back.
 pub(crate) const PROMISE: f64 = 0.9;
 
-/// A batch takes at most this part of the objective, as far as the engine can: one may run when a
-/// request comes, and the next one is the request's own.
-const BATCH_SHARE: f64 = 0.25;
-
 /// An objective that cannot be kept by an idle server is stretched to so many times what the request
 /// takes alone: one batch runs, one is the request's own, one is for all that is uncertain.
 const ALONE: f64 = 3.0;
-
-/// What the engine is busy with.
-#[derive(Debug)]
-pub(crate) struct Busy {
-    origin: Instant,
-    /// Microseconds from `origin` to when the batches under way should be done, plus one; 0 when
-    /// there are none.
-    until: AtomicU64,
-}
-
-impl Busy {
-    fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-            until: AtomicU64::new(0),
-        }
-    }
-
-    fn micros(&self, at: Instant) -> u64 {
-        let micros = at.saturating_duration_since(self.origin).as_micros();
-        u64::try_from(micros).unwrap_or(u64::MAX - 1) + 1
-    }
-
-    /// A batch that should take `seconds` runs after those under way.
-    pub(crate) fn add(&self, now: Instant, seconds: f64) {
-        let start = self.until.load(Ordering::Relaxed).max(self.micros(now));
-        let took = (seconds * 1e6) as u64;
-        self.until
-            .store(start.saturating_add(took), Ordering::Relaxed);
-    }
-
-    /// What runs now should take `seconds`: what earlier guesses were wrong by is forgotten.
-    pub(crate) fn restart(&self, now: Instant, seconds: f64) {
-        self.until.store(0, Ordering::Relaxed);
-        self.add(now, seconds);
-    }
-
-    /// Nothing is under way.
-    pub(crate) fn clear(&self) {
-        self.until.store(0, Ordering::Relaxed);
-    }
-
-    /// Seconds that what runs will still take. Of a batch that is late nothing is known but that it
-    /// is: it is expected to stay late for as long again.
-    fn left(&self, now: Instant) -> f64 {
-        match self.until.load(Ordering::Relaxed) {
-            0 => 0.0,
-            until => until.abs_diff(self.micros(now)) as f64 / 1e6,
-        }
-    }
-}
 
 /// After this time without a miss, what was learnt from misses counts half.
 const SLACK_HALF_LIFE: f64 = 30.0;
@@ -139,6 +86,15 @@ pub(crate) struct Expected {
     teaches: bool,
 }
 
+/// The time of a request, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TimeLeft {
+    /// Until its own deadline, if it has one.
+    pub(crate) remaining: Option<f64>,
+    /// Since its body was complete.
+    pub(crate) spent: f64,
+}
+
 /// What would become of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Verdict {
@@ -153,41 +109,49 @@ pub(crate) enum Verdict {
 /// The forecaster of one model.
 #[derive(Debug)]
 pub(crate) struct Forecast {
-    pub(crate) curve: ServiceCurve,
-    pub(crate) busy: Busy,
+    timing: Arc<EngineTiming>,
     slack: Slack,
     /// Tokens of text, by its bytes: the bits of an `f64`.
     tokens_a_byte: AtomicU64,
+    /// Tokens of the longest sequence.
+    tokens_max: usize,
+    /// Bytes from which on a request is a large one.
+    large: usize,
     slots: Arc<Slots>,
-    /// Seconds within which requests should be answered; `None` when that is nobody's concern.
-    objective: Option<f64>,
-    /// Tokens in a batch, as configured and as the engine can take.
-    batch_tokens_max: AtomicU64,
 }
 
 /// Tokens that a text has beside its words: `[CLS]` and `[SEP]`.
 const SPECIAL: f64 = 2.0;
 
 impl Forecast {
-    pub(crate) fn new(slots: Arc<Slots>, objective: Duration, batch_tokens_max: usize) -> Self {
-        let objective = objective.as_secs_f64();
+    /// For a model with this tokenizer, behind the texts that hold `slots`.
+    pub(crate) fn new(timing: Arc<EngineTiming>, slots: Arc<Slots>, tokenizer: &Tokenizer) -> Self {
         Self {
-            curve: ServiceCurve::new(),
-            busy: Busy::new(),
+            timing,
+            tokens_max: tokenizer.max_tokens(),
+            large: large(tokenizer),
             slack: Slack::new(),
             // English has about four letters a word piece.
             tokens_a_byte: AtomicU64::new(0.25_f64.to_bits()),
             slots,
-            objective: (objective > 0.0).then_some(objective),
-            batch_tokens_max: AtomicU64::new(batch_tokens_max as u64),
         }
     }
 
+    /// The engine that it forecasts.
+    pub(crate) fn timing(&self) -> &EngineTiming {
+        &self.timing
+    }
+
     /// Tokens that a text of `bytes` will probably have.
-    pub(crate) fn tokens_of(&self, bytes: usize, tokens_max: usize) -> usize {
+    pub(crate) fn tokens_of(&self, bytes: usize) -> usize {
         let rate = f64::from_bits(self.tokens_a_byte.load(Ordering::Relaxed));
         let tokens = SPECIAL + rate * bytes as f64;
-        (tokens as usize).clamp(1, tokens_max.max(1))
+        (tokens as usize).clamp(1, self.tokens_max.max(1))
+    }
+
+    /// Whether a body or texts of `bytes` together take turns on the host.
+    pub(crate) fn is_large(&self, bytes: usize) -> bool {
+        bytes >= self.large
     }
 
     /// A text of `bytes` had `tokens`, none of them cut off.
@@ -202,47 +166,33 @@ impl Forecast {
             .store(blended.to_bits(), Ordering::Relaxed);
     }
 
-    /// Tokens that the next batch may have: what fits into a quarter of the objective.
-    pub(crate) fn batch_tokens(&self) -> usize {
-        let max = self.batch_tokens_max.load(Ordering::Relaxed) as f64;
-        tokens_a_batch(self.curve.line(), self.objective, max) as usize
-    }
-
-    /// The engine takes no more than `tokens` in a batch.
-    pub(crate) fn limit_batch(&self, tokens: usize) {
-        self.batch_tokens_max
-            .fetch_min(tokens as u64, Ordering::Relaxed);
-    }
-
     /// Seconds that a request may take before its tokens wait, whose deadline is in `remaining` seconds.
     pub(crate) fn allowed(&self, remaining: Option<f64>) -> Option<f64> {
-        let objective = self.objective.map(|objective| PROMISE * objective);
+        let objective = self.timing.objective();
+        let objective = objective.map(|objective| PROMISE * objective);
         [objective, remaining]
             .into_iter()
             .flatten()
             .reduce(f64::min)
     }
 
-    /// What becomes of a request of `tokens` in `class` that comes now, has `remaining` seconds by its own
-    /// deadline and has `spent` some already.
+    /// What would become of a request of `tokens` in `class` that arrives now.
     pub(crate) fn judge(
         &self,
         class: Class,
         tokens: usize,
-        (remaining, spent): (Option<f64>, f64),
+        TimeLeft { remaining, spent }: TimeLeft,
     ) -> Verdict {
-        let line = self.curve.line();
-        let budget = self.batch_tokens() as f64;
-        let left = self.busy.left(Instant::now());
+        let left = self.timing.busy.left(Instant::now());
         let ahead = self.slots.tokens(class) as f64;
         let beside = self.slots.tokens(class.other()) as f64;
         let own = tokens as f64;
-        let expected = left + seconds(line, budget, work(ahead, own, beside));
-        let alone = seconds(line, budget, own);
+        let expected = left + self.timing.seconds(work(ahead, own, beside));
+        let alone = self.timing.seconds(own);
         let is_stretched = |objective: f64| ALONE * alone > objective;
         let in_time = Verdict::InTime(Expected {
             seconds: expected,
-            teaches: class == Class::Single && !self.objective.is_some_and(is_stretched),
+            teaches: class == Class::Single && !self.timing.objective().is_some_and(is_stretched),
         });
         // A deadline that is far out of reach is not worth the try.
         if remaining.is_some_and(|remaining| alone > 2.0 * remaining) {
@@ -253,7 +203,8 @@ impl Forecast {
             return in_time;
         }
         let objective = self
-            .objective
+            .timing
+            .objective()
             .map(|objective| PROMISE * objective.max(ALONE * alone) - self.slack.seconds() - spent);
         let allowed = match (objective, remaining) {
             (Some(allowed), Some(remaining)) => allowed.min(remaining),
@@ -270,7 +221,7 @@ impl Forecast {
 
     /// A request that was forecast so was answered after `took`.
     pub(crate) fn learn(&self, expected: &Expected, took: Duration) {
-        if let Some(objective) = self.objective.filter(|_| expected.teaches) {
+        if let Some(objective) = self.timing.objective().filter(|_| expected.teaches) {
             let error = took.as_secs_f64() - expected.seconds;
             let decisive = expected.seconds > BATCH_SHARE * objective;
             self.slack.learn(error, objective, decisive);
@@ -283,34 +234,16 @@ impl Forecast {
             .map(|class| self.slots.tokens(class))
             .iter()
             .sum();
-        let (line, budget) = (self.curve.line(), self.batch_tokens() as f64);
-        let drain = self.busy.left(Instant::now()) + seconds(line, budget, waiting as f64);
+        let left = self.timing.busy.left(Instant::now());
+        let drain = left + self.timing.seconds(waiting as f64);
         Duration::try_from_secs_f64(drain).unwrap_or(Duration::MAX)
     }
-
-    /// Requests of `tokens` that the engine can answer in a second, in batches as large as may be.
-    pub(crate) fn capacity(&self, tokens: f64) -> f64 {
-        let budget = self.batch_tokens() as f64;
-        budget / seconds(self.curve.line(), budget, budget).max(1e-9) / tokens
-    }
-}
-
-/// Tokens of the largest batch, of `max` tokens at most, for an objective in seconds.
-pub(crate) fn tokens_a_batch(line: Line, objective: Option<f64>, max: f64) -> f64 {
-    let Some(objective) = objective else {
-        return max;
-    };
-    line.tokens_within(BATCH_SHARE * objective).clamp(1.0, max)
 }
 
 /// Tokens that are computed until the last of `own` is, behind `ahead` of the same class and beside
 /// another class, of which as much is taken as of one's own.
 fn work(ahead: f64, own: f64, beside: f64) -> f64 {
     ahead + own + beside.min(ahead + own)
-}
-
-fn seconds(line: Line, budget: f64, tokens: f64) -> f64 {
-    line.seconds((tokens / budget).ceil(), tokens)
 }
 
 #[cfg(test)]

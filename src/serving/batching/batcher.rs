@@ -12,23 +12,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::generation::Shared;
-use super::observation::thread_time;
-use super::pace::Pace;
-use super::part::Part;
-use super::plan::BatchLimits;
-use super::queue::{Answered, Patience, Waiting, Work};
+use super::batch::Batch;
+use super::pipeline::Pipeline;
 use crate::engine::{Engine, EngineError, Logits, RaggedBatch};
 use crate::error::Refusal;
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
+use crate::serving::queue::{Answered, BatchLimits, Patience, Waiting, Work};
+use crate::serving::timing::{Pace, thread_time};
 
 /// How often an engine that fails again and again is tried while no request comes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A batch under way: who waits for it and since when.
 struct UnderWay {
-    part: Part,
+    batch: Batch,
     tokens: usize,
     since: Instant,
     /// CPU time of this thread before it.
@@ -38,14 +36,14 @@ struct UnderWay {
 /// The loop of the engine's thread.
 pub(crate) struct Batcher {
     engine: Box<dyn Engine>,
-    shared: Arc<Shared>,
+    pipeline: Arc<Pipeline>,
     texts_max: usize,
     metrics: Metrics,
     pace: Pace,
     /// Submitted, oldest first.
     under_way: VecDeque<UnderWay>,
-    /// Parts of batches that failed or that the device had no memory for; they come before the queue.
-    parts: VecDeque<Part>,
+    /// Halves of batches that failed or that the device had no memory for. They go before the queue.
+    split: VecDeque<Batch>,
     /// When the device was last seen to be done with a batch.
     done: Instant,
     /// What the engine's device clock showed last.
@@ -57,38 +55,33 @@ pub(crate) struct Batcher {
 impl Batcher {
     pub(crate) fn new(
         engine: Box<dyn Engine>,
-        shared: Arc<Shared>,
+        pipeline: Arc<Pipeline>,
         texts_max: usize,
         metrics: Metrics,
         probe: RaggedBatch,
     ) -> Self {
         let texts_max = engine.largest().map_or(texts_max, |largest| {
-            shared.forecast.limit_batch(largest.tokens);
+            pipeline.timing.limit_batch(largest.tokens);
             texts_max.min(largest.sequences)
         });
         Self {
             device_time: engine.device_time().unwrap_or_default(),
             engine,
-            shared,
+            pipeline,
             texts_max,
             metrics,
             pace: Pace::new(),
             under_way: VecDeque::new(),
-            parts: VecDeque::new(),
+            split: VecDeque::new(),
             done: Instant::now(),
             probe,
         }
     }
 
-    /// The engine, with nothing under way.
-    pub(crate) fn into_engine(self) -> Box<dyn Engine> {
-        self.engine
-    }
-
     /// How large the next batch may be: no larger than the objective leaves time for.
     fn limits(&self) -> BatchLimits {
         BatchLimits {
-            tokens_max: self.shared.forecast.batch_tokens(),
+            tokens_max: self.pipeline.timing.batch_tokens(),
             texts_max: self.texts_max,
         }
     }
@@ -100,16 +93,16 @@ impl Batcher {
     /// # Errors
     /// [`EngineError::Lost`]; what was under way and waiting has then been refused.
     pub(crate) fn run(&mut self) -> Result<(), EngineError> {
-        let mut batch = RaggedBatch::new();
+        let mut ragged = RaggedBatch::new();
         loop {
             if self.under_way.len() < self.engine.depth().max(1) {
                 let done = match self.await_turn() {
                     Ok(done) => done,
-                    Err(error) => return self.failed(error, Part::new(Vec::new())),
+                    Err(error) => return self.failed(error, Batch::new(Vec::new())),
                 };
                 match self.next() {
-                    Next::Part(part) => {
-                        self.submit(part, &mut batch)?;
+                    Next::Batch(batch) => {
+                        self.submit(batch, &mut ragged)?;
                         continue;
                     }
                     Next::Probe => {
@@ -142,9 +135,9 @@ impl Batcher {
                 // What is wrong with the batch, its collection says.
                 Ok(true) | Err(_) => return Ok(true),
             }
-            let standing = self.shared.queue.standing();
+            let standing = self.pipeline.queue.standing();
             // Waiting with a full batch wins nothing: what comes later does not get in.
-            let ripe = standing.fills(self.limits()) || !self.parts.is_empty();
+            let ripe = standing.fills(self.limits()) || !self.split.is_empty();
             let now = Instant::now();
             if ripe || (standing.texts > 0 && now >= due) {
                 return Ok(false);
@@ -158,24 +151,24 @@ impl Batcher {
 
     /// The next texts for the engine. Blocks only while nothing is under way.
     fn next(&mut self) -> Next {
-        if let Some(part) = self.parts.pop_front() {
-            return Next::Part(part);
+        if let Some(batch) = self.split.pop_front() {
+            return Next::Batch(batch);
         }
         let idle = self.under_way.is_empty();
         if idle {
-            self.shared.forecast.busy.clear();
-            self.shared.progress.idle();
+            self.pipeline.timing.busy.clear();
+            self.pipeline.progress.idle();
         }
-        let failing = self.shared.health.is_failing();
+        let failing = self.pipeline.health.is_failing();
         let patience = match (idle, failing) {
             (false, _) => Patience::None,
             (true, false) => Patience::Endless,
             (true, true) => Patience::Limited(PROBE_INTERVAL),
         };
-        let work = self.shared.queue.take(self.limits(), patience);
+        let work = self.pipeline.queue.take(self.limits(), patience);
         if idle {
             // The clock starts; with a batch under way, texts that come and go are no progress.
-            self.shared.progress.made();
+            self.pipeline.progress.made();
         }
         match work {
             Work::Batch(entries) => {
@@ -184,7 +177,7 @@ impl Batcher {
                     let waited = now - entry.since;
                     self.metrics.queue_seconds.observe(waited.as_secs_f64());
                 }
-                Next::Part(Part::new(entries))
+                Next::Batch(Batch::new(entries))
             }
             Work::None if idle && failing => Next::Probe,
             Work::None => Next::None,
@@ -194,14 +187,14 @@ impl Batcher {
 
     /// Begins the forecast of what runs anew, with what is under way.
     fn count_busy(&self) {
-        let forecast = &self.shared.forecast;
+        let timing = &self.pipeline.timing;
         if self.under_way.is_empty() {
-            return forecast.busy.clear();
+            return timing.busy.clear();
         }
-        let line = forecast.curve.line();
+        let line = timing.curve.line();
         let seconds = |batch: &UnderWay| line.seconds(1.0, batch.tokens as f64);
         let left = self.under_way.iter().map(seconds).sum();
-        forecast.busy.restart(Instant::now(), left);
+        timing.busy.restart(Instant::now(), left);
     }
 
     /// Asks a failing engine for an answer that nobody waits for.
@@ -209,11 +202,11 @@ impl Batcher {
         let (engine, probe) = (&mut self.engine, &self.probe);
         match guarded(|| engine.forward(probe), EngineError::Batch) {
             Ok(logits) if logits.rows().all(is_finite) => {
-                self.shared.health.succeeded();
+                self.pipeline.health.succeeded();
                 Ok(())
             }
             Ok(_) => Ok(()),
-            Err(error @ EngineError::Lost(_)) => self.failed(error, Part::new(Vec::new())),
+            Err(error @ EngineError::Lost(_)) => self.failed(error, Batch::new(Vec::new())),
             Err(error) => {
                 tracing::warn!(%error, "the engine still fails");
                 Ok(())
@@ -221,39 +214,39 @@ impl Batcher {
         }
     }
 
-    fn submit(&mut self, part: Part, batch: &mut RaggedBatch) -> Result<(), EngineError> {
+    fn submit(&mut self, batch: Batch, ragged: &mut RaggedBatch) -> Result<(), EngineError> {
         let since = Instant::now();
         let thread = thread_time(&*self.engine);
         let panicked = self.panicked();
-        let tokens = part
+        let tokens = batch
             .entries
             .iter()
             .map(|entry| entry.encoded.ids.len())
             .sum();
-        let forecast = &self.shared.forecast;
-        forecast
+        let timing = &self.pipeline.timing;
+        timing
             .busy
-            .add(since, forecast.curve.line().seconds(1.0, tokens as f64));
+            .add(since, timing.curve.line().seconds(1.0, tokens as f64));
         let engine = &mut self.engine;
         let submit = || {
-            batch.clear();
-            for entry in &part.entries {
-                batch.push(&entry.encoded.ids, &entry.encoded.type_ids);
+            ragged.clear();
+            for entry in &batch.entries {
+                ragged.push(&entry.encoded.ids, &entry.encoded.type_ids);
             }
-            engine.submit(batch)
+            engine.submit(ragged)
         };
         let submitted = guarded(submit, panicked);
-        self.shared.progress.made();
+        self.pipeline.progress.made();
         if let Err(error) = submitted {
-            return self.failed(error, part);
+            return self.failed(error, batch);
         }
         if self.engine.depth() > 1 {
             self.pace.submitted(since.elapsed());
         }
-        self.metrics.batch_size.observe(part.entries.len() as f64);
+        self.metrics.batch_size.observe(batch.entries.len() as f64);
         self.metrics.batch_tokens.observe(tokens as f64);
         self.under_way.push_back(UnderWay {
-            part,
+            batch,
             tokens,
             since,
             thread,
@@ -264,7 +257,7 @@ impl Batcher {
     /// Answers the oldest batch under way, if any.
     fn collect(&mut self) -> Result<(), EngineError> {
         let Some(UnderWay {
-            part,
+            batch,
             tokens,
             since,
             thread,
@@ -275,28 +268,28 @@ impl Batcher {
         let panicked = self.panicked();
         let engine = &mut self.engine;
         let collected = guarded(|| engine.collect(), panicked);
-        self.shared.progress.made();
+        self.pipeline.progress.made();
         let logits = match collected {
-            Ok(logits) if logits.rows().len() == part.entries.len() => logits,
+            Ok(logits) if logits.rows().len() == batch.entries.len() => logits,
             Ok(_) => {
                 let what = "it answered another batch than the oldest".to_owned();
-                return self.failed(EngineError::Lost(what), part);
+                return self.failed(EngineError::Lost(what), batch);
             }
-            Err(error) => return self.failed(error, part),
+            Err(error) => return self.failed(error, batch),
         };
         if logits.rows().any(is_finite) {
-            self.shared.health.succeeded();
+            self.pipeline.health.succeeded();
         } else {
-            self.shared.health.failed();
+            self.pipeline.health.failed();
         }
         let done = Instant::now();
         let took = done - since.max(self.done);
         self.done = done;
         self.pace.done(tokens, took);
-        self.shared.forecast.curve.observe(tokens, took);
+        self.pipeline.timing.curve.observe(tokens, took);
         let ran = thread_time(&*self.engine).zip(thread);
         let ran = ran.map(|(after, before)| after.saturating_sub(before));
-        self.shared.effort.observe(tokens, took, ran);
+        self.pipeline.timing.effort.observe(tokens, took, ran);
         self.count_busy();
         let device = self.engine.device_time().map(|total| {
             let before = std::mem::replace(&mut self.device_time, total);
@@ -305,11 +298,11 @@ impl Batcher {
         self.metrics
             .engine_busy
             .inc_by(device.unwrap_or(took).as_secs_f64());
-        self.answer(part.entries, since, &logits);
+        self.answer(batch.entries, since, &logits);
         let engine = &mut self.engine;
         let kept_up = guarded(|| engine.upkeep(), EngineError::Lost);
-        self.shared.progress.made();
-        kept_up.or_else(|error| self.failed(error, Part::new(Vec::new())))
+        self.pipeline.progress.made();
+        kept_up.or_else(|error| self.failed(error, Batch::new(Vec::new())))
     }
 
     fn answer(&self, entries: Vec<Waiting>, since: Instant, logits: &Logits) {
@@ -331,17 +324,17 @@ impl Batcher {
 
     /// Splits a batch that failed where that may help, and refuses it where not. A lost engine takes
     /// everything else with it.
-    fn failed(&mut self, error: EngineError, part: Part) -> Result<(), EngineError> {
+    fn failed(&mut self, error: EngineError, batch: Batch) -> Result<(), EngineError> {
         self.count_busy();
-        let texts = part.entries.len();
-        let part = match part.split(&error) {
+        let texts = batch.entries.len();
+        let batch = match batch.split(&error) {
             Ok([first, second]) => {
                 tracing::debug!(texts, %error, "splitting a batch");
-                self.parts.push_front(second);
-                self.parts.push_front(first);
+                self.split.push_front(second);
+                self.split.push_front(first);
                 return Ok(());
             }
-            Err(part) => part,
+            Err(batch) => batch,
         };
         self.metrics.engine_failures.inc();
         static FAILED: Seldom = Seldom::new();
@@ -350,22 +343,22 @@ impl Batcher {
         }
         match &error {
             EngineError::Batch(_) => {
-                part.refuse(&Refusal::Engine(error.to_string()));
-                self.shared.health.failed();
+                batch.refuse(&Refusal::Engine(error.to_string()));
+                self.pipeline.health.failed();
                 Ok(())
             }
             EngineError::OutOfMemory { .. } => {
-                part.refuse(&Refusal::OutOfMemory);
-                self.shared.health.failed();
+                batch.refuse(&Refusal::OutOfMemory);
+                self.pipeline.health.failed();
                 Ok(())
             }
             EngineError::Lost(_) => {
-                part.refuse(&Refusal::Unhealthy);
-                let under_way = self.under_way.drain(..).map(|batch| batch.part);
-                for part in under_way.chain(self.parts.drain(..)) {
-                    part.refuse(&Refusal::Unhealthy);
+                batch.refuse(&Refusal::Unhealthy);
+                let under_way = self.under_way.drain(..).map(|under_way| under_way.batch);
+                for batch in under_way.chain(self.split.drain(..)) {
+                    batch.refuse(&Refusal::Unhealthy);
                 }
-                Part::new(self.shared.queue.close_and_clear()).refuse(&Refusal::Unhealthy);
+                Batch::new(self.pipeline.queue.close_and_clear()).refuse(&Refusal::Unhealthy);
                 Err(error)
             }
         }
@@ -384,7 +377,7 @@ impl Batcher {
 /// What the engine does next.
 enum Next {
     /// Computes these.
-    Part(Part),
+    Batch(Batch),
     /// Shows whether it is well again.
     Probe,
     /// Nothing now.

@@ -1,17 +1,17 @@
-//! Texts that are computed together: a batch, or what is left of one that failed.
+//! A batch of texts, and how it is split when it fails.
 
-use super::queue::Waiting;
 use crate::engine::EngineError;
 use crate::error::Refusal;
+use crate::serving::queue::Waiting;
 
 /// Texts that are computed together.
-pub(crate) struct Part {
+pub(crate) struct Batch {
     pub(crate) entries: Vec<Waiting>,
     /// Whether it is half of a batch that failed: it is not split again.
     is_half: bool,
 }
 
-impl Part {
+impl Batch {
     /// A batch as it came from the queue.
     pub(crate) fn new(entries: Vec<Waiting>) -> Self {
         Self {

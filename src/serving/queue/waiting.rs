@@ -1,6 +1,6 @@
 //! Texts that wait for the engine, oldest first within their class.
 //!
-//! Takes encoded texts, gives batches. Bounded by [`Slots`](super::slots::Slots): a text has its slot
+//! Takes encoded texts, gives batches. Bounded by [`Slots`](super::Slots): a text has its slot
 //! before it comes here. Texts whose client has left, and those whose time is up, never reach the
 //! engine.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::plan::{BatchLimits, Filling, Lead};
+use super::fill::{BatchLimits, Filling, Lead};
 use super::slots::{Claim, Class, Ticket};
 use super::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError};
 use crate::error::Refusal;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::engine::Logits;
-use crate::serving::BatchLimits;
+use crate::serving::timing::curve::ServiceCurve;
 
 /// An engine of which a batch takes a fixed time and one for each token.
 #[derive(Debug)]
@@ -39,23 +39,6 @@ fn engine(setup_ms: u64, token_us: u64) -> Timed {
     }
 }
 
-fn limits(prior: Option<Prior>, calibrate: bool) -> Limits {
-    Limits {
-        concurrency_max: None,
-        queue_max: None,
-        list_share: 50,
-        texts_max: 1,
-        batch: BatchLimits {
-            tokens_max: 4096,
-            texts_max: 256,
-        },
-        slo: Duration::ZERO,
-        calibrate,
-        prior: prior.map(Into::into),
-        engine_failures_max: 5,
-    }
-}
-
 /// A profile of [`Timed`] with the embedded model; it took `factor` times as long then.
 fn prior(factor: f64) -> Prior {
     let batch = |texts: usize| {
@@ -77,32 +60,33 @@ fn prior(factor: f64) -> Prior {
 }
 
 /// Sizes that were run, and the curve.
-fn begun(mut engine: Timed, limits: &Limits) -> (Vec<usize>, ServiceCurve) {
+fn begun(mut engine: Timed, prior: Option<&Prior>, calibrate: bool) -> (Vec<usize>, ServiceCurve) {
     let checkpoint = Checkpoint::embedded().unwrap();
-    let (curve, effort) = (ServiceCurve::new(), Effort::new());
-    begin(&mut engine, &checkpoint, limits, (&curve, &effort)).unwrap();
+    let timing = EngineTiming::new(None, 4096);
+    let start_from = Start { prior, calibrate };
+    begin(&mut engine, &checkpoint, start_from, &timing).unwrap();
     engine.seen.dedup();
-    (engine.seen, curve)
+    (engine.seen, timing.curve)
 }
 
 #[test]
 fn a_slow_model_gets_two_sizes_all_the_same() {
-    let (seen, curve) = begun(engine(0, 10), &limits(None, true));
+    let (seen, curve) = begun(engine(0, 10), None, true);
     assert_eq!(seen, [16, 64, 256]);
     assert_eq!(curve.batches(), 3);
     // 45 ms for 16 tokens: four times as many do not fit, twice as many do.
-    let (seen, curve) = begun(engine(13, 2000), &limits(None, true));
+    let (seen, curve) = begun(engine(13, 2000), None, true);
     assert_eq!(seen, [16, 32]);
     assert_eq!(curve.batches(), 2);
     assert!(curve.line().token > 0.0);
-    let (seen, _) = begun(engine(500, 0), &limits(None, true));
+    let (seen, _) = begun(engine(500, 0), None, true);
     assert_eq!(seen, [16], "too slow for two");
-    assert!(begun(engine(0, 10), &limits(None, false)).0.is_empty());
+    assert!(begun(engine(0, 10), None, false).0.is_empty());
 }
 
 #[test]
 fn a_profile_that_nobody_checks_is_taken_as_it_is() {
-    let (seen, curve) = begun(engine(0, 0), &limits(Some(prior(3.0)), false));
+    let (seen, curve) = begun(engine(0, 0), Some(&prior(3.0)), false);
     assert!(seen.is_empty());
     let line = curve.line();
     assert!((line.setup - 3e-3).abs() < 1e-9 && (line.token - 30e-6).abs() < 1e-12);
@@ -112,7 +96,7 @@ fn a_profile_that_nobody_checks_is_taken_as_it_is() {
 #[test]
 fn a_profile_of_another_speed_model_or_engine_is_not_used() {
     let slow = prior(1e-3);
-    let (seen, curve) = begun(engine(1, 10), &limits(Some(slow.clone()), true));
+    let (seen, curve) = begun(engine(1, 10), Some(&slow), true);
     assert_eq!(seen[0], 16, "checked and found wanting");
     assert!(
         curve.line().setup > 0.5e-3,
@@ -129,9 +113,9 @@ fn a_profile_of_another_speed_model_or_engine_is_not_used() {
             ..slow
         },
     ] {
-        let (seen, curve) = begun(engine(0, 0), &limits(Some(other.clone()), false));
+        let (seen, curve) = begun(engine(0, 0), Some(&other.clone()), false);
         assert!(seen.is_empty() && curve.batches() == 0);
-        let (seen, _) = begun(engine(0, 10), &limits(Some(other), true));
+        let (seen, _) = begun(engine(0, 10), Some(&other), true);
         assert_eq!(seen, [16, 64, 256], "measured as without a profile");
     }
 }

@@ -5,6 +5,7 @@
 //! only, so that single texts find room beside them (in a queue with room for more than one list).
 
 use prometheus::{IntCounter, IntGauge};
+use tokio::sync::Notify;
 
 use super::sync::{Arc, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
@@ -69,6 +70,8 @@ pub(crate) struct Slots {
     tokens: [AtomicUsize; 2],
     depth: IntGauge,
     abandoned: IntCounter,
+    /// Wakes one of those who wait for room.
+    freed: Notify,
 }
 
 impl Slots {
@@ -81,6 +84,7 @@ impl Slots {
             tokens: [AtomicUsize::new(0), AtomicUsize::new(0)],
             depth,
             abandoned,
+            freed: Notify::new(),
         })
     }
 
@@ -88,7 +92,30 @@ impl Slots {
     pub(crate) fn grow(&self, room: Room) -> bool {
         let slots = self.max.fetch_max(room.slots, Ordering::AcqRel) < room.slots;
         let lists = self.lists_max.fetch_max(room.lists, Ordering::AcqRel) < room.lists;
+        if slots || lists {
+            self.freed.notify_waiters();
+        }
         slots || lists
+    }
+
+    /// Waits for a slot for each of the texts, however long that takes; at most [`max`](Self::max) are ever given.
+    /// `grow` is asked for more slots when there is no room, and says whether there are more now.
+    pub(crate) async fn wait(
+        self: &Arc<Self>,
+        class: Class,
+        tokens: &[usize],
+        grow: impl Fn() -> bool,
+    ) -> Vec<Ticket> {
+        loop {
+            // Listens before it looks, so that a slot given back in between is not missed.
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            match self.reserve(class, tokens) {
+                Ok(tickets) => return tickets,
+                Err(_) if grow() => {}
+                Err(_) => freed.await,
+            }
+        }
     }
 
     /// Takes a slot for each of the texts, given by their tokens; all or none.
@@ -152,6 +179,7 @@ impl Slots {
         }
         self.taken.fetch_sub(1, Ordering::AcqRel);
         self.depth.dec();
+        self.freed.notify_one();
     }
 }
 

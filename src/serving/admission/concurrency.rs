@@ -1,15 +1,13 @@
-//! The gate: a permit for a request, or a refusal, before any work is done for it.
-//!
-//! Bounds the requests in flight. A permit is given back when it is dropped.
+//! Permits: the bound on requests in flight. Dropping a permit gives it back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::metrics::Metrics;
 
-/// The gate.
+/// The permits that are out, and how many there are.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub(crate) struct Concurrency {
     in_flight: AtomicUsize,
     max: AtomicUsize,
     metrics: Metrics,
@@ -22,7 +20,7 @@ pub(crate) struct Crowded {
     pub(crate) max: usize,
 }
 
-impl Admission {
+impl Concurrency {
     pub(crate) fn new(max: usize, metrics: Metrics) -> Arc<Self> {
         metrics.concurrency_limit.set(max as i64);
         Arc::new(Self {
@@ -60,7 +58,7 @@ impl Admission {
             .map_err(|_| Crowded { max })?;
         self.metrics.in_flight.inc();
         Ok(Permit {
-            admission: Arc::clone(self),
+            concurrency: Arc::clone(self),
         })
     }
 }
@@ -68,12 +66,12 @@ impl Admission {
 /// One request in flight.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    admission: Arc<Admission>,
+    concurrency: Arc<Concurrency>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.metrics.in_flight.dec();
-        self.admission.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.concurrency.metrics.in_flight.dec();
+        self.concurrency.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::curve::ServiceCurve;
-use super::messages::Limits;
-use super::observation::{Effort, thread_time};
+use super::effort::thread_time;
+use super::engine::EngineTiming;
+use super::prior::{Prior, PriorBatch};
 use crate::engine::{Engine, EngineError, RaggedBatch};
 use crate::model::{Checkpoint, Text, Tokenizer, TooLong};
 
 /// Tokens of the texts that are measured: a short question.
-pub(super) const TEXT_TOKENS: usize = 16;
+pub(crate) const TEXT_TOKENS: usize = 16;
 
 /// Texts of the largest batch that is measured: a GPU takes as long for one text as for a dozen.
 const TEXTS_MAX: usize = 256;
@@ -33,74 +33,48 @@ const TOLERANCE: f64 = 1.25;
 /// The batches that check a profile take at most so long, where there are such.
 const CHECK: Duration = Duration::from_millis(1);
 
-/// What a profile says: how long batches of one model take on one engine.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Prior {
-    /// What the profile is called in messages.
-    pub name: String,
-    /// The model: [`Checkpoint::digest`].
-    pub model: String,
-    /// The engine: [`Engine::description`].
-    pub engine: String,
-    /// The batches, at least one.
-    pub batches: Vec<PriorBatch>,
+/// Where the first service curve of a model comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start<'a> {
+    /// A profile, used in place of measuring if it holds.
+    pub(crate) prior: Option<&'a Prior>,
+    /// Whether batches may be run to measure or to check a profile.
+    pub(crate) calibrate: bool,
 }
 
-/// A batch of equal texts in a profile; times in seconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PriorBatch {
-    /// Texts in it.
-    pub texts: usize,
-    /// Tokens of each text.
-    pub tokens: usize,
-    /// From its start to its end: the median.
-    pub took: f64,
-    /// What the engine spent on it: the median.
-    pub spent: f64,
-    /// First and third quartile of the time from start to end.
-    pub quartiles: (f64, f64),
-}
-
-impl PriorBatch {
-    fn total(&self) -> usize {
-        self.texts * self.tokens
-    }
-}
-
-/// Begins the curves of a loaded model: with the profile in `limits` where there is one that holds,
-/// else by measuring, unless that is off.
+/// Initializes the service curves of a loaded model: from the profile if it holds, else by measuring, unless that
+/// is off.
 ///
 /// # Errors
-/// [`EngineError::Lost`] when that is what the first batches show.
-pub(super) fn begin(
+/// [`EngineError::Lost`] if the first batches lose the engine.
+pub(crate) fn begin(
     engine: &mut dyn Engine,
     checkpoint: &Checkpoint,
-    limits: &Limits,
-    (curve, effort): (&ServiceCurve, &Effort),
+    start_from: Start<'_>,
+    timing: &EngineTiming,
 ) -> Result<(), EngineError> {
     let start = Instant::now();
+    let Start { prior, calibrate } = start_from;
     let tokenizer = &checkpoint.tokenizer;
     let mut by = "measured batches";
-    match &limits.prior {
-        Some(prior) => match doubt(prior, engine, checkpoint, limits.calibrate)? {
+    match prior {
+        Some(prior) => match doubt(prior, engine, checkpoint, calibrate)? {
             None => {
-                let batches = || prior.batches.iter();
-                curve.begin(batches().map(|batch| (batch.total() as f64, batch.took)));
-                let spent = batches().map(|batch| (batch.total() as f64, batch.spent));
-                effort.curve.begin(spent);
+                timing.begin(prior);
                 by = "the profile";
             }
             Some(why) => {
                 let profile = &prior.name;
                 tracing::warn!(profile, "the profile is not used (--profile): {why}");
-                if limits.calibrate {
-                    calibrate(engine, tokenizer, curve, effort)?;
+                if calibrate {
+                    measure(engine, tokenizer, timing)?;
                 }
             }
         },
-        None if limits.calibrate => calibrate(engine, tokenizer, curve, effort)?,
+        None if calibrate => measure(engine, tokenizer, timing)?,
         None => {}
     }
+    let curve = &timing.curve;
     if curve.batches() > 0 {
         let line = curve.line();
         tracing::info!(
@@ -192,11 +166,10 @@ fn check(
 ///
 /// One size cannot tell what a batch costs from what a token costs, so a slow model gets a second one
 /// that is closer to the first. What would take too long is left out.
-fn calibrate(
+fn measure(
     engine: &mut dyn Engine,
     tokenizer: &Tokenizer,
-    curve: &ServiceCurve,
-    effort: &Effort,
+    timing: &EngineTiming,
 ) -> Result<(), EngineError> {
     let start = Instant::now();
     let largest = engine.largest();
@@ -218,8 +191,8 @@ fn calibrate(
                 return Ok(());
             }
         };
-        curve.observe(tokens, took);
-        effort.observe(tokens, took, Some(spent));
+        timing.curve.observe(tokens, took);
+        timing.effort.observe(tokens, took, Some(spent));
         sizes += 1;
         // A batch of so many times as many texts takes at most so many times as long.
         let left = ALL.saturating_sub(start.elapsed());

@@ -1,12 +1,10 @@
-//! What goes into a [`Classifier`](super::Classifier) and what comes out.
+//! The bounds of a classifier.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::calibration::Prior;
-use super::plan::BatchLimits;
-use super::slots::Room;
-use crate::model::{Labels, Text, TooLong};
+use super::queue::{BatchLimits, Room};
+use super::timing::Prior;
 
 /// The bounds of a [`Classifier`](super::Classifier).
 #[derive(Debug, Clone, PartialEq)]
@@ -21,9 +19,9 @@ pub struct Limits {
     pub texts_max: usize,
     /// The size of a batch.
     pub batch: BatchLimits,
-    /// Time within which requests should be answered; what would take longer is refused. Zero: no
-    /// such time.
-    pub slo: Duration,
+    /// Time within which requests should be answered, if there is such an objective; what would take longer is
+    /// refused.
+    pub slo: Option<Duration>,
     /// Whether a loaded model is measured before it serves: some batches, within 200 ms.
     pub calibrate: bool,
     /// A profile, which is taken in place of measuring where it holds.
@@ -48,11 +46,10 @@ impl Limits {
     /// Requests in flight and room for texts that wait, for a server that answers `capacity` requests
     /// a second.
     pub(crate) fn for_capacity(&self, capacity: Option<f64>) -> (usize, Room) {
-        let slo = self.slo.as_secs_f64();
-        let concurrency = self.concurrency_max.unwrap_or(match capacity {
-            Some(capacity) if slo > 0.0 => {
+        let concurrency = self.concurrency_max.unwrap_or(match (capacity, self.slo) {
+            (Some(capacity), Some(slo)) => {
                 let (min, max) = CONCURRENCY_RANGE;
-                ((OBJECTIVES * capacity * slo) as usize).clamp(min, max)
+                ((OBJECTIVES * capacity * slo.as_secs_f64()) as usize).clamp(min, max)
             }
             _ => CONCURRENCY,
         });
@@ -70,69 +67,6 @@ impl Limits {
     }
 }
 
-/// What is known of the model in use.
-#[derive(Debug, Clone)]
-pub struct ModelCard {
-    /// Where it came from.
-    pub origin: String,
-    /// The type that its engine computes in, as PyTorch calls it.
-    pub dtype: &'static str,
-    /// The classes.
-    pub labels: Labels,
-    /// The longest sequence, special tokens included.
-    pub max_tokens: usize,
-    /// Whether it runs on a GPU.
-    pub is_on_device: bool,
-}
-
-/// What a request wants to know.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The texts; each gets a prediction.
-    pub texts: Vec<Text>,
-    /// What to do with a text longer than the model takes.
-    pub too_long: TooLong,
-}
-
-/// The answer to one text.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Prediction {
-    /// One value a class, by row of the classifier.
-    pub logits: Vec<f32>,
-    /// Tokens the model saw, special ones included.
-    pub tokens: usize,
-    /// Whether the end of the text was cut off.
-    pub truncated: bool,
-    /// How long its batch spent in the engine.
-    pub computed: Duration,
-}
-
-/// Predictions in the order of the texts, and the names to read them with.
-#[derive(Debug, Clone, Default)]
-pub struct Predictions {
-    /// The classes.
-    pub labels: Labels,
-    /// One prediction a text.
-    pub items: Vec<Prediction>,
-    /// How long the texts took to be tokenized, all of them together.
-    pub tokenized: Duration,
-    /// How long queue and engine took, until the last text was answered.
-    pub inside: Duration,
-    /// Which of the models that this process has loaded has made them.
-    pub generation: u64,
-}
-
-impl Predictions {
-    /// Takes the first `count` of them.
-    pub fn take(&mut self, count: usize) -> Self {
-        Self {
-            items: self.items.drain(..count.min(self.items.len())).collect(),
-            labels: self.labels.clone(),
-            ..*self
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,7 +81,7 @@ mod tests {
                 tokens_max: 4096,
                 texts_max: 256,
             },
-            slo: Duration::from_millis(100),
+            slo: Some(Duration::from_millis(100)),
             calibrate: true,
             prior: None,
             engine_failures_max: 5,

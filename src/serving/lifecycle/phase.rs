@@ -1,0 +1,36 @@
+//! Where the life of a classifier stands.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Where the life of a classifier stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The model is being loaded.
+    Loading,
+    /// Requests are answered.
+    Ready,
+    /// Requests are still answered, but no more should come: the process is about to end.
+    Draining,
+    /// The engine is lost.
+    Lost,
+}
+
+const PHASES: [Phase; 4] = [Phase::Loading, Phase::Ready, Phase::Draining, Phase::Lost];
+
+/// A phase that only moves forward.
+#[derive(Debug)]
+pub(super) struct CurrentPhase(AtomicU8);
+
+impl CurrentPhase {
+    pub(super) fn new() -> Self {
+        Self(AtomicU8::new(Phase::Loading as u8))
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.0.fetch_max(phase as u8, Ordering::AcqRel);
+    }
+
+    pub(super) fn get(&self) -> Phase {
+        PHASES[usize::from(self.0.load(Ordering::Acquire))]
+    }
+}
