@@ -174,6 +174,29 @@ fn bounds_hold_whoever_comes_first() {
     });
 }
 
+/// Records that wait for slots get them, whichever comes first and whatever is given back in between.
+#[test]
+fn a_record_that_waits_for_slots_gets_them() {
+    check(|| {
+        let (depth, abandoned) = gauges();
+        let slots = Slots::new(Room { slots: 3, lists: 2 }, depth.clone(), abandoned);
+        let record = |texts: usize| {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || {
+                let tokens = vec![1; texts];
+                let wait = slots.wait(Class::of(texts), &tokens, || false);
+                let tickets = shuttle::future::block_on(wait);
+                assert_eq!(tickets.len(), texts);
+            })
+        };
+        let records = [record(2), record(2), record(1), record(1)];
+        for record in records {
+            record.join().expect("no panic");
+        }
+        assert_eq!(depth.get(), 0);
+    });
+}
+
 /// A queue that closes while a request comes either gives it back or answers it.
 #[test]
 fn a_queue_that_closes_loses_nothing() {

@@ -1,0 +1,53 @@
+//! Places of the repository that its documents name.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What documents name in code spans that looks like a path of the repository and is not there: the document and the
+/// path.
+pub(crate) fn missing(root: &Path) -> BTreeSet<String> {
+    let mut missing = BTreeSet::new();
+    let mut documents: Vec<_> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
+        .map(|name| root.join(name))
+        .into();
+    for folder in ["docs", "docs/adr", "fuzz", "kernels", "deploy"] {
+        let Ok(entries) = std::fs::read_dir(root.join(folder)) else {
+            continue;
+        };
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        documents.extend(paths.filter(|path| path.extension().is_some_and(|e| e == "md")));
+    }
+    for document in documents {
+        let text = std::fs::read_to_string(&document).expect("a document");
+        let beside = document.parent().expect("a folder");
+        for span in text.split('`').skip(1).step_by(2) {
+            let is_there = || {
+                let bases = [root, beside, &root.join("src"), &root.join("src/serving")];
+                bases.iter().any(|base| base.join(span).exists())
+            };
+            if is_place(span) && !is_there() {
+                missing.insert(format!("{}: {span}", document.display()));
+            }
+        }
+    }
+    missing
+}
+
+fn is_place(span: &str) -> bool {
+    let folders = [
+        "src/",
+        "kernels/",
+        "tests/",
+        "benches/",
+        "fuzz/",
+        "broker/",
+        "deploy/",
+        "docs/",
+        ".ci/",
+        "examples/",
+        "models/",
+    ];
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    span.chars().all(plain)
+        && (folders.iter().any(|folder| span.starts_with(folder)) || span.ends_with(".rs"))
+}

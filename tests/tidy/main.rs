@@ -1,0 +1,98 @@
+//! What the house style asks for and a program can see: no circles between files or folders, files that are not too
+//! long, and documents that name what is there.
+
+mod documents;
+mod graph;
+mod modules;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use self::graph::Graph;
+use self::modules::House;
+
+/// Lines that a file may have, its tests included.
+const LINES_MAX: usize = 400;
+
+/// Cargo starts tests in the package's folder.
+fn root() -> &'static Path {
+    Path::new("")
+}
+
+/// The Rust files below a folder.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the folder is there") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                let name = path.file_name().expect("a name");
+                if name != "target" {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn house() -> House {
+    House::read(
+        root(),
+        &[
+            ("intentd", "src/lib.rs"),
+            ("intentd_kernels", "kernels/src/lib.rs"),
+            ("intentd_broker", "broker/src/lib.rs"),
+        ],
+    )
+}
+
+#[test]
+fn no_file_is_longer_than_a_reader_likes() {
+    let mut long = String::new();
+    for folder in [
+        "src",
+        "kernels/src",
+        "broker/src",
+        "tests",
+        "benches",
+        "fuzz",
+        "examples",
+    ] {
+        for file in rust_files(&root().join(folder)) {
+            let text = std::fs::read_to_string(&file).expect("a file of ours");
+            let lines = text.lines().count();
+            if lines > LINES_MAX {
+                let _ = writeln!(long, "{}: {lines} lines", file.display());
+            }
+        }
+    }
+    assert!(long.is_empty(), "at most {LINES_MAX} lines:\n{long}");
+}
+
+#[test]
+fn files_do_not_import_each_other_in_circles() {
+    let house = house();
+    let graph = Graph::of_files(&house);
+    let circles = graph.circles();
+    assert!(circles.is_empty(), "{}", graph.describe(&circles));
+}
+
+#[test]
+fn folders_do_not_import_each_other_in_circles() {
+    let house = house();
+    let graph = Graph::of_folders(&house);
+    let circles = graph.circles();
+    assert!(circles.is_empty(), "{}", graph.describe(&circles));
+}
+
+#[test]
+fn documents_name_what_is_there() {
+    let missing: BTreeSet<String> = documents::missing(root());
+    assert!(missing.is_empty(), "{missing:#?}");
+}
