@@ -30,6 +30,11 @@ impl Client {
         })
     }
 
+    /// Whether the server has closed the connection, which it may where nobody has used it for long.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.stream.try_read(&mut [0]), Ok(0))
+    }
+
     /// Sends a request and reads its answer.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> Outcome {
         if self.stream.write_all(request).await.is_err() {
@@ -75,11 +80,12 @@ pub(crate) fn get(text: &str, headers: &str) -> Vec<u8> {
 }
 
 /// `POST /predict` with a JSON body.
-pub(crate) fn post(body: &str) -> Vec<u8> {
+pub(crate) fn post(body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
     let length = body.len();
-    format!(
+    let head = format!(
         "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
+         Content-Length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
 }

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use intentd::model::{Checkpoint, Text, TooLong};
 
-use crate::client::{Client, Outcome};
+use crate::client::{Client, Outcome, post};
+use crate::support::long_texts::bodies;
 use crate::support::process::Server;
-use crate::texts::{bodies, posted};
 use crate::{runtime, verdict};
 
 #[derive(Debug, clap::Args)]
@@ -46,8 +46,10 @@ pub(crate) fn run(flags: &Flags) -> bool {
     );
     println!("| --- | --- | --- | --- | --- |");
     let mut held = true;
-    for ((name, short), (_, long)) in short.into_iter().zip(long) {
-        let of_text = [&short, &long].map(|body| text(body));
+    for (short, long) in short.into_iter().zip(long) {
+        let kind = short.kind;
+        let both = [&short.bytes, &long.bytes];
+        let of_text = both.map(|body| text(body));
         let cut = of_text.map(|text| {
             let text = text?;
             Some(median(|| {
@@ -58,8 +60,8 @@ pub(crate) fn run(flags: &Flags) -> bool {
                 since.elapsed().as_secs_f64() / 20.0
             }))
         });
-        let whole = [&short, &long].map(|body| {
-            let request = posted(body);
+        let whole = both.map(|body| {
+            let request = post(body);
             median(|| ask(&server, &request, flags.requests / ROUNDS))
         });
         let ratio = whole[1] / whole[0];
@@ -71,7 +73,7 @@ pub(crate) fn run(flags: &Flags) -> bool {
             _ => ("–".to_owned(), "–".to_owned()),
         };
         println!(
-            "| {name} | {cut} | {by_each_other} | {:.0}, {:.0} | {ratio:.2} |",
+            "| {kind} | {cut} | {by_each_other} | {:.0}, {:.0} | {ratio:.2} |",
             whole[0] * 1e6,
             whole[1] * 1e6
         );

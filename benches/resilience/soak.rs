@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::client::{Client, Outcome, get, post};
 use crate::support::http;
+use crate::support::long_texts::bodies;
 use crate::support::process::Server;
-use crate::texts::{bodies, posted};
 use crate::{resident, runtime, verdict};
 
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,18 @@ pub(crate) struct Flags {
         allow_hyphen_values = true
     )]
     server: String,
+    /// Seconds between reloads, 0 for none.
+    #[arg(long, default_value = "30")]
+    reload_every: u64,
+    /// Size of the long texts in bytes, 0 for none.
+    #[arg(long, default_value = "1000000")]
+    long_texts: usize,
 }
+
+/// How often the clients pause, so that what remains in memory is seen.
+const BETWEEN_RESTS: Duration = Duration::from_secs(55);
+/// Long enough for the requests under way to end and for the allocator to return pages.
+const REST: Duration = Duration::from_secs(5);
 
 /// Growth of the memory that is none: 1 % an hour of a small server would be more than noise.
 const SLOPE_MAX_MB_A_MINUTE: f64 = 0.05;
@@ -41,6 +52,7 @@ struct Seen {
     left: AtomicU64,
     lost: AtomicU64,
     reloads: AtomicU64,
+    resting: AtomicBool,
     end: AtomicBool,
 }
 
@@ -69,8 +81,12 @@ impl Seen {
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.end.load(Ordering::Relaxed)
+    /// Waits while clients rest. Whether there is another round.
+    async fn goes_on(&self) -> bool {
+        while self.resting.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        !self.end.load(Ordering::Relaxed)
     }
 }
 
@@ -86,8 +102,7 @@ pub(crate) fn run(flags: &Flags) -> bool {
     let mut log = std::mem::replace(&mut server.log, BufReader::new(Box::new(std::io::empty())));
     std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
     let seen = Arc::new(Seen::default());
-    let duration = Duration::from_secs_f64(60.0 * flags.minutes);
-    let memory = runtime.block_on(load(&server, admin, &seen, duration));
+    let memory = runtime.block_on(load(flags, &server, admin, &seen));
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     println!(
         "{} minutes: {} answered, {} refused, {} faulty requests, {} clients left, {} reloads",
@@ -104,12 +119,12 @@ pub(crate) fn run(flags: &Flags) -> bool {
     verdict(&what, unexpected == 0) & judge(&memory, &metrics, load(&seen.lost))
 }
 
-/// Memory in megabytes by minutes, sampled each second.
+/// Memory in megabytes by minutes, each time the clients have rested.
 async fn load(
+    flags: &Flags,
     server: &Server,
     admin: SocketAddr,
     seen: &Arc<Seen>,
-    duration: Duration,
 ) -> Vec<(f64, f64)> {
     let address = server.address;
     let mut clients = JoinSet::new();
@@ -122,22 +137,34 @@ async fn load(
     }
     clients.spawn(streams(address, Arc::clone(seen)));
     clients.spawn(nonsense(address, Arc::clone(seen)));
-    for number in 0..4 {
-        clients.spawn(long_texts(address, number, Arc::clone(seen)));
-    }
-    clients.spawn(reloads(admin, Arc::clone(seen)));
-    let start = Instant::now();
-    let mut memory = Vec::new();
-    while start.elapsed() < duration {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let megabytes = resident(server.child.id()) / 1e6;
-        memory.push((start.elapsed().as_secs_f64() / 60.0, megabytes));
-        if memory.len() % 60 == 0 {
-            println!(
-                "{:4.0} min {megabytes:8.2} MB",
-                start.elapsed().as_secs_f64() / 60.0
-            );
+    if flags.long_texts > 0 {
+        for number in 0..4 {
+            clients.spawn(long_texts(
+                address,
+                number,
+                flags.long_texts,
+                Arc::clone(seen),
+            ));
         }
+    }
+    if flags.reload_every > 0 {
+        clients.spawn(reloads(admin, flags.reload_every, Arc::clone(seen)));
+    }
+    let start = Instant::now();
+    let minutes = || start.elapsed().as_secs_f64() / 60.0;
+    let mut memory = Vec::new();
+    while minutes() < flags.minutes {
+        tokio::time::sleep(BETWEEN_RESTS).await;
+        let busy = resident(server.child.id()) / 1e6;
+        seen.resting.store(true, Ordering::Relaxed);
+        tokio::time::sleep(REST).await;
+        let rested = resident(server.child.id()) / 1e6;
+        seen.resting.store(false, Ordering::Relaxed);
+        memory.push((minutes(), rested));
+        println!(
+            "{:4.0} min {rested:8.2} MB at rest, {busy:8.2} MB busy",
+            minutes()
+        );
     }
     seen.end.store(true, Ordering::Relaxed);
     clients.join_all().await;
@@ -162,7 +189,7 @@ async fn singles(address: SocketAddr, number: u64, seen: Arc<Seen>) {
     );
     let mut open = None;
     for round in 0_u64.. {
-        if seen.is_over() {
+        if !seen.goes_on().await {
             return;
         }
         let request = if (round + number).is_multiple_of(7) {
@@ -186,7 +213,7 @@ async fn lists(address: SocketAddr, seen: Arc<Seen>) {
         .collect();
     let request = post(&serde_json::to_string(&texts).unwrap());
     let mut open = None;
-    while !seen.is_over() {
+    while seen.goes_on().await {
         let mut client = reconnected(open.take(), address).await;
         open = seen.count(client.ask(&request).await).then_some(client);
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -200,7 +227,7 @@ async fn leavers(address: SocketAddr, seen: Arc<Seen>) {
         .collect();
     let request = post(&serde_json::to_string(&texts).unwrap());
     for round in 0_usize.. {
-        if seen.is_over() {
+        if !seen.goes_on().await {
             return;
         }
         let part = request.len() * (1 + round % 10) / 10;
@@ -213,7 +240,7 @@ async fn leavers(address: SocketAddr, seen: Arc<Seen>) {
 
 /// HTTP/2 with several streams at once, every third of which is reset before its answer.
 async fn streams(address: SocketAddr, seen: Arc<Seen>) {
-    while !seen.is_over() {
+    while seen.goes_on().await {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let executor = TokioExecutor::new();
         let handshake = hyper::client::conn::http2::handshake(executor, TokioIo::new(stream));
@@ -257,7 +284,7 @@ async fn nonsense(address: SocketAddr, seen: Arc<Seen>) {
         b"DELETE /predict HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
     ];
     for round in 0_usize.. {
-        if seen.is_over() {
+        if !seen.goes_on().await {
             return;
         }
         let mut client = reconnected(None, address).await;
@@ -267,19 +294,19 @@ async fn nonsense(address: SocketAddr, seen: Arc<Seen>) {
 }
 
 /// Megabytes of each kind of text that is made to be expensive, one after the other.
-async fn long_texts(address: SocketAddr, number: usize, seen: Arc<Seen>) {
-    let bodies = bodies(1_000_000);
-    let requests: Vec<Vec<u8>> = bodies.iter().map(|(_, body)| posted(body)).collect();
+async fn long_texts(address: SocketAddr, number: usize, bytes: usize, seen: Arc<Seen>) {
+    let bodies = bodies(bytes).into_iter();
+    let requests: Vec<Vec<u8>> = bodies.map(|body| post(body.bytes)).collect();
     let mut open = None;
     for round in number.. {
-        if seen.is_over() {
+        if !seen.goes_on().await {
             return;
         }
         let mut client = reconnected(open.take(), address).await;
         let outcome = client.ask(&requests[round % requests.len()]).await;
         open = match outcome {
             // Not all of them are requests.
-            Outcome::Answered(400, stays) => {
+            Outcome::Answered(400 | 422, stays) => {
                 seen.faulty.fetch_add(1, Ordering::Relaxed);
                 stays.then_some(client)
             }
@@ -289,13 +316,13 @@ async fn long_texts(address: SocketAddr, number: usize, seen: Arc<Seen>) {
     }
 }
 
-async fn reloads(admin: SocketAddr, seen: Arc<Seen>) {
-    while !seen.is_over() {
+async fn reloads(admin: SocketAddr, seconds: u64, seen: Arc<Seen>) {
+    while seen.goes_on().await {
         let answer = http::post(admin, "/reload", "text/plain", "").await;
         assert_eq!(answer.status, 200, "{answer:?}");
         seen.reloads.fetch_add(1, Ordering::Relaxed);
-        for _ in 0..30 {
-            if !seen.is_over() {
+        for _ in 0..seconds {
+            if seen.goes_on().await {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }

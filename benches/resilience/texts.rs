@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::client::{Client, Outcome, get, post};
+use crate::support::long_texts::bodies;
 use crate::support::process::Server;
 use crate::{resident, runtime, verdict};
 
@@ -43,31 +44,6 @@ const LIST_MAX: f64 = 3.0;
 
 /// Seconds without long texts before and after.
 const QUIET: u64 = 30;
-
-/// Bodies of about so many bytes, by the name of their kind.
-pub(crate) fn bodies(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
-    let json = |text: String| serde_json::to_vec(&serde_json::json!({ "query": text })).unwrap();
-    let of = |piece: &str| json(piece.repeat(bytes / piece.len()));
-    let mut broken = json(String::new());
-    broken.splice(10..10, std::iter::repeat_n(0xff, bytes));
-    let escaped = format!("{{\"query\": \"{}\"}}", "\\u4e2d".repeat(bytes / 6));
-    vec![
-        ("no blank", of("a!b,é.")),
-        ("CJK", of("音乐播放天气")),
-        ("Hangul", of("음악을틀어줘")),
-        ("U+FDFA", of("\u{fdfa}")),
-        ("combining marks", of("a\u{301}\u{302}\u{316}\u{327}")),
-        ("emoji joiners", of("👩\u{200d}👩\u{200d}👧\u{200d}👦")),
-        ("one word", of("a")),
-        ("brackets", of("[")),
-        ("escapes", escaped.into_bytes()),
-        ("spaces", of(" ")),
-        ("zero-width blanks", of("\u{200b}")),
-        ("controls", of("\u{7f}")),
-        ("JSON depth", b"[".repeat(bytes)),
-        ("invalid UTF-8", broken),
-    ]
-}
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -145,8 +121,8 @@ fn send(address: SocketAddr, flags: &Flags, seen: &Arc<Seen>) -> std::thread::Jo
         |name: &str| flags.kinds.is_empty() || flags.kinds.iter().any(|kind| kind == name);
     let bodies = bodies(flags.bytes).into_iter();
     let requests: Vec<Vec<u8>> = bodies
-        .filter(|(name, _)| is_wanted(name))
-        .map(|(_, body)| posted(&body))
+        .filter(|body| is_wanted(body.kind))
+        .map(|body| post(body.bytes))
         .collect();
     let (requests, seen, clients) = (Arc::new(requests), Arc::clone(seen), flags.clients);
     std::thread::spawn(move || {
@@ -186,15 +162,6 @@ async fn one_sender(address: SocketAddr, requests: &[Vec<u8>], number: usize, se
         }
         open = matches!(outcome, Outcome::Answered(_, true)).then_some(client);
     }
-}
-
-pub(crate) fn posted(body: &[u8]) -> Vec<u8> {
-    let length = body.len();
-    let head = format!(
-        "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\n\r\n"
-    );
-    [head.as_bytes(), body].concat()
 }
 
 /// The most memory that the server takes.
@@ -272,6 +239,7 @@ async fn neighbour(
         while let Some(done) = asked.try_join_next() {
             take(done.unwrap(), &mut idle);
         }
+        idle.retain(|client| !client.is_closed());
         let mut client = match idle.pop() {
             Some(client) => client,
             None => Client::open(address).await.unwrap(),

@@ -124,7 +124,7 @@ fn answer(
     let version = request.version();
     let under_way = activity.begin(version);
     let shared = Arc::clone(shared);
-    let home = (version == Version::HTTP_2).then(Home::default);
+    let home = (!request.body().is_end_stream()).then(Home::default);
     let is_expecting = is_expecting(request.headers());
     let answer = framing::check(&request).map(|()| {
         let lend = |body| match &home {
@@ -140,9 +140,15 @@ fn answer(
             Err(refusal) => (refusal.into_response(), true),
         };
         is_last |= shared.last_answers.load(Ordering::Relaxed);
-        if version < Version::HTTP_2 && is_last {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+        if version < Version::HTTP_2 {
+            if let Some(home) = home {
+                is_last |= !home.ends(is_expecting).await;
+            }
+            if is_last {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            return Ok(response.map(|body| Answer::new(body, under_way, None)));
         }
         let mut unread = home.and_then(|home| home.unread(is_expecting));
         // An answer without a body ends with its head, so that has to wait.

@@ -3,8 +3,13 @@
 //! HTTP/2 ends a stream of which nobody reads the rest by a reset, behind the answer. Clients that are
 //! still sending then see the reset and not the answer (RFC 9113, section 8.1, lets them; curl does). So
 //! the rest is read and thrown away, if it is little and comes soon: nothing of it is held, and the time
-//! is bounded here and by the connection's clock. HTTP/1 has the lingering close of `stream.rs` instead.
+//! is bounded here and by the connection's clock.
+//!
+//! HTTP/1 has the lingering close of `stream.rs` for that. But a connection with a rest that nobody reads takes no further
+//! request, and a client that is not told so would lose its next one. So a short rest is read, and after any other the
+//! answer says that the connection ends.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -13,7 +18,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 /// What is thrown away of a body: as much as one may have unless that is set (`--max-body-bytes`), so that
 /// whoever sends what would be read otherwise hears why it is not.
@@ -21,6 +26,11 @@ const UNREAD_MAX: u64 = 2 << 20;
 
 /// Time for it to come.
 const UNREAD_TIME: Duration = Duration::from_secs(2);
+
+/// Most of a body that is read on HTTP/1 so that another request can follow, and the time for it: it has been
+/// received already, or is about to be.
+const REST_MAX: u64 = 64 << 10;
+const REST_TIME: Duration = Duration::from_millis(50);
 
 /// Where a body is put that nobody wants any more.
 #[derive(Clone, Default)]
@@ -72,6 +82,31 @@ impl HttpBody for Lent {
 }
 
 impl Home {
+    /// Reads what is there now, if it is short. Whether another request can follow on HTTP/1.
+    pub(super) async fn ends(&self, is_expecting: bool) -> bool {
+        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(body) = body else {
+            return true;
+        };
+        let is_short = body
+            .size_hint()
+            .upper()
+            .is_some_and(|rest| rest <= REST_MAX);
+        if is_expecting || !is_short {
+            return false;
+        }
+        let mut body = body;
+        let rest = async {
+            while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                if frame.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        timeout(REST_TIME, rest).await.unwrap_or(false)
+    }
+
     /// What is there now, if it is worth waiting for: nothing where all was read, where somebody still
     /// reads, where it is more than would be thrown away, and where the client waits for our word before
     /// it sends anything.

@@ -7,40 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinSet;
 
 use crate::hostile::{adds_up, is_well};
-use crate::support::http::{post_json, send};
+use crate::support::http::{self, post_json, send};
+use crate::support::long_texts::{Body, bodies};
 use crate::support::process::Server;
 use crate::support::server::TestServer;
-
-/// Two megabytes of each, as JSON, and the status that answers it.
-fn bodies() -> Vec<(&'static str, Vec<u8>, u16)> {
-    let bytes = 2_000_000;
-    let json = |text: String| serde_json::to_vec(&serde_json::json!({ "query": text })).unwrap();
-    let of = |piece: &str| json(piece.repeat(bytes / piece.len()));
-    let mut broken = json(String::new());
-    broken.splice(10..10, std::iter::repeat_n(0xff, bytes));
-    let escaped = format!("{{\"query\": \"{}\"}}", "\\u4e2d".repeat(bytes / 6));
-    vec![
-        ("no blank", of("a!b,é."), 200),
-        ("CJK", of("音乐播放天气"), 200),
-        ("Hangul", of("음악을틀어줘"), 200),
-        ("U+FDFA", of("\u{fdfa}"), 200),
-        ("combining marks", of("a\u{301}\u{302}\u{316}\u{327}"), 200),
-        ("emoji joiners", of("👩\u{200d}👩\u{200d}👧\u{200d}👦"), 200),
-        ("one word", of("a"), 200),
-        ("brackets", of("["), 200),
-        ("escapes", escaped.into_bytes(), 200),
-        ("spaces", of(" "), 200),
-        ("zero-width blanks", of("\u{200b}"), 200),
-        ("controls", of("\u{7f}"), 200),
-        ("JSON depth", b"[".repeat(bytes), 400),
-        (
-            "many values",
-            [b"[1", &b",1".repeat(bytes / 2)[..], b"]"].concat(),
-            422,
-        ),
-        ("invalid UTF-8", broken, 400),
-    ]
-}
 
 /// The most memory that a process has had, in bytes (proc(5), status).
 fn peak(process: u32) -> f64 {
@@ -56,28 +26,28 @@ async fn megabytes_of_text_take_memory_as_their_bodies_do() {
     server.ready().await;
     is_well(server.address).await;
     let before = peak(server.child.id());
-    for (name, body, status) in bodies() {
+    for Body {
+        kind,
+        bytes,
+        status,
+    } in bodies(2_000_000)
+    {
         let mut both = JoinSet::new();
         for _ in 0..2 {
-            let (address, body) = (server.address, posted(&body));
+            let (address, body) = (server.address, posted(&bytes));
             both.spawn(async move { send(address, &body).await.status });
         }
         for found in both.join_all().await {
-            assert_eq!(found, status, "{name}");
+            assert_eq!(found, status, "{kind}");
         }
         let grown = (peak(server.child.id()) - before) / 1e6;
-        assert!(grown < 100.0, "{name}: {grown:.0} MB more");
+        assert!(grown < 100.0, "{kind}: {grown:.0} MB more");
     }
     is_well(server.address).await;
 }
 
 fn posted(body: &[u8]) -> Vec<u8> {
-    let length = body.len();
-    let head = format!(
-        "POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\nConnection: close\r\n\r\n"
-    );
-    [head.as_bytes(), body].concat()
+    http::posted("/predict", "application/json", body)
 }
 
 /// A list that comes after thirty large texts does not wait for them.

@@ -1,4 +1,4 @@
-//! Answers over HTTP/2 to requests whose bodies nobody reads: clients hear them, and nothing waits for ever.
+//! Answers to requests whose bodies nobody reads: clients hear them, and nothing waits for ever.
 
 use std::convert::Infallible;
 
@@ -12,6 +12,7 @@ use crate::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PING, RST_STREAM, connect, frame,
     next_frame,
 };
+use crate::support::http::{Connection, keep_alive};
 use crate::support::server::{TestServer, eventually};
 
 /// The header block of a POST (RFC 7541, appendix A).
@@ -140,5 +141,38 @@ async fn a_body_that_does_not_end_is_left() {
     let metrics = server.classifier.metrics().clone();
     let open = metrics.connections.with_label_values(&["main"]);
     eventually("both are gone", || open.get() == 0).await;
+    server.stop().await;
+}
+
+/// On HTTP/1 a client that is not told that its connection ends sends its next request into nothing.
+#[tokio::test]
+async fn a_connection_that_takes_no_further_request_says_so() {
+    let server = TestServer::start(&[]).await;
+    let head = |length: usize, more: &str| {
+        let head = "POST /nothing HTTP/1.1\r\nHost: test\r\n";
+        format!("{head}Content-Length: {length}\r\n{more}\r\n").into_bytes()
+    };
+    let get = keep_alive("/predict?query=music", "*/*");
+    let mut connection = Connection::open(server.address).await;
+    // A short body is read, whether it comes with its head or right after it.
+    let whole = [head(60_000, ""), vec![b' '; 60_000]].concat();
+    let answer = connection.send(&whole).await;
+    assert_eq!((answer.status, answer.header("connection")), (404, None));
+    assert_eq!(connection.send(&get).await.status, 200);
+    connection.write(&head(6, "")).await;
+    let answer = connection.send(b"answer").await;
+    assert_eq!((answer.status, answer.header("connection")), (404, None));
+    assert_eq!(connection.send(&get).await.status, 200);
+    // Nobody waits for more, for what does not come, and for what waits for our word.
+    for (request, what) in [
+        ([head(1_000_000, ""), vec![b' '; 1000]].concat(), "long"),
+        (head(6, ""), "silent"),
+        (head(6, "Expect: 100-continue\r\n"), "expecting"),
+    ] {
+        let mut connection = Connection::open(server.address).await;
+        let answer = connection.send(&request).await;
+        let close = answer.header("connection");
+        assert_eq!((answer.status, close), (404, Some("close")), "{what}");
+    }
     server.stop().await;
 }

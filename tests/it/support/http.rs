@@ -147,11 +147,16 @@ pub(crate) async fn post(
     content_type: &str,
     body: &str,
 ) -> Response {
+    send(address, &posted(path, content_type, body.as_bytes())).await
+}
+
+/// The request that [`post`] sends.
+pub(crate) fn posted(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     let content_type = format!("Content-Type: {content_type}");
     let length = format!("Content-Length: {}", body.len());
     let mut request = head("POST", path, &[&content_type, &length]);
-    request.extend_from_slice(body.as_bytes());
-    send(address, &request).await
+    request.extend_from_slice(body);
+    request
 }
 
 /// `POST /predict` with a JSON body.
