@@ -9,15 +9,13 @@
 /// with bounded batches grows without end.
 const UTILIZATION_MAX: f64 = 0.85;
 
-/// The same where engine and host take turns on the same cores: what a request costs beside the engine falls
-/// as the load grows and sockets are read with several requests in them, so the measured cost is an upper
-/// bound already. Measured as well: with 0.85, such servers did 1.31 to 1.40 of what was said.
+/// The same if engine and host share the cores. The measured cost of a request is then an upper bound already, because
+/// it falls as the load grows. With 0.85, such servers did 1.31 to 1.40 of what was published.
 const SHARED_UTILIZATION_MAX: f64 = 0.95;
 
-/// Where engine and host take turns on the same cores, batches grow to so many times the number of requests
-/// that cost as much as the batch itself (per-batch costs are then a third of all), and no further before
-/// latency goes: what comes meanwhile waits in sockets, not in the queue. Measured; see
-/// benches/results/2026-11-25-autoscale.
+/// If engine and host share the cores, batches grow to this many times the number of requests that cost as much as the
+/// batch itself, so that costs per batch are a third of all costs. They grow no further before latency exceeds the
+/// objective: new requests wait in sockets, not in the queue (measured: benches/results/2026-11-25-autoscale).
 const SHARED_BATCH: f64 = 2.0;
 
 /// Part of what the server can do at all below which λ_slo is not said to be: close to an objective that no

@@ -3,6 +3,7 @@
 //! All series exist from the first scrape on. Values are atomics: reading them never waits for
 //! the engine or for a lock of the batcher.
 
+mod labels;
 mod triton;
 
 use std::sync::LazyLock;
@@ -12,6 +13,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+pub use self::labels::{Outcome, Surface};
 pub use self::triton::TritonMetrics;
 
 /// The process's metrics.
@@ -60,70 +62,6 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// Connections that were closed at once because there were too many, by port.
     pub connections_refused: IntCounterVec,
-}
-
-/// The interface that a request came by; the `surface` label of `intentd_requests_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Surface {
-    /// Our own `/predict`.
-    Predict,
-    /// The routes and bodies of text-embeddings-inference.
-    Tei,
-    /// CloudEvents over HTTP.
-    CloudEvents,
-    /// The Open Inference Protocol over REST.
-    Rest,
-    /// The Open Inference Protocol over gRPC.
-    Grpc,
-    /// Records of Kafka.
-    Kafka,
-}
-
-impl Surface {
-    const ALL: [Self; 6] = [
-        Self::Predict,
-        Self::Tei,
-        Self::CloudEvents,
-        Self::Rest,
-        Self::Grpc,
-        Self::Kafka,
-    ];
-
-    /// The label's value.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Predict => "predict",
-            Self::Tei => "tei",
-            Self::CloudEvents => "cloudevents",
-            Self::Rest => "rest",
-            Self::Grpc => "grpc",
-            Self::Kafka => "kafka",
-        }
-    }
-}
-
-/// How a request ended; the `outcome` label of `intentd_requests_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// With a prediction.
-    Answered,
-    /// With an error that says why.
-    Refused,
-    /// The client left first.
-    Abandoned,
-}
-
-impl Outcome {
-    const ALL: [Self; 3] = [Self::Answered, Self::Refused, Self::Abandoned];
-
-    /// The label's value.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Refused => "refused",
-            Self::Abandoned => "abandoned",
-        }
-    }
 }
 
 const REASONS: [&str; 10] = [

@@ -24,10 +24,8 @@ async fn pile_up(server: &TestServer, gate: &Gate, count: usize) -> JoinSet<Resp
     let mut clients = JoinSet::new();
     let address = server.address;
     clients.spawn(async move { get(address, &path(0), &[]).await });
-    eventually("the first batch stands before the gate", || {
-        gate.is_waiting()
-    })
-    .await;
+    let is_waiting = || gate.is_waiting();
+    eventually("the first batch waits", is_waiting).await;
     for number in 1..count {
         clients.spawn(async move { get(address, &path(number), &[]).await });
     }
@@ -74,11 +72,8 @@ async fn batches_keep_to_their_limits() {
     let clients = pile_up(&server, &gate, 9).await;
     gate.open();
     clients.join_all().await;
-    assert!(
-        gate.seen().iter().all(|batch| batch.tokens() <= 11),
-        "{:?}",
-        gate.seen()
-    );
+    let seen = gate.seen();
+    assert!(seen.iter().all(|batch| batch.tokens() <= 11), "{seen:?}");
     server.stop().await;
 }
 

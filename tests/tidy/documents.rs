@@ -1,12 +1,17 @@
 //! Places of the repository that its documents name.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 /// What documents name in code spans that looks like a path of the repository and is not there: the document and the
-/// path.
-pub(crate) fn missing(root: &Path) -> BTreeSet<String> {
+/// path. `files` are those that may be named without their folder.
+pub(crate) fn missing(root: &Path, files: &[PathBuf]) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
+    let mut names: BTreeMap<String, u32> = BTreeMap::new();
+    for file in files {
+        let name = file.file_name().expect("a name").to_string_lossy();
+        *names.entry(name.into_owned()).or_default() += 1;
+    }
     let mut documents: Vec<_> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
         .map(|name| root.join(name))
         .into();
@@ -21,10 +26,9 @@ pub(crate) fn missing(root: &Path) -> BTreeSet<String> {
         let text = std::fs::read_to_string(&document).expect("a document");
         let beside = document.parent().expect("a folder");
         for span in text.split('`').skip(1).step_by(2) {
-            let is_there = || {
-                let bases = [root, beside, &root.join("src"), &root.join("src/serving")];
-                bases.iter().any(|base| base.join(span).exists())
-            };
+            let is_file = || [root, beside].iter().any(|base| base.join(span).exists());
+            // A name without a folder has to be the name of one file.
+            let is_there = || is_file() || names.get(span) == Some(&1);
             if is_place(span) && !is_there() {
                 missing.insert(format!("{}: {span}", document.display()));
             }

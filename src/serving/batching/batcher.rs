@@ -1,9 +1,7 @@
 //! The engine's thread: batches out of the queue, through the engine, into the replies.
 //!
-//! Work-conserving and late-bound: whenever the engine can take a batch it takes everything that
-//! waits, within the limits, and nothing is put together before that. Under load batches grow by
-//! themselves; on an idle server a text waits for nothing (Inoue 2021, arXiv:1912.06322). An engine
-//! that takes a second batch while it runs one gets it shortly before it needs it ([`Pace`]).
+//! Work-conserving and late-bound (Inoue 2021, arXiv:1912.06322): when the engine can take a batch, it takes everything
+//! that waits, within the limits. An engine that runs ahead gets its next batch shortly before it needs it ([`Pace`]).
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
