@@ -2,9 +2,14 @@
 
 use std::ops::Range;
 
-use super::buffer::{Buffer, product};
-use super::int8::{Codes, quantize};
-use super::{Form, Isa, Team};
+use super::buffer::{Buffer, checked_product, row_stride};
+use super::form::Form;
+use super::isa::Isa;
+use super::operands::InputRows;
+use super::output::OutputRows;
+use super::quantized::{QuantizedRows, quantize};
+use super::shared::SharedPointer;
+use super::team::Team;
 
 /// `[rows, width]`, reused from batch to batch.
 #[derive(Debug)]
@@ -16,14 +21,7 @@ pub struct Activations {
     stride: usize,
     values: Buffer<f32>,
     /// For int8 products: each row as whole numbers, and what one of them stands for.
-    quantized: Option<Quantized>,
-}
-
-/// Rows as whole numbers: `value ≈ scale · code`.
-#[derive(Debug)]
-pub(super) struct Quantized {
-    pub(super) codes: Codes,
-    pub(super) scales: Buffer<f32>,
+    quantized: Option<QuantizedRows>,
 }
 
 /// Rows of f32 to read.
@@ -42,17 +40,6 @@ pub struct RowsMut<'a> {
     stride: usize,
 }
 
-/// Rows whose distance is a multiple of 2 KiB fall into the same few sets of the first-level
-/// cache, which then cannot hold a tile of them: a line more keeps them apart.
-pub(super) fn stride(width: usize, size: usize) -> usize {
-    let line = 64 / size;
-    let stride = width.next_multiple_of(line);
-    match (stride * size).is_multiple_of(2048) {
-        true => stride + line,
-        false => stride,
-    }
-}
-
 impl Activations {
     /// Room for rows of `width` numbers, that products of `form` will read.
     pub fn new(isa: Isa, width: usize, form: Form) -> Self {
@@ -60,12 +47,9 @@ impl Activations {
             isa,
             width,
             rows: 0,
-            stride: stride(width, size_of::<f32>()),
+            stride: row_stride(width, size_of::<f32>()),
             values: Buffer::default(),
-            quantized: (form == Form::Int8).then(|| Quantized {
-                codes: Codes::new(isa, width),
-                scales: Buffer::default(),
-            }),
+            quantized: (form == Form::Int8).then(|| QuantizedRows::new(isa, width)),
         }
     }
 
@@ -87,10 +71,9 @@ impl Activations {
     /// Changes the number of rows; the first ones keep their values.
     pub fn resize(&mut self, rows: usize) {
         self.rows = rows;
-        self.values.resize(product([rows, self.stride]));
+        self.values.resize(checked_product([rows, self.stride]));
         if let Some(quantized) = &mut self.quantized {
-            quantized.codes.resize(rows);
-            quantized.scales.resize(rows);
+            quantized.resize(rows);
         }
     }
 
@@ -142,8 +125,8 @@ impl Activations {
         }
         assert!(end <= self.rows, "{end} rows of {}", self.rows);
         let (isa, width, stride) = (self.isa, self.width, self.stride);
-        let values = Shared(self.values.as_mut_slice().as_mut_ptr());
-        let quantized = self.quantized.as_mut().map(Quantized::shared);
+        let values = SharedPointer::new(self.values.as_mut_slice());
+        let quantized = self.quantized.as_mut().map(QuantizedRows::shared);
         team.share(parts.len(), 1, &|member, range| {
             for part in &parts[range] {
                 let (first, count) = (part.start, part.len());
@@ -176,13 +159,13 @@ impl Activations {
         }
     }
 
-    pub(super) fn quantized(&self) -> Option<&Quantized> {
+    pub(super) fn quantized(&self) -> Option<&QuantizedRows> {
         self.quantized.as_ref()
     }
 
-    /// Where a product writes: the first row, and the numbers from row to row.
-    pub(super) fn output(&mut self) -> (Shared<f32>, usize) {
-        (Shared(self.values.as_mut_slice().as_mut_ptr()), self.stride)
+    /// All rows, for a product to write.
+    pub(super) fn output(&mut self) -> OutputRows<'_> {
+        OutputRows::new(self.values.as_mut_slice(), self.stride)
     }
 }
 
@@ -214,9 +197,13 @@ impl<'a> Rows<'a> {
             .map(move |row| &row[..self.width])
     }
 
-    /// The numbers from the first row's `column` on, and the distance from row to row.
-    pub(super) fn from(self, row: usize, column: usize) -> (&'a [f32], usize) {
-        (&self.values[row * self.stride + column..], self.stride)
+    /// Some of the rows, from `column` on, for a product to read.
+    pub(super) fn inputs(self, rows: Range<usize>, column: usize) -> InputRows<'a> {
+        InputRows {
+            values: &self.values[rows.start * self.stride + column..],
+            stride: self.stride,
+            count: rows.len(),
+        }
     }
 }
 
@@ -256,33 +243,8 @@ impl RowsMut<'_> {
         }
     }
 
-    /// As [`Rows::from`].
-    pub(super) fn from(&mut self, row: usize, column: usize) -> (&mut [f32], usize) {
-        (&mut self.values[row * self.stride + column..], self.stride)
-    }
-}
-
-/// A pointer that threads share; each of them writes elsewhere.
-pub(super) struct Shared<T>(pub(super) *mut T);
-
-impl<T> Clone for Shared<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Shared<T> {}
-
-// SAFETY: it is only a pointer; whoever follows it says why nobody else does.
-unsafe impl<T: Send> Sync for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Send for Shared<T> {}
-
-impl<T> Shared<T> {
-    /// # Safety
-    /// `offset` is inside what the pointer points to.
-    pub(super) unsafe fn at(self, offset: usize) -> *mut T {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.add(offset) }
+    /// All rows, from `column` on, for a product to write.
+    pub(super) fn output(&mut self, column: usize) -> OutputRows<'_> {
+        OutputRows::new(&mut self.values[column..], self.stride)
     }
 }

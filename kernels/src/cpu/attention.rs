@@ -5,12 +5,13 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::Isa;
 use super::activations::{Rows, RowsMut};
 use super::elementwise::{LANES, softmax};
-use super::float::{Left, Product, Right, Values};
-use super::panels::Output;
-use crate::Activation;
+use super::float::{FloatProduct, FloatWeights};
+use super::isa::Isa;
+use super::operands::{InputRows, PanelValues};
+use super::output::OutputRows;
+use crate::activation::Activation;
 
 /// The shape of one attention.
 #[derive(Debug, Clone, Copy)]
@@ -102,21 +103,16 @@ impl WithSimd for Attention<'_, '_> {
             let from = count * size + column;
             let values = (0..tokens).map(|token| &rows.row(first + token)[from..][..size]);
             pack(values, width, &mut scratch.values);
-            let (query, stride) = self.query.from(self.queries.start, column);
-            let product = Product {
-                left: Left {
-                    values: query,
-                    stride,
-                    count: self.queries.len(),
-                },
-                right: Right {
-                    values: Values::F32(&scratch.keys),
+            let product = FloatProduct {
+                left: self.query.inputs(self.queries.clone(), column),
+                right: FloatWeights {
+                    values: PanelValues::F32(&scratch.keys),
                     bias: None,
                     inputs: size,
                     columns,
                 },
                 range: 0..columns.div_ceil(width),
-                output: Output::exclusive((&mut scratch.scores, columns)),
+                output: OutputRows::new(&mut scratch.scores, columns),
                 activation: Activation::None,
             };
             product.with_simd(simd);
@@ -124,20 +120,20 @@ impl WithSimd for Attention<'_, '_> {
                 scores[tokens..].fill(f32::NEG_INFINITY);
                 softmax(scores);
             }
-            let product = Product {
-                left: Left {
+            let product = FloatProduct {
+                left: InputRows {
                     values: &scratch.scores,
                     stride: columns,
                     count: self.queries.len(),
                 },
-                right: Right {
-                    values: Values::F32(&scratch.values),
+                right: FloatWeights {
+                    values: PanelValues::F32(&scratch.values),
                     bias: None,
                     inputs: tokens,
                     columns: size,
                 },
                 range: 0..size.div_ceil(width),
-                output: Output::exclusive(self.context.from(0, column)),
+                output: self.context.output(column),
                 activation: Activation::None,
             };
             product.with_simd(simd);

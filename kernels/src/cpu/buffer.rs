@@ -57,7 +57,7 @@ impl<T: Number> Buffer<T> {
         let mut buffer = Self::default();
         buffer
             .lines
-            .reserve_exact(product([len, size_of::<T>()]).div_ceil(64));
+            .reserve_exact(checked_product([len, size_of::<T>()]).div_ceil(64));
         // Before the first write, which is what takes the pages.
         ask_for_large_pages(buffer.lines.spare_capacity_mut());
         buffer.resize(len);
@@ -70,7 +70,7 @@ impl<T: Number> Buffer<T> {
     /// # Panics
     /// When that is more than can be addressed.
     pub(super) fn resize(&mut self, len: usize) {
-        let lines = product([len, size_of::<T>()]).div_ceil(64);
+        let lines = checked_product([len, size_of::<T>()]).div_ceil(64);
         if self.lines.len() < lines {
             self.lines.resize(lines, Line([0; 64]));
         }
@@ -93,9 +93,20 @@ impl<T: Number> Buffer<T> {
 /// # Panics
 /// When it is more than can be addressed: everything that is read or written without a check lies
 /// in a buffer of such a size.
-pub(super) fn product<const N: usize>(factors: [usize; N]) -> usize {
+pub(super) fn checked_product<const N: usize>(factors: [usize; N]) -> usize {
     let product = factors.into_iter().try_fold(1_usize, usize::checked_mul);
     product.expect("a size that can be addressed")
+}
+
+/// Rows whose distance is a multiple of 2 KiB fall into the same few sets of the first-level
+/// cache, which then cannot hold a tile of them: a line more keeps them apart.
+pub(super) fn row_stride(width: usize, size: usize) -> usize {
+    let line = 64 / size;
+    let stride = width.next_multiple_of(line);
+    match (stride * size).is_multiple_of(2048) {
+        true => stride + line,
+        false => stride,
+    }
 }
 
 /// Weights are read from end to end in every batch: in pages of 2 MB, that takes a fraction of the

@@ -4,8 +4,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::Isa;
-use crate::Activation;
+use super::isa::Isa;
+use crate::activation::Activation;
 
 /// Independent sums that fill the vector units of every machine we know.
 pub(super) const LANES: usize = 16;

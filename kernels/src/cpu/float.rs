@@ -9,11 +9,12 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::Isa;
 use super::elementwise::activate;
 use super::float_kernels::{ROWS_MAX, Sums, rows_max, tile};
-use super::panels::Output;
-use crate::Activation;
+use super::isa::Isa;
+use super::operands::{InputRows, PanelValues};
+use super::output::OutputRows;
+use crate::activation::Activation;
 
 /// Columns in a panel: two vector registers.
 pub(super) fn panel_width(isa: Isa) -> usize {
@@ -28,28 +29,10 @@ pub(super) fn panel_width(isa: Isa) -> usize {
     isa.dispatch(Width)
 }
 
-/// The left side: `count` rows of `inputs` values, `stride` apart.
-#[derive(Clone, Copy)]
-pub(super) struct Left<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) stride: usize,
-    pub(super) count: usize,
-}
-
-/// The values of panels.
-#[derive(Clone, Copy)]
-pub(super) enum Values<'a> {
-    /// `[panels][inputs][width]`.
-    F32(&'a [f32]),
-    /// `[panels][inputs / 2][width]`: two consecutive inputs in the halves of a word, the first
-    /// in the low one. An odd last input stands alone, with zero above it.
-    Bf16(&'a [u32]),
-}
-
 /// The right side, and what the sums start at, if not zero.
 #[derive(Clone, Copy)]
-pub(super) struct Right<'a> {
-    pub(super) values: Values<'a>,
+pub(super) struct FloatWeights<'a> {
+    pub(super) values: PanelValues<'a>,
     pub(super) bias: Option<&'a [f32]>,
     pub(super) inputs: usize,
     /// Columns that exist; the last panel may be wider.
@@ -57,20 +40,20 @@ pub(super) struct Right<'a> {
 }
 
 /// `output = activation(rows · panels[range] + bias)`.
-pub(super) struct Product<'a> {
-    pub(super) left: Left<'a>,
-    pub(super) right: Right<'a>,
+pub(super) struct FloatProduct<'a> {
+    pub(super) left: InputRows<'a>,
+    pub(super) right: FloatWeights<'a>,
     pub(super) range: Range<usize>,
-    pub(super) output: Output<'a>,
+    pub(super) output: OutputRows<'a>,
     pub(super) activation: Activation,
 }
 
-impl WithSimd for Product<'_> {
+impl WithSimd for FloatProduct<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Right {
+        let FloatWeights {
             inputs, columns, ..
         } = self.right;
         let (width, rows) = (2 * S::F32_LANES, self.left.count);
@@ -80,19 +63,19 @@ impl WithSimd for Product<'_> {
         for panel in self.range {
             let column = panel * width;
             let values = match self.right.values {
-                Values::F32(values) => {
-                    Values::F32(&values[panel * inputs * width..][..inputs * width])
+                PanelValues::F32(values) => {
+                    PanelValues::F32(&values[panel * inputs * width..][..inputs * width])
                 }
-                Values::Bf16(values) => {
+                PanelValues::Bf16(values) => {
                     let size = inputs.div_ceil(2) * width;
-                    Values::Bf16(&values[panel * size..][..size])
+                    PanelValues::Bf16(&values[panel * size..][..size])
                 }
             };
             let bias = self.right.bias.map(|bias| &bias[column..][..width]);
             let columns = width.min(columns - column);
             for part in 0..tiles {
                 let (start, end) = (rows * part / tiles, rows * (part + 1) / tiles);
-                let left = Left {
+                let left = InputRows {
                     values: &self.left.values[start * self.left.stride..],
                     count: end - start,
                     ..self.left

@@ -9,7 +9,7 @@ use std::any::TypeId;
 
 use pulp::{Scalar256b, Simd};
 
-use super::float::{Left, Values};
+use super::operands::{InputRows, PanelValues};
 
 /// The most rows of a tile.
 pub(super) const ROWS_MAX: usize = 14;
@@ -19,13 +19,13 @@ pub(super) type Sums = [[f32; 32]; ROWS_MAX];
 
 /// The most rows of a tile: what the registers hold besides what feeds the sums.
 #[inline(always)]
-pub(super) fn rows_max<S: Simd>(values: Values<'_>) -> usize {
+pub(super) fn rows_max<S: Simd>(values: PanelValues<'_>) -> usize {
     match values {
         _ if is_generic::<S>() => 3,
-        Values::F32(_) if S::F32_LANES >= 16 => ROWS_MAX,
+        PanelValues::F32(_) if S::F32_LANES >= 16 => ROWS_MAX,
         _ if S::F32_LANES >= 16 || cfg!(target_arch = "aarch64") => 12,
-        Values::F32(_) => 6,
-        Values::Bf16(_) => 5,
+        PanelValues::F32(_) => 6,
+        PanelValues::Bf16(_) => 5,
     }
 }
 
@@ -37,15 +37,15 @@ pub(super) fn rows_max<S: Simd>(values: Values<'_>) -> usize {
 #[inline(always)]
 pub(super) fn tile<S: Simd>(
     simd: S,
-    left: Left<'_>,
+    left: InputRows<'_>,
     inputs: usize,
-    (panel, bias): (Values<'_>, Option<&[f32]>),
+    (panel, bias): (PanelValues<'_>, Option<&[f32]>),
     sums: &mut Sums,
 ) {
     let width = 2 * S::F32_LANES;
     let enough = match panel {
-        Values::F32(values) => values.len() >= inputs * width,
-        Values::Bf16(words) => words.len() >= inputs.div_ceil(2) * width,
+        PanelValues::F32(values) => values.len() >= inputs * width,
+        PanelValues::Bf16(words) => words.len() >= inputs.div_ceil(2) * width,
     };
     assert!(
         enough && bias.is_none_or(|bias| bias.len() >= width),
@@ -71,14 +71,14 @@ pub(super) fn tile<S: Simd>(
         unsafe {
             if TypeId::of::<S>() == TypeId::of::<pulp::x86::V4>() {
                 return match panel {
-                    Values::F32(values) => x86::f32_avx512(side, left.count, values, sums),
-                    Values::Bf16(words) => x86::bf16_avx512(side, left.count, words, sums),
+                    PanelValues::F32(values) => x86::f32_avx512(side, left.count, values, sums),
+                    PanelValues::Bf16(words) => x86::bf16_avx512(side, left.count, words, sums),
                 };
             }
             if TypeId::of::<S>() == TypeId::of::<pulp::x86::V3>() {
                 return match panel {
-                    Values::F32(values) => x86::f32_avx2(side, left.count, values, sums),
-                    Values::Bf16(words) => x86::bf16_avx2(side, left.count, words, sums),
+                    PanelValues::F32(values) => x86::f32_avx2(side, left.count, values, sums),
+                    PanelValues::Bf16(words) => x86::bf16_avx2(side, left.count, words, sums),
                 };
             }
         }
@@ -116,7 +116,7 @@ fn multiply_add<S: Simd>(simd: S, value: S::f32s, weights: S::f32s, sum: S::f32s
 fn step<S: Simd, const ROWS: usize>(
     simd: S,
     tile: &mut [[S::f32s; 2]; ROWS],
-    (left, input): (Left<'_>, usize),
+    (left, input): (InputRows<'_>, usize),
     [low, high]: [S::f32s; 2],
 ) {
     for (row, sums) in tile.iter_mut().enumerate() {
@@ -130,9 +130,9 @@ fn step<S: Simd, const ROWS: usize>(
 #[inline(always)]
 fn plain<S: Simd, const ROWS: usize>(
     simd: S,
-    left: Left<'_>,
+    left: InputRows<'_>,
     inputs: usize,
-    (panel, bias): (Values<'_>, Option<&[f32]>),
+    (panel, bias): (PanelValues<'_>, Option<&[f32]>),
     sums: &mut Sums,
 ) {
     let start = match bias {
@@ -144,14 +144,14 @@ fn plain<S: Simd, const ROWS: usize>(
     };
     let mut tile = [start; ROWS];
     match panel {
-        Values::F32(values) => {
+        PanelValues::F32(values) => {
             let (panel, _) = S::as_simd_f32s(values);
             let panel = &panel.as_chunks::<2>().0[..inputs];
             for (input, weights) in panel.iter().enumerate() {
                 step(simd, &mut tile, (left, input), *weights);
             }
         }
-        Values::Bf16(words) => {
+        PanelValues::Bf16(words) => {
             let (panel, _) = S::as_simd_u32s(words);
             let panel = &panel.as_chunks::<2>().0[..inputs.div_ceil(2)];
             // A bf16 is the upper half of an f32.

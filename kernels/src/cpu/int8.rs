@@ -13,20 +13,16 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::activations::{Quantized, Shared, stride};
-use super::buffer::{Buffer, product};
+use super::buffer::{Buffer, checked_product};
 use super::elementwise::{activate, largest_magnitude};
-use super::float::Left;
-use super::panels::Output;
-use super::{Isa, int8_kernels};
-use crate::Activation;
+use super::int8_kernels;
+use super::isa::Isa;
+use super::operands::InputRows;
+use super::output::OutputRows;
+use super::quantized::{CODE_MAX, Codes, INPUTS_MULTIPLE, OFFSET, QuantizedRows, factor, nearest};
+use super::shared::SharedPointer;
+use crate::activation::Activation;
 
-/// The largest magnitude of a code.
-const CODE_MAX: f32 = 127.0;
-/// What makes a code unsigned.
-const OFFSET: i32 = 128;
-/// Inputs are padded to a multiple of this, which both kernels' groups divide.
-const INPUTS_MULTIPLE: usize = 4;
 /// The widest rows of int8 products: with more, a sum of 255 · 127 an input could overflow 32 bits.
 pub const INPUTS_MAX: usize = 65_536;
 
@@ -38,146 +34,6 @@ pub(super) fn panel_width(isa: Isa) -> usize {
 /// Inputs whose weights lie side by side in a panel.
 fn group(isa: Isa) -> usize {
     if isa.has_vnni() { 4 } else { 2 }
-}
-
-/// Rows of codes.
-#[derive(Debug)]
-pub(super) enum Codes {
-    /// `code + 128`, for VNNI.
-    Unsigned(Buffer<u8>, usize),
-    /// In 16 bits, for products of pairs.
-    Words(Buffer<i16>, usize),
-}
-
-impl Codes {
-    pub(super) fn new(isa: Isa, width: usize) -> Self {
-        let width = width.next_multiple_of(INPUTS_MULTIPLE);
-        match isa.has_vnni() {
-            true => Self::Unsigned(Buffer::default(), stride(width, 1)),
-            false => Self::Words(Buffer::default(), stride(width, 2)),
-        }
-    }
-
-    pub(super) fn resize(&mut self, rows: usize) {
-        match self {
-            Self::Unsigned(codes, stride) => codes.resize(product([rows, *stride])),
-            Self::Words(codes, stride) => codes.resize(product([rows, *stride])),
-        }
-    }
-}
-
-impl Quantized {
-    pub(super) fn shared(&mut self) -> SharedRows {
-        SharedRows {
-            codes: match &mut self.codes {
-                Codes::Unsigned(codes, stride) => {
-                    SharedCodes::Unsigned(Shared(codes.as_mut_slice().as_mut_ptr()), *stride)
-                }
-                Codes::Words(codes, stride) => {
-                    SharedCodes::Words(Shared(codes.as_mut_slice().as_mut_ptr()), *stride)
-                }
-            },
-            scales: Shared(self.scales.as_mut_slice().as_mut_ptr()),
-        }
-    }
-}
-
-/// Rows of codes that threads write at the same time.
-#[derive(Clone, Copy)]
-pub(super) struct SharedRows {
-    codes: SharedCodes,
-    scales: Shared<f32>,
-}
-
-#[derive(Clone, Copy)]
-enum SharedCodes {
-    Unsigned(Shared<u8>, usize),
-    Words(Shared<i16>, usize),
-}
-
-/// Where the codes of one row go.
-pub(super) struct RowPlace<'a> {
-    codes: RowCodes<'a>,
-    scale: &'a mut f32,
-}
-
-enum RowCodes<'a> {
-    Unsigned(&'a mut [u8]),
-    Words(&'a mut [i16]),
-}
-
-impl SharedRows {
-    /// # Safety
-    /// The row exists, and nobody else uses it while this lives.
-    pub(super) unsafe fn row<'a>(self, row: usize) -> RowPlace<'a> {
-        // SAFETY: the caller's promise, for both kinds of codes and the scale.
-        unsafe {
-            let codes = match self.codes {
-                SharedCodes::Unsigned(codes, stride) => {
-                    let place = codes.at(row * stride);
-                    RowCodes::Unsigned(std::slice::from_raw_parts_mut(place, stride))
-                }
-                SharedCodes::Words(codes, stride) => {
-                    let place = codes.at(row * stride);
-                    RowCodes::Words(std::slice::from_raw_parts_mut(place, stride))
-                }
-            };
-            let scale = &mut *self.scales.at(row);
-            RowPlace { codes, scale }
-        }
-    }
-}
-
-/// Writes the codes of one row.
-pub(super) fn quantize(isa: Isa, row: &[f32], place: RowPlace<'_>) {
-    isa.dispatch(Quantize { row, place });
-}
-
-struct Quantize<'a> {
-    row: &'a [f32],
-    place: RowPlace<'a>,
-}
-
-impl WithSimd for Quantize<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let largest = largest_magnitude(self.row);
-        *self.place.scale = largest / CODE_MAX;
-        let factor = factor(largest);
-        match self.place.codes {
-            RowCodes::Unsigned(codes) => {
-                for (code, value) in codes.iter_mut().zip(self.row) {
-                    *code = (nearest(value * factor) + OFFSET) as u8;
-                }
-            }
-            RowCodes::Words(codes) => {
-                for (code, value) in codes.iter_mut().zip(self.row) {
-                    *code = nearest(value * factor) as i16;
-                }
-            }
-        }
-    }
-}
-
-/// What makes a code of a value, in a row whose largest magnitude is given. Of a row that holds
-/// something else than numbers no code means anything: its scale is NaN, and so is the answer.
-#[inline(always)]
-fn factor(largest: f32) -> f32 {
-    let factor = CODE_MAX / largest;
-    match factor.is_finite() {
-        true => factor,
-        false => 0.0,
-    }
-}
-
-/// The nearest whole number, ties to even, of a value between -2²¹ and 2²¹.
-#[inline(always)]
-fn nearest(value: f32) -> i32 {
-    // In the sum with 1.5·2²³ the low bits of the mantissa are the whole number.
-    const ROUND: f32 = 12_582_912.0;
-    (value + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
 }
 
 /// Weights of 8 bits in panels.
@@ -206,39 +62,39 @@ impl Int8Panels {
             inputs,
             width,
             group: group(isa),
-            values: Buffer::zeros(product([panels, inputs, width])),
+            values: Buffer::zeros(checked_product([panels, inputs, width])),
             scales: Buffer::zeros(panels * width),
             sums: Buffer::zeros(panels * width),
         }
     }
 
-    pub(super) fn shared(&mut self) -> Place {
-        Place {
+    pub(super) fn writer(&mut self) -> Int8PanelWriter {
+        Int8PanelWriter {
             inputs: self.inputs,
             group: self.group,
-            values: Shared(self.values.as_mut_slice().as_mut_ptr()),
-            scales: Shared(self.scales.as_mut_slice().as_mut_ptr()),
-            sums: Shared(self.sums.as_mut_slice().as_mut_ptr()),
+            values: SharedPointer::new(self.values.as_mut_slice()),
+            scales: SharedPointer::new(self.scales.as_mut_slice()),
+            sums: SharedPointer::new(self.sums.as_mut_slice()),
         }
     }
 }
 
 /// Where panels are packed.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Int8PanelWriter {
     inputs: usize,
     group: usize,
-    values: Shared<i8>,
-    scales: Shared<f32>,
-    sums: Shared<i32>,
+    values: SharedPointer<i8>,
+    scales: SharedPointer<f32>,
+    sums: SharedPointer<i32>,
 }
 
-impl Place {
+impl Int8PanelWriter {
     /// Rounds and packs the rows of one panel.
     ///
     /// # Safety
     /// The panel exists, and nobody else uses it.
-    pub(super) unsafe fn fill(self, panel: usize, rows: Left<'_>, inputs: usize) {
+    pub(super) unsafe fn fill(self, panel: usize, rows: InputRows<'_>, inputs: usize) {
         let (width, group) = (rows.count, self.group);
         let size = self.inputs * width;
         // SAFETY: the caller's promise, for the three parts of a panel.
@@ -267,7 +123,7 @@ impl Place {
 
 /// The right side of a product.
 #[derive(Clone, Copy)]
-pub(super) struct Right<'a> {
+pub(super) struct Int8Weights<'a> {
     pub(super) panels: &'a Int8Panels,
     pub(super) bias: &'a [f32],
     /// Columns that exist; the last panel may be wider.
@@ -277,10 +133,10 @@ pub(super) struct Right<'a> {
 /// `output = activation(rows · panels[range] + bias)`.
 pub(super) fn multiply(
     isa: Isa,
-    (rows, count): (&Quantized, usize),
-    right: Right<'_>,
+    (rows, count): (&QuantizedRows, usize),
+    right: Int8Weights<'_>,
     range: Range<usize>,
-    output: Output<'_>,
+    output: OutputRows<'_>,
     activation: Activation,
 ) {
     let Int8Panels {
@@ -316,14 +172,12 @@ pub(super) fn multiply(
             let (start, end) = (count * tile / tiles, count * (tile + 1) / tiles);
             let sums = &mut sums[..end - start];
             let offset = match &rows.codes {
-                Codes::Unsigned(codes, stride) => {
-                    let codes = (&codes.as_slice()[start * stride..], *stride);
-                    int8_kernels::fours(isa, codes, weights, sums);
+                Codes::Unsigned(codes) => {
+                    int8_kernels::fours(isa, codes.from_row(start), weights, sums);
                     OFFSET
                 }
-                Codes::Words(codes, stride) => {
-                    let codes = (&codes.as_slice()[start * stride..], *stride);
-                    int8_kernels::pairs(isa, codes, weights, sums);
+                Codes::Words(codes) => {
+                    int8_kernels::pairs(isa, codes.from_row(start), weights, sums);
                     0
                 }
             };
@@ -357,7 +211,7 @@ struct Rescale<'a, 'b> {
     rows: &'a [f32],
     scale: Scale<'a>,
     activation: Activation,
-    output: Output<'b>,
+    output: OutputRows<'b>,
     columns: usize,
 }
 

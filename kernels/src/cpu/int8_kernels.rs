@@ -1,7 +1,7 @@
 //! The inner loops of the int8 products: a tile of sums in registers, walked once through the
 //! inputs.
 
-use super::Isa;
+use super::isa::Isa;
 
 /// The most rows of a tile.
 pub(super) const ROWS_MAX: usize = 14;

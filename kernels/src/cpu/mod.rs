@@ -17,10 +17,15 @@ mod buffer;
 mod elementwise;
 mod float;
 mod float_kernels;
+mod form;
 mod int8;
 mod int8_kernels;
 mod isa;
+mod operands;
+mod output;
 mod panels;
+mod quantized;
+mod shared;
 mod team;
 #[cfg(test)]
 mod tests;
@@ -28,18 +33,8 @@ mod tests;
 pub use activations::{Activations, Rows, RowsMut};
 pub use attention::{AttentionScratch, Heads};
 pub use elementwise::Norm;
+pub use form::Form;
 pub use int8::INPUTS_MAX as INT8_INPUTS_MAX;
 pub use isa::{Isa, IsaLimit};
 pub use panels::Panels;
 pub use team::Team;
-
-/// In what form the weights of products are kept, and how they are multiplied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// f32 weights and arithmetic.
-    F32,
-    /// bf16 weights, f32 arithmetic: half the memory to read.
-    Bf16,
-    /// 8-bit weights (a scale for each output) and activations (a scale for each row).
-    Int8,
-}

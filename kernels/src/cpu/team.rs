@@ -30,7 +30,7 @@ type Job = *const (dyn Fn(usize) + Sync);
 #[derive(Default)]
 struct Padded<T>(T);
 
-struct Shared {
+struct TeamState {
     /// Counts the jobs; a new value is the signal to start.
     generation: Padded<AtomicUsize>,
     /// Workers that have not finished the job.
@@ -44,13 +44,13 @@ struct Shared {
 
 // SAFETY: `job` is written by the owner of the team only while no worker runs (`running` is 0),
 // and read by workers only after they have seen the generation that was published after it.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for TeamState {}
 // SAFETY: the pointer in `job` is followed only while `Team::run` keeps what it points to.
-unsafe impl Send for Shared {}
+unsafe impl Send for TeamState {}
 
 /// The calling thread and its helpers.
 pub struct Team {
-    shared: Arc<Shared>,
+    shared: Arc<TeamState>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -69,7 +69,7 @@ impl Team {
     /// When the operating system gives no threads.
     pub fn new(threads: NonZeroUsize) -> std::io::Result<Self> {
         let helpers = threads.get() - 1;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(TeamState {
             generation: Padded::default(),
             running: Padded::default(),
             job: UnsafeCell::new(None),
@@ -184,7 +184,7 @@ impl Drop for Team {
     }
 }
 
-impl Shared {
+impl TeamState {
     /// A worker's life.
     fn serve(&self, worker: usize) {
         let mut seen = 0;

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use super::*;
-use crate::Activation;
+use crate::activation::Activation;
 
 fn team(threads: usize) -> Team {
     Team::new(NonZeroUsize::new(threads).unwrap()).unwrap()

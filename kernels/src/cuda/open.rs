@@ -8,9 +8,9 @@ use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 
+use super::device::{CudaDevice, OVERLAPS_FROM};
 use super::error::device_error;
 use super::product::Products;
-use super::{Cuda, OVERLAPS_FROM};
 use crate::backend::{DeviceError, Facts};
 
 /// Machine code and PTX of `cuda/*.cu`.
@@ -26,7 +26,7 @@ fn unavailable(what: impl Into<String>) -> DeviceError {
     DeviceError::Unavailable(what.into())
 }
 
-impl Cuda {
+impl CudaDevice {
     /// Opens device number `ordinal` and loads the kernels.
     pub(crate) fn open(ordinal: usize) -> Result<Self, DeviceError> {
         libraries()?;

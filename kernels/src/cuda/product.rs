@@ -13,16 +13,13 @@ use cudarc::cublaslt::sys as lt_sys;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 
 use super::error::{device_error, product_error};
-use super::tune::Trials;
-use crate::backend::{DeviceError, Dtype, ProductOperands, ProductShape};
+use super::plan::Plan;
+use crate::backend::{DeviceError, ProductOperands, ProductShape};
 
 /// What NVIDIA recommends for Hopper, and for everything older (cuBLAS documentation,
 /// cublasSetWorkspace).
 const WORKSPACE_HOPPER: usize = 32 << 20;
 const WORKSPACE: usize = 4 << 20;
-
-/// `CUBLAS_OP_T`, which the bindings of cuBLASLt leave to those of cuBLAS.
-const TRANSPOSED: i32 = 1;
 
 /// What operands start at a multiple of: the widest load of a thread. Without being told, the library
 /// counts on 256, which the slice of a weight need not be.
@@ -78,98 +75,6 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // SAFETY: created by us, destroyed once. An error means that the context is gone already.
         let _ = unsafe { lt::destroy_handle(self.0) };
-    }
-}
-
-/// Descriptors of a shape, and the algorithm it is computed with.
-#[derive(Debug)]
-pub(super) struct Plan {
-    operation: lt_sys::cublasLtMatmulDesc_t,
-    w: lt_sys::cublasLtMatrixLayout_t,
-    x: lt_sys::cublasLtMatrixLayout_t,
-    y: lt_sys::cublasLtMatrixLayout_t,
-    pub(super) algorithm: Option<lt_sys::cublasLtMatmulAlgo_t>,
-    /// The search for a better one, once it has begun.
-    pub(super) trials: Option<Trials>,
-}
-
-// SAFETY: descriptors are plain memory; they are only used under the map's lock.
-unsafe impl Send for Plan {}
-
-impl Drop for Plan {
-    fn drop(&mut self) {
-        // SAFETY: created by us, destroyed once; null where creation failed.
-        unsafe {
-            if !self.operation.is_null() {
-                let _ = lt::destroy_matmul_desc(self.operation);
-            }
-            for layout in [self.w, self.x, self.y] {
-                if !layout.is_null() {
-                    let _ = lt::destroy_matrix_layout(layout);
-                }
-            }
-        }
-    }
-}
-
-impl Plan {
-    fn new(shape: &ProductShape) -> Result<Self, CublasError> {
-        let kind = match shape.dtype {
-            Dtype::F16 => lt_sys::cudaDataType_t::CUDA_R_16F,
-            Dtype::Bf16 => lt_sys::cudaDataType_t::CUDA_R_16BF,
-            Dtype::F32 => lt_sys::cudaDataType_t::CUDA_R_32F,
-            Dtype::U32 => {
-                return Err(CublasError(
-                    lt_sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED,
-                ));
-            }
-        };
-        let single = lt_sys::cudaDataType_t::CUDA_R_32F;
-        let layout = |columns: usize, rows: usize| {
-            lt::create_matrix_layout(kind, columns as u64, rows as u64, columns as i64)
-        };
-        let mut plan = Self {
-            // Sums in f32 whatever the type; f32 itself without the shorter TF32.
-            operation: lt::create_matmul_desc(
-                lt_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-                single,
-            )?,
-            w: std::ptr::null_mut(),
-            x: std::ptr::null_mut(),
-            y: std::ptr::null_mut(),
-            algorithm: None,
-            trials: None,
-        };
-        plan.w = layout(shape.inner, shape.outer)?;
-        plan.x = layout(shape.inner, shape.rows)?;
-        plan.y = layout(shape.outer, shape.rows)?;
-        use lt_sys::cublasLtMatmulDescAttributes_t as Attribute;
-        plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &TRANSPOSED)?;
-        if shape.bias {
-            let epilogue = lt_sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
-            plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
-        }
-        Ok(plan)
-    }
-
-    fn set<T>(
-        &self,
-        attribute: lt_sys::cublasLtMatmulDescAttributes_t,
-        value: &T,
-    ) -> Result<(), CublasError> {
-        let pointer = std::ptr::from_ref(value).cast::<c_void>();
-        // SAFETY: a live descriptor, and a value of the size that is given.
-        unsafe { lt::set_matmul_desc_attribute(self.operation, attribute, pointer, size_of::<T>()) }
-    }
-
-    fn set_bias(&self, bias: u64) -> Result<(), CublasError> {
-        if bias == 0 {
-            return Ok(());
-        }
-        self.set(
-            lt_sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
-            &bias,
-        )
     }
 }
 

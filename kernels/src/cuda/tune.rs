@@ -7,7 +7,8 @@ use cudarc::cublaslt::sys::cublasLtMatmulAlgo_t;
 use cudarc::driver::{CudaStream, sys};
 
 use super::error::{device_error, product_error};
-use super::product::{Plan, Products};
+use super::plan::{Plan, Trials};
+use super::product::Products;
 use crate::backend::{DeviceError, ProductOperands, ProductShape};
 
 /// Algorithms tried for a shape.
@@ -19,13 +20,6 @@ const STEP: Duration = Duration::from_millis(2);
 /// Device time that a trial is measured over, so that what the host adds does not count.
 const MEASURED: Duration = Duration::from_micros(200);
 const RUNS_MAX: f64 = 8.0;
-
-/// How far the search for a shape's algorithm has come.
-#[derive(Debug)]
-pub(super) struct Trials {
-    left: Vec<cublasLtMatmulAlgo_t>,
-    best: Option<(Duration, cublasLtMatmulAlgo_t)>,
-}
 
 impl Products {
     /// Tries some more algorithms for a shape; true when the fastest is found.

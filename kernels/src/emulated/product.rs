@@ -1,6 +1,7 @@
 //! Matrix products on the CPU.
 
 use crate::backend::{Dtype, ProductOperands, ProductShape};
+use crate::oracle;
 
 /// `y = x · wᵀ + bias + residual`, sums in f32, as the library of matrix products does it.
 pub(super) fn product(shape: &ProductShape, operands: ProductOperands) {
@@ -19,7 +20,7 @@ pub(super) fn product(shape: &ProductShape, operands: ProductOperands) {
     for (row, x) in x.chunks_exact(shape.inner).enumerate() {
         for (column, w) in w.chunks_exact(shape.inner).enumerate() {
             let at = row * shape.outer + column;
-            let value = crate::oracle::dot(x, w) + bias[column] + residual[at];
+            let value = oracle::dot(x, w) + bias[column] + residual[at];
             // SAFETY: as above.
             unsafe { write(shape.dtype, operands.y, at, value) };
         }
