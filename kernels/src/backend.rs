@@ -5,10 +5,7 @@
 
 #![cfg_attr(
     not(any(feature = "driver", has_emulator)),
-    allow(
-        dead_code,
-        reason = "without a backend nothing reads what is launched"
-    )
+    allow(dead_code, reason = "without a backend nothing reads what is launched")
 )]
 
 use std::fmt::Debug;

@@ -57,7 +57,9 @@ impl Device {
     /// [`DeviceError::Unavailable`] when cuBLASLt is missing or has the wrong version.
     #[cfg(feature = "driver")]
     pub fn on_stream(stream: Arc<cudarc::driver::CudaStream>) -> Result<Self, DeviceError> {
-        Ok(Self::new(Arc::new(crate::cuda::CudaDevice::on_stream(stream)?)))
+        Ok(Self::new(Arc::new(crate::cuda::CudaDevice::on_stream(
+            stream,
+        )?)))
     }
 
     /// A device that runs the kernels on the CPU.

@@ -1,4 +1,4 @@
-//! Rows of activations, in the form in which a product reads them.
+//! Rows of activations, in the format that products read.
 
 use std::ops::Range;
 
@@ -11,20 +11,20 @@ use super::quantized::{QuantizedRows, quantize};
 use super::shared::SharedPointer;
 use super::team::Team;
 
-/// `[rows, width]`, reused from batch to batch.
+/// A matrix of activations, `[rows, width]`, reused from batch to batch.
 #[derive(Debug)]
 pub struct Activations {
     isa: Isa,
     width: usize,
     rows: usize,
-    /// Numbers from one row to the next.
+    /// Distance between the starts of two rows.
     stride: usize,
     values: Buffer<f32>,
-    /// For int8 products: each row as whole numbers, and what one of them stands for.
+    /// The rows in the format of int8 products.
     quantized: Option<QuantizedRows>,
 }
 
-/// Rows of f32 to read.
+/// Read-only rows of f32.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
     values: &'a [f32],
@@ -32,7 +32,7 @@ pub struct Rows<'a> {
     stride: usize,
 }
 
-/// Rows of f32 to write, counted from the first of them.
+/// Writable rows of f32, numbered from 0.
 #[derive(Debug)]
 pub struct RowsMut<'a> {
     values: &'a mut [f32],
@@ -41,7 +41,7 @@ pub struct RowsMut<'a> {
 }
 
 impl Activations {
-    /// Room for rows of `width` numbers, that products of `form` will read.
+    /// An empty matrix with rows of `width` numbers, for products of `form` to read.
     pub fn new(isa: Isa, width: usize, form: Form) -> Self {
         Self {
             isa,
@@ -63,12 +63,12 @@ impl Activations {
         self.rows == 0
     }
 
-    /// Numbers in a row.
+    /// Length of a row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Changes the number of rows; the first ones keep their values.
+    /// Changes the number of rows; existing rows keep their values.
     pub fn resize(&mut self, rows: usize) {
         self.rows = rows;
         self.values.resize(checked_product([rows, self.stride]));
@@ -77,11 +77,11 @@ impl Activations {
         }
     }
 
-    /// Moves some rows, in ascending order, to the front and drops the others. Products read them
-    /// after [`prepare`](Self::prepare).
+    /// Keeps the given rows and drops the others. Before a product reads them, call
+    /// [`prepare`](Self::prepare).
     ///
     /// # Panics
-    /// When a row does not exist or comes twice.
+    /// When a row does not exist, or when `rows` are not in strictly ascending order.
     pub fn keep_rows(&mut self, rows: impl ExactSizeIterator<Item = usize>) {
         let (stride, kept) = (self.stride, rows.len());
         let values = self.values.as_mut_slice();
@@ -103,9 +103,9 @@ impl Activations {
         }
     }
 
-    /// Writes rows: `work` gets the number of the thread, a range of rows and these rows. `parts`
-    /// are handed out to the threads one by one; rows in none of them are left alone. Afterwards
-    /// the rows are in the form that products read.
+    /// Writes rows: each thread of the team takes one of `parts` at a time and calls `work` with its own
+    /// number, the range of rows and these rows. Rows outside of `parts` are not changed. Written rows are
+    /// brought into the format that products read.
     ///
     /// # Panics
     /// When `parts` are not in ascending order, or when `work` panics.
@@ -130,8 +130,8 @@ impl Activations {
         team.share(parts.len(), 1, &|member, range| {
             for part in &parts[range] {
                 let (first, count) = (part.start, part.len());
-                // SAFETY: parts do not overlap (checked above) and each is handed out once, so
-                // nobody else has these rows; they lie inside the buffer, which `self` lends.
+                // SAFETY: parts do not overlap (checked above) and each is taken once, so no other
+                // thread has these rows; they lie inside the buffer, which `self` borrows.
                 let values = unsafe {
                     std::slice::from_raw_parts_mut(values.at(first * stride), count * stride)
                 };
@@ -152,7 +152,7 @@ impl Activations {
         });
     }
 
-    /// Brings rows that a product has written into the form that the next one reads.
+    /// Brings rows that a product has written into the format that the next product reads.
     pub fn prepare(&mut self, team: &mut Team, parts: &[Range<usize>]) {
         if self.quantized.is_some() {
             self.write(team, parts, |_, _, _| {});
@@ -163,7 +163,7 @@ impl Activations {
         self.quantized.as_ref()
     }
 
-    /// All rows, for a product to write.
+    /// All rows as the output of a product.
     pub(super) fn output(&mut self) -> OutputRows<'_> {
         OutputRows::new(self.values.as_mut_slice(), self.stride)
     }
@@ -185,19 +185,19 @@ impl<'a> Rows<'a> {
         self.values.is_empty()
     }
 
-    /// Numbers in a row.
+    /// Length of a row.
     pub(super) fn width(self) -> usize {
         self.width
     }
 
-    /// The rows one by one.
+    /// Iterates over the rows.
     pub fn iter(self) -> impl Iterator<Item = &'a [f32]> {
         self.values
             .chunks_exact(self.stride)
             .map(move |row| &row[..self.width])
     }
 
-    /// Some of the rows, from `column` on, for a product to read.
+    /// A range of the rows, from `column` on, as the input of a product.
     pub(super) fn inputs(self, rows: Range<usize>, column: usize) -> InputRows<'a> {
         InputRows {
             values: &self.values[rows.start * self.stride + column..],
@@ -208,7 +208,7 @@ impl<'a> Rows<'a> {
 }
 
 impl RowsMut<'_> {
-    /// The rows one by one.
+    /// Iterates over the rows.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
         let width = self.width;
         self.values
@@ -216,7 +216,7 @@ impl RowsMut<'_> {
             .map(move |row| &mut row[..width])
     }
 
-    /// Numbers in a row.
+    /// Length of a row.
     pub(super) fn width(&self) -> usize {
         self.width
     }
@@ -226,7 +226,7 @@ impl RowsMut<'_> {
         self.values.len() / self.stride
     }
 
-    /// Some of the rows.
+    /// A range of the rows.
     pub fn part(&mut self, rows: Range<usize>) -> RowsMut<'_> {
         RowsMut {
             values: &mut self.values[rows.start * self.stride..rows.end * self.stride],
@@ -243,7 +243,7 @@ impl RowsMut<'_> {
         }
     }
 
-    /// All rows, from `column` on, for a product to write.
+    /// All rows, from `column` on, as the output of a product.
     pub(super) fn output(&mut self, column: usize) -> OutputRows<'_> {
         OutputRows::new(&mut self.values[column..], self.stride)
     }

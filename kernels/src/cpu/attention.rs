@@ -1,5 +1,5 @@
-//! Attention of one sequence: softmax(Q·Kᵀ/√d)·V, head by head, with nothing computed for
-//! padding (Vaswani et al. 2017, arXiv:1706.03762, section 3.2).
+//! Attention over one sequence, head by head: softmax(Q·Kᵀ/√d)·V (Vaswani et al. 2017, arXiv:1706.03762,
+//! section 3.2). Nothing is computed for padding.
 
 use std::ops::Range;
 
@@ -13,16 +13,16 @@ use super::operands::{InputRows, PanelValues};
 use super::output::OutputRows;
 use crate::activation::Activation;
 
-/// The shape of one attention.
+/// The heads of multi-head attention.
 #[derive(Debug, Clone, Copy)]
 pub struct Heads {
     /// Number of heads.
     pub count: usize,
-    /// Width of one.
+    /// Width of a head.
     pub size: usize,
 }
 
-/// Memory that attention reuses from call to call.
+/// Scratch memory that attention reuses from call to call.
 #[derive(Debug, Default)]
 pub struct AttentionScratch {
     keys: Vec<f32>,
@@ -31,14 +31,13 @@ pub struct AttentionScratch {
 }
 
 impl Heads {
-    /// Attends from some rows of `query` to every token of one sequence.
+    /// Attention from the rows `queries` of `query` to every token of one sequence.
     ///
-    /// `query` is `[_, count · size]`, already scaled by 1/√size; `key_value` is
-    /// `[_, 2 · count · size]`, keys first, of which `tokens` are the rows of the sequence.
-    /// `context` holds as many rows as `queries`.
+    /// `query` is `[_, count · size]`, already scaled by 1/√size. `key_value` is `[_, 2 · count · size]`, keys
+    /// first; `tokens` are the rows of the sequence. `context` has at least one row for each query.
     ///
     /// # Panics
-    /// When a width or the number of rows of `context` is another.
+    /// When a width differs, or `context` has too few rows.
     pub fn attend(
         self,
         isa: Isa,
@@ -141,7 +140,7 @@ impl WithSimd for Attention<'_, '_> {
     }
 }
 
-/// Rows as panels: the rows are the inputs.
+/// Packs rows into panels; the rows are the inputs of the product.
 #[inline(always)]
 fn pack<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, width: usize, panels: &mut [f32]) {
     let inputs = rows.len();
@@ -152,7 +151,7 @@ fn pack<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, width: usize, panels
     }
 }
 
-/// Rows as panels, transposed: the rows are the panels' columns.
+/// Packs rows into panels, transposed; the rows are the columns of the panels.
 #[inline(always)]
 fn pack_transposed<'a>(rows: impl Iterator<Item = &'a [f32]>, width: usize, panels: &mut [f32]) {
     for (token, row) in rows.enumerate() {

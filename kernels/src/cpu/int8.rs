@@ -1,13 +1,13 @@
-//! Products of 8-bit whole numbers: dynamic activations, per-channel weights.
+//! Products of 8-bit integers, with a scale for each row of activations and each output's weights.
 //!
-//! Each row of activations is scaled so that its largest magnitude is 127 and rounded; each
-//! output's weights were treated so at load. The products are summed exactly in 32 bits and
-//! scaled once at the end, so every machine gives the same answer, whatever its instructions.
+//! Each row of activations is scaled to a largest magnitude of 127 and rounded; the weights of each output
+//! are quantized the same way at load. Products are summed exactly in 32 bits and scaled once at the end, so
+//! all machines give the same answer.
 //!
-//! `vpdpbusd` (AVX-512 VNNI) multiplies unsigned by signed bytes, four products a lane: the
-//! activations carry an offset of 128, and 128 times the sum of the weights is taken off again.
-//! Without it, pairs of 16-bit numbers are multiplied and added (`pmaddwd`, SSE2's and AVX2's
-//! widest product that cannot overflow).
+//! `vpdpbusd` (AVX-512 VNNI) multiplies unsigned by signed bytes, four products per lane: activations carry
+//! an offset of 128, and 128 times the sum of the weights is subtracted afterwards. Without VNNI, pairs of
+//! 16-bit numbers are multiplied and added (`pmaddwd`, the widest product of SSE2 and AVX2 that cannot
+//! overflow).
 
 use std::ops::Range;
 
@@ -23,20 +23,20 @@ use super::quantized::{CODE_MAX, Codes, INPUTS_MULTIPLE, OFFSET, QuantizedRows, 
 use super::shared::SharedPointer;
 use crate::activation::Activation;
 
-/// The widest rows of int8 products: with more, a sum of 255 · 127 an input could overflow 32 bits.
+/// The most inputs of an int8 product: with more, a sum of up to 255 · 127 per input could overflow 32 bits.
 pub const INPUTS_MAX: usize = 65_536;
 
-/// Columns in a panel of int8 weights.
+/// The number of columns in a panel of int8 weights.
 pub(super) fn panel_width(isa: Isa) -> usize {
     if isa.has_vnni() { 32 } else { 16 }
 }
 
-/// Inputs whose weights lie side by side in a panel.
+/// The number of inputs whose weights are adjacent in a panel.
 fn group(isa: Isa) -> usize {
     if isa.has_vnni() { 4 } else { 2 }
 }
 
-/// Weights of 8 bits in panels.
+/// Panels of 8-bit weights.
 #[derive(Debug)]
 pub(super) struct Int8Panels {
     /// Padded to [`INPUTS_MULTIPLE`].
@@ -45,15 +45,17 @@ pub(super) struct Int8Panels {
     group: usize,
     /// `[panels][inputs / group][width][group]`.
     values: Buffer<i8>,
-    /// What one stands for, for each column.
+    /// The scale of each column.
     scales: Buffer<f32>,
     /// The sum of each column's weights.
     sums: Buffer<i32>,
 }
 
 impl Int8Panels {
+    /// Panels of zeros.
+    ///
     /// # Panics
-    /// When so many inputs could overflow the 32 bits of a sum.
+    /// When `inputs` exceeds [`INPUTS_MAX`].
     pub(super) fn zeros(isa: Isa, panels: usize, inputs: usize) -> Self {
         assert!(inputs <= INPUTS_MAX, "{inputs} inputs of int8 products");
         let inputs = inputs.next_multiple_of(INPUTS_MULTIPLE);
@@ -68,6 +70,7 @@ impl Int8Panels {
         }
     }
 
+    /// The panels, for threads that fill them at the same time.
     pub(super) fn writer(&mut self) -> Int8PanelWriter {
         Int8PanelWriter {
             inputs: self.inputs,
@@ -79,7 +82,7 @@ impl Int8Panels {
     }
 }
 
-/// Where panels are packed.
+/// Panels that threads fill at the same time.
 #[derive(Clone, Copy)]
 pub(super) struct Int8PanelWriter {
     inputs: usize,
@@ -90,10 +93,10 @@ pub(super) struct Int8PanelWriter {
 }
 
 impl Int8PanelWriter {
-    /// Rounds and packs the rows of one panel.
+    /// Quantizes and packs the weights of one panel; each of `rows` is a column of it.
     ///
     /// # Safety
-    /// The panel exists, and nobody else uses it.
+    /// The panel exists, and nothing else uses it.
     pub(super) unsafe fn fill(self, panel: usize, rows: InputRows<'_>, inputs: usize) {
         let (width, group) = (rows.count, self.group);
         let size = self.inputs * width;
@@ -121,16 +124,16 @@ impl Int8PanelWriter {
     }
 }
 
-/// The right side of a product.
+/// The right operand of a product.
 #[derive(Clone, Copy)]
 pub(super) struct Int8Weights<'a> {
     pub(super) panels: &'a Int8Panels,
     pub(super) bias: &'a [f32],
-    /// Columns that exist; the last panel may be wider.
+    /// Number of columns; the last panel may be padded beyond them.
     pub(super) columns: usize,
 }
 
-/// `output = activation(rows · panels[range] + bias)`.
+/// `output = activation(rows · panels[range] + bias)` for the first `count` rows.
 pub(super) fn multiply(
     isa: Isa,
     (rows, count): (&QuantizedRows, usize),
@@ -154,7 +157,7 @@ pub(super) fn multiply(
         "codes and weights for the same instructions"
     );
     let heights = int8_kernels::rows_max(isa);
-    // Tiles of equal height: 15 rows are 8 + 7, not 14 + 1.
+    // Tiles have nearly equal heights: 15 rows are 8 + 7, not 14 + 1.
     let tiles = count.div_ceil(heights);
     let scales = &rows.scales.as_slice()[..count];
     let mut sums = [[0; 32]; int8_kernels::ROWS_MAX];
@@ -163,8 +166,8 @@ pub(super) fn multiply(
         let columns = width.min(right.columns - column);
         let weights = &right.panels.values.as_slice()[panel * inputs * width..][..inputs * width];
         let of_panel = column..column + width;
-        let scale = Scale {
-            columns: &right.panels.scales.as_slice()[of_panel.clone()],
+        let scale = ColumnScales {
+            scales: &right.panels.scales.as_slice()[of_panel.clone()],
             sums: &right.panels.sums.as_slice()[of_panel.clone()],
             bias: &right.bias[of_panel],
         };
@@ -194,22 +197,23 @@ pub(super) fn multiply(
     }
 }
 
-/// The scales, the sums of weights and the bias of a panel's columns.
+/// The factors and offsets of a panel's columns.
 #[derive(Clone, Copy)]
-struct Scale<'a> {
-    columns: &'a [f32],
+struct ColumnScales<'a> {
+    scales: &'a [f32],
+    /// Sums of the weights.
     sums: &'a [i32],
     bias: &'a [f32],
 }
 
-/// How the sums of a tile become numbers again.
+/// Converts the integer sums of a tile to f32.
 struct Rescale<'a, 'b> {
     sums: &'a [[i32; 32]],
-    /// What was added to each code of the rows.
+    /// The offset that was added to each code of the rows.
     offset: i32,
     /// The scales of the rows.
     rows: &'a [f32],
-    scale: Scale<'a>,
+    scale: ColumnScales<'a>,
     activation: Activation,
     output: OutputRows<'b>,
     columns: usize,
@@ -222,15 +226,15 @@ impl WithSimd for Rescale<'_, '_> {
     fn with_simd<S: Simd>(self, _: S) {
         let mut numbers = [0.0; 32];
         for (row, (sums, row_scale)) in self.sums.iter().zip(self.rows).enumerate() {
-            let columns = self.scale.columns.iter().zip(self.scale.sums);
+            let columns = self.scale.scales.iter().zip(self.scale.sums);
             let columns = columns.zip(self.scale.bias);
             for ((number, sum), ((scale, weights), bias)) in
                 numbers.iter_mut().zip(sums).zip(columns)
             {
                 *number = (sum - self.offset * weights) as f32 * (row_scale * scale) + bias;
             }
-            // SAFETY: these columns are a panel's that was handed to this thread, and the slice
-            // before this one is gone.
+            // SAFETY: the columns belong to a panel that only this thread has, and the previous slice is no
+            // longer used.
             let values = unsafe { self.output.row(row, self.columns) };
             activate(self.activation, &numbers, values);
         }

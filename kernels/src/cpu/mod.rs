@@ -1,15 +1,15 @@
-//! The kernels of the CPU engine: products with packed weights, attention, LayerNorm and
-//! activation functions, for AVX-512, AVX2, NEON and machines we do not know.
+//! The kernels of the CPU engine: products with packed weights, attention, LayerNorm and activation
+//! functions, for AVX-512, AVX2, NEON and other machines.
 //!
-//! [`Isa`] is what the machine has, found out when the program runs. [`Panels`] are the weights
-//! of a dense layer, cut at load into the order in which the products read them. [`Activations`]
-//! are rows of numbers that steps read and write. A [`Team`] of threads shares out each step.
+//! [`Isa`] is the machine's instruction set, detected at run time. [`Panels`] are the weights of a dense
+//! layer, packed at load in the order in which products read them. [`Activations`] are rows of numbers that
+//! the steps of a forward pass read and write. A [`Team`] of threads works on each step together.
 //!
-//! What is done value by value, and products on machines that are not x86-64, is safe code compiled
-//! for each instruction set by `pulp`; the inner loops of products are intrinsics (`float_kernels`,
-//! `int8_kernels`). What is `unsafe` is there, in the memory that a team writes together
-//! (`activations`, `panels`, `int8`), in how a team takes its work (`team`), and in memory aligned
-//! to cache lines (`buffer`).
+//! Element-wise code, and products on machines other than x86-64, are safe code that `pulp` compiles for
+//! each instruction set. The inner loops of products on x86-64 are intrinsics. `unsafe` code is limited to
+//! those loops (`float_kernels`, `int8_kernels`), to memory that a team writes together (`shared`,
+//! `output`, and their users `activations`, `quantized`, `panels`, `float`, `int8`), to the exchange of
+//! work in a team (`team`), and to memory aligned to cache lines (`buffer`).
 
 mod activations;
 mod attention;

@@ -1,6 +1,6 @@
-//! What products read: rows of inputs, and panels of weights.
+//! The operands of products: rows of inputs, and panels of weights.
 
-/// The left side: `count` rows of `inputs` values, `stride` apart.
+/// `count` rows of inputs whose starts are `stride` apart.
 #[derive(Clone, Copy)]
 pub(super) struct InputRows<'a> {
     pub(super) values: &'a [f32],
@@ -8,7 +8,7 @@ pub(super) struct InputRows<'a> {
     pub(super) count: usize,
 }
 
-/// The values of panels.
+/// The weights of panels.
 #[derive(Clone, Copy)]
 pub(super) enum PanelValues<'a> {
     /// `[panels][inputs][width]`.

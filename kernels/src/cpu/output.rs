@@ -1,22 +1,22 @@
-//! Rows of results that the threads of a team write together.
+//! Rows of results that a team writes together.
 
 use std::marker::PhantomData;
 
 use super::shared::SharedPointer;
 
-/// Rows of sums that threads write at the same time, each into columns of its own.
+/// Rows of results that threads write at the same time, each into columns of its own.
 #[derive(Clone, Copy)]
 pub(super) struct OutputRows<'a> {
     pointer: SharedPointer<f32>,
-    /// Numbers from row to row.
+    /// Distance between the starts of two rows.
     stride: usize,
-    /// Numbers from the pointer to the end of the memory.
+    /// Distance from the pointer to the end of the memory.
     end: usize,
     borrow: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> OutputRows<'a> {
-    /// Rows that begin `stride` numbers apart in `values`.
+    /// The rows in `values`, whose starts are `stride` apart.
     pub(super) fn new(values: &'a mut [f32], stride: usize) -> Self {
         Self {
             end: values.len(),
@@ -26,7 +26,7 @@ impl<'a> OutputRows<'a> {
         }
     }
 
-    /// From this row and column on.
+    /// The part from this row and column on.
     #[inline(always)]
     pub(super) fn part(self, row: usize, column: usize) -> Self {
         let offset = row * self.stride + column;
@@ -42,14 +42,14 @@ impl<'a> OutputRows<'a> {
     /// The first `columns` of a row.
     ///
     /// # Safety
-    /// Nobody else has these columns: they are those of a panel that `Team::share` handed to the
-    /// calling thread, which holds one row of it at a time; or the output is exclusive.
+    /// Nothing else uses these columns: they belong to a panel that `Team::share` gave to the calling
+    /// thread, which uses one row of it at a time, or nothing else uses the output at all.
     #[inline(always)]
     pub(super) unsafe fn row(&self, row: usize, columns: usize) -> &'a mut [f32] {
         let offset = row * self.stride;
         assert!(offset + columns <= self.end, "inside the output");
-        // SAFETY: inside the memory, as asserted, which is borrowed for 'a; that nobody else has
-        // this part of it is the caller's promise.
+        // SAFETY: inside the memory, as asserted, which is borrowed for 'a. The caller promises that
+        // nothing else uses this part of it.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.at(offset), columns) }
     }
 }

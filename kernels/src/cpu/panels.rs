@@ -1,4 +1,4 @@
-//! Dense layers: weights cut into panels once, at load.
+//! Dense layers, whose weights are packed into panels once, at load.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -15,17 +15,17 @@ use super::shared::SharedPointer;
 use super::team::Team;
 use crate::activation::Activation;
 
-/// Products below this many multiply-adds are computed by the calling thread: some microseconds,
-/// which is what handing them over costs when the others have gone to sleep.
+/// Products with fewer multiply-adds are computed by the calling thread. They take some microseconds, as
+/// long as it takes to wake the other threads.
 const SHARED_MULTIPLY_ADDS: usize = 1 << 18;
 
-/// A dense layer, prepared for this machine's instructions.
+/// A dense layer, packed for this machine's instructions.
 #[derive(Debug)]
 pub struct Panels {
     isa: Isa,
     inputs: usize,
     outputs: usize,
-    /// Columns in a panel.
+    /// Number of columns in a panel.
     width: usize,
     /// `[panels · width]`.
     bias: Vec<f32>,
@@ -40,14 +40,14 @@ enum Weights {
 }
 
 impl Panels {
-    /// Packs a weight of `[bias.len(), inputs]`. `row` writes the weights of one output into the
-    /// slice it gets; it is called once for each output, from all threads of the team.
+    /// Packs a weight of `[bias.len(), inputs]`. `row` writes the weights of one output into its slice; it
+    /// is called once for each output, from all threads of the team.
     ///
-    /// f32 weights are kept as they are, bf16 ones rounded to the nearest even, and int8 ones
-    /// scaled for each output so that the largest is 127 (per-channel, symmetric).
+    /// f32 weights are not changed, bf16 weights are rounded to nearest even, and int8 weights are scaled
+    /// for each output so that the largest magnitude is 127 (per-channel, symmetric).
     ///
     /// # Errors
-    /// The first that `row` returns.
+    /// The first error of `row`.
     pub fn pack<E: Send>(
         team: &mut Team,
         (isa, form): (Isa, Form),
@@ -64,15 +64,17 @@ impl Panels {
         bias.resize(panels * width, 0.0);
         let mut weights = match form {
             Form::F32 => Weights::F32(Buffer::zeros(checked_product([panels, inputs, width]))),
-            Form::Bf16 => {
-                Weights::Bf16(Buffer::zeros(checked_product([panels, inputs.div_ceil(2), width])))
-            }
+            Form::Bf16 => Weights::Bf16(Buffer::zeros(checked_product([
+                panels,
+                inputs.div_ceil(2),
+                width,
+            ]))),
             Form::Int8 => Weights::Int8(Int8Panels::zeros(isa, panels, inputs)),
         };
         let writer = weights.writer();
         let failure = Mutex::new(None);
         team.share(panels, 1, &|_, range| {
-            // The rows of one panel; the first values of each lie in different cache sets.
+            // The rows of one panel; their first values lie in different cache sets.
             let stride = row_stride(inputs, size_of::<f32>());
             let mut rows = vec![0.0; width * stride];
             for panel in range {
@@ -90,7 +92,7 @@ impl Panels {
                     stride,
                     count: width,
                 };
-                // SAFETY: each panel is handed out once, and nobody else writes to it.
+                // SAFETY: each panel is given to one thread once, and nothing else uses it.
                 unsafe { writer.fill(panel, rows, inputs) };
             }
         });
@@ -117,15 +119,14 @@ impl Panels {
         self.outputs
     }
 
-    /// `y = activation(x · weightᵀ + bias)` for `x` `[rows, inputs]`; `y` becomes
-    /// `[rows, outputs]`.
+    /// `y = activation(x · weightᵀ + bias)` for `x[rows, inputs]`; `y` becomes `[rows, outputs]`.
     ///
-    /// The columns are shared out over the team. No sum is split: the result is the same to the
-    /// last bit for every number of threads.
+    /// The team divides the columns. No sum is split, so the result has the same bits for every number of
+    /// threads.
     ///
     /// # Panics
-    /// When the width of `x` or `y` is not that of this layer, or `x` is not in the form that its
-    /// weights need.
+    /// When the width of `x` or `y` differs from this layer's, or when `x` lacks the format that the weights
+    /// need.
     pub fn multiply(
         &self,
         team: &mut Team,
@@ -151,12 +152,12 @@ impl Panels {
             false => share,
         };
         team.share(panels, grain, &|_, range| {
-            self.part(x, output, range, activation);
+            self.multiply_panels(x, output, range, activation);
         });
     }
 
-    /// The columns of some panels.
-    fn part(
+    /// Computes the columns of some panels.
+    fn multiply_panels(
         &self,
         x: &Activations,
         output: OutputRows<'_>,
@@ -204,7 +205,7 @@ impl Weights {
     }
 }
 
-/// Where panels are packed.
+/// Panels that threads fill at the same time.
 #[derive(Clone, Copy)]
 enum PanelWriter {
     F32(SharedPointer<f32>),
@@ -213,10 +214,10 @@ enum PanelWriter {
 }
 
 impl PanelWriter {
-    /// Packs the rows of one panel.
+    /// Packs the weights of one panel; each of `rows` is a column of it.
     ///
     /// # Safety
-    /// The panel exists, and nobody else uses it.
+    /// The panel exists, and nothing else uses it.
     unsafe fn fill(self, panel: usize, rows: InputRows<'_>, inputs: usize) {
         let width = rows.count;
         let row = |column: usize| &rows.values[column * rows.stride..][..inputs];

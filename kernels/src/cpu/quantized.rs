@@ -1,4 +1,4 @@
-//! Rows of activations as 8-bit whole numbers, with a scale for each row: `value ≈ scale · code`.
+//! Rows of activations as 8-bit integers, with a scale for each row: `value ≈ scale · code`.
 
 use pulp::{Simd, WithSimd};
 
@@ -9,7 +9,7 @@ use super::shared::SharedPointer;
 
 /// The largest magnitude of a code.
 pub(super) const CODE_MAX: f32 = 127.0;
-/// What makes a code unsigned.
+/// The offset that makes a code unsigned.
 pub(super) const OFFSET: i32 = 128;
 /// Inputs are padded to a multiple of this, which both kernels' groups divide.
 pub(super) const INPUTS_MULTIPLE: usize = 4;
@@ -17,7 +17,7 @@ pub(super) const INPUTS_MULTIPLE: usize = 4;
 #[derive(Debug)]
 pub(super) struct QuantizedRows {
     pub(super) codes: Codes,
-    /// What one step of the code stands for, for each row.
+    /// The scale of each row.
     pub(super) scales: Buffer<f32>,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct QuantizedRows {
 pub(super) enum Codes {
     /// `code + 128`, for VNNI.
     Unsigned(CodeRows<u8>),
-    /// In 16 bits, for products of pairs.
+    /// Signed codes of 16 bits, for products of pairs.
     Words(CodeRows<i16>),
 }
 
@@ -34,7 +34,7 @@ pub(super) enum Codes {
 #[derive(Debug)]
 pub(super) struct CodeRows<T: Number> {
     codes: Buffer<T>,
-    /// Codes from one row to the next.
+    /// Distance between the starts of two rows.
     stride: usize,
 }
 
@@ -50,7 +50,7 @@ impl<T: Number> CodeRows<T> {
         self.codes.resize(checked_product([rows, self.stride]));
     }
 
-    /// The codes from row `first` on, and the distance from row to row.
+    /// The codes from row `first` on, and the stride between rows.
     pub(super) fn from_row(&self, first: usize) -> (&[T], usize) {
         (&self.codes.as_slice()[first * self.stride..], self.stride)
     }
@@ -154,14 +154,14 @@ impl SharedQuantizedRows {
     }
 }
 
-/// Writes the codes of one row.
-pub(super) fn quantize(isa: Isa, row: &[f32], place: QuantizedRowMut<'_>) {
-    isa.dispatch(Quantize { row, place });
+/// Quantizes one row.
+pub(super) fn quantize(isa: Isa, row: &[f32], quantized: QuantizedRowMut<'_>) {
+    isa.dispatch(Quantize { row, quantized });
 }
 
 struct Quantize<'a> {
     row: &'a [f32],
-    place: QuantizedRowMut<'a>,
+    quantized: QuantizedRowMut<'a>,
 }
 
 impl WithSimd for Quantize<'_> {
@@ -170,9 +170,9 @@ impl WithSimd for Quantize<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let largest = largest_magnitude(self.row);
-        *self.place.scale = largest / CODE_MAX;
+        *self.quantized.scale = largest / CODE_MAX;
         let factor = factor(largest);
-        match self.place.codes {
+        match self.quantized.codes {
             CodesMut::Unsigned(codes) => {
                 for (code, value) in codes.iter_mut().zip(self.row) {
                     *code = (nearest(value * factor) + OFFSET) as u8;
@@ -187,8 +187,8 @@ impl WithSimd for Quantize<'_> {
     }
 }
 
-/// What makes a code of a value, in a row whose largest magnitude is given. Of a row that holds
-/// something else than numbers no code means anything: its scale is NaN, and so is the answer.
+/// The factor from values to codes, for a row whose largest magnitude is given. It is 0 for a row of zeros,
+/// and for a row with a NaN or an infinity, whose scale is NaN and makes every result NaN.
 #[inline(always)]
 pub(super) fn factor(largest: f32) -> f32 {
     let factor = CODE_MAX / largest;
@@ -198,10 +198,10 @@ pub(super) fn factor(largest: f32) -> f32 {
     }
 }
 
-/// The nearest whole number, ties to even, of a value between -2²¹ and 2²¹.
+/// The nearest integer, ties to even, of a value between -2²¹ and 2²¹.
 #[inline(always)]
 pub(super) fn nearest(value: f32) -> i32 {
-    // In the sum with 1.5·2²³ the low bits of the mantissa are the whole number.
+    // Adding 1.5·2²³ puts the nearest integer into the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
     (value + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
 }

@@ -1,6 +1,6 @@
-//! A pointer to memory that the threads of a team write together.
+//! A pointer to memory that a team writes together.
 
-/// A pointer that threads share; each of them writes elsewhere.
+/// A pointer that threads share; each thread writes to a different part of the memory.
 pub(super) struct SharedPointer<T>(*mut T);
 
 impl<T> Clone for SharedPointer<T> {
@@ -11,7 +11,7 @@ impl<T> Clone for SharedPointer<T> {
 
 impl<T> Copy for SharedPointer<T> {}
 
-// SAFETY: it is only a pointer; whoever follows it says why nobody else does.
+// SAFETY: only a pointer; every use of it states why no other thread accesses the same memory.
 unsafe impl<T: Send> Sync for SharedPointer<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for SharedPointer<T> {}
@@ -22,17 +22,19 @@ impl<T> SharedPointer<T> {
         Self(values.as_mut_ptr())
     }
 
+    /// The address of element `offset`.
+    ///
     /// # Safety
-    /// `offset` is inside what the pointer points to.
+    /// `offset` is inside the memory that the pointer was made for.
     pub(super) unsafe fn at(self, offset: usize) -> *mut T {
         // SAFETY: the caller's promise.
         unsafe { self.0.add(offset) }
     }
 
-    /// The pointer `offset` numbers further on.
+    /// The pointer to element `offset`.
     ///
     /// # Safety
-    /// As for [`at`](Self::at), or `offset` is just behind the end.
+    /// `offset` is inside that memory, or at its end.
     pub(super) unsafe fn add(self, offset: usize) -> Self {
         // SAFETY: the caller's promise.
         Self(unsafe { self.0.add(offset) })

@@ -18,27 +18,27 @@ use crate::backend::{
     ProductShape, Region, Signal,
 };
 
-/// The compute capability that kernels wait from for the one in front (Hopper).
+/// The first compute capability whose kernels can wait for their predecessor (Hopper).
 pub(super) const OVERLAPS_FROM: (u32, u32) = (9, 0);
 
-/// A GPU, its stream, and what was loaded onto it.
+/// A GPU, its stream, and the code loaded onto it.
 #[derive(Debug)]
 pub(crate) struct CudaDevice {
     pub(super) facts: Facts,
     pub(super) context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
     pub(super) recorder: Arc<CudaStream>,
-    /// The thread whose work is recorded.
+    /// The thread whose work is being recorded.
     pub(super) recording: Mutex<Option<ThreadId>>,
     pub(super) module: Arc<CudaModule>,
     pub(super) functions: Mutex<HashMap<String, CudaFunction>>,
     pub(super) products: Products,
-    /// Whether a kernel may begin while the one in front is running.
+    /// Whether a kernel may begin while its predecessor is running.
     pub(super) overlaps: AtomicBool,
 }
 
-/// Lets a kernel begin while the one in front is running (CUDA driver API, "Programmatic Stream
-/// Serialization").
+/// The launch attribute that lets a kernel begin while its predecessor is running (CUDA driver API,
+/// "Programmatic Stream Serialization").
 fn overlap() -> sys::CUlaunchAttribute {
     let mut value = sys::CUlaunchAttributeValue { pad: [0; 64] };
     value.programmaticStreamSerializationAllowed = 1;
@@ -50,7 +50,7 @@ fn overlap() -> sys::CUlaunchAttribute {
 }
 
 impl CudaDevice {
-    /// Where work goes now.
+    /// The stream for this thread's work.
     fn current(&self) -> &Arc<CudaStream> {
         if self.is_recording() {
             &self.recorder
@@ -111,8 +111,8 @@ impl Backend for CudaDevice {
 
     fn allocate_pinned(&self, bytes: usize) -> Result<Box<dyn PinnedRegion>, DeviceError> {
         self.bind()?;
-        // Not write-combined: the host reads answers from such memory.
-        // SAFETY: the bytes are set below, before anybody sees them.
+        // Not write-combined, because the host reads results from this memory.
+        // SAFETY: the bytes are initialized below, before anything reads them.
         let slice = unsafe { self.context.alloc_pinned_with_flags::<u8>(bytes, 0) };
         let mut slice = slice.map_err(|error| match device_error(error) {
             DeviceError::OutOfMemory { .. } => DeviceError::OutOfMemory { bytes },
@@ -182,10 +182,10 @@ impl Backend for CudaDevice {
             sharedMemBytes: launch.shared_bytes,
             hStream: self.current().cu_stream(),
             attrs: &raw mut overlap,
-            // None, unless the attribute is wanted.
+            // The attribute is ignored when overlap is not wanted.
             numAttrs: u32::from(launch.overlaps && self.overlaps.load(Ordering::Relaxed)),
         };
-        // SAFETY: the caller's promise about the arguments; they are copied before this returns.
+        // SAFETY: the caller's promise about the arguments, which are copied before the call returns.
         unsafe {
             sys::cuLaunchKernelEx(
                 &raw const config,
@@ -224,7 +224,7 @@ impl Backend for CudaDevice {
         if !self.context.has_async_alloc() {
             return Ok(());
         }
-        // SAFETY: the pool of a device that exists.
+        // SAFETY: the pool of an existing device.
         unsafe {
             let pool = result::device::get_default_mem_pool(self.context.cu_device());
             sys::cuMemPoolTrimTo(pool.map_err(device_error)?, 0)
@@ -249,7 +249,7 @@ impl Backend for CudaDevice {
         let flags = sys::CUgraphInstantiate_flags(0);
         let graph = self.recorder.end_capture(flags).map_err(device_error)?;
         let graph = graph.ok_or_else(|| DeviceError::Failed("an empty graph".to_owned()))?;
-        // SAFETY: an instantiated graph of this context, and a stream of it.
+        // SAFETY: an instantiated graph and a stream of the same context.
         unsafe { result::graph::upload(graph.cu_graph_exec(), self.stream.cu_stream()) }
             .map_err(device_error)?;
         Ok(Box::new(CudaRecording {

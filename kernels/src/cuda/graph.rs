@@ -13,8 +13,8 @@ pub(super) struct CudaRecording {
     pub(super) stream: Arc<CudaStream>,
 }
 
-// SAFETY: the driver asks that one thread at a time uses a graph; `&mut`-less sharing is ruled out
-// since the type is not Sync.
+// SAFETY: the driver requires that only one thread at a time uses a graph; the type is not Sync, so
+// threads cannot share it.
 unsafe impl Send for CudaRecording {}
 
 impl std::fmt::Debug for CudaRecording {
@@ -29,8 +29,8 @@ impl Captured for CudaRecording {
             .context()
             .bind_to_thread()
             .map_err(device_error)?;
-        // SAFETY: an instantiated graph and a stream of the same context; the memory that the
-        // graph uses is kept by `crate::Graph`.
+        // SAFETY: an instantiated graph and a stream of the same context; `crate::Graph` keeps the memory
+        // that the graph uses.
         unsafe { result::graph::launch(self.graph.cu_graph_exec(), self.stream.cu_stream()) }
             .map_err(device_error)
     }

@@ -24,9 +24,9 @@ pub(super) struct CudaPinned {
     pub(super) _slice: PinnedHostSlice<u8>,
 }
 
-// SAFETY: plain host memory; the slice itself may go from thread to thread.
+// SAFETY: plain host memory; the slice may be moved between threads.
 unsafe impl Send for CudaPinned {}
-// SAFETY: shared, it only tells where the memory is.
+// SAFETY: a shared reference only gives the address of the memory.
 unsafe impl Sync for CudaPinned {}
 
 impl PinnedRegion for CudaPinned {

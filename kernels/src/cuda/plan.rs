@@ -1,4 +1,4 @@
-//! What cuBLASLt keeps for a shape of product: descriptors, the algorithm, the search for a faster one.
+//! The state kept for each shape of product: descriptors, the algorithm, the search for a faster one.
 
 use std::ffi::c_void;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use cudarc::cublaslt::sys as lt_sys;
 
 use crate::backend::{Dtype, ProductShape};
 
-/// `CUBLAS_OP_T`, which the bindings of cuBLASLt leave to those of cuBLAS.
+/// `CUBLAS_OP_T`, which is in the bindings of cuBLAS but not of cuBLASLt.
 const TRANSPOSED: i32 = 1;
 
-/// Descriptors of a shape, and the algorithm it is computed with.
+/// The descriptors of a shape, and the algorithm that computes it.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) operation: lt_sys::cublasLtMatmulDesc_t,
@@ -20,11 +20,11 @@ pub(super) struct Plan {
     pub(super) x: lt_sys::cublasLtMatrixLayout_t,
     pub(super) y: lt_sys::cublasLtMatrixLayout_t,
     pub(super) algorithm: Option<lt_sys::cublasLtMatmulAlgo_t>,
-    /// The search for a better one, once it has begun.
+    /// The search for a faster algorithm, once it has begun.
     pub(super) trials: Option<Trials>,
 }
 
-// SAFETY: descriptors are plain memory; they are only used under the map's lock.
+// SAFETY: descriptors are plain memory, and they are used only under the lock of the map of plans.
 unsafe impl Send for Plan {}
 
 impl Drop for Plan {
@@ -60,7 +60,7 @@ impl Plan {
             lt::create_matrix_layout(kind, columns as u64, rows as u64, columns as i64)
         };
         let mut plan = Self {
-            // Sums in f32 whatever the type; f32 itself without the shorter TF32.
+            // Sums are in f32 for every type, and f32 products do not use the shorter TF32.
             operation: lt::create_matmul_desc(
                 lt_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
                 single,
@@ -89,7 +89,7 @@ impl Plan {
         value: &T,
     ) -> Result<(), CublasError> {
         let pointer = std::ptr::from_ref(value).cast::<c_void>();
-        // SAFETY: a live descriptor, and a value of the size that is given.
+        // SAFETY: a live descriptor, and a value of the given size.
         unsafe { lt::set_matmul_desc_attribute(self.operation, attribute, pointer, size_of::<T>()) }
     }
 
@@ -104,9 +104,11 @@ impl Plan {
     }
 }
 
-/// How far the search for a shape's algorithm has come.
+/// The progress of the search for the fastest algorithm of a shape.
 #[derive(Debug)]
 pub(super) struct Trials {
+    /// Algorithms still to be tried; the next one is the last.
     pub(super) left: Vec<lt_sys::cublasLtMatmulAlgo_t>,
+    /// The fastest algorithm so far, and its time.
     pub(super) best: Option<(Duration, lt_sys::cublasLtMatmulAlgo_t)>,
 }

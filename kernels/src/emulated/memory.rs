@@ -1,11 +1,11 @@
-//! Memory whose end is guarded.
+//! Memory with a guard page behind it.
 
 use std::ffi::c_void;
 
 use super::stream::SharedStream;
 use crate::backend::{PinnedRegion, Region};
 
-/// Zeros that end (but for up to 15 bytes of alignment) where a forbidden page begins.
+/// Zeroed memory that ends, except for up to 15 bytes of alignment, where a protected page begins.
 #[derive(Debug)]
 pub(super) struct GuardedMemory {
     mapping: *mut c_void,
@@ -14,7 +14,7 @@ pub(super) struct GuardedMemory {
     bytes: usize,
 }
 
-// SAFETY: plain memory; whoever has the address is bound by the promises of `Backend`.
+// SAFETY: plain memory; every use of its address is bound by the contract of `Backend`.
 unsafe impl Send for GuardedMemory {}
 // SAFETY: as above.
 unsafe impl Sync for GuardedMemory {}
@@ -28,7 +28,7 @@ impl GuardedMemory {
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
         );
-        // SAFETY: a new anonymous mapping, wherever the system likes.
+        // SAFETY: a new anonymous mapping at an address that the system chooses.
         let mapping = unsafe { libc::mmap(std::ptr::null_mut(), mapped, protection, flags, -1, 0) };
         if mapping == libc::MAP_FAILED {
             return None;

@@ -3,9 +3,9 @@
 use crate::backend::{Dtype, ProductOperands, ProductShape};
 use crate::oracle;
 
-/// `y = x · wᵀ + bias + residual`, sums in f32, as the library of matrix products does it.
+/// `y = x · wᵀ + bias + residual` with sums in f32, as cuBLASLt computes it.
 pub(super) fn product(shape: &ProductShape, operands: ProductOperands) {
-    // SAFETY: the promise of `Backend::product` about the addresses.
+    // SAFETY: the contract of `Backend::product` covers the addresses.
     let read = |address: u64, len: usize| unsafe { read(shape.dtype, address, len) };
     let x = read(operands.x, shape.rows * shape.inner);
     let w = read(operands.w, shape.outer * shape.inner);

@@ -17,7 +17,7 @@ pub(super) struct EmulatedSignal {
 /// The point that a signal marks.
 #[derive(Debug, Clone, Copy, Default)]
 struct StreamPoint {
-    /// The number of items in front of the point.
+    /// The number of items before the point.
     item: u64,
     /// When the host first saw that the point was reached.
     reached: Option<Instant>,

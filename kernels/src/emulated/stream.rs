@@ -148,21 +148,26 @@ impl EmulatedStream {
         self.advance(target)
     }
 
+    /// Runs the items up to number `target`.
     pub(super) fn advance(&mut self, target: u64) -> Result<(), DeviceError> {
         if self.lost.is_none() {
             let left = target.saturating_sub(self.done) as usize;
             let works: Vec<QueuedWork> = self.queue.drain(..left.min(self.queue.len())).collect();
-            if let Err(error) = self.run_all(&works, |state| state.done += 1) {
+            if let Err(error) = self.run_all(&works, |stream| stream.done += 1) {
                 self.lost = Some(error);
             }
         }
         self.lost.clone().map_or(Ok(()), Err)
     }
 
-    /// Runs one after the other; a kernel that may overlap with those before it begins as early as
-    /// it could on a device: so one that then reads their results reads the wrong ones here.
-    fn run_all(&mut self, works: &[QueuedWork], begin: impl Fn(&mut Self)) -> Result<(), DeviceError> {
-        // The next to begin.
+    /// Runs items in order and calls `begin` before each. A kernel that may overlap begins as early as it
+    /// could on a device, so a kernel that reads results too early reads wrong ones here, too.
+    fn run_all(
+        &mut self,
+        works: &[QueuedWork],
+        begin: impl Fn(&mut Self),
+    ) -> Result<(), DeviceError> {
+        // Index of the next item to begin.
         let mut next = 0;
         for (index, work) in works.iter().enumerate() {
             begin(self);
@@ -197,8 +202,8 @@ impl EmulatedStream {
         }
         match work {
             QueuedWork::Copy { to, from, bytes } => {
-                // SAFETY: the promise of `copy_in` and `copy_out`; both sides still live, since
-                // regions run the queue empty before they go.
+                // SAFETY: the contract of `copy_in` and `copy_out`; both sides are still allocated,
+                // since a region runs all enqueued work before it is freed.
                 unsafe {
                     std::ptr::copy_nonoverlapping(*from as *const u8, *to as *mut u8, *bytes);
                 }
@@ -217,7 +222,7 @@ impl EmulatedStream {
     }
 }
 
-/// Where the emulator keeps a kernel that has begun: 0 is for those that have not.
+/// The slot of the emulator for a kernel that has begun; 0 stands for kernels that have not.
 fn slot(index: usize) -> u32 {
     (index % (BEGUN_MAX + 1)) as u32 + 1
 }

@@ -201,11 +201,7 @@ mod tests {
             assert_eq!(columns(12, outer), expected, "{outer}");
         }
         assert_eq!(columns(32, 4096), 2, "32 columns are for 16 rows only");
-        assert_eq!(
-            SkinnyTile::new(16, 3072, 40).columns,
-            4,
-            "the widest"
-        );
+        assert_eq!(SkinnyTile::new(16, 3072, 40).columns, 4, "the widest");
     }
 
     #[test]
