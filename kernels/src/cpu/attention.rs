@@ -56,7 +56,7 @@ impl Heads {
         if queries.is_empty() || tokens.is_empty() {
             return;
         }
-        isa.dispatch(Attention {
+        isa.dispatch(SequenceAttention {
             heads: self,
             query,
             queries,
@@ -68,7 +68,7 @@ impl Heads {
     }
 }
 
-struct Attention<'a, 'b> {
+struct SequenceAttention<'a, 'b> {
     heads: Heads,
     query: Rows<'a>,
     queries: Range<usize>,
@@ -78,7 +78,7 @@ struct Attention<'a, 'b> {
     scratch: &'a mut AttentionScratch,
 }
 
-impl WithSimd for Attention<'_, '_> {
+impl WithSimd for SequenceAttention<'_, '_> {
     type Output = ();
 
     #[inline(always)]
