@@ -59,12 +59,21 @@ impl Capacity {
 /// The sizes of the model's embedding tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Rows of the word embedding.
+    /// RowCount of the word embedding.
     pub words: usize,
-    /// Rows of the token type embedding.
+    /// RowCount of the token type embedding.
     pub types: usize,
-    /// Rows of the position embedding, the length of the longest sequence. At most 4096.
+    /// RowCount of the position embedding, the length of the longest sequence. At most 4096.
     pub positions: usize,
+}
+
+/// The tokens of a batch, all sequences end to end.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenIds<'a> {
+    /// The id of each token.
+    pub ids: &'a [u32],
+    /// The type of each token.
+    pub type_ids: &'a [u32],
 }
 
 /// The reason why a batch cannot be copied to the device.
@@ -103,8 +112,7 @@ impl Inputs {
         Ok(Self { block, limits })
     }
 
-    /// Lays a batch out in `to`: `ids` and `type_ids` are those of all sequences end to end, `lengths` are
-    /// in tokens.
+    /// Lays `batch` out in `to`; `lengths` are those of its sequences, in tokens.
     ///
     /// # Errors
     /// [`InputError::Invalid`] when the batch exceeds `capacity`, when a length is zero or exceeds the
@@ -112,11 +120,12 @@ impl Inputs {
     pub fn pack(
         &self,
         capacity: Capacity,
-        (ids, type_ids): (&[u32], &[u32]),
+        batch: TokenIds<'_>,
         lengths: impl ExactSizeIterator<Item = usize>,
         to: &mut Pinned,
     ) -> Result<(), InputError> {
         let invalid = |what: String| Err(InputError::Invalid(what));
+        let TokenIds { ids, type_ids } = batch;
         let (tokens, sequences) = (ids.len(), lengths.len());
         if tokens > capacity.tokens || sequences > capacity.sequences || type_ids.len() != tokens {
             return invalid(format!(
@@ -180,7 +189,7 @@ impl Inputs {
     /// When `capacity` exceeds the block.
     pub fn placed(&self, capacity: Capacity) -> Placed {
         let part = |start: usize, len: usize| self.block.slice(start..start + len);
-        let rows = |word: usize, max: usize| Rows {
+        let rows = |word: usize, max: usize| RowCount {
             count: part(word, 1),
             max,
         };
@@ -199,7 +208,7 @@ impl Inputs {
 
 /// A number of rows: the count is known to the device only, its upper bound to the host.
 #[derive(Debug, Clone)]
-pub struct Rows {
+pub struct RowCount {
     /// One u32.
     pub(crate) count: Buffer,
     /// Upper bound of the count.
@@ -210,10 +219,10 @@ pub struct Rows {
 #[derive(Debug, Clone)]
 pub struct Placed {
     /// The number of tokens.
-    pub tokens: Rows,
+    pub tokens: RowCount,
     /// The number of sequences.
-    pub sequences: Rows,
-    pub(crate) tiles: Rows,
+    pub sequences: RowCount,
+    pub(crate) tiles: RowCount,
     pub(crate) ids: Buffer,
     pub(crate) type_ids: Buffer,
     pub(crate) positions: Buffer,

@@ -35,7 +35,7 @@ pub mod oracle;
 
 pub use activation::Activation;
 pub use backend::{DeviceError, Dtype, Facts, ProductShape};
-pub use batch::{Capacity, InputError, Inputs, Limits, Placed, Rows};
+pub use batch::{Capacity, InputError, Inputs, Limits, Placed, RowCount, TokenIds};
 pub use device::{Device, Graph, Mark};
 #[cfg(feature = "emulator")]
 pub use emulation::{Counters, Emulation};

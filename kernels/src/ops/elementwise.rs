@@ -3,11 +3,11 @@
 use super::launch::{after_copy, blocks, check, int, launch};
 use crate::activation::Activation;
 use crate::backend::{Argument, DeviceError, Dtype};
-use crate::batch::{Placed, Rows};
+use crate::batch::{Placed, RowCount};
 use crate::device::Device;
 use crate::memory::Buffer;
 
-/// Rows per thread of `bias_activation` (`cuda/elementwise.cu`).
+/// RowCount per thread of `bias_activation` (`cuda/elementwise.cu`).
 const BIAS_ROWS: usize = 4;
 
 impl Device {
@@ -17,7 +17,7 @@ impl Device {
     /// See [`DeviceError`].
     pub fn bias_activation(
         &self,
-        rows: &Rows,
+        rows: &RowCount,
         x: &Buffer,
         bias: &Buffer,
         activation: Activation,
@@ -77,7 +77,7 @@ impl Device {
     /// See [`DeviceError`].
     pub fn classify(
         &self,
-        rows: &Rows,
+        rows: &RowCount,
         x: &Buffer,
         w: &Buffer,
         bias: &Buffer,

@@ -2,7 +2,7 @@
 
 use super::launch::{after_copy, blocks, check, int, launch};
 use crate::backend::{Argument, DeviceError};
-use crate::batch::{Placed, Rows};
+use crate::batch::{Placed, RowCount};
 use crate::device::Device;
 use crate::memory::Buffer;
 
@@ -98,7 +98,7 @@ impl Device {
     /// See [`DeviceError`].
     pub fn norm(
         &self,
-        rows: &Rows,
+        rows: &RowCount,
         x: &Buffer,
         norm: &Norm,
         y: &Buffer,

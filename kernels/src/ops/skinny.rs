@@ -4,7 +4,7 @@ use super::launch::{check, int, optional};
 use super::norm::Norm;
 use crate::activation::Activation;
 use crate::backend::{Argument, DeviceError, Launch};
-use crate::batch::Rows;
+use crate::batch::RowCount;
 use crate::device::Device;
 use crate::memory::Buffer;
 
@@ -40,7 +40,7 @@ impl Device {
     ///
     /// # Errors
     /// See [`DeviceError`].
-    pub fn skinny(&self, rows: &Rows, skinny: &Skinny<'_>) -> Result<(), DeviceError> {
+    pub fn skinny(&self, rows: &RowCount, skinny: &Skinny<'_>) -> Result<(), DeviceError> {
         let SkinnyShape { inner, outer } = skinny.check(rows);
         let dtype = skinny.x.dtype();
         let tile = SkinnyTile::new(rows.max, outer, self.facts().multiprocessors as usize);
@@ -130,7 +130,7 @@ struct SkinnyShape {
 
 impl<'a> Skinny<'a> {
     /// Asserts that all operands fit together.
-    fn check(&self, rows: &Rows) -> SkinnyShape {
+    fn check(&self, rows: &RowCount) -> SkinnyShape {
         let (outer, max) = (self.bias.len(), rows.max);
         check(outer.is_multiple_of(8) && outer > 0, "skinny outer");
         check(self.w.len().is_multiple_of(outer), "skinny w");

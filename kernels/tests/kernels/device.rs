@@ -2,7 +2,7 @@
 
 use intentd_kernels::{
     Activation, Capacity, Device, DeviceError, Dtype, Emulation, InputError, Inputs, Limits,
-    Product, ProductShape, oracle,
+    Product, ProductShape, TokenIds, oracle,
 };
 
 use crate::support::{Bench, assert_close};
@@ -135,9 +135,11 @@ fn a_graph_reads_the_counts_of_the_current_batch() {
         let tokens = lengths.iter().sum();
         let ids = vec![0; tokens];
         let lengths = lengths.iter().copied();
-        inputs
-            .pack(capacity, (&ids, &ids), lengths, &mut pinned)
-            .unwrap();
+        let batch = TokenIds {
+            ids: &ids,
+            type_ids: &ids,
+        };
+        inputs.pack(capacity, batch, lengths, &mut pinned).unwrap();
         inputs.upload(&device, capacity, &mut pinned).unwrap();
         device.replay(&graph, &mut []).unwrap();
         for (i, sum) in sums.iter_mut().enumerate().take(tokens * 8) {
@@ -282,7 +284,11 @@ fn batches_beyond_the_tables_or_the_capacity_are_refused() {
     let mut pinned = bench.device.pinned(capacity.words() * 4).unwrap();
     let mut pack = |ids: &[u32], types: &[u32], lengths: &[usize]| {
         let lengths = lengths.iter().copied();
-        inputs.pack(capacity, (ids, types), lengths, &mut pinned)
+        let batch = TokenIds {
+            ids,
+            type_ids: types,
+        };
+        inputs.pack(capacity, batch, lengths, &mut pinned)
     };
     pack(&[9; 12], &[1; 12], &[8, 4]).unwrap();
     for (ids, types, lengths) in [

@@ -1,7 +1,9 @@
 //! An emulated device with random values, and comparisons of results.
 
 use half::{bf16, f16};
-use intentd_kernels::{Buffer, Capacity, Device, Dtype, Emulation, Inputs, Limits, Placed};
+use intentd_kernels::{
+    Buffer, Capacity, Device, Dtype, Emulation, Inputs, Limits, Placed, TokenIds,
+};
 
 /// An emulated device and a random number generator.
 pub(crate) struct Bench {
@@ -90,9 +92,11 @@ impl Bench {
         let inputs = Inputs::new(&self.device, capacity, limits).unwrap();
         let mut pinned = self.device.pinned(capacity.words() * 4).unwrap();
         let lengths = lengths.iter().copied();
-        inputs
-            .pack(capacity, (&ids, &type_ids), lengths, &mut pinned)
-            .unwrap();
+        let tokens = TokenIds {
+            ids: &ids,
+            type_ids: &type_ids,
+        };
+        inputs.pack(capacity, tokens, lengths, &mut pinned).unwrap();
         inputs.upload(&self.device, capacity, &mut pinned).unwrap();
         let placed = inputs.placed(capacity);
         Batch {
