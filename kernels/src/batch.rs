@@ -59,11 +59,11 @@ impl Capacity {
 /// The sizes of the model's embedding tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// RowCount of the word embedding.
+    /// Rows of the word embedding.
     pub words: usize,
-    /// RowCount of the token type embedding.
+    /// Rows of the token type embedding.
     pub types: usize,
-    /// RowCount of the position embedding, the length of the longest sequence. At most 4096.
+    /// Rows of the position embedding, the length of the longest sequence. At most 4096.
     pub positions: usize,
 }
 

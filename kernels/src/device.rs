@@ -347,7 +347,7 @@ pub struct Graph {
     backend: Arc<dyn Backend>,
 }
 
-/// A point in the stream between which device time is measured.
+/// A point in the stream, from which and to which device time is measured.
 #[derive(Debug)]
 pub struct Mark {
     signal: Box<dyn Signal>,

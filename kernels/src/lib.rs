@@ -3,7 +3,7 @@
 //! nvcc compiles `cuda/*.cu` into one fat binary: machine code for Turing to Hopper, and PTX for later
 //! GPUs. [`Device`] is a GPU and its stream: it allocates [`Buffer`]s in device memory, launches kernels
 //! after it has checked their shapes, multiplies matrices with cuBLASLt, and records [`Graph`]s. All
-//! `unsafe` code of the project is in this package.
+//! `unsafe` code of the server is in this package.
 //!
 //! The same kernels run without a GPU. With the feature `emulator` their sources are compiled as C++, and
 //! `Device::emulator` runs every CUDA thread as a fiber, with exact warp collectives and matrix

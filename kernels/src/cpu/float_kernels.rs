@@ -16,7 +16,7 @@ pub(super) const ROWS_MAX: usize = 14;
 /// The sums of a tile, with room for the widest panel.
 pub(super) type Sums = [[f32; 32]; ROWS_MAX];
 
-/// The most rows of a tile whose sums fit into the registers, beside the operands.
+/// The most rows of a tile whose sums fit into the registers together with the operands.
 #[inline(always)]
 pub(super) fn rows_max<S: Simd>(values: PanelValues<'_>) -> usize {
     match values {

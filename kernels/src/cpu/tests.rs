@@ -85,7 +85,7 @@ impl LayerCase {
     }
 }
 
-/// The format of activations beside weights of format `weights`.
+/// The format of activations for weights of format `weights`.
 fn form_of_activations(weights: Form) -> Form {
     match weights {
         Form::F32 | Form::Bf16 => Form::F32,

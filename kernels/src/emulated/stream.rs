@@ -53,7 +53,7 @@ impl SharedStream {
     }
 }
 
-/// What the emulated device has been asked for, and how far it has come.
+/// The state of the emulated device: its memory, its queue and its progress.
 #[derive(Debug)]
 pub(super) struct EmulatedStream {
     pub(super) emulation: Emulation,

@@ -7,7 +7,7 @@ use crate::batch::{Placed, RowCount};
 use crate::device::Device;
 use crate::memory::Buffer;
 
-/// RowCount per thread of `bias_activation` (`cuda/elementwise.cu`).
+/// Rows per thread of `bias_activation` (`cuda/elementwise.cu`).
 const BIAS_ROWS: usize = 4;
 
 impl Device {

@@ -72,7 +72,7 @@ impl Device {
         unsafe { self.backend().product(&product.shape, operands) }
     }
 
-    /// Searches the fastest algorithm for the shape by trying, a few milliseconds per call; returns true
+    /// Searches for the fastest algorithm for the shape, a few milliseconds per call; returns true
     /// when all have been tried. Overwrites `y` and waits for the device.
     ///
     /// # Errors
