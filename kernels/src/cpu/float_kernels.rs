@@ -260,9 +260,9 @@ mod x86 {
                             break;
                         }
                         for (row, sums) in tile.iter_mut().enumerate() {
+                            let offset = row * left.stride + input + part;
                             // SAFETY: the row has this input.
-                            let value =
-                                unsafe { *left.values.add(row * left.stride + input + part) };
+                            let value = unsafe { *left.values.add(offset) };
                             let value = $set(value);
                             sums[0] = $add(value, low, sums[0]);
                             sums[1] = $add(value, high, sums[1]);

@@ -176,11 +176,11 @@ pub(super) fn multiply(
             let sums = &mut sums[..end - start];
             let offset = match &rows.codes {
                 Codes::Unsigned(codes) => {
-                    int8_kernels::fours(isa, codes.from_row(start), weights, sums);
+                    int8_kernels::fours(isa, codes.rows_from(start), weights, sums);
                     OFFSET
                 }
                 Codes::Words(codes) => {
-                    int8_kernels::pairs(isa, codes.from_row(start), weights, sums);
+                    int8_kernels::pairs(isa, codes.rows_from(start), weights, sums);
                     0
                 }
             };

@@ -51,7 +51,7 @@ impl<T: Number> CodeRows<T> {
     }
 
     /// The codes from row `first` on, and the stride between rows.
-    pub(super) fn from_row(&self, first: usize) -> (&[T], usize) {
+    pub(super) fn rows_from(&self, first: usize) -> (&[T], usize) {
         (&self.codes.as_slice()[first * self.stride..], self.stride)
     }
 
