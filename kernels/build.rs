@@ -1,9 +1,9 @@
-//! Compiles the kernels: with nvcc into a fat binary for the feature `driver`, with the C++
-//! compiler into the emulator for the feature `emulator`.
+//! Compiles the kernels: with nvcc into a fat binary (feature `driver`), with the C++ compiler into the
+//! emulator (feature `emulator`).
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "a build script is told by its environment alone"
+    reason = "a build script is configured by its environment"
 )]
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::{env, fs};
 
 use sha2::{Digest, Sha256};
 
-/// Machine code for Turing, Ampere (both), Ada and Hopper; PTX for what comes after.
+/// Machine code for Turing, both Amperes, Ada and Hopper; PTX covers later architectures.
 const ARCHITECTURES: [&str; 5] = ["75", "80", "86", "89", "90"];
 const PREBUILT: &str = "prebuilt/intentd.fatbin";
 const PREBUILT_SOURCES: &str = "prebuilt/SOURCES.sha256";
@@ -32,7 +32,7 @@ fn out(name: &str) -> PathBuf {
     PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join(name)
 }
 
-/// SHA-256 of all kernel sources, names and contents, in the order of their names.
+/// SHA-256 of the names and contents of all kernel sources, sorted by name.
 fn sources() -> String {
     let mut files: Vec<PathBuf> = fs::read_dir("cuda")
         .expect("the folder of kernels")
@@ -54,9 +54,6 @@ fn sources() -> String {
 
 fn fat_binary() {
     println!("cargo::rerun-if-changed=prebuilt");
-    for variable in ["NVCC", "CUDA_HOME", "INTENTD_NVCC_THREADS"] {
-        println!("cargo::rerun-if-env-changed={variable}");
-    }
     let target = out("intentd.fatbin");
     fs::write(out("SOURCES.sha256"), sources() + "\n").expect("a writable OUT_DIR");
     let nvcc = nvcc();
@@ -77,7 +74,7 @@ fn fat_binary() {
     }
 }
 
-/// What another major version's compiler makes, drivers for CUDA 12 do not load.
+/// Drivers for CUDA 12 do not load the output of another major version's compiler.
 fn check_is_12(nvcc: Option<&Path>) {
     let version = nvcc.map(|nvcc| output(nvcc, "--version"));
     if version.is_some_and(|version| version.contains("release 12.")) {
@@ -86,10 +83,12 @@ fn check_is_12(nvcc: Option<&Path>) {
     let problem = "the feature cuda-12 needs nvcc 12 (NVCC, CUDA_HOME/bin or PATH): kernels of \
                    another compiler do not load on drivers for CUDA 12";
     assert!(env::var("PROFILE").as_deref() != Ok("release"), "{problem}");
+    // The build lacks something that another PATH may have.
+    println!("cargo::rerun-if-env-changed=PATH");
     println!("cargo::warning={problem}; a release build would end here");
 }
 
-/// What a program prints when called with one flag; nothing when it does not run.
+/// The output of a program called with one flag; empty when it does not run.
 fn output(program: &Path, flag: &str) -> String {
     let output = Command::new(program).arg(flag).output();
     output.map_or_else(
@@ -98,9 +97,19 @@ fn output(program: &Path, flag: &str) -> String {
     )
 }
 
-/// A CUDA compiler that runs; this script runs again when it changes. PATH is watched only where it decides: each shell
-/// has another.
+/// The first CUDA compiler that runs: `NVCC`, then `nvcc` in `CUDA_HOME/bin`, then `nvcc` in PATH.
+///
+/// Cargo reruns this script, and rebuilds all dependents, when a watched variable changes its text or when
+/// a watched file is newer than the last run; it cannot watch the result of a search. Watched are the two
+/// variables that name a compiler, and the compiler that was found. PATH is searched but not watched: its
+/// text differs between shells, and entering a Python virtual environment would recompile the server.
+/// An nvcc that comes into PATH later, or moves to its front, is therefore not noticed until `NVCC` or
+/// `CUDA_HOME` names it or the sources change. Until then the build stays correct: the kernels come from
+/// the same sources either way, and without nvcc 12 the feature `cuda-12` watches PATH, too.
 fn nvcc() -> Option<PathBuf> {
+    for variable in ["NVCC", "CUDA_HOME"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
     let named = env::var_os("NVCC").map(PathBuf::from);
     let from_home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
     let candidates = [named, from_home, Some("nvcc".into())];
@@ -109,16 +118,30 @@ fn nvcc() -> Option<PathBuf> {
         let version = Command::new(nvcc).arg("--version").output();
         version.is_ok_and(|version| version.status.success())
     })?;
-    println!("cargo::rerun-if-changed={}", nvcc.display());
+    watch(&nvcc);
     Some(nvcc)
 }
 
-/// Where a program may be: its path, or for a bare name every folder of PATH.
+/// Reruns this script when `nvcc` is removed or replaced.
+///
+/// A file's time is not enough: package managers keep the time of packaging, which is older than the last
+/// build. The time of the folder changes with every installation. A toolkit's own folder, recognised by
+/// `nvcc.profile`, is small enough to watch; a folder such as `/usr/bin` is not.
+fn watch(nvcc: &Path) {
+    println!("cargo::rerun-if-changed={}", nvcc.display());
+    let real = fs::canonicalize(nvcc).unwrap_or_else(|_| nvcc.to_owned());
+    if let Some(folder) = real.parent()
+        && folder.join("nvcc.profile").is_file()
+    {
+        println!("cargo::rerun-if-changed={}", folder.display());
+    }
+}
+
+/// The paths where a program may be: its own path, or for a bare name one in each folder of PATH.
 fn files_of(program: PathBuf) -> Vec<PathBuf> {
     if program.components().count() > 1 {
         return vec![program];
     }
-    println!("cargo::rerun-if-env-changed=PATH");
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .map(|folder| folder.join(&program))
@@ -128,7 +151,7 @@ fn files_of(program: PathBuf) -> Vec<PathBuf> {
 fn compile(nvcc: &Path, target: &Path) {
     let mut command = Command::new(nvcc);
     command.args(["-fatbin", "-O3", "-std=c++17", "-Werror", "all-warnings"]);
-    // Since CUDA 12.9; drivers read that form since CUDA 12.4.
+    // nvcc has the flag since CUDA 12.9; drivers read compressed fat binaries since CUDA 12.4.
     if output(nvcc, "--help").contains("--compress-mode") {
         command.arg("--compress-mode=size");
     }
@@ -165,20 +188,21 @@ fn emulator() {
     build
         .define("INTENTD_EMULATOR", None)
         .flag("-Wno-unknown-pragmas");
-    // Fibers jump between stacks, which a fortified longjmp takes for an error.
+    // Fibers jump between stacks; a fortified longjmp treats that as an error.
     build
         .flag("-U_FORTIFY_SOURCE")
         .file("emulator/emulator.cpp");
     let runs = |tool: cc::Tool| tool.to_command().arg("--version").output();
     let compiler = build.try_get_compiler().map(runs);
     if !matches!(compiler, Ok(Ok(output)) if output.status.success()) {
+        // The build lacks something that another PATH may have.
         println!("cargo::rerun-if-env-changed=PATH");
         println!(
             "cargo::warning=no C++ compiler (Debian: g++); the kernels' emulator and its tests are left out"
         );
         return;
     }
-    // From here on a failure is a mistake in the sources.
+    // A failure from here on is an error in the sources.
     build.compile("intentd_emulator");
     println!("cargo::rustc-cfg=has_emulator");
 }

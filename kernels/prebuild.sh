@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Renews kernels/prebuilt after a change of kernels/cuda, with the compiler that CI compares with.
+# Rebuilds kernels/prebuilt after a change of kernels/cuda, with the compiler version that CI uses.
 set -euo pipefail
 cd "$(dirname "$0")"
 

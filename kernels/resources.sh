@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Registers, shared memory and spills of every kernel, for the architectures given (75 and 90 when
-# none is). Fails when a kernel spills, when the compiler warns, or when a skinny product's first load is not one of
-# its weights: the assembler is free to put them off, and what skinny.cu is for is that they are under way.
+# Prints registers, shared memory and spills of every kernel for the given architectures (default: 75 and 90). Fails
+# when a kernel spills, when the compiler warns, or when the first load of a skinny product is not one of its weights:
+# skinny.cu depends on early loads of the weights, and the assembler is free to delay them.
 #
 #     kernels/resources.sh [75 80 86 89 90]
 set -euo pipefail
@@ -28,7 +28,7 @@ for child in "${children[@]}"; do
 done
 
 cat "$scratch"/*.log | awk '
-    # The number before `words` in this line, 0 when they are not there.
+    # The number before `words` in this line, or 0.
     function before(words,   text) {
         if (!match($0, "[0-9]+ " words)) return 0
         text = substr($0, RSTART, RLENGTH); sub(/ .*/, "", text); return text + 0
@@ -51,7 +51,7 @@ for architecture in "$@"; do
     nvdisasm -c "$scratch/$architecture.cubin"
 done | awk '
     /^architecture/ { arch = $2 }
-    # Turing has no products in bf16; those kernels end at once.
+    # Turing has no bf16 products; those kernels end at once.
     /^\.text\./ {
         name = substr($1, 7); sub(/:$/, "", name)
         waiting = name ~ /^skinny_/ && !(arch == "sm_75" && name ~ /bf16/)

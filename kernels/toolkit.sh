@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Installs the CUDA 13.0 compiler, and a disassembler, from the Python package index: 110 MB, no root, no GPU.
+# Installs the CUDA 13.0 compiler and a disassembler from the Python package index: 110 MB, without root or a GPU.
 #
-#     kernels/toolkit.sh DIRECTORY        installs it there, unless it is there already
+#     kernels/toolkit.sh DIRECTORY        installs them into DIRECTORY, unless they are there already
 #
-# Prints the line that makes it the compiler of a shell: eval "$(kernels/toolkit.sh ~/.cache/cuda)"
-# Needs python3 with venv or pip (Debian: python3-venv), and a C++ compiler for nvcc to work with.
+# Prints the line that selects the compiler in a shell: eval "$(kernels/toolkit.sh ~/.cache/cuda)"
+# Needs python3 with venv or pip (Debian: python3-venv), and a C++ compiler that nvcc calls.
 set -euo pipefail
 
 directory=${1:?usage: kernels/toolkit.sh DIRECTORY}
-# The versions of CUDA 13.0 update 2. A newer compiler's PTX is refused by older drivers.
+# The versions of CUDA 13.0 update 2. Older drivers refuse the PTX of newer compilers.
 wheels=(
     nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88
     nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
-    # Reads what older compilers make; there is none of 13.0.
+    # Reads the output of older compilers; there is no version 13.0.
     nvidia-cuda-nvdisasm==13.2.51
 )
 
@@ -40,6 +40,6 @@ if ! "$(home)/bin/nvcc" --version >/dev/null; then
     exit 1
 fi
 home=$(realpath "$(home)")
-# Where a toolkit of NVIDIA's own installer has its libraries.
+# NVIDIA's installer puts the libraries of a toolkit there.
 ln -sfn lib "$home/lib64"
 echo "export CUDA_HOME=$home PATH=$home/bin:\$PATH"

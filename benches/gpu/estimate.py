@@ -69,7 +69,7 @@ class Counts:
 
 def few_rows_max():
     """Up to how many rows the engine takes its own products."""
-    source = (HERE / "../../kernels/src/ops/product.rs").read_text()
+    source = (HERE / "../../kernels/src/ops/skinny.rs").read_text()
     return int(re.search(r"SKINNY_ROWS_MAX: usize = (\d+)", source)[1])
 
 

@@ -1,7 +1,7 @@
-// What ../cuda/device.cuh gives the kernels on a GPU, on the CPU: every CUDA thread is a fiber, and the
-// fibers of a block take turns. Slow, and exact about what goes wrong on a GPU: a collective that not
-// all lanes of a warp reach, a barrier that not all threads reach, and different collectives met in one
-// warp are errors that name the kernel.
+// The CPU implementation of what ../cuda/device.cuh provides on a GPU: every CUDA thread is a fiber, and the
+// fibers of a block take turns. It is slow, but reports with the kernel's name what is undefined on a GPU: a
+// collective that not all lanes of a warp reach, a barrier that not all threads of a block reach, and
+// different collectives at the same time in one warp.
 #pragma once
 
 #include <algorithm>
@@ -16,16 +16,16 @@ struct Index {
   unsigned x = 0, y = 0, z = 0;
 };
 
-// The running thread's place, as the built-in variables of CUDA give it.
+// The position of the running thread, as in CUDA's built-in variables.
 extern thread_local Index thread_index, block_index, block_size, grid_size;
 
-// What lanes give each other in a collective: up to ten words (the operands of a 16x8x16 product).
+// The words that a lane contributes to a collective: up to ten (the operands of a 16x8x16 product).
 struct Words {
   unsigned w[10];
 };
 
-// Gives `mine` to the warp and waits until all 32 lanes have come to a collective of this `kind`.
-// The result lives until the lane's next collective but one.
+// Publishes `mine` to the warp and waits until all 32 lanes have reached a collective of this `kind`.
+// The result is valid until the lane's second next collective.
 const Words* exchange(const char* kind, const Words& mine);
 void block_barrier();
 void wait_for_kernel_before();
@@ -68,7 +68,7 @@ inline Half narrow_half(float v) {
   if (std::isnan(v)) return {uint16_t(sign | 0x7e00)};
   if (magnitude >= 65520.0f) return {uint16_t(sign | 0x7c00)};
   if (magnitude < 6.103515625e-05f) {
-    // Below the smallest normal number the steps are 2^-24; nearbyint rounds to nearest even.
+    // Below the smallest normal number the spacing is 2^-24; nearbyint rounds to nearest even.
     return {uint16_t(sign | unsigned(std::nearbyint(std::ldexp(magnitude, 24))))};
   }
   unsigned word = bits(magnitude);

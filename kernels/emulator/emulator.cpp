@@ -1,4 +1,4 @@
-// Runs the kernels of ../cuda on the CPU; device.hpp says how. The one entry point is emulator_launch.
+// Runs the kernels of ../cuda on the CPU, as device.hpp describes. The entry point is emulator_launch.
 #include "../cuda/intentd.cu"
 
 #include <csetjmp>
@@ -37,7 +37,7 @@ struct Fiber {
 };
 
 struct Warp {
-  // Two sets of slots: a lane can be one collective ahead of another, never two.
+  // Two sets of slots, because a lane can be one collective ahead of another lane, but never two.
   Words slots[2][LANES];
   unsigned generation, arrived;
   const char* kind;
@@ -58,12 +58,12 @@ struct Block {
   std::vector<void*> arguments;
   unsigned blocks, threads;
   size_t shared_bytes;
-  // Stops where the kernel before is waited for.
+  // Whether threads pause at the wait for the preceding kernel.
   bool early;
   std::string fault;
 };
 
-// One for a kernel that runs from its beginning to its end, the others for those that have begun.
+// The first one is for kernels that run without interruption, the others are for kernels that have begun.
 constexpr unsigned BLOCKS = 5;
 thread_local Block all[BLOCKS];
 thread_local Block* now = all;
@@ -72,7 +72,7 @@ void fail(const std::string& what) {
   if (now->fault.empty()) now->fault = what;
 }
 
-// Back to the scheduler. The fiber goes on here when it is resumed.
+// Returns to the scheduler. The fiber continues here when it is resumed.
 void pause() {
   Fiber* self = now->current;
   if (_setjmp(self->context) == 0) _longjmp(now->scheduler, 1);
@@ -96,7 +96,7 @@ void resume(Fiber& fiber) {
   setcontext(&fiber.start);
 }
 
-// Runs a warp until each of its lanes is at a barrier or done.
+// Runs a warp until each lane has reached a barrier or has ended.
 void run_warp(unsigned number, unsigned threads) {
   unsigned first = number * LANES, last = std::min(first + LANES, threads);
   for (bool again = true; again && now->fault.empty();) {
@@ -117,7 +117,7 @@ void prepare() {
   unsigned threads = now->threads;
   if (now->fibers.size() < threads) now->fibers = std::vector<Fiber>(threads);
   now->warps.assign((threads + LANES - 1) / LANES, Warp{});
-  // Shared memory starts with whatever was there; here, with what shows: every f32 and f16 is NaN.
+  // On a GPU, shared memory is uninitialized. Here every f32 and f16 in it is NaN, so that reads show.
   now->shared.assign(now->shared_bytes + 16, 0xff);
   for (unsigned i = 0; i < threads; i++) {
     Fiber& fiber = now->fibers[i];
@@ -132,7 +132,7 @@ void prepare() {
   }
 }
 
-// One block, its warps in an order of its own: what is right in one order only lacks a barrier.
+// Runs one block with its warps in a random order: a result that depends on the order lacks a barrier.
 void run_block(uint64_t& seed) {
   unsigned threads = now->threads;
   std::vector<unsigned> order(now->warps.size());
@@ -237,7 +237,7 @@ unsigned char* shared_memory() {
 
 }  // namespace emulator
 
-// Whether `name` is a kernel; the number of its arguments then, else 0.
+// The number of arguments of the kernel `name`; 0 if there is no such kernel.
 extern "C" unsigned emulator_arguments(const char* name) {
   auto found = emulator::entries().find(name);
   return found == emulator::entries().end() ? 0 : found->second.arguments;
@@ -246,7 +246,7 @@ extern "C" unsigned emulator_arguments(const char* name) {
 namespace emulator {
 namespace {
 
-// Makes `slot` ready for block 0 of a kernel; whether there is one of that name.
+// Prepares `slot` for a kernel. Returns false if there is no kernel of that name.
 bool set(unsigned slot, const char* name, unsigned blocks, unsigned threads, size_t shared_bytes,
          const uint64_t* words) {
   now = &all[slot];
@@ -273,7 +273,7 @@ void place(unsigned number) {
   grid_size = {now->blocks, 1, 1};
 }
 
-// What went wrong, if anything: 1 then, with the reason in `text`.
+// Returns 1 and writes the reason to `text` if the kernel failed, otherwise 0.
 int report(char* text, size_t bytes) {
   if (now->fault.empty()) return 0;
   std::snprintf(text, bytes, "%s", now->fault.c_str());
@@ -283,11 +283,12 @@ int report(char* text, size_t bytes) {
 }  // namespace
 }  // namespace emulator
 
-// Runs the kernel `name` on a one-dimensional grid; its arguments are the first bytes of `words`. `seed`
-// decides the order of warps. Returns 0, or 1 with the reason in `fault`.
+// Runs the kernel `name` on a one-dimensional grid. Each argument is at the start of one of `words`. `seed`
+// determines the order of warps. Returns 0, or 1 with the reason in `fault`.
 //
-// With `only_begin`, runs just the first block up to its wait for the kernel before, and keeps it in `slot`,
-// 1 to 4. A later call with the same `slot` goes on from there; 0 is for a kernel that has not begun.
+// With `only_begin`, runs only the first block up to its wait for the preceding kernel, and keeps it in
+// `slot`, 1 to 4. A later call with the same `slot` continues from there. Slot 0 is for a kernel that has not
+// begun.
 extern "C" int emulator_launch(bool only_begin, unsigned slot, const char* name, unsigned blocks, unsigned threads,
                                size_t shared_bytes, const uint64_t* words, uint64_t seed, char* fault,
                                size_t fault_bytes) {

@@ -1,56 +1,53 @@
-//! What a device has to be able to do: implemented by a CUDA stream and by the emulator.
+//! The interface of a device with one stream. A CUDA stream and the emulator implement it.
 //!
-//! Everything goes in order on one stream. Nothing here waits for the device, except
-//! [`Signal::wait`], [`Signal::until`] and [`Backend::synchronize`].
+//! The stream executes work in order. Only [`Signal::wait`], [`Signal::until`], [`Backend::tune`],
+//! [`Backend::trim`] and [`Backend::synchronize`] wait for the device.
 
 #![cfg_attr(
     not(any(feature = "driver", has_emulator)),
-    allow(
-        dead_code,
-        reason = "without a backend nobody looks at what is launched"
-    )
+    allow(dead_code, reason = "without a backend nothing reads what is launched")
 )]
 
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// What went wrong on a device.
+/// An error of a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// There is no such device to be had; the text says why and what to do.
+    /// The device cannot be used; the text says why and what to do.
     #[error("{0}")]
     Unavailable(String),
-    /// The device (or pinned host memory) has no room for so many bytes.
+    /// An allocation of device memory or pinned host memory failed.
     #[error("out of memory for {bytes} bytes")]
     OutOfMemory {
-        /// Size of the allocation that failed; 0 where the library does not tell.
+        /// Size of the failed allocation; 0 where the library does not report it.
         bytes: usize,
     },
-    /// This operation failed; the device is as good as before.
+    /// This operation failed; the device remains usable.
     #[error("{0}")]
     Failed(String),
-    /// The context cannot be used any more: every later operation fails as well (an illegal
-    /// address, a failed launch, a device that fell off the bus). Only a new process helps.
+    /// The context is unusable and every later operation fails as well (an illegal address, a failed
+    /// launch, a device that fell off the bus). Only a new process recovers.
     #[error("the device is lost: {0}")]
     Lost(String),
 }
 
-/// What a device is.
+/// Properties of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// As the driver calls it: `NVIDIA H200`.
+    /// The driver's name for it: `NVIDIA H200`.
     pub name: String,
     /// Compute capability, major and minor: (7, 5) is Turing, (9, 0) Hopper.
     pub compute_capability: (u32, u32),
-    /// Streaming multiprocessors.
+    /// Number of streaming multiprocessors.
     pub multiprocessors: u32,
     /// Bytes of device memory.
     pub memory_bytes: usize,
-    /// Version of CUDA that the driver speaks: (13, 0).
+    /// The CUDA version that the driver supports, major and minor: (13, 0).
     pub driver_version: (u32, u32),
 }
 
-/// Type of the elements of a [`Buffer`](crate::Buffer).
+/// Element type of a [`Buffer`](crate::Buffer).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// IEEE 754 binary32.
@@ -72,7 +69,7 @@ impl Dtype {
         }
     }
 
-    /// As the kernels' names and the command line have it.
+    /// The type's name in kernel names and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -83,8 +80,8 @@ impl Dtype {
     }
 }
 
-/// A matrix product's shape: `y[rows, outer] = x[rows, inner] · w[outer, inner]ᵀ (+ bias[outer])
-/// (+ residual[rows, outer])`, all row-major.
+/// The shape of a matrix product `y[rows, outer] = x[rows, inner] · w[outer, inner]ᵀ (+ bias[outer])
+/// (+ residual[rows, outer])`, all operands row-major.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProductShape {
     /// Type of x, w, bias and y; sums are f32.
@@ -101,8 +98,7 @@ pub struct ProductShape {
     pub residual: bool,
 }
 
-/// The operands of a product, as addresses of device memory; `bias` and `residual` are 0 where there
-/// are none.
+/// Device addresses of a product's operands; `bias` and `residual` are 0 when absent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProductOperands {
     pub(crate) x: u64,
@@ -112,7 +108,7 @@ pub(crate) struct ProductOperands {
     pub(crate) y: u64,
 }
 
-/// An argument of a kernel.
+/// A kernel argument.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Argument {
     Address(u64),
@@ -124,10 +120,10 @@ pub(crate) enum Argument {
 }
 
 impl Argument {
-    /// The value's bytes at the start of a word; kernels read as many as their parameter has.
+    /// The value's bytes at the start of a word; a kernel reads as many bytes as its parameter has.
     pub(crate) fn word(self) -> u64 {
         let low = |bytes: [u8; 4]| u64::from(u32::from_ne_bytes(bytes));
-        // Little-endian machines only (the crate refuses others): the value comes first.
+        // The crate compiles for little-endian machines only, where the low bytes come first.
         match self {
             Self::Address(value) | Self::U64(value) => value,
             Self::I64(value) => value.cast_unsigned(),
@@ -138,23 +134,23 @@ impl Argument {
     }
 }
 
-/// How a kernel is started: one-dimensional, as all ours are.
+/// The launch configuration of a kernel; all grids are one-dimensional.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Launch {
     pub(crate) blocks: u32,
     pub(crate) threads: u32,
     pub(crate) shared_bytes: u32,
-    /// Whether it may begin while the kernel in front is running, on devices that can do that:
-    /// see `wait_for_kernel_before` in `cuda/device.cuh`.
+    /// Whether the kernel may begin while its predecessor is running, on devices that support it; see
+    /// `wait_for_kernel_before` in `cuda/device.cuh`.
     pub(crate) overlaps: bool,
 }
 
-/// Device memory, given back when dropped (in stream order).
+/// Device memory, freed in stream order when dropped.
 pub(crate) trait Region: Debug + Send + Sync {
     fn address(&self) -> u64;
 }
 
-/// Host memory that the device can read and write by itself.
+/// Page-locked host memory that the device accesses directly.
 pub(crate) trait PinnedRegion: Debug + Send + Sync {
     fn pointer(&self) -> *mut u8;
 }
@@ -163,55 +159,55 @@ pub(crate) trait PinnedRegion: Debug + Send + Sync {
 pub(crate) trait Signal: Debug + Send {
     /// Marks the point after everything enqueued so far.
     fn record(&self) -> Result<(), DeviceError>;
-    /// Waits until the device has come to the point; at once when it was never recorded. Asks again
-    /// and again for the time of `spin`, and sleeps after that: waking up costs tens of microseconds.
+    /// Waits until the device has reached the point; returns at once when it was never recorded. Polls for
+    /// `spin` before it sleeps, because waking up costs tens of microseconds.
     fn wait(&self, spin: Duration) -> Result<(), DeviceError>;
-    /// Whether the device has come to the point; does not wait.
+    /// Whether the device has reached the point; does not wait.
     fn is_done(&self) -> Result<bool, DeviceError>;
     /// Device time from this point to `end`; waits for both.
     fn until(&self, end: &dyn Signal) -> Result<Duration, DeviceError>;
-    /// For `until` to get at its own type.
+    /// Allows `until` to downcast `end` to its own type.
     fn as_any(&self) -> &dyn std::any::Any;
 }
 
-/// A recorded sequence of launches.
+/// A recorded sequence of work.
 pub(crate) trait Captured: Debug + Send {
     /// Enqueues the whole sequence.
     fn replay(&self) -> Result<(), DeviceError>;
 }
 
-/// A device with its one stream.
+/// A device with one stream.
 pub(crate) trait Backend: Debug + Send + Sync {
     fn facts(&self) -> &Facts;
 
-    /// `bytes` of device memory, all zero.
+    /// Allocates `bytes` of zeroed device memory.
     fn allocate(&self, bytes: usize) -> Result<Box<dyn Region>, DeviceError>;
 
-    /// `bytes` of pinned host memory, all zero.
+    /// Allocates `bytes` of zeroed pinned host memory.
     fn allocate_pinned(&self, bytes: usize) -> Result<Box<dyn PinnedRegion>, DeviceError>;
 
-    /// A point in the stream; `timed` ones can be asked for the time between them.
+    /// Creates a point in the stream. Two `timed` points can measure the time between them.
     fn signal(&self, timed: bool) -> Result<Box<dyn Signal>, DeviceError>;
 
     /// Enqueues or records a copy from pinned host memory.
     ///
     /// # Safety
-    /// `from` is pinned memory of at least `bytes`, not written before the copy is done; `to` lies
-    /// in a region with room for `bytes`.
+    /// `from` is pinned memory of at least `bytes`, not written until the copy is done; `to` lies in a
+    /// region with room for `bytes`.
     unsafe fn copy_in(&self, to: u64, from: *const u8, bytes: usize) -> Result<(), DeviceError>;
 
     /// Enqueues or records a copy to pinned host memory.
     ///
     /// # Safety
-    /// As for [`copy_in`](Self::copy_in), the other way round; `to` is not touched before the copy
-    /// is done.
+    /// As for [`copy_in`](Self::copy_in), with the roles exchanged; `to` is not accessed until the copy is
+    /// done.
     unsafe fn copy_out(&self, to: *mut u8, from: u64, bytes: usize) -> Result<(), DeviceError>;
 
     /// Enqueues a kernel.
     ///
     /// # Safety
-    /// `arguments` are what the kernel `name` takes, and their addresses have room for what it
-    /// reads and writes.
+    /// `arguments` match the parameters of the kernel `name`, and everything that it reads and writes
+    /// through their addresses is allocated.
     unsafe fn launch(
         &self,
         name: &str,
@@ -219,18 +215,18 @@ pub(crate) trait Backend: Debug + Send + Sync {
         arguments: &[Argument],
     ) -> Result<(), DeviceError>;
 
-    /// Enqueues a matrix product. The algorithm is chosen at the shape's first use and kept.
+    /// Enqueues a matrix product. The algorithm is chosen at the first use of the shape and kept.
     ///
     /// # Safety
-    /// The addresses have room for the shape, and `y` overlaps no other operand.
+    /// The operands have the sizes that the shape implies, and `y` overlaps no other operand.
     unsafe fn product(
         &self,
         shape: &ProductShape,
         operands: ProductOperands,
     ) -> Result<(), DeviceError>;
 
-    /// Tries some more of the algorithms there are for the shape, for a few milliseconds, waiting
-    /// for the device; true when all have been tried and the fastest is kept.
+    /// Tries further algorithms for the shape for a few milliseconds and waits for the device. Returns true
+    /// when all have been tried and the fastest has been selected.
     ///
     /// # Safety
     /// As for [`product`](Self::product); `y` is overwritten.
@@ -240,30 +236,30 @@ pub(crate) trait Backend: Debug + Send + Sync {
         operands: ProductOperands,
     ) -> Result<bool, DeviceError>;
 
-    /// Gives memory that was freed and kept for later back to the system; waits for the device.
+    /// Returns memory that was freed but kept for reuse to the system; waits for the device.
     fn trim(&self) -> Result<(), DeviceError>;
 
-    /// From here on copies, launches and products of this thread are recorded instead of enqueued.
+    /// Starts to record copies, launches and products of this thread instead of enqueuing them.
     fn begin_capture(&self) -> Result<(), DeviceError>;
 
     /// Whether this thread's work is being recorded.
     fn is_capturing(&self) -> bool;
 
-    /// Ends the recording that `begin_capture` began.
+    /// Ends the recording that `begin_capture` started.
     fn end_capture(&self) -> Result<Box<dyn Captured>, DeviceError>;
 
-    /// Whether kernels launched or recorded from here on may overlap; they may unless told otherwise.
+    /// Sets whether kernels launched or recorded from now on may overlap. The default is true.
     fn allow_overlap(&self, allowed: bool);
 
-    /// Waits until everything enqueued is done.
+    /// Waits until all enqueued work is done.
     fn synchronize(&self) -> Result<(), DeviceError>;
 
     /// Free bytes of device memory.
     fn free_bytes(&self) -> Result<usize, DeviceError>;
 
-    /// What the device has been asked for; only the emulator counts.
+    /// Counts of the operations so far; only the emulator counts.
     #[cfg(feature = "emulator")]
-    fn counters(&self) -> crate::Counters {
-        crate::Counters::default()
+    fn counters(&self) -> crate::emulation::Counters {
+        crate::emulation::Counters::default()
     }
 }

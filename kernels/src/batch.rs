@@ -1,37 +1,36 @@
-//! How a ragged batch lies in device memory: one block of words, one copy.
+//! The layout of a ragged batch in device memory: one block of words, one copy.
 //!
-//! The block is laid out for a [`Capacity`], not for the batch: kernels recorded in a graph find
-//! everything at the same addresses whatever the batch, and read on the device how much of it is
-//! real.
+//! The block is laid out for a [`Capacity`], not for a particular batch. Kernels recorded in a graph
+//! therefore find every part at the same address for every batch, and read the actual counts on the
+//! device.
 
 use crate::backend::{DeviceError, Dtype};
 use crate::device::Device;
 use crate::memory::{Buffer, Pinned};
-use crate::ops::Rows;
 
-/// Queries in a tile of the attention kernels (`cuda/attention.cu`).
+/// Queries per tile of the attention kernels (`cuda/attention.cu`).
 const TILE: usize = 16;
-/// Tiles a sequence may have: a tile's number in its sequence is eight bits.
+/// The most tiles of a sequence: a tile's number within its sequence has eight bits.
 const TILES_MAX: usize = 256;
-/// Tokens, sequences, tiles, and one word so that what follows lies on sixteen bytes.
+/// Words for the counts of tokens, sequences and tiles, and one for 16-byte alignment of the next part.
 const HEADER: usize = 4;
 
-/// The largest batch that a layout has room for.
+/// The largest batch that fits a layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Capacity {
-    /// Tokens of all sequences.
+    /// Number of tokens in all sequences.
     pub tokens: usize,
-    /// Sequences.
+    /// Number of sequences.
     pub sequences: usize,
 }
 
 impl Capacity {
-    /// Tiles of 16 queries that a batch of this size may have.
+    /// The most tiles of 16 queries in a batch of this size.
     pub fn tiles(&self) -> usize {
         self.tokens / TILE + self.sequences
     }
 
-    /// Words of the block.
+    /// Number of 32-bit words in the block.
     pub fn words(&self) -> usize {
         self.tile_list() + self.tiles()
     }
@@ -57,29 +56,38 @@ impl Capacity {
     }
 }
 
-/// What the model's tables have room for.
+/// The sizes of the model's embedding tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Rows of the word embedding.
     pub words: usize,
     /// Rows of the token type embedding.
     pub types: usize,
-    /// Rows of the position embedding: the longest sequence. At most 4096.
+    /// Rows of the position embedding, the length of the longest sequence. At most 4096.
     pub positions: usize,
 }
 
-/// Why a batch cannot go to the device.
+/// The tokens of a batch, all sequences end to end.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenIds<'a> {
+    /// The id of each token.
+    pub ids: &'a [u32],
+    /// The type of each token.
+    pub type_ids: &'a [u32],
+}
+
+/// The reason why a batch cannot be copied to the device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InputError {
-    /// The batch does not fit the layout, or a token the tables.
+    /// The batch does not fit the layout, or a token is outside the tables.
     #[error("{0}")]
     Invalid(String),
-    /// See [`DeviceError`].
+    /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
 }
 
-/// The block of words in device memory.
+/// The block of a batch's words in device memory.
 #[derive(Debug)]
 pub struct Inputs {
     block: Buffer,
@@ -87,11 +95,11 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Room for batches of up to `largest`.
+    /// Allocates a block for batches of up to `largest`.
     ///
     /// # Errors
-    /// [`DeviceError::OutOfMemory`] when there is no room, [`DeviceError::Failed`] when `limits`
-    /// allow longer sequences than the kernels.
+    /// [`DeviceError::OutOfMemory`] when there is no room, [`DeviceError::Failed`] when `limits` allow
+    /// longer sequences than the kernels do.
     pub fn new(device: &Device, largest: Capacity, limits: Limits) -> Result<Self, DeviceError> {
         if limits.positions > TILE * TILES_MAX {
             return Err(DeviceError::Failed(format!(
@@ -104,20 +112,20 @@ impl Inputs {
         Ok(Self { block, limits })
     }
 
-    /// Lays a batch out in `to`: `ids` and `type_ids` of all sequences end to end, `lengths` in
-    /// tokens.
+    /// Lays `batch` out in `to`; `lengths` are those of its sequences, in tokens.
     ///
     /// # Errors
-    /// [`InputError::Invalid`] when the batch exceeds `capacity`, when a length is zero or more
-    /// than the positions there are, when the lengths do not add up, or when an id has no row.
+    /// [`InputError::Invalid`] when the batch exceeds `capacity`, when a length is zero or exceeds the
+    /// number of positions, when the lengths do not add up, or when an id has no row.
     pub fn pack(
         &self,
         capacity: Capacity,
-        (ids, type_ids): (&[u32], &[u32]),
+        batch: TokenIds<'_>,
         lengths: impl ExactSizeIterator<Item = usize>,
         to: &mut Pinned,
     ) -> Result<(), InputError> {
         let invalid = |what: String| Err(InputError::Invalid(what));
+        let TokenIds { ids, type_ids } = batch;
         let (tokens, sequences) = (ids.len(), lengths.len());
         if tokens > capacity.tokens || sequences > capacity.sequences || type_ids.len() != tokens {
             return invalid(format!(
@@ -162,7 +170,7 @@ impl Inputs {
         Ok(())
     }
 
-    /// Enqueues the copy of what [`pack`](Self::pack) laid out for the same `capacity`.
+    /// Enqueues the copy of a batch that [`pack`](Self::pack) laid out for the same `capacity`.
     ///
     /// # Errors
     /// See [`DeviceError`].
@@ -175,13 +183,13 @@ impl Inputs {
         device.upload(from, &self.block.slice(0..capacity.words()))
     }
 
-    /// Where the parts of a batch lie that was laid out for `capacity`.
+    /// The parts of a batch that was laid out for `capacity`.
     ///
     /// # Panics
-    /// When `capacity` is larger than the largest.
+    /// When `capacity` exceeds the block.
     pub fn placed(&self, capacity: Capacity) -> Placed {
         let part = |start: usize, len: usize| self.block.slice(start..start + len);
-        let rows = |word: usize, max: usize| Rows {
+        let rows = |word: usize, max: usize| RowCount {
             count: part(word, 1),
             max,
         };
@@ -198,18 +206,27 @@ impl Inputs {
     }
 }
 
+/// A number of rows: the count is known to the device only, its upper bound to the host.
+#[derive(Debug, Clone)]
+pub struct RowCount {
+    /// One u32.
+    pub(crate) count: Buffer,
+    /// Upper bound of the count.
+    pub max: usize,
+}
+
 /// The parts of a batch in device memory.
 #[derive(Debug, Clone)]
 pub struct Placed {
-    /// How many tokens there are.
-    pub tokens: Rows,
-    /// How many sequences there are.
-    pub sequences: Rows,
-    pub(crate) tiles: Rows,
+    /// The number of tokens.
+    pub tokens: RowCount,
+    /// The number of sequences.
+    pub sequences: RowCount,
+    pub(crate) tiles: RowCount,
     pub(crate) ids: Buffer,
     pub(crate) type_ids: Buffer,
     pub(crate) positions: Buffer,
-    /// Where each sequence starts, and the end of the last.
+    /// The first token of each sequence, and the end of the last sequence.
     pub offsets: Buffer,
     pub(crate) tile_list: Buffer,
 }

@@ -1,6 +1,6 @@
 //! A device, memory on it, and recorded work for it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::backend::{
@@ -10,60 +10,62 @@ use crate::memory::{Buffer, Pinned};
 
 /// The memory that recorded work uses.
 #[derive(Debug, Default)]
-struct Used {
+struct RecordedMemory {
     regions: Vec<Arc<dyn Region>>,
-    /// What is copied from and to.
+    /// Pinned memory that is copied from or to.
     pinned: Vec<Arc<dyn PinnedRegion>>,
 }
 
-/// The same while it is being recorded; none while nothing is.
-type Recorded = Option<Used>;
+/// A complete recording.
+struct Capture {
+    captured: Box<dyn Captured>,
+    memory: RecordedMemory,
+}
 
-/// What a recording gives.
-type Recording = Result<(Box<dyn Captured>, Used), DeviceError>;
-
-/// A GPU and its one stream: what is asked of it happens in order, after the call has returned.
+/// A GPU and its one stream. Calls enqueue work and return; the stream executes it in order.
 ///
-/// Kernels may overlap, which shows in one place: operands that are a model's weights (tables, `w`, bias,
-/// gain and offset) must come from a copy or a conversion, not from another kernel.
+/// Kernels may overlap. The caller sees this in one place: operands that are a model's weights (tables,
+/// `w`, bias, gain and offset) must come from a copy or a conversion, not from another kernel.
 ///
 /// Clones are the same device.
 #[derive(Debug, Clone)]
 pub struct Device {
     backend: Arc<dyn Backend>,
-    /// While a graph is recorded: the memory it will use.
-    recorded: Arc<Mutex<Recorded>>,
+    /// The memory that the graph will use; none while no graph is recorded.
+    recorded: Arc<Mutex<Option<RecordedMemory>>>,
 }
 
 impl Device {
-    /// The CUDA device number `ordinal`, with a stream of its own.
+    /// Opens CUDA device number `ordinal` with a new stream.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] when the package was built without CUDA, when the driver or
-    /// cuBLASLt is missing or too old, or when there is no such device.
+    /// [`DeviceError::Unavailable`] when the package was built without CUDA, when the driver or cuBLASLt is
+    /// missing or too old, or when the device does not exist.
     pub fn cuda(ordinal: usize) -> Result<Self, DeviceError> {
         #[cfg(feature = "driver")]
-        return Ok(Self::new(Arc::new(crate::cuda::Cuda::open(ordinal)?)));
+        return Ok(Self::new(Arc::new(crate::cuda::CudaDevice::open(ordinal)?)));
         #[cfg(not(feature = "driver"))]
         Err(DeviceError::Unavailable(format!(
             "this build has no CUDA (device {ordinal} was asked for)"
         )))
     }
 
-    /// The CUDA device that `stream` belongs to; work is enqueued there. For a stream that another
-    /// library made, candle's for example.
+    /// The CUDA device of `stream`; work is enqueued on that stream, which another library such as candle
+    /// may have created.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] when cuBLASLt is missing or does not fit.
+    /// [`DeviceError::Unavailable`] when cuBLASLt is missing or has the wrong version.
     #[cfg(feature = "driver")]
     pub fn on_stream(stream: Arc<cudarc::driver::CudaStream>) -> Result<Self, DeviceError> {
-        Ok(Self::new(Arc::new(crate::cuda::Cuda::on_stream(stream)?)))
+        Ok(Self::new(Arc::new(crate::cuda::CudaDevice::on_stream(
+            stream,
+        )?)))
     }
 
-    /// The kernels on the CPU.
+    /// A device that runs the kernels on the CPU.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] when there was no C++ compiler to build them with.
+    /// [`DeviceError::Unavailable`] when the package was built without a C++ compiler.
     #[cfg(feature = "emulator")]
     pub fn emulator(emulation: crate::Emulation) -> Result<Self, DeviceError> {
         #[cfg(has_emulator)]
@@ -76,7 +78,7 @@ impl Device {
         )))
     }
 
-    /// What the emulator has been asked for so far; zeros for a real device.
+    /// Counts of the emulator's operations so far; zeros for a real device.
     #[cfg(feature = "emulator")]
     pub fn counters(&self) -> crate::Counters {
         self.backend.counters()
@@ -90,12 +92,12 @@ impl Device {
         }
     }
 
-    /// What the device is.
+    /// Properties of the device.
     pub fn facts(&self) -> &Facts {
         self.backend.facts()
     }
 
-    /// Gives memory that was freed, and is kept for later allocations, back to the system.
+    /// Returns memory that was freed but kept for later allocations to the system.
     ///
     /// # Errors
     /// See [`DeviceError`].
@@ -111,12 +113,12 @@ impl Device {
         self.backend.free_bytes()
     }
 
-    /// `len` zeros in device memory.
+    /// Allocates `len` zeros in device memory.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`] when there is no room.
     pub fn zeros(&self, dtype: Dtype, len: usize) -> Result<Buffer, DeviceError> {
-        // Nobody can address an empty allocation; one element costs nothing.
+        // An empty allocation has no address; one element costs nothing.
         let region = self.backend.allocate(len.max(1) * dtype.bytes())?;
         Ok(Buffer {
             address: region.address(),
@@ -126,7 +128,7 @@ impl Device {
         })
     }
 
-    /// `bytes` zeros in pinned host memory.
+    /// Allocates `bytes` zeros in pinned host memory.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`] when there is no room.
@@ -145,16 +147,16 @@ impl Device {
     /// See [`DeviceError`].
     ///
     /// # Panics
-    /// When `from` is shorter than `to`, or another device's.
+    /// When `from` is shorter than `to` or belongs to another device.
     pub fn upload(&self, from: &mut Pinned, to: &Buffer) -> Result<(), DeviceError> {
-        self.check(from, to);
-        // SAFETY: both sides have `to.bytes()` bytes. The host gets at the pinned bytes only
-        // through `Pinned`, which first waits for the signal recorded here.
+        self.check_copy(from, to);
+        // SAFETY: both sides have `to.bytes()` bytes. The host accesses the pinned bytes only through
+        // `Pinned`, which first waits for the signal recorded here.
         unsafe {
             self.backend
                 .copy_in(to.address, from.region.pointer(), to.bytes())?;
         }
-        self.touches(from, to)
+        self.note_copy(from, to)
     }
 
     /// Copies the whole of `from` to the first bytes of `to`. May be recorded.
@@ -163,69 +165,69 @@ impl Device {
     /// See [`DeviceError`].
     ///
     /// # Panics
-    /// When `to` is shorter than `from`, or another device's.
+    /// When `to` is shorter than `from` or belongs to another device.
     pub fn download(&self, from: &Buffer, to: &mut Pinned) -> Result<(), DeviceError> {
-        self.check(to, from);
+        self.check_copy(to, from);
         // SAFETY: as in `upload`.
         unsafe {
             self.backend
                 .copy_out(to.region.pointer(), from.address, from.bytes())?;
         }
-        self.touches(to, from)
+        self.note_copy(to, from)
     }
 
-    /// Whether all of `buffer` can be copied to or from `pinned`.
-    fn check(&self, pinned: &Pinned, buffer: &Buffer) {
+    /// Asserts that all of `buffer` can be copied to or from `pinned`.
+    fn check_copy(&self, pinned: &Pinned, buffer: &Buffer) {
         assert!(
             buffer.bytes() <= pinned.bytes,
             "the pinned memory is large enough"
         );
-        // A copy of another device would not be waited for.
+        // Nothing would wait for another device's copy.
         assert!(
             Arc::ptr_eq(&self.backend, &pinned.backend),
             "pinned memory of this device"
         );
     }
 
-    /// Notes that a copy between the two is enqueued or recorded.
-    fn touches(&self, pinned: &Pinned, buffer: &Buffer) -> Result<(), DeviceError> {
-        self.uses(&[buffer]);
+    /// Notes that a copy between the two was enqueued or recorded.
+    fn note_copy(&self, pinned: &Pinned, buffer: &Buffer) -> Result<(), DeviceError> {
+        self.note_use(&[buffer]);
         if !self.backend.is_capturing() {
             return pinned.touched.record();
         }
-        if let Some(used) = self.recorded().as_mut() {
-            used.pinned.push(Arc::clone(&pinned.region));
+        if let Some(memory) = self.recorded().as_mut() {
+            memory.pinned.push(Arc::clone(&pinned.region));
         }
         Ok(())
     }
 
     /// Records the copies, launches and products of `work` instead of running them.
     ///
-    /// Nothing in `work` may allocate or wait.
+    /// `work` must neither allocate nor wait.
     ///
     /// # Errors
-    /// What `work` or the recording failed with; nothing is recorded then.
+    /// The error of `work` or of the recording; nothing is recorded then.
     pub fn capture(
         &self,
         work: impl FnOnce() -> Result<(), DeviceError>,
     ) -> Result<Graph, DeviceError> {
-        // Begin first, so that a failure leaves no list behind and keeps the list of a recording in progress.
+        // Begin first: a failure then leaves no list behind, and keeps the list of a recording in progress.
         self.backend.begin_capture()?;
-        *self.recorded() = Some(Used::default());
-        let capturing = Capturing { device: Some(self) };
+        *self.recorded() = Some(RecordedMemory::default());
+        let guard = CaptureGuard { device: Some(self) };
         let worked = work();
-        // A recording that was begun has to be ended, whatever came of it.
-        let recording = capturing.end();
+        // A recording has to be ended even when its work failed.
+        let capture = guard.end();
         worked?;
-        let (captured, used) = recording?;
+        let Capture { captured, memory } = capture?;
         Ok(Graph {
             captured,
-            used,
+            memory,
             backend: Arc::clone(&self.backend),
         })
     }
 
-    /// Enqueues the work that `graph` holds. `pinned` is what it copies from and to.
+    /// Enqueues the work in `graph`, which copies from and to `pinned`.
     ///
     /// # Errors
     /// See [`DeviceError`].
@@ -242,20 +244,20 @@ impl Device {
             pinned.iter().any(same)
         };
         assert!(
-            graph.used.pinned.iter().all(given),
+            graph.memory.pinned.iter().all(given),
             "the pinned memory that the graph was recorded with"
         );
         graph.captured.replay()?;
         pinned.iter().try_for_each(|pinned| pinned.touched.record())
     }
 
-    /// Whether kernels that are enqueued or recorded from here on may begin while the one in front is
-    /// running, on devices that can do that. They may, unless told otherwise: to see what it brings.
+    /// Sets whether kernels enqueued or recorded from now on may begin while their predecessor is running,
+    /// on devices that support it. The default is true; false is for measuring the difference.
     pub fn allow_overlap(&self, allowed: bool) {
         self.backend.allow_overlap(allowed);
     }
 
-    /// A point in the stream, after everything enqueued so far.
+    /// Marks the point in the stream after everything enqueued so far.
     ///
     /// # Errors
     /// See [`DeviceError`].
@@ -265,18 +267,21 @@ impl Device {
         Ok(Mark { signal })
     }
 
-    /// Waits until everything enqueued is done.
+    /// Waits until all enqueued work is done.
     ///
     /// # Errors
-    /// What the work failed with.
+    /// The error of the work.
     pub fn synchronize(&self) -> Result<(), DeviceError> {
         self.backend.synchronize()
     }
 
-    fn end_capture(&self) -> Recording {
+    fn end_capture(&self) -> Result<Capture, DeviceError> {
         let captured = self.backend.end_capture();
-        let used = self.recorded().take().unwrap_or_default();
-        Ok((captured?, used))
+        let memory = self.recorded().take().unwrap_or_default();
+        Ok(Capture {
+            captured: captured?,
+            memory,
+        })
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
@@ -284,17 +289,17 @@ impl Device {
     }
 
     /// Notes that work using `buffers` is enqueued or recorded.
-    pub(crate) fn uses(&self, buffers: &[&Buffer]) {
-        if let Some(used) = self.recorded().as_mut() {
+    pub(crate) fn note_use(&self, buffers: &[&Buffer]) {
+        if let Some(memory) = self.recorded().as_mut() {
             let regions = buffers.iter().map(|buffer| Arc::clone(&buffer.region));
-            used.regions.extend(regions);
+            memory.regions.extend(regions);
         }
     }
 
-    /// Starts a kernel.
+    /// Launches a kernel.
     ///
     /// # Safety
-    /// As for [`Backend::launch`]; `buffers` are all that `arguments` address.
+    /// As for [`Backend::launch`]; `buffers` contain everything that `arguments` address.
     pub(crate) unsafe fn launch(
         &self,
         name: &str,
@@ -302,47 +307,47 @@ impl Device {
         buffers: &[&Buffer],
         arguments: &[Argument],
     ) -> Result<(), DeviceError> {
-        self.uses(buffers);
+        self.note_use(buffers);
         // SAFETY: the caller's promise.
         unsafe { self.backend.launch(name, launch, arguments) }
     }
 
-    fn recorded(&self) -> std::sync::MutexGuard<'_, Recorded> {
-        // The list is whole after every single operation on it.
+    fn recorded(&self) -> MutexGuard<'_, Option<RecordedMemory>> {
+        // The list is consistent after every operation on it.
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A recording under way; ended when dropped, also by a panic.
-struct Capturing<'a> {
+/// Ends the recording in progress when dropped, also after a panic.
+struct CaptureGuard<'a> {
     device: Option<&'a Device>,
 }
 
-impl Capturing<'_> {
-    fn end(mut self) -> Recording {
+impl CaptureGuard<'_> {
+    fn end(mut self) -> Result<Capture, DeviceError> {
         let device = self.device.take().expect("a recording is ended once");
         device.end_capture()
     }
 }
 
-impl Drop for Capturing<'_> {
+impl Drop for CaptureGuard<'_> {
     fn drop(&mut self) {
         if let Some(device) = self.device {
-            // What was recorded is of no use to anybody.
+            // Incomplete work is discarded.
             drop(device.end_capture());
         }
     }
 }
 
-/// Work recorded once, to be enqueued many times. Keeps the memory and the code it uses.
+/// Work recorded once and enqueued many times. It keeps the memory and the code that it uses.
 #[derive(Debug)]
 pub struct Graph {
     captured: Box<dyn Captured>,
-    used: Used,
+    memory: RecordedMemory,
     backend: Arc<dyn Backend>,
 }
 
-/// A point in the stream that time is measured from.
+/// A point in the stream, from which and to which device time is measured.
 #[derive(Debug)]
 pub struct Mark {
     signal: Box<dyn Signal>,
@@ -357,7 +362,7 @@ impl Mark {
         self.signal.record()
     }
 
-    /// Device time from here to `end`; waits for both.
+    /// Device time from this mark to `end`; waits for both.
     ///
     /// # Errors
     /// See [`DeviceError`].

@@ -1,15 +1,15 @@
-//! What the emulator is to play, and what it tells afterwards.
+//! The configuration and the counters of the emulator.
 
-/// What device the emulator plays.
+/// The device to emulate.
 #[derive(Debug, Clone)]
 pub struct Emulation {
     /// Bytes of device memory.
     pub memory_bytes: usize,
-    /// As a GPU would tell: (7, 5) for Turing.
+    /// Compute capability, major and minor: (7, 5) is Turing.
     pub compute_capability: (u32, u32),
-    /// Number of launches after which the context is lost, as after an illegal address.
+    /// The number of launches after which the context is lost, as after an illegal address.
     pub lost_after: Option<u64>,
-    /// Decides on the order in which warps run.
+    /// Seed for the order in which warps run.
     pub seed: u64,
 }
 
@@ -24,7 +24,7 @@ impl Default for Emulation {
     }
 }
 
-/// What the emulator has been asked for so far.
+/// Counts of the emulator's operations so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Allocations of device memory.
@@ -35,6 +35,6 @@ pub struct Counters {
     pub captures: u64,
     /// Graphs enqueued.
     pub replays: u64,
-    /// Times that the host waited for work that was not yet done.
+    /// Waits of the host for work that was not yet done.
     pub waits: u64,
 }

@@ -1,22 +1,24 @@
-//! The kernels of intentd behind a safe face: CUDA's here, those for the CPU in [`cpu`].
+//! The kernels of intentd behind a safe interface: CUDA kernels at the crate root, CPU kernels in [`cpu`].
 //!
-//! `cuda/*.cu` hold the kernels, compiled by nvcc into one fat binary for Turing to Hopper (and
-//! PTX for what comes after). [`Device`] is a GPU and its stream: it gives [`Buffer`]s in device
-//! memory, starts kernels (each with its shapes checked), multiplies matrices with cuBLASLt, and
-//! records [`Graph`]s. All `unsafe` of the project lives in this package.
+//! nvcc compiles `cuda/*.cu` into one fat binary: machine code for Turing to Hopper, and PTX for later
+//! GPUs. [`Device`] is a GPU and its stream: it allocates [`Buffer`]s in device memory, launches kernels
+//! after it has checked their shapes, multiplies matrices with cuBLASLt, and records [`Graph`]s. All
+//! `unsafe` code of the server is in this package.
 //!
-//! The same kernels run without a GPU: with the feature `emulator`, `Device::emulator` compiles
-//! their sources as C++ and runs every CUDA thread as a fiber, with exact warp collectives and
-//! matrix instructions. [`oracle`] says in plain Rust what each kernel has to compute.
+//! The same kernels run without a GPU. With the feature `emulator` their sources are compiled as C++, and
+//! `Device::emulator` runs every CUDA thread as a fiber, with exact warp collectives and matrix
+//! instructions. [`oracle`] defines in plain Rust what each kernel computes.
 //!
-//! - `device`: devices, buffers, pinned memory, graphs
-//! - `ops`: one function a kernel
-//! - `batch`: how a ragged batch lies in device memory
-//! - `cuda`, `emulated`: the two backends
+//! - `device`, `memory`: devices, buffers, pinned memory, graphs
+//! - `ops`: one method per kernel
+//! - `batch`: the layout of a ragged batch in device memory
+//! - `backend`: the interface of a backend; `cuda` and `emulated` implement it
+//! - `activation`, `cpu`: activation functions; the CPU kernels
 
 #[cfg(not(target_endian = "little"))]
 compile_error!("kernel arguments are passed as little-endian words");
 
+mod activation;
 mod backend;
 mod batch;
 pub mod cpu;
@@ -31,12 +33,11 @@ mod memory;
 mod ops;
 pub mod oracle;
 
+pub use activation::Activation;
 pub use backend::{DeviceError, Dtype, Facts, ProductShape};
-pub use batch::{Capacity, InputError, Inputs, Limits, Placed};
+pub use batch::{Capacity, InputError, Inputs, Limits, Placed, RowCount, TokenIds};
 pub use device::{Device, Graph, Mark};
 #[cfg(feature = "emulator")]
 pub use emulation::{Counters, Emulation};
 pub use memory::{Buffer, Pinned};
-pub use ops::{
-    Activation, Attention, Norm, Product, QueryRows, Rows, SKINNY_ROWS_MAX, Skinny, Tables,
-};
+pub use ops::{Attention, Norm, Product, QueryRows, SKINNY_ROWS_MAX, Skinny, Tables};

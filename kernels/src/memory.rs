@@ -1,4 +1,4 @@
-//! Memory on a device, and memory of the host that a device copies from and to.
+//! Device memory, and the pinned host memory that a device copies from and to.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::backend::{Argument, Backend, DeviceError, Dtype, PinnedRegion, Region, Signal};
 
-/// A run of elements in device memory; clones and slices share it.
+/// Contiguous elements in device memory; clones and slices share the memory.
 #[derive(Debug, Clone)]
 pub struct Buffer {
     pub(crate) region: Arc<dyn Region>,
@@ -39,7 +39,7 @@ impl Buffer {
     /// The elements in `range`.
     ///
     /// # Panics
-    /// When `range` reaches beyond the end.
+    /// When `range` ends beyond the buffer.
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(
             range.start <= range.end && range.end <= self.len,
@@ -53,10 +53,10 @@ impl Buffer {
         }
     }
 
-    /// The same bytes read as another type of elements.
+    /// The same bytes with another element type.
     ///
     /// # Panics
-    /// When the bytes are no whole number of elements.
+    /// When the bytes are not a whole number of elements.
     pub fn reinterpret(&self, dtype: Dtype) -> Self {
         assert!(self.bytes().is_multiple_of(dtype.bytes()), "whole elements");
         Self {
@@ -75,18 +75,17 @@ impl Buffer {
     }
 }
 
-/// How long a host that knows no better asks again and again before it sleeps.
+/// Default time that the host polls before it sleeps.
 const SPIN: Duration = Duration::from_micros(200);
 
-/// Host memory that the device copies from and to by itself. To look at it is to wait until the
-/// device has let go of it.
+/// Page-locked host memory that the device copies from and to. Every access waits for the last copy.
 #[derive(Debug)]
 pub struct Pinned {
     pub(crate) region: Arc<dyn PinnedRegion>,
     pub(crate) bytes: usize,
-    /// Whose copies it is for.
+    /// The only device that may copy from or to here.
     pub(crate) backend: Arc<dyn Backend>,
-    /// After the last copy from or to here.
+    /// The point after the last copy from or to here.
     pub(crate) touched: Box<dyn Signal>,
 }
 
@@ -99,13 +98,13 @@ impl Pinned {
     /// Waits for the last copy.
     ///
     /// # Errors
-    /// What the device failed with meanwhile.
+    /// The device's error, if it failed in the meantime.
     pub fn wait(&self) -> Result<(), DeviceError> {
         self.touched.wait(SPIN)
     }
 
-    /// Waits for the last copy, without going to sleep for the time of `spin`: for a host that knows
-    /// when the copy should be done.
+    /// Waits for the last copy and polls for `spin` before it sleeps: for a host that knows when the copy
+    /// should be done.
     ///
     /// # Errors
     /// As for [`wait`](Self::wait).
@@ -116,7 +115,7 @@ impl Pinned {
     /// Whether the last copy is done; does not wait.
     ///
     /// # Errors
-    /// What the device failed with meanwhile.
+    /// As for [`wait`](Self::wait).
     pub fn is_ready(&self) -> Result<bool, DeviceError> {
         self.touched.is_done()
     }
@@ -127,7 +126,7 @@ impl Pinned {
     /// As for [`wait`](Self::wait).
     pub fn read(&self) -> Result<&[u8], DeviceError> {
         self.wait()?;
-        // SAFETY: the region has `bytes` initialized bytes, and no copy is under way.
+        // SAFETY: the region has `bytes` initialized bytes, and no copy is in flight.
         Ok(unsafe { std::slice::from_raw_parts(self.region.pointer(), self.bytes) })
     }
 
@@ -146,7 +145,7 @@ impl Pinned {
     /// # Errors
     /// As for [`wait`](Self::wait).
     pub fn read_f32(&self) -> Result<&[f32], DeviceError> {
-        // SAFETY: every pattern of bits is an f32.
+        // SAFETY: every bit pattern is an f32.
         let (before, values, _) = unsafe { self.read()?.align_to() };
         debug_assert!(before.is_empty(), "pinned memory starts at a page");
         Ok(values)
@@ -157,7 +156,7 @@ impl Pinned {
     /// # Errors
     /// As for [`wait`](Self::wait).
     pub fn write_u32(&mut self) -> Result<&mut [u32], DeviceError> {
-        // SAFETY: every pattern of bits is a u32, and every u32 is four bytes.
+        // SAFETY: every bit pattern is a u32, and a u32 has no padding.
         let (before, values, _) = unsafe { self.write()?.align_to_mut() };
         debug_assert!(before.is_empty(), "pinned memory starts at a page");
         Ok(values)
@@ -166,7 +165,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // A lost device copies no more, so the error does not matter.
+        // A lost device makes no more copies, so the error does not matter.
         let _ = self.wait();
     }
 }

@@ -1,14 +1,14 @@
-//! What each kernel has to compute, in plain f32: the definition its tests hold it to.
+//! Reference implementations of the kernels in plain f32, against which the tests compare them.
 //!
-//! `x[rows, columns]` is row-major, as everywhere.
+//! `x[rows, columns]` is row-major.
 
 use std::ops::Range;
 
-use crate::ops::Activation;
+use crate::activation::Activation;
 
-/// Σ a·b.
+/// The dot product Σ a·b.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    // Eight sums, which the compiler turns into one vector of them.
+    // Eight partial sums, which the compiler keeps in one vector.
     let mut sums = [0.0_f32; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
     let rest: f32 = a8
@@ -25,8 +25,8 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// `activation(x)`; the error function to 1e-7 (Abramowitz and Stegun 7.1.26 is too coarse, so it
-/// is summed as a series).
+/// `activation(x)`. The error function is accurate to 1e-7; it is summed as a series, because Abramowitz
+/// and Stegun 7.1.26 is too coarse.
 pub fn activate(x: f32, activation: Activation) -> f32 {
     match activation {
         Activation::None => x,
@@ -40,7 +40,7 @@ pub fn activate(x: f32, activation: Activation) -> f32 {
     }
 }
 
-/// 2/√π Σ (-1)ⁿ x²ⁿ⁺¹ / (n! (2n+1)) (DLMF 7.6.1).
+/// The error function: 2/√π Σ (-1)ⁿ x²ⁿ⁺¹ / (n! (2n+1)) (DLMF 7.6.1).
 fn erf(x: f64) -> f64 {
     if x.abs() > 5.0 {
         return x.signum();
@@ -70,7 +70,7 @@ pub fn norm(row: &[f32], gamma: &[f32], beta: &[f32], eps: f32) -> Vec<f32> {
         .collect()
 }
 
-/// `x[rows, inner] · w[outer, inner]ᵀ + bias[outer]`, `[rows, outer]`.
+/// A dense layer: `x[rows, inner] · w[outer, inner]ᵀ + bias[outer]`, `[rows, outer]`.
 pub fn linear(x: &[f32], w: &[f32], bias: &[f32]) -> Vec<f32> {
     let inner = w.len() / bias.len();
     let row = |x: &[f32]| -> Vec<f32> {
@@ -80,8 +80,9 @@ pub fn linear(x: &[f32], w: &[f32], bias: &[f32]) -> Vec<f32> {
     x.chunks_exact(inner).flat_map(row).collect()
 }
 
-/// Attention of one head over one sequence: `softmax(q·kᵀ/√d)·v` for each row of `q`; rows of
-/// `q`, `k` and `v` are `columns` of rows of `stride`.
+/// Attention of one head over one sequence: `softmax(q·kᵀ/√d)·v` for each row of `q`.
+///
+/// `q`, `k` and `v` are values and the stride from row to row; the head is `columns` of each row.
 pub fn attention(
     q: (&[f32], usize),
     k: (&[f32], usize),

@@ -1,32 +1,30 @@
-//! Rows of activations, in the form in which a product reads them.
+//! Rows of activations, in the format that products read.
 
 use std::ops::Range;
 
-use super::buffer::{Buffer, product};
-use super::int8::{Codes, quantize};
-use super::{Form, Isa, Team};
+use super::buffer::{Buffer, checked_product, row_stride};
+use super::form::Form;
+use super::isa::Isa;
+use super::operands::InputRows;
+use super::output::OutputRows;
+use super::quantized::{QuantizedRows, quantize};
+use super::shared::SharedPointer;
+use super::team::Team;
 
-/// `[rows, width]`, reused from batch to batch.
+/// A matrix of activations, `[rows, width]`, reused from batch to batch.
 #[derive(Debug)]
 pub struct Activations {
     isa: Isa,
     width: usize,
     rows: usize,
-    /// Numbers from one row to the next.
+    /// Distance between the starts of two rows.
     stride: usize,
     values: Buffer<f32>,
-    /// For int8 products: each row as whole numbers, and what one of them stands for.
-    quantized: Option<Quantized>,
+    /// The rows in the format of int8 products.
+    quantized: Option<QuantizedRows>,
 }
 
-/// Rows as whole numbers: `value ≈ scale · code`.
-#[derive(Debug)]
-pub(super) struct Quantized {
-    pub(super) codes: Codes,
-    pub(super) scales: Buffer<f32>,
-}
-
-/// Rows of f32 to read.
+/// Read-only rows of f32.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
     values: &'a [f32],
@@ -34,7 +32,7 @@ pub struct Rows<'a> {
     stride: usize,
 }
 
-/// Rows of f32 to write, counted from the first of them.
+/// Writable rows of f32, numbered from 0.
 #[derive(Debug)]
 pub struct RowsMut<'a> {
     values: &'a mut [f32],
@@ -42,30 +40,16 @@ pub struct RowsMut<'a> {
     stride: usize,
 }
 
-/// Rows whose distance is a multiple of 2 KiB fall into the same few sets of the first-level
-/// cache, which then cannot hold a tile of them: a line more keeps them apart.
-pub(super) fn stride(width: usize, size: usize) -> usize {
-    let line = 64 / size;
-    let stride = width.next_multiple_of(line);
-    match (stride * size).is_multiple_of(2048) {
-        true => stride + line,
-        false => stride,
-    }
-}
-
 impl Activations {
-    /// Room for rows of `width` numbers, that products of `form` will read.
+    /// An empty matrix with rows of `width` numbers, for products of `form` to read.
     pub fn new(isa: Isa, width: usize, form: Form) -> Self {
         Self {
             isa,
             width,
             rows: 0,
-            stride: stride(width, size_of::<f32>()),
+            stride: row_stride(width, size_of::<f32>()),
             values: Buffer::default(),
-            quantized: (form == Form::Int8).then(|| Quantized {
-                codes: Codes::new(isa, width),
-                scales: Buffer::default(),
-            }),
+            quantized: (form == Form::Int8).then(|| QuantizedRows::new(isa, width)),
         }
     }
 
@@ -79,26 +63,25 @@ impl Activations {
         self.rows == 0
     }
 
-    /// Numbers in a row.
+    /// Length of a row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Changes the number of rows; the first ones keep their values.
+    /// Changes the number of rows; existing rows keep their values.
     pub fn resize(&mut self, rows: usize) {
         self.rows = rows;
-        self.values.resize(product([rows, self.stride]));
+        self.values.resize(checked_product([rows, self.stride]));
         if let Some(quantized) = &mut self.quantized {
-            quantized.codes.resize(rows);
-            quantized.scales.resize(rows);
+            quantized.resize(rows);
         }
     }
 
-    /// Moves some rows, in ascending order, to the front and drops the others. Products read them
-    /// after [`prepare`](Self::prepare).
+    /// Keeps the given rows and drops the others. Before a product reads them, call
+    /// [`prepare`](Self::prepare).
     ///
     /// # Panics
-    /// When a row does not exist or comes twice.
+    /// When a row does not exist, or when `rows` are not in strictly ascending order.
     pub fn keep_rows(&mut self, rows: impl ExactSizeIterator<Item = usize>) {
         let (stride, kept) = (self.stride, rows.len());
         let values = self.values.as_mut_slice();
@@ -120,9 +103,9 @@ impl Activations {
         }
     }
 
-    /// Writes rows: `work` gets the number of the thread, a range of rows and these rows. `parts`
-    /// are handed out to the threads one by one; rows in none of them are left alone. Afterwards
-    /// the rows are in the form that products read.
+    /// Writes rows: each thread of the team takes one of `parts` at a time and calls `work` with its own
+    /// number, the range of rows and these rows. Rows outside of `parts` are not changed. Written rows are
+    /// brought into the format that products read.
     ///
     /// # Panics
     /// When `parts` are not in ascending order, or when `work` panics.
@@ -142,13 +125,13 @@ impl Activations {
         }
         assert!(end <= self.rows, "{end} rows of {}", self.rows);
         let (isa, width, stride) = (self.isa, self.width, self.stride);
-        let values = Shared(self.values.as_mut_slice().as_mut_ptr());
-        let quantized = self.quantized.as_mut().map(Quantized::shared);
+        let values = SharedPointer::new(self.values.as_mut_slice());
+        let quantized = self.quantized.as_mut().map(QuantizedRows::shared);
         team.share(parts.len(), 1, &|member, range| {
             for part in &parts[range] {
                 let (first, count) = (part.start, part.len());
-                // SAFETY: parts do not overlap (checked above) and each is handed out once, so
-                // nobody else has these rows; they lie inside the buffer, which `self` lends.
+                // SAFETY: parts do not overlap (checked above) and each is taken once, so no other
+                // thread has these rows; they lie inside the buffer, which `self` borrows.
                 let values = unsafe {
                     std::slice::from_raw_parts_mut(values.at(first * stride), count * stride)
                 };
@@ -169,20 +152,20 @@ impl Activations {
         });
     }
 
-    /// Brings rows that a product has written into the form that the next one reads.
+    /// Brings rows that a product has written into the format that the next product reads.
     pub fn prepare(&mut self, team: &mut Team, parts: &[Range<usize>]) {
         if self.quantized.is_some() {
             self.write(team, parts, |_, _, _| {});
         }
     }
 
-    pub(super) fn quantized(&self) -> Option<&Quantized> {
+    pub(super) fn quantized(&self) -> Option<&QuantizedRows> {
         self.quantized.as_ref()
     }
 
-    /// Where a product writes: the first row, and the numbers from row to row.
-    pub(super) fn output(&mut self) -> (Shared<f32>, usize) {
-        (Shared(self.values.as_mut_slice().as_mut_ptr()), self.stride)
+    /// All rows as the output of a product.
+    pub(super) fn output(&mut self) -> OutputRows<'_> {
+        OutputRows::new(self.values.as_mut_slice(), self.stride)
     }
 }
 
@@ -202,26 +185,30 @@ impl<'a> Rows<'a> {
         self.values.is_empty()
     }
 
-    /// Numbers in a row.
+    /// Length of a row.
     pub(super) fn width(self) -> usize {
         self.width
     }
 
-    /// The rows one by one.
+    /// Iterates over the rows.
     pub fn iter(self) -> impl Iterator<Item = &'a [f32]> {
         self.values
             .chunks_exact(self.stride)
             .map(move |row| &row[..self.width])
     }
 
-    /// The numbers from the first row's `column` on, and the distance from row to row.
-    pub(super) fn from(self, row: usize, column: usize) -> (&'a [f32], usize) {
-        (&self.values[row * self.stride + column..], self.stride)
+    /// A range of the rows, from `column` on, as the input of a product.
+    pub(super) fn inputs(self, rows: Range<usize>, column: usize) -> InputRows<'a> {
+        InputRows {
+            values: &self.values[rows.start * self.stride + column..],
+            stride: self.stride,
+            count: rows.len(),
+        }
     }
 }
 
 impl RowsMut<'_> {
-    /// The rows one by one.
+    /// Iterates over the rows.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
         let width = self.width;
         self.values
@@ -229,7 +216,7 @@ impl RowsMut<'_> {
             .map(move |row| &mut row[..width])
     }
 
-    /// Numbers in a row.
+    /// Length of a row.
     pub(super) fn width(&self) -> usize {
         self.width
     }
@@ -239,7 +226,7 @@ impl RowsMut<'_> {
         self.values.len() / self.stride
     }
 
-    /// Some of the rows.
+    /// A range of the rows.
     pub fn part(&mut self, rows: Range<usize>) -> RowsMut<'_> {
         RowsMut {
             values: &mut self.values[rows.start * self.stride..rows.end * self.stride],
@@ -256,33 +243,8 @@ impl RowsMut<'_> {
         }
     }
 
-    /// As [`Rows::from`].
-    pub(super) fn from(&mut self, row: usize, column: usize) -> (&mut [f32], usize) {
-        (&mut self.values[row * self.stride + column..], self.stride)
-    }
-}
-
-/// A pointer that threads share; each of them writes elsewhere.
-pub(super) struct Shared<T>(pub(super) *mut T);
-
-impl<T> Clone for Shared<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Shared<T> {}
-
-// SAFETY: it is only a pointer; whoever follows it says why nobody else does.
-unsafe impl<T: Send> Sync for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Send for Shared<T> {}
-
-impl<T> Shared<T> {
-    /// # Safety
-    /// `offset` is inside what the pointer points to.
-    pub(super) unsafe fn at(self, offset: usize) -> *mut T {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.add(offset) }
+    /// All rows, from `column` on, as the output of a product.
+    pub(super) fn output(&mut self, column: usize) -> OutputRows<'_> {
+        OutputRows::new(&mut self.values[column..], self.stride)
     }
 }

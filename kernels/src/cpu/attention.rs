@@ -1,27 +1,28 @@
-//! Attention of one sequence: softmax(Q·Kᵀ/√d)·V, head by head, with nothing computed for
-//! padding (Vaswani et al. 2017, arXiv:1706.03762, section 3.2).
+//! Attention over one sequence, head by head: softmax(Q·Kᵀ/√d)·V (Vaswani et al. 2017, arXiv:1706.03762,
+//! section 3.2). Nothing is computed for padding.
 
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::Isa;
 use super::activations::{Rows, RowsMut};
 use super::elementwise::{LANES, softmax};
-use super::float::{Left, Product, Right, Values};
-use super::panels::Output;
-use crate::Activation;
+use super::float::{FloatProduct, FloatWeights};
+use super::isa::Isa;
+use super::operands::{InputRows, PanelValues};
+use super::output::OutputRows;
+use crate::activation::Activation;
 
-/// The shape of one attention.
+/// The heads of multi-head attention.
 #[derive(Debug, Clone, Copy)]
 pub struct Heads {
     /// Number of heads.
     pub count: usize,
-    /// Width of one.
+    /// Width of a head.
     pub size: usize,
 }
 
-/// Memory that attention reuses from call to call.
+/// Scratch memory that attention reuses from call to call.
 #[derive(Debug, Default)]
 pub struct AttentionScratch {
     keys: Vec<f32>,
@@ -30,14 +31,13 @@ pub struct AttentionScratch {
 }
 
 impl Heads {
-    /// Attends from some rows of `query` to every token of one sequence.
+    /// Attention from the rows `queries` of `query` to every token of one sequence.
     ///
-    /// `query` is `[_, count · size]`, already scaled by 1/√size; `key_value` is
-    /// `[_, 2 · count · size]`, keys first, of which `tokens` are the rows of the sequence.
-    /// `context` holds as many rows as `queries`.
+    /// `query` is `[_, count · size]`, already scaled by 1/√size. `key_value` is `[_, 2 · count · size]`, keys
+    /// first; `tokens` are the rows of the sequence. `context` has at least one row for each query.
     ///
     /// # Panics
-    /// When a width or the number of rows of `context` is another.
+    /// When a width differs, or `context` has too few rows.
     pub fn attend(
         self,
         isa: Isa,
@@ -56,7 +56,7 @@ impl Heads {
         if queries.is_empty() || tokens.is_empty() {
             return;
         }
-        isa.dispatch(Attention {
+        isa.dispatch(SequenceAttention {
             heads: self,
             query,
             queries,
@@ -68,7 +68,7 @@ impl Heads {
     }
 }
 
-struct Attention<'a, 'b> {
+struct SequenceAttention<'a, 'b> {
     heads: Heads,
     query: Rows<'a>,
     queries: Range<usize>,
@@ -78,7 +78,7 @@ struct Attention<'a, 'b> {
     scratch: &'a mut AttentionScratch,
 }
 
-impl WithSimd for Attention<'_, '_> {
+impl WithSimd for SequenceAttention<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -102,21 +102,16 @@ impl WithSimd for Attention<'_, '_> {
             let from = count * size + column;
             let values = (0..tokens).map(|token| &rows.row(first + token)[from..][..size]);
             pack(values, width, &mut scratch.values);
-            let (query, stride) = self.query.from(self.queries.start, column);
-            let product = Product {
-                left: Left {
-                    values: query,
-                    stride,
-                    count: self.queries.len(),
-                },
-                right: Right {
-                    values: Values::F32(&scratch.keys),
+            let product = FloatProduct {
+                left: self.query.inputs(self.queries.clone(), column),
+                right: FloatWeights {
+                    values: PanelValues::F32(&scratch.keys),
                     bias: None,
                     inputs: size,
                     columns,
                 },
                 range: 0..columns.div_ceil(width),
-                output: Output::exclusive((&mut scratch.scores, columns)),
+                output: OutputRows::new(&mut scratch.scores, columns),
                 activation: Activation::None,
             };
             product.with_simd(simd);
@@ -124,20 +119,20 @@ impl WithSimd for Attention<'_, '_> {
                 scores[tokens..].fill(f32::NEG_INFINITY);
                 softmax(scores);
             }
-            let product = Product {
-                left: Left {
+            let product = FloatProduct {
+                left: InputRows {
                     values: &scratch.scores,
                     stride: columns,
                     count: self.queries.len(),
                 },
-                right: Right {
-                    values: Values::F32(&scratch.values),
+                right: FloatWeights {
+                    values: PanelValues::F32(&scratch.values),
                     bias: None,
                     inputs: tokens,
                     columns: size,
                 },
                 range: 0..size.div_ceil(width),
-                output: Output::exclusive(self.context.from(0, column)),
+                output: self.context.output(column),
                 activation: Activation::None,
             };
             product.with_simd(simd);
@@ -145,7 +140,7 @@ impl WithSimd for Attention<'_, '_> {
     }
 }
 
-/// Rows as panels: the rows are the inputs.
+/// Packs rows into panels; the rows are the inputs of the product.
 #[inline(always)]
 fn pack<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, width: usize, panels: &mut [f32]) {
     let inputs = rows.len();
@@ -156,7 +151,7 @@ fn pack<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, width: usize, panels
     }
 }
 
-/// Rows as panels, transposed: the rows are the panels' columns.
+/// Packs rows into panels, transposed; the rows are the columns of the panels.
 #[inline(always)]
 fn pack_transposed<'a>(rows: impl Iterator<Item = &'a [f32]>, width: usize, panels: &mut [f32]) {
     for (token, row) in rows.enumerate() {

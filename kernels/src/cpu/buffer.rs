@@ -1,4 +1,4 @@
-//! Memory that begins at a cache line, so that no vector lies across two.
+//! Memory aligned to cache lines, so that no vector lies across two lines.
 
 use std::fmt::{self, Debug, Formatter};
 use std::marker::PhantomData;
@@ -8,11 +8,10 @@ use std::marker::PhantomData;
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// Numbers of which every bit pattern is one.
+/// Number types that a [`Buffer`] holds.
 ///
 /// # Safety
-/// Only for types of which each bit pattern is a value, whose alignment divides 64, and whose size
-/// divides 64.
+/// Every bit pattern is a value of the type, and its size and alignment divide 64.
 pub(super) unsafe trait Number: Copy {}
 
 // SAFETY: every bit pattern of these is a value, and their sizes are 1, 2 and 4.
@@ -28,7 +27,7 @@ unsafe impl Number for i32 {}
 // SAFETY: as above.
 unsafe impl Number for f32 {}
 
-/// A vector of numbers that begins at a cache line. It grows and never gives memory back.
+/// A vector of numbers that begins at a cache line. It never frees memory when it shrinks.
 pub(super) struct Buffer<T> {
     lines: Vec<Line>,
     len: usize,
@@ -52,25 +51,25 @@ impl<T: Number> Debug for Buffer<T> {
 }
 
 impl<T: Number> Buffer<T> {
-    /// Zeros, in large pages where the operating system has them.
+    /// `len` zeros, in large pages where the operating system supports them.
     pub(super) fn zeros(len: usize) -> Self {
         let mut buffer = Self::default();
         buffer
             .lines
-            .reserve_exact(product([len, size_of::<T>()]).div_ceil(64));
-        // Before the first write, which is what takes the pages.
+            .reserve_exact(checked_product([len, size_of::<T>()]).div_ceil(64));
+        // Before the first write, which allocates the pages.
         ask_for_large_pages(buffer.lines.spare_capacity_mut());
         buffer.resize(len);
         buffer
     }
 
-    /// What was there before keeps its value, also what a shorter length had hidden; the rest is
-    /// zero.
+    /// Changes the length. Existing numbers keep their values, also those that a shorter length had hidden;
+    /// new ones are zero.
     ///
     /// # Panics
-    /// When that is more than can be addressed.
+    /// When the size in bytes exceeds the address space.
     pub(super) fn resize(&mut self, len: usize) {
-        let lines = product([len, size_of::<T>()]).div_ceil(64);
+        let lines = checked_product([len, size_of::<T>()]).div_ceil(64);
         if self.lines.len() < lines {
             self.lines.resize(lines, Line([0; 64]));
         }
@@ -88,31 +87,42 @@ impl<T: Number> Buffer<T> {
     }
 }
 
-/// A size.
+/// The product of `factors`, as the size of a buffer.
 ///
 /// # Panics
-/// When it is more than can be addressed: everything that is read or written without a check lies
-/// in a buffer of such a size.
-pub(super) fn product<const N: usize>(factors: [usize; N]) -> usize {
+/// When it overflows. Unchecked reads and writes rely on this: they stay inside buffers of such sizes.
+pub(super) fn checked_product<const N: usize>(factors: [usize; N]) -> usize {
     let product = factors.into_iter().try_fold(1_usize, usize::checked_mul);
     product.expect("a size that can be addressed")
 }
 
-/// Weights are read from end to end in every batch: in pages of 2 MB, that takes a fraction of the
-/// look-ups of addresses, and the pages are taken in a fraction of the time when the weights are
-/// loaded.
+/// The distance between rows of `width` numbers of `size` bytes: whole cache lines.
+///
+/// Rows whose distance is a multiple of 2 KiB fall into the same few sets of the first-level cache, which
+/// then cannot hold a tile of them; one more line avoids that.
+pub(super) fn row_stride(width: usize, size: usize) -> usize {
+    let line = 64 / size;
+    let stride = width.next_multiple_of(line);
+    match (stride * size).is_multiple_of(2048) {
+        true => stride + line,
+        false => stride,
+    }
+}
+
+/// Asks for 2 MB pages. Every batch reads all weights; large pages need a fraction of the address
+/// translations, and allocating them while the weights are loaded takes a fraction of the time.
 #[cfg(target_os = "linux")]
 fn ask_for_large_pages(memory: &mut [std::mem::MaybeUninit<Line>]) {
     use rustix::mm::{Advice, madvise};
     const PAGE: usize = 2 << 20;
     let range = memory.as_mut_ptr_range();
-    // Only whole pages inside this memory, so that no more of it is taken than would be.
+    // Only whole pages inside this memory, so that the process uses no more of it than otherwise.
     let start = range.start.addr().next_multiple_of(PAGE);
     let end = range.end.addr() / PAGE * PAGE;
     if start < end {
         let place = range.start.with_addr(start).cast();
-        // SAFETY: the range is inside of memory that is ours; the advice changes nothing in it.
-        // Where it is not taken, the pages are small.
+        // SAFETY: the range lies inside memory that we own, and the advice does not change its contents.
+        // Where the advice is not followed, the pages are small.
         let _ = unsafe { madvise(place, end - start, Advice::LinuxHugepage) };
     }
 }

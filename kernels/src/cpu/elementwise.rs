@@ -1,13 +1,13 @@
-//! What happens to values one by one or row by row. Plain loops that the compiler turns into
-//! vector code when they are inlined into a `pulp` dispatch. What is dispatched are types of their
-//! own and not closures, whose code the compiler may put elsewhere, without the instructions.
+//! Element-wise and row-wise operations: plain loops that the compiler vectorizes when they are inlined
+//! into a `pulp` dispatch. Each dispatch is a type of its own, not a closure: the compiler may outline the
+//! code of a closure into a function that lacks the instruction set.
 
 use pulp::{Simd, WithSimd};
 
-use super::Isa;
-use crate::Activation;
+use super::isa::Isa;
+use crate::activation::Activation;
 
-/// Independent sums that fill the vector units of every machine we know.
+/// Number of independent sums; enough to fill the vector units of all supported machines.
 pub(super) const LANES: usize = 16;
 
 /// Sum of `f` over a row, in [`LANES`] independent parts.
@@ -26,16 +26,16 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 /// LayerNorm over the last axis (Ba et al. 2016, arXiv:1607.06450).
 #[derive(Debug)]
 pub struct Norm {
-    /// Factor of each value, `[width]`.
+    /// The gain of each value, `[width]`.
     pub weight: Vec<f32>,
-    /// Added to each value, `[width]`.
+    /// The offset of each value, `[width]`.
     pub bias: Vec<f32>,
     /// Added to the variance.
     pub eps: f32,
 }
 
 impl Norm {
-    /// Normalises one row in place. The variance is that of the population, as in BERT.
+    /// Normalizes one row in place. The variance is that of the population, as in BERT.
     #[inline(always)]
     fn row(&self, row: &mut [f32]) {
         let count = row.len() as f32;
@@ -47,7 +47,7 @@ impl Norm {
         }
     }
 
-    /// `x = norm(x + a + b)` for one row and the two that are added to it.
+    /// `x = norm(x + a + b)` for one row.
     ///
     /// # Panics
     /// When their widths differ.
@@ -104,10 +104,10 @@ impl WithSimd for NormOfSum<'_> {
     }
 }
 
-/// The largest magnitude in a row, 0 for none; NaN where the row holds a NaN or an infinity.
+/// The largest magnitude in a row; 0 for an empty row, NaN when the row holds a NaN or an infinity.
 #[inline(always)]
 pub(super) fn largest_magnitude(row: &[f32]) -> f32 {
-    // Of numbers this is 0, of anything else NaN; `max` alone would pass over it.
+    // 0 if all values are finite, otherwise NaN, which `max` alone would ignore.
     let poison = sum(row, |value| value * 0.0);
     let mut maxima = [0.0_f32; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
@@ -120,10 +120,10 @@ pub(super) fn largest_magnitude(row: &[f32]) -> f32 {
     maxima.into_iter().chain(rest).fold(0.0, f32::max) + poison
 }
 
-/// `values = activation(x)` for the first values of a row of sums.
+/// `values = activation(x)` for the first `values.len()` sums of `x`.
 #[inline(always)]
 pub(super) fn activate(activation: Activation, x: &[f32; 32], values: &mut [f32]) {
-    // Most panels are whole; a loop of constant length has no rest.
+    // Most panels are whole; a loop of constant length has no remainder.
     match values.len() {
         32 => of_length::<32>(activation, x, values),
         8 => of_length::<8>(activation, x, values),
@@ -147,7 +147,7 @@ fn of_length<const N: usize>(activation: Activation, x: &[f32; 32], values: &mut
         Activation::None => *values = *x,
         Activation::Gelu => *values = each(*x, gelu),
         Activation::GeluTanh => *values = each(*x, gelu_tanh),
-        // Not `max`, for which a number beats NaN.
+        // Not `max`, which would replace NaN with a number.
         Activation::Relu => *values = each(*x, |x| if x < 0.0 { 0.0 } else { x }),
         Activation::Tanh => *values = each(*x, tanh),
     }
@@ -180,8 +180,8 @@ fn tanh(x: f32) -> f32 {
     1.0 - 2.0 / (1.0 + exp(2.0 * x))
 }
 
-/// The error function as an odd rational function on [-4, 4], where it reaches ±1 in f32;
-/// |error| < 1e-6 (the coefficients are those that Eigen and XLA use).
+/// The error function as an odd rational function on [-4, 4], outside of which it is ±1 in f32;
+/// |error| < 1e-6 (with the coefficients of Eigen and XLA).
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     const P: [f32; 7] = [
@@ -206,11 +206,11 @@ fn erf(x: f32) -> f32 {
     x * polynomial(&P) / polynomial(&Q)
 }
 
-/// `eˣ` by 2ᵏ times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes `expf`); relative error
-/// < 3e-7 from -87 to 88, clamped outside.
+/// `eˣ` as 2ᵏ times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes `expf`); relative error < 3e-7 from -87
+/// to 88, clamped outside.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    // Adding 1.5·2²³ leaves the nearest whole number in the low bits of the mantissa.
+    // Adding 1.5·2²³ puts the nearest integer into the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
     const P: [f32; 6] = [
         1.987_569_1e-4,
@@ -223,7 +223,7 @@ fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let k = shifted - ROUND;
-    // ln 2 in two parts, so that k times the first is exact.
+    // ln 2 is split into two parts so that k times the first is exact.
     let r = x - k * 0.693_359_4 + k * 2.121_944_4e-4;
     let polynomial = P.iter().fold(0.0, |sum, c| sum * r + c);
     let exponent = shifted
@@ -272,7 +272,7 @@ mod tests {
         assert!(exp(f32::NEG_INFINITY) < 1e-37);
     }
 
-    /// Simpson's rule on the derivative: an independent road to erf.
+    /// Simpson's rule on the derivative: an independent computation of erf.
     fn erf_by_integration(x: f64) -> f64 {
         let (steps, mut sum) = (4000, 0.0);
         let h = x / f64::from(steps);

@@ -1,31 +1,30 @@
-//! The inner loops of the products with f32 arithmetic: a tile of sums in registers, walked once
-//! through the inputs.
+//! The inner loops of products with f32 arithmetic: a tile of sums stays in registers during one pass over
+//! the inputs.
 //!
-//! Intrinsics for AVX-512 and AVX2, in functions of their own: inlined into what surrounds them,
-//! the compiler keeps constants of other loops in registers and the sums in memory, which costs
-//! half of the speed.
+//! The loops for AVX-512 and AVX2 are intrinsics in functions of their own. When they are inlined, the
+//! compiler keeps constants of other loops in registers and the sums in memory, at half of the speed.
 
 use std::any::TypeId;
 
 use pulp::{Scalar256b, Simd};
 
-use super::float::{Left, Values};
+use super::operands::{InputRows, PanelValues};
 
-/// The most rows of a tile.
+/// The most rows of a tile for all instruction sets.
 pub(super) const ROWS_MAX: usize = 14;
 
-/// Sums of a tile: its rows, and room for the widest panel.
+/// The sums of a tile, with room for the widest panel.
 pub(super) type Sums = [[f32; 32]; ROWS_MAX];
 
-/// The most rows of a tile: what the registers hold besides what feeds the sums.
+/// The most rows of a tile whose sums fit into the registers together with the operands.
 #[inline(always)]
-pub(super) fn rows_max<S: Simd>(values: Values<'_>) -> usize {
+pub(super) fn rows_max<S: Simd>(values: PanelValues<'_>) -> usize {
     match values {
         _ if is_generic::<S>() => 3,
-        Values::F32(_) if S::F32_LANES >= 16 => ROWS_MAX,
+        PanelValues::F32(_) if S::F32_LANES >= 16 => ROWS_MAX,
         _ if S::F32_LANES >= 16 || cfg!(target_arch = "aarch64") => 12,
-        Values::F32(_) => 6,
-        Values::Bf16(_) => 5,
+        PanelValues::F32(_) => 6,
+        PanelValues::Bf16(_) => 5,
     }
 }
 
@@ -33,19 +32,19 @@ pub(super) fn rows_max<S: Simd>(values: Values<'_>) -> usize {
 /// `left`, over `inputs`.
 ///
 /// # Panics
-/// When `left` has more rows than [`rows_max`], or a side is too short.
+/// When `left` has more rows than [`rows_max`], or an operand is too short.
 #[inline(always)]
 pub(super) fn tile<S: Simd>(
     simd: S,
-    left: Left<'_>,
+    left: InputRows<'_>,
     inputs: usize,
-    (panel, bias): (Values<'_>, Option<&[f32]>),
+    (panel, bias): (PanelValues<'_>, Option<&[f32]>),
     sums: &mut Sums,
 ) {
     let width = 2 * S::F32_LANES;
     let enough = match panel {
-        Values::F32(values) => values.len() >= inputs * width,
-        Values::Bf16(words) => words.len() >= inputs.div_ceil(2) * width,
+        PanelValues::F32(values) => values.len() >= inputs * width,
+        PanelValues::Bf16(words) => words.len() >= inputs.div_ceil(2) * width,
     };
     assert!(
         enough && bias.is_none_or(|bias| bias.len() >= width),
@@ -61,24 +60,24 @@ pub(super) fn tile<S: Simd>(
     );
     #[cfg(target_arch = "x86_64")]
     {
-        let side = x86::Side {
-            left: left.values.as_ptr(),
+        let tile = x86::TileInputs {
+            values: left.values.as_ptr(),
             stride: left.stride,
             inputs,
             bias,
         };
-        // SAFETY: `S` is proof of the instructions, and the lengths have been checked.
+        // SAFETY: `S` proves that the machine has the instructions; the lengths were checked above.
         unsafe {
             if TypeId::of::<S>() == TypeId::of::<pulp::x86::V4>() {
                 return match panel {
-                    Values::F32(values) => x86::f32_avx512(side, left.count, values, sums),
-                    Values::Bf16(words) => x86::bf16_avx512(side, left.count, words, sums),
+                    PanelValues::F32(values) => x86::f32_avx512(tile, left.count, values, sums),
+                    PanelValues::Bf16(words) => x86::bf16_avx512(tile, left.count, words, sums),
                 };
             }
             if TypeId::of::<S>() == TypeId::of::<pulp::x86::V3>() {
                 return match panel {
-                    Values::F32(values) => x86::f32_avx2(side, left.count, values, sums),
-                    Values::Bf16(words) => x86::bf16_avx2(side, left.count, words, sums),
+                    PanelValues::F32(values) => x86::f32_avx2(tile, left.count, values, sums),
+                    PanelValues::Bf16(words) => x86::bf16_avx2(tile, left.count, words, sums),
                 };
             }
         }
@@ -96,12 +95,12 @@ pub(super) fn tile<S: Simd>(
     heights!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
-/// Whether `S` is the plain code for machines whose vectors we do not know.
+/// Whether `S` is the generic code for machines without a known vector extension.
 fn is_generic<S: Simd>() -> bool {
     TypeId::of::<S>() == TypeId::of::<Scalar256b>()
 }
 
-/// `sum + value · weights`; two roundings where one would call a library.
+/// `sum + value · weights`; rounded twice on machines where a fused multiply-add is a library call.
 #[inline(always)]
 fn multiply_add<S: Simd>(simd: S, value: S::f32s, weights: S::f32s, sum: S::f32s) -> S::f32s {
     if is_generic::<S>() {
@@ -111,12 +110,12 @@ fn multiply_add<S: Simd>(simd: S, value: S::f32s, weights: S::f32s, sum: S::f32s
     }
 }
 
-/// Adds what one input contributes to all sums.
+/// Adds the contribution of one input to all sums.
 #[inline(always)]
 fn step<S: Simd, const ROWS: usize>(
     simd: S,
     tile: &mut [[S::f32s; 2]; ROWS],
-    (left, input): (Left<'_>, usize),
+    (left, input): (InputRows<'_>, usize),
     [low, high]: [S::f32s; 2],
 ) {
     for (row, sums) in tile.iter_mut().enumerate() {
@@ -126,13 +125,13 @@ fn step<S: Simd, const ROWS: usize>(
     }
 }
 
-/// For other machines than those above.
+/// The tile for machines without intrinsics.
 #[inline(always)]
 fn plain<S: Simd, const ROWS: usize>(
     simd: S,
-    left: Left<'_>,
+    left: InputRows<'_>,
     inputs: usize,
-    (panel, bias): (Values<'_>, Option<&[f32]>),
+    (panel, bias): (PanelValues<'_>, Option<&[f32]>),
     sums: &mut Sums,
 ) {
     let start = match bias {
@@ -144,17 +143,17 @@ fn plain<S: Simd, const ROWS: usize>(
     };
     let mut tile = [start; ROWS];
     match panel {
-        Values::F32(values) => {
+        PanelValues::F32(values) => {
             let (panel, _) = S::as_simd_f32s(values);
             let panel = &panel.as_chunks::<2>().0[..inputs];
             for (input, weights) in panel.iter().enumerate() {
                 step(simd, &mut tile, (left, input), *weights);
             }
         }
-        Values::Bf16(words) => {
+        PanelValues::Bf16(words) => {
             let (panel, _) = S::as_simd_u32s(words);
             let panel = &panel.as_chunks::<2>().0[..inputs.div_ceil(2)];
-            // A bf16 is the upper half of an f32.
+            // A bf16 is the upper half of the f32 with the same value.
             let (sixteen, mask) = (simd.splat_u32s(16), simd.splat_u32s(0xffff_0000));
             for (pair, words) in panel.iter().enumerate() {
                 let [first, second] = *words;
@@ -185,21 +184,21 @@ mod x86 {
 
     use super::Sums;
 
-    /// Inputs whose weights are fetched ahead of the sums.
+    /// Prefetch distance in steps of the loop.
     const AHEAD: usize = 24;
 
-    /// The left side of a tile, and what its sums begin with.
+    /// The left operand of a tile, and the initial values of its sums.
     #[derive(Clone, Copy)]
-    pub(super) struct Side<'a> {
+    pub(super) struct TileInputs<'a> {
         /// The first value of the first row.
-        pub(super) left: *const f32,
+        pub(super) values: *const f32,
         pub(super) stride: usize,
         pub(super) inputs: usize,
         pub(super) bias: Option<&'a [f32]>,
     }
 
-    /// The kernel of one instruction set and one form of weights: a function that turns the number
-    /// of rows into a constant, so that the sums live in registers.
+    /// Defines the kernel for one instruction set and one format of weights. It turns the number of rows
+    /// into a constant, so that the sums stay in registers.
     macro_rules! kernel {
         (
             $name:ident, $of:ident, $features:literal, $weight:ty, $lanes:literal,
@@ -208,11 +207,11 @@ mod x86 {
             widen: |$words:ident| $widened:expr
         ) => {
             /// # Safety
-            /// The machine has the instructions; each of the rows has `side.inputs` values, the
-            /// panel that many steps, and the bias a panel's width.
+            /// The machine has the instructions. Each row has `left.inputs` values, the panel has weights
+            /// for as many inputs, and the bias is as wide as the panel.
             #[target_feature(enable = $features)]
             pub(super) unsafe fn $name(
-                side: Side<'_>,
+                left: TileInputs<'_>,
                 rows: usize,
                 panel: &[$weight],
                 sums: &mut Sums,
@@ -220,7 +219,7 @@ mod x86 {
                 // SAFETY: the caller's promise.
                 unsafe {
                     match rows {
-                        $($height => $of::<$height>(side, panel, sums),)*
+                        $($height => $of::<$height>(left, panel, sums),)*
                         _ => unreachable!("the caller has checked the number of rows"),
                     }
                 }
@@ -228,11 +227,14 @@ mod x86 {
 
             #[inline(never)]
             #[target_feature(enable = $features)]
-            unsafe fn $of<const ROWS: usize>(side: Side<'_>, panel: &[$weight], sums: &mut Sums) {
-                /// Inputs whose weights lie in one word.
-                const GROUP: usize = size_of::<$weight>() / size_of::<f32>() * PER_WORD;
-                const PER_WORD: usize = widths::$name;
-                let start = match side.bias {
+            unsafe fn $of<const ROWS: usize>(
+                left: TileInputs<'_>,
+                panel: &[$weight],
+                sums: &mut Sums,
+            ) {
+                /// Inputs per step of the loop.
+                const PER_STEP: usize = widths::$name;
+                let start = match left.bias {
                     // SAFETY: the caller's promise.
                     Some(bias) => unsafe {
                         [$load(bias.as_ptr()), $load(bias.as_ptr().add($lanes))]
@@ -242,8 +244,8 @@ mod x86 {
                 let mut tile = [start; ROWS];
                 let mut weights = panel.as_ptr();
                 let mut input = 0;
-                while input < side.inputs {
-                    // SAFETY: a panel has this step; a prefetch may point anywhere.
+                while input < left.inputs {
+                    // SAFETY: the panel has weights for this input; a prefetch may use any address.
                     let $words = unsafe {
                         _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(2 * $lanes * AHEAD).cast());
                         if $lanes == 16 {
@@ -253,23 +255,24 @@ mod x86 {
                         [$load(weights.cast()), $load(weights.add($lanes).cast())]
                     };
                     for (part, [low, high]) in $widened.into_iter().enumerate() {
-                        // Of an odd last word there is only the first half.
-                        if part > 0 && input + part >= side.inputs {
+                        // An odd last word has only its first half.
+                        if part > 0 && input + part >= left.inputs {
                             break;
                         }
                         for (row, sums) in tile.iter_mut().enumerate() {
-                            // SAFETY: a row has this input.
-                            let value = unsafe { *side.left.add(row * side.stride + input + part) };
+                            let offset = row * left.stride + input + part;
+                            // SAFETY: the row has this input.
+                            let value = unsafe { *left.values.add(offset) };
                             let value = $set(value);
                             sums[0] = $add(value, low, sums[0]);
                             sums[1] = $add(value, high, sums[1]);
                         }
                     }
-                    input += GROUP;
+                    input += PER_STEP;
                     weights = weights.wrapping_add(2 * $lanes);
                 }
                 for (sums, tile) in sums.iter_mut().zip(tile) {
-                    // SAFETY: the sums of a row are as wide as the widest panel.
+                    // SAFETY: a row of sums is as wide as the widest panel.
                     unsafe {
                         $store(sums.as_mut_ptr(), tile[0]);
                         $store(sums.as_mut_ptr().add($lanes), tile[1]);
@@ -279,7 +282,7 @@ mod x86 {
         };
     }
 
-    /// Inputs in a word of weights, by kernel.
+    /// Inputs per word of weights, for each kernel.
     #[expect(non_upper_case_globals, reason = "named after the kernels")]
     mod widths {
         pub(super) const f32_avx512: usize = 1;
@@ -302,7 +305,7 @@ mod x86 {
         heights: 1 2 3 4 5 6,
         widen: |weights| [weights]
     );
-    // A bf16 is the upper half of an f32.
+    // A bf16 is the upper half of the f32 with the same value.
     kernel!(
         bf16_avx512, bf16_avx512_of, "avx512f", u32, 16,
         load: _mm512_loadu_ps, store: _mm512_storeu_ps, set: _mm512_set1_ps,

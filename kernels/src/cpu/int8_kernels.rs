@@ -1,21 +1,20 @@
-//! The inner loops of the int8 products: a tile of sums in registers, walked once through the
-//! inputs.
+//! The inner loops of int8 products: a tile of sums stays in registers during one pass over the inputs.
 
-use super::Isa;
+use super::isa::Isa;
 
-/// The most rows of a tile.
+/// The most rows of a tile for all instruction sets.
 pub(super) const ROWS_MAX: usize = 14;
 
-/// The most rows of a tile with these instructions: 32 registers hold 14 rows of two vectors of
-/// sums and what feeds them, 16 hold 6.
+/// The most rows of a tile for `isa`: 32 registers hold the operands and 14 rows of two vectors of sums, 16
+/// registers hold 6 rows.
 pub(super) fn rows_max(isa: Isa) -> usize {
     if isa.has_vnni() { ROWS_MAX } else { 6 }
 }
 
 /// `sums[row][column] = Σ codes[row][input] · weights[input][column]` with unsigned codes.
 ///
-/// `codes` are rows of bytes, the given number apart; `weights` is `[inputs / 4][32][4]`. Without
-/// VNNI this is a plain loop.
+/// `codes` are rows of bytes and the stride between them; `weights` is `[inputs / 4][32][4]`. Without VNNI
+/// this is a plain loop.
 pub(super) fn fours(
     isa: Isa,
     (codes, stride): (&[u8], usize),
@@ -44,8 +43,8 @@ pub(super) fn fours(
     }
 }
 
-/// As [`fours`] with signed codes of 16 bits, and `weights` as `[inputs / 2][16][2]`: the first
-/// 16 columns of `sums`.
+/// As [`fours`], with signed codes of 16 bits and `weights` as `[inputs / 2][16][2]`; writes the first 16
+/// columns of `sums`.
 pub(super) fn pairs(
     isa: Isa,
     (codes, stride): (&[i16], usize),
@@ -76,7 +75,7 @@ pub(super) fn pairs(
 mod x86 {
     use std::arch::x86_64::*;
 
-    /// Groups that are fetched ahead of the sums.
+    /// Prefetch distance in groups of inputs.
     const AHEAD: usize = 24;
 
     /// Turns the number of rows into a constant, so that the sums live in registers.
@@ -115,8 +114,8 @@ mod x86 {
         let mut tile = [[_mm512_setzero_si512(); 2]; ROWS];
         for (group, weights) in weights.as_chunks::<128>().0.iter().enumerate() {
             let weights = weights.as_ptr();
-            // SAFETY: 128 bytes of weights; a prefetch may point anywhere; the caller promises
-            // four codes for each group in each row.
+            // SAFETY: 128 bytes of weights; a prefetch may use any address; the caller promises four
+            // codes per group in each row.
             unsafe {
                 let low = _mm512_loadu_si512(weights.cast());
                 let high = _mm512_loadu_si512(weights.add(64).cast());
@@ -164,8 +163,8 @@ mod x86 {
         let mut tile = [[_mm256_setzero_si256(); 2]; ROWS];
         for (group, weights) in weights.as_chunks::<32>().0.iter().enumerate() {
             let weights = weights.as_ptr();
-            // SAFETY: 32 bytes of weights; a prefetch may point anywhere; the caller promises two
-            // codes for each group in each row.
+            // SAFETY: 32 bytes of weights; a prefetch may use any address; the caller promises two codes
+            // per group in each row.
             unsafe {
                 let low = _mm256_cvtepi8_epi16(_mm_loadu_si128(weights.cast()));
                 let high = _mm256_cvtepi8_epi16(_mm_loadu_si128(weights.add(16).cast()));

@@ -1,18 +1,18 @@
-//! Which vector instructions this machine has, found out when the program runs.
+//! The vector instructions of this machine, detected at run time.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 use pulp::{Arch, Scalar256b, WithSimd};
 
-/// How far the kernels may go; what the machine lacks is not used in any case.
+/// The widest instruction set that the kernels may use; the machine may have less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IsaLimit {
-    /// Plain code: SSE2 on x86-64, whatever the compiler makes of it elsewhere.
+    /// Generic code: SSE2 on x86-64, the target's baseline elsewhere.
     Generic,
     /// AVX2 and FMA on x86-64, NEON on AArch64.
     Avx2,
-    /// AVX-512 with its VNNI.
+    /// AVX-512, with VNNI where the machine has it.
     Avx512,
 }
 
@@ -29,7 +29,7 @@ impl FromStr for IsaLimit {
     }
 }
 
-/// The instructions that the kernels use: a value of this type is proof that the machine has them.
+/// The instruction set that the kernels use. A value of this type proves that the machine has it.
 #[derive(Debug, Clone, Copy)]
 pub struct Isa {
     arch: Arch,
@@ -37,12 +37,12 @@ pub struct Isa {
 }
 
 impl Isa {
-    /// The best of this machine.
+    /// The best instruction set of this machine.
     pub fn best() -> Self {
         Self::up_to(IsaLimit::Avx512)
     }
 
-    /// The best of this machine that is not above `limit`.
+    /// The best instruction set of this machine up to `limit`.
     pub fn up_to(limit: IsaLimit) -> Self {
         Self {
             arch: arch(limit),
@@ -50,22 +50,22 @@ impl Isa {
         }
     }
 
-    /// Whether there is the 512-bit dot product of bytes (`vpdpbusd`).
+    /// Whether the machine has the 512-bit dot product of bytes (`vpdpbusd`).
     pub(super) fn has_vnni(self) -> bool {
         self.vnni
     }
 
-    /// Whether there is AVX2.
+    /// Whether the machine has AVX2.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn has_avx2(self) -> bool {
         matches!(self.arch, Arch::V3(_) | Arch::V4(_))
     }
 
-    /// Runs `work` compiled for these instructions.
+    /// Runs `work` compiled for this instruction set.
     #[inline]
     pub(super) fn dispatch<W: WithSimd>(self, work: W) -> W::Output {
         match self.arch {
-            // Arrays of eight, which every compiler turns into the vectors that there are.
+            // Arrays of eight, which the compiler maps to the vectors of the target's baseline.
             Arch::Scalar => work.with_simd(Scalar256b),
             arch => arch.dispatch(work),
         }

@@ -1,26 +1,31 @@
-//! Dense layers: weights cut into panels once, at load.
+//! Dense layers, whose weights are packed into panels once, at load.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::activations::Shared;
-use super::buffer::{Buffer, product};
-use super::float::{self, Left, Product, Right, Values};
-use super::int8::{self, Int8Panels};
-use super::{Activations, Form, Isa, Team};
-use crate::Activation;
+use super::activations::Activations;
+use super::buffer::{Buffer, checked_product, row_stride};
+use super::float::{self, FloatProduct, FloatWeights};
+use super::form::Form;
+use super::int8::{self, Int8PanelWriter, Int8Panels, Int8Weights};
+use super::isa::Isa;
+use super::operands::{InputRows, PanelValues};
+use super::output::OutputRows;
+use super::shared::SharedPointer;
+use super::team::Team;
+use crate::activation::Activation;
 
-/// Products below this many multiply-adds are computed by the calling thread: some microseconds,
-/// which is what handing them over costs when the others have gone to sleep.
+/// Products with fewer multiply-adds are computed by the calling thread. They take some microseconds, as
+/// long as it takes to wake the other threads.
 const SHARED_MULTIPLY_ADDS: usize = 1 << 18;
 
-/// A dense layer, prepared for this machine's instructions.
+/// A dense layer, packed for this machine's instructions.
 #[derive(Debug)]
 pub struct Panels {
     isa: Isa,
     inputs: usize,
     outputs: usize,
-    /// Columns in a panel.
+    /// Number of columns in a panel.
     width: usize,
     /// `[panels · width]`.
     bias: Vec<f32>,
@@ -35,14 +40,14 @@ enum Weights {
 }
 
 impl Panels {
-    /// Packs a weight of `[bias.len(), inputs]`. `row` writes the weights of one output into the
-    /// slice it gets; it is called once for each output, from all threads of the team.
+    /// Packs a weight of `[bias.len(), inputs]`. `row` writes the weights of one output into its slice; it
+    /// is called once for each output, from all threads of the team.
     ///
-    /// f32 weights are kept as they are, bf16 ones rounded to the nearest even, and int8 ones
-    /// scaled for each output so that the largest is 127 (per-channel, symmetric).
+    /// f32 weights are not changed, bf16 weights are rounded to nearest even, and int8 weights are scaled
+    /// for each output so that the largest magnitude is 127 (per-channel, symmetric).
     ///
     /// # Errors
-    /// The first that `row` returns.
+    /// The first error of `row`.
     pub fn pack<E: Send>(
         team: &mut Team,
         (isa, form): (Isa, Form),
@@ -58,17 +63,19 @@ impl Panels {
         let panels = outputs.div_ceil(width);
         bias.resize(panels * width, 0.0);
         let mut weights = match form {
-            Form::F32 => Weights::F32(Buffer::zeros(product([panels, inputs, width]))),
-            Form::Bf16 => {
-                Weights::Bf16(Buffer::zeros(product([panels, inputs.div_ceil(2), width])))
-            }
+            Form::F32 => Weights::F32(Buffer::zeros(checked_product([panels, inputs, width]))),
+            Form::Bf16 => Weights::Bf16(Buffer::zeros(checked_product([
+                panels,
+                inputs.div_ceil(2),
+                width,
+            ]))),
             Form::Int8 => Weights::Int8(Int8Panels::zeros(isa, panels, inputs)),
         };
-        let place = weights.shared();
+        let writer = weights.writer();
         let failure = Mutex::new(None);
         team.share(panels, 1, &|_, range| {
-            // The rows of one panel; the first values of each lie in different cache sets.
-            let stride = super::activations::stride(inputs, size_of::<f32>());
+            // The rows of one panel; their first values lie in different cache sets.
+            let stride = row_stride(inputs, size_of::<f32>());
             let mut rows = vec![0.0; width * stride];
             for panel in range {
                 let existing = panel * width..((panel + 1) * width).min(outputs);
@@ -80,13 +87,13 @@ impl Panels {
                     }
                 }
                 rows[existing.len() * stride..].fill(0.0);
-                let rows = Left {
+                let rows = InputRows {
                     values: &rows,
                     stride,
                     count: width,
                 };
-                // SAFETY: each panel is handed out once, and nobody else writes to it.
-                unsafe { place.fill(panel, rows, inputs) };
+                // SAFETY: each panel is given to one thread once, and nothing else uses it.
+                unsafe { writer.fill(panel, rows, inputs) };
             }
         });
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -112,15 +119,14 @@ impl Panels {
         self.outputs
     }
 
-    /// `y = activation(x · weightᵀ + bias)` for `x` `[rows, inputs]`; `y` becomes
-    /// `[rows, outputs]`.
+    /// `y = activation(x · weightᵀ + bias)` for `x[rows, inputs]`; `y` becomes `[rows, outputs]`.
     ///
-    /// The columns are shared out over the team. No sum is split: the result is the same to the
-    /// last bit for every number of threads.
+    /// The team divides the columns. No sum is split, so the result has the same bits for every number of
+    /// threads.
     ///
     /// # Panics
-    /// When the width of `x` or `y` is not that of this layer, or `x` is not in the form that its
-    /// weights need.
+    /// When the width of `x` or `y` differs from this layer's, or when `x` lacks the format that the weights
+    /// need.
     pub fn multiply(
         &self,
         team: &mut Team,
@@ -135,13 +141,7 @@ impl Panels {
         if rows == 0 {
             return;
         }
-        let (pointer, stride) = y.output();
-        let output = Output {
-            pointer,
-            stride,
-            end: rows * stride,
-            borrow: std::marker::PhantomData,
-        };
+        let output = y.output();
         let panels = self.bias.len() / self.width;
         let share = panels.div_ceil(4 * team.threads());
         let work = rows
@@ -152,27 +152,27 @@ impl Panels {
             false => share,
         };
         team.share(panels, grain, &|_, range| {
-            self.part(x, output, range, activation);
+            self.multiply_panels(x, output, range, activation);
         });
     }
 
-    /// The columns of some panels.
-    fn part(
+    /// Computes the columns of some panels.
+    fn multiply_panels(
         &self,
         x: &Activations,
-        output: Output<'_>,
+        output: OutputRows<'_>,
         range: Range<usize>,
         activation: Activation,
     ) {
         let values = match &self.weights {
-            Weights::F32(values) => Values::F32(values.as_slice()),
-            Weights::Bf16(words) => Values::Bf16(words.as_slice()),
+            Weights::F32(values) => PanelValues::F32(values.as_slice()),
+            Weights::Bf16(words) => PanelValues::Bf16(words.as_slice()),
             Weights::Int8(panels) => {
                 let Some(rows) = x.quantized() else {
                     panic!("int8 weights need int8 activations");
                 };
                 let bias = &self.bias;
-                let right = int8::Right {
+                let right = Int8Weights {
                     panels,
                     bias,
                     columns: self.outputs,
@@ -180,14 +180,9 @@ impl Panels {
                 return int8::multiply(self.isa, (rows, x.len()), right, range, output, activation);
             }
         };
-        let (left, stride) = x.rows().from(0, 0);
-        self.isa.dispatch(Product {
-            left: Left {
-                values: left,
-                stride,
-                count: x.len(),
-            },
-            right: Right {
+        self.isa.dispatch(FloatProduct {
+            left: x.rows().inputs(0..x.len(), 0),
+            right: FloatWeights {
                 values,
                 bias: Some(&self.bias),
                 inputs: self.inputs,
@@ -201,29 +196,29 @@ impl Panels {
 }
 
 impl Weights {
-    fn shared(&mut self) -> Place {
+    fn writer(&mut self) -> PanelWriter {
         match self {
-            Self::F32(values) => Place::F32(Shared(values.as_mut_slice().as_mut_ptr())),
-            Self::Bf16(values) => Place::Bf16(Shared(values.as_mut_slice().as_mut_ptr())),
-            Self::Int8(panels) => Place::Int8(panels.shared()),
+            Self::F32(values) => PanelWriter::F32(SharedPointer::new(values.as_mut_slice())),
+            Self::Bf16(values) => PanelWriter::Bf16(SharedPointer::new(values.as_mut_slice())),
+            Self::Int8(panels) => PanelWriter::Int8(panels.writer()),
         }
     }
 }
 
-/// Where panels are packed.
+/// Panels that threads fill at the same time.
 #[derive(Clone, Copy)]
-enum Place {
-    F32(Shared<f32>),
-    Bf16(Shared<u32>),
-    Int8(int8::Place),
+enum PanelWriter {
+    F32(SharedPointer<f32>),
+    Bf16(SharedPointer<u32>),
+    Int8(Int8PanelWriter),
 }
 
-impl Place {
-    /// Packs the rows of one panel.
+impl PanelWriter {
+    /// Packs the weights of one panel; each of `rows` is a column of it.
     ///
     /// # Safety
-    /// The panel exists, and nobody else uses it.
-    unsafe fn fill(self, panel: usize, rows: Left<'_>, inputs: usize) {
+    /// The panel exists, and nothing else uses it.
+    unsafe fn fill(self, panel: usize, rows: InputRows<'_>, inputs: usize) {
         let width = rows.count;
         let row = |column: usize| &rows.values[column * rows.stride..][..inputs];
         match self {
@@ -255,55 +250,5 @@ impl Place {
             // SAFETY: the caller's promise.
             Self::Int8(place) => unsafe { place.fill(panel, rows, inputs) },
         }
-    }
-}
-
-/// Rows of sums that threads write at the same time, each into columns of its own.
-#[derive(Clone, Copy)]
-pub(super) struct Output<'a> {
-    pointer: Shared<f32>,
-    /// Numbers from row to row.
-    stride: usize,
-    /// Numbers from the pointer to the end of the memory.
-    end: usize,
-    borrow: std::marker::PhantomData<&'a mut [f32]>,
-}
-
-impl<'a> Output<'a> {
-    /// Memory that nobody else writes to.
-    pub(super) fn exclusive((values, stride): (&'a mut [f32], usize)) -> Self {
-        Self {
-            pointer: Shared(values.as_mut_ptr()),
-            stride,
-            end: values.len(),
-            borrow: std::marker::PhantomData,
-        }
-    }
-
-    /// From this row and column on.
-    #[inline(always)]
-    pub(super) fn part(self, row: usize, column: usize) -> Self {
-        let offset = row * self.stride + column;
-        assert!(offset <= self.end, "inside the output");
-        Self {
-            // SAFETY: inside the memory, as asserted.
-            pointer: Shared(unsafe { self.pointer.at(offset) }),
-            end: self.end - offset,
-            ..self
-        }
-    }
-
-    /// The first `columns` of a row.
-    ///
-    /// # Safety
-    /// Nobody else has these columns: they are those of a panel that `Team::share` handed to the
-    /// calling thread, which holds one row of it at a time; or the output is exclusive.
-    #[inline(always)]
-    pub(super) unsafe fn row(&self, row: usize, columns: usize) -> &'a mut [f32] {
-        let offset = row * self.stride;
-        assert!(offset + columns <= self.end, "inside the output");
-        // SAFETY: inside the memory, as asserted, which is borrowed for 'a; that nobody else has
-        // this part of it is the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer.at(offset), columns) }
     }
 }

@@ -1,11 +1,10 @@
-//! Threads that work on one thing together: a forward pass is some hundred short steps, each
-//! shared out among the same threads.
+//! A team of threads that work on one job at a time. A forward pass is some hundred short jobs, which the
+//! same threads share.
 //!
-//! A step of BERT-base takes a fraction of a millisecond and one of a small model a few
-//! microseconds, so handing one over must cost less than a microsecond. The threads therefore
-//! wait for the next step spinning, and only sleep when none has come for some tens of
-//! microseconds. Work is taken in chunks, whoever is free first: where another process takes a
-//! core away, the others do its share.
+//! A job takes a fraction of a millisecond for BERT-base and a few microseconds for a small model, so
+//! starting one must cost less than a microsecond. Threads therefore spin while they wait for the next job,
+//! and sleep only when none has come for some tens of microseconds. A free thread takes the next chunk of
+//! work: when another process occupies a core, the other threads do its share.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -17,40 +16,41 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// Rounds of spinning before a worker sleeps: some tens of microseconds.
+/// Spins of a worker before it sleeps: some tens of microseconds.
 const SPINS_BEFORE_SLEEP: usize = 1 << 12;
-/// Rounds of spinning before somebody who waits for the others lets another process run.
+/// Spins of the caller, waiting for the workers, before it yields to another process.
 const SPINS_BEFORE_YIELD: usize = 1 << 10;
 
-/// What a step does, called with the number of the thread, once by each of them.
+/// A function that each thread calls once, with the number of the thread.
 type Job = *const (dyn Fn(usize) + Sync);
 
-/// One cache line, so that threads do not disturb each other.
+/// A value in a cache line of its own, against false sharing.
 #[repr(align(64))]
 #[derive(Default)]
 struct Padded<T>(T);
 
-struct Shared {
-    /// Counts the jobs; a new value is the signal to start.
+/// The state that the threads share.
+struct TeamState {
+    /// The number of jobs so far; a new value is the signal to start.
     generation: Padded<AtomicUsize>,
-    /// Workers that have not finished the job.
+    /// The number of workers that have not finished the job.
     running: Padded<AtomicUsize>,
     job: UnsafeCell<Option<Job>>,
     stop: AtomicBool,
     panicked: AtomicBool,
-    /// Which workers sleep, or are about to.
+    /// Whether each worker sleeps or is about to.
     sleeping: Vec<Padded<AtomicBool>>,
 }
 
-// SAFETY: `job` is written by the owner of the team only while no worker runs (`running` is 0),
-// and read by workers only after they have seen the generation that was published after it.
-unsafe impl Sync for Shared {}
-// SAFETY: the pointer in `job` is followed only while `Team::run` keeps what it points to.
-unsafe impl Send for Shared {}
+// SAFETY: the owner of the team writes `job` only while no worker runs (`running` is 0), and a worker
+// reads it only after it has seen the generation that was published after the write.
+unsafe impl Sync for TeamState {}
+// SAFETY: the pointer in `job` is dereferenced only while `Team::run` keeps its target alive.
+unsafe impl Send for TeamState {}
 
-/// The calling thread and its helpers.
+/// A team of threads: the calling thread and its workers.
 pub struct Team {
-    shared: Arc<Shared>,
+    state: Arc<TeamState>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -63,35 +63,35 @@ impl Debug for Team {
 }
 
 impl Team {
-    /// A team of `threads`, the calling one included.
+    /// Starts a team of `threads`, including the calling thread.
     ///
     /// # Errors
-    /// When the operating system gives no threads.
+    /// When the operating system cannot start a thread.
     pub fn new(threads: NonZeroUsize) -> std::io::Result<Self> {
-        let helpers = threads.get() - 1;
-        let shared = Arc::new(Shared {
+        let workers = threads.get() - 1;
+        let state = Arc::new(TeamState {
             generation: Padded::default(),
             running: Padded::default(),
             job: UnsafeCell::new(None),
             stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
-            sleeping: (0..helpers).map(|_| Padded::default()).collect(),
+            sleeping: (0..workers).map(|_| Padded::default()).collect(),
         });
         let mut team = Self {
-            shared,
-            workers: Vec::with_capacity(helpers),
+            state,
+            workers: Vec::with_capacity(workers),
         };
-        for worker in 0..helpers {
-            let shared = Arc::clone(&team.shared);
+        for worker in 0..workers {
+            let state = Arc::clone(&team.state);
             let name = format!("engine-cpu-{}", worker + 1);
             let spawned = thread::Builder::new().name(name);
             team.workers
-                .push(spawned.spawn(move || shared.serve(worker))?);
+                .push(spawned.spawn(move || state.run_worker(worker))?);
         }
         Ok(team)
     }
 
-    /// The calling thread alone.
+    /// A team of only the calling thread.
     pub fn solo() -> Self {
         let threads = NonZeroUsize::MIN;
         Self::new(threads).unwrap_or_else(|_| unreachable!("no thread is started"))
@@ -102,38 +102,35 @@ impl Team {
         self.workers.len() + 1
     }
 
-    /// Calls `work` once on each thread, with numbers from 0; returns when all are done.
+    /// Calls `work` once on each thread, with the number of the thread from 0; returns when all are done.
     ///
     /// # Panics
-    /// When `work` panicked on any of them.
+    /// When `work` panicked on any thread.
     pub fn run(&mut self, work: &(dyn Fn(usize) + Sync)) {
         if self.workers.is_empty() {
             return work(0);
         }
-        let shared = &*self.shared;
-        // SAFETY: only the lifetime is erased, and this function does not return, nor unwind,
-        // before every worker has finished with `work`.
+        let state = &*self.state;
+        // SAFETY: only the lifetime is erased, and this function neither returns nor unwinds before every
+        // worker has finished with `work`.
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(work) };
-        // SAFETY: no worker runs now, so none reads.
-        unsafe { *shared.job.get() = Some(job) };
-        shared
-            .running
-            .0
-            .store(self.workers.len(), Ordering::Relaxed);
-        // Sequentially consistent, as are the accesses of a worker that goes to sleep: either it
-        // sees this generation, or we see that it sleeps.
-        shared.generation.0.fetch_add(1, Ordering::SeqCst);
-        for (sleeping, worker) in shared.sleeping.iter().zip(&self.workers) {
+        // SAFETY: no worker runs now, so none reads the job.
+        unsafe { *state.job.get() = Some(job) };
+        state.running.0.store(self.workers.len(), Ordering::Relaxed);
+        // Sequentially consistent, like the accesses of a worker that goes to sleep: either the worker sees
+        // this generation, or we see that it sleeps.
+        state.generation.0.fetch_add(1, Ordering::SeqCst);
+        for (sleeping, worker) in state.sleeping.iter().zip(&self.workers) {
             if sleeping.0.load(Ordering::SeqCst) {
                 worker.thread().unpark();
             }
         }
         let mine = catch_unwind(AssertUnwindSafe(|| work(0)));
         let mut spins = 0;
-        while shared.running.0.load(Ordering::Acquire) != 0 {
-            wait(&mut spins);
+        while state.running.0.load(Ordering::Acquire) != 0 {
+            spin_or_yield(&mut spins);
         }
-        let panicked = shared.panicked.swap(false, Ordering::Relaxed);
+        let panicked = state.panicked.swap(false, Ordering::Relaxed);
         match mine {
             Err(panic) => resume_unwind(panic),
             Ok(()) if panicked => {
@@ -143,8 +140,8 @@ impl Team {
         }
     }
 
-    /// Calls `work` for `0..count` in chunks of `grain`, each chunk once, on whichever thread is
-    /// free; its first argument is the number of the thread.
+    /// Divides `0..count` into chunks of `grain` and calls `work` once for each chunk, on a free thread. The
+    /// first argument of `work` is the number of the thread.
     ///
     /// # Panics
     /// When `work` panicked on any thread.
@@ -175,30 +172,30 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        self.state.stop.store(true, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
-            // A worker catches the panics of its jobs; there is none of its own to report.
+            // A worker catches the panics of its jobs and does not panic itself.
             let _ = worker.join();
         }
     }
 }
 
-impl Shared {
-    /// A worker's life.
-    fn serve(&self, worker: usize) {
+impl TeamState {
+    /// The loop of a worker thread.
+    fn run_worker(&self, worker: usize) {
         let mut seen = 0;
         loop {
             if !self.next_job(worker, &mut seen) {
                 return;
             }
-            // SAFETY: `run` has published this job before the generation we have just seen, and
-            // keeps it alive until `running` is 0.
+            // SAFETY: `run` published this job before the generation that was just seen, and keeps it alive
+            // until `running` is 0.
             let work = unsafe { (*self.job.get()).map(|job| &*job) };
             if let Some(work) = work
                 && let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(worker + 1)))
             {
-                // Dropping it may panic, too, and then nobody would count this worker down.
+                // Dropping the payload may panic, too, and `running` would never become 0.
                 std::mem::forget(panic);
                 self.panicked.store(true, Ordering::Relaxed);
             }
@@ -206,7 +203,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a generation that was not `seen`; false when the team ends.
+    /// Waits for a generation other than `seen`; returns false when the team ends.
     fn next_job(&self, worker: usize, seen: &mut usize) -> bool {
         let is_new = |seen: &mut usize| {
             let generation = self.generation.0.load(Ordering::SeqCst);
@@ -233,7 +230,7 @@ impl Shared {
     }
 }
 
-fn wait(spins: &mut usize) {
+fn spin_or_yield(spins: &mut usize) {
     *spins += 1;
     if *spins < SPINS_BEFORE_YIELD {
         std::hint::spin_loop();
@@ -273,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_the_team_lives_on() {
+    fn a_panic_reaches_the_caller_and_the_team_remains_usable() {
         let mut team = team(3);
         for guilty in 0..3 {
             let result = catch_unwind(AssertUnwindSafe(|| {

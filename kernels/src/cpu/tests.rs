@@ -1,27 +1,29 @@
-//! Every product against a plain sum, in every form, for all instruction sets of this machine.
+//! Compares products and attention with plain sums, in all formats, for all instruction sets of this
+//! machine.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use super::*;
-use crate::Activation;
+use crate::activation::Activation;
 
 fn team(threads: usize) -> Team {
     Team::new(NonZeroUsize::new(threads).unwrap()).unwrap()
 }
 
-/// Numbers between -1 and 1 that look random.
+/// A pseudo-random number between -1 and 1.
 fn value(n: usize) -> f32 {
     let mixed = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed >> 40) as f32) / (1 << 23) as f32 - 1.0
 }
 
-fn whole(rows: usize) -> Vec<Range<usize>> {
+/// All rows as one part.
+fn one_part(rows: usize) -> Vec<Range<usize>> {
     std::iter::once(0..rows).collect()
 }
 
-/// One dense layer and an input.
-struct Case {
+/// A dense layer and its input.
+struct LayerCase {
     inputs: usize,
     outputs: usize,
     rows: usize,
@@ -30,7 +32,7 @@ struct Case {
     x: Vec<f32>,
 }
 
-impl Case {
+impl LayerCase {
     fn new(inputs: usize, outputs: usize, rows: usize) -> Self {
         Self {
             inputs,
@@ -52,27 +54,27 @@ impl Case {
         let panels = Panels::pack(&mut team, (isa, form), self.inputs, bias, row).unwrap();
         let mut x = Activations::new(isa, self.inputs, form);
         x.resize(self.rows);
-        x.write(&mut team, &whole(self.rows), |_, part, rows| {
+        x.write(&mut team, &one_part(self.rows), |_, part, rows| {
             for (index, row) in part.zip(rows.iter_mut()) {
                 row.copy_from_slice(&self.x[index * self.inputs..][..self.inputs]);
             }
         });
         let mut y = Activations::new(isa, self.outputs, Form::F32);
-        // What was there before must not matter.
+        // Earlier values must not matter.
         y.resize(self.rows);
-        y.write(&mut team, &whole(self.rows), |_, _, rows| {
+        y.write(&mut team, &one_part(self.rows), |_, _, rows| {
             rows.iter_mut().for_each(|row| row.fill(f32::NAN));
         });
         panels.multiply(&mut team, &x, &mut y, activation);
         y.rows().iter().flatten().copied().collect()
     }
 
-    /// The same in f64, with weights and inputs rounded as `form` says.
+    /// The result in f64, from weights and inputs rounded to `form`.
     fn expected(&self, form: Form) -> Vec<f64> {
         let mut expected = Vec::new();
         for x in self.x.chunks_exact(self.inputs) {
             for (weight, bias) in self.weight.chunks_exact(self.inputs).zip(&self.bias) {
-                let sum: f64 = round(x, Form::F32.max_of_rows(form))
+                let sum: f64 = round(x, form_of_activations(form))
                     .zip(round(weight, form))
                     .map(|(x, w)| x * w)
                     .sum();
@@ -83,14 +85,11 @@ impl Case {
     }
 }
 
-impl Form {
-    /// How activations are rounded where weights are in form `other`.
-    fn max_of_rows(self, other: Form) -> Form {
-        if other == Form::Int8 {
-            Form::Int8
-        } else {
-            self
-        }
+/// The format of activations for weights of format `weights`.
+fn form_of_activations(weights: Form) -> Form {
+    match weights {
+        Form::F32 | Form::Bf16 => Form::F32,
+        Form::Int8 => Form::Int8,
     }
 }
 
@@ -107,7 +106,7 @@ fn round(values: &[f32], form: Form) -> impl Iterator<Item = f64> {
     })
 }
 
-/// What this machine can run; AVX-512 first.
+/// The instruction sets of this machine, the widest first.
 fn isas() -> Vec<Isa> {
     [IsaLimit::Avx512, IsaLimit::Avx2, IsaLimit::Generic]
         .map(Isa::up_to)
@@ -130,7 +129,7 @@ fn products_equal_a_plain_sum_for_every_shape() {
                 (512, 40),
             ] {
                 for rows in 0..32 {
-                    let case = Case::new(inputs, outputs, rows);
+                    let case = LayerCase::new(inputs, outputs, rows);
                     let found = case.run(isa, form, 1, Activation::None);
                     let expected = case.expected(form);
                     assert_eq!(found.len(), expected.len());
@@ -148,9 +147,9 @@ fn products_equal_a_plain_sum_for_every_shape() {
 }
 
 #[test]
-fn int8_products_are_the_same_on_every_machine() {
+fn int8_products_are_equal_for_all_instruction_sets() {
     for (inputs, outputs, rows) in [(70, 45, 29), (768, 64, 13)] {
-        let case = Case::new(inputs, outputs, rows);
+        let case = LayerCase::new(inputs, outputs, rows);
         let [first, rest @ ..] = &isas()[..] else {
             unreachable!()
         };
@@ -169,10 +168,10 @@ fn int8_products_are_the_same_on_every_machine() {
 }
 
 #[test]
-fn sharing_the_panels_changes_no_bit() {
+fn the_number_of_threads_changes_no_bit() {
     for isa in isas() {
         for form in [Form::F32, Form::Bf16, Form::Int8] {
-            let case = Case::new(128, 1000, 23);
+            let case = LayerCase::new(128, 1000, 23);
             let alone = case.run(isa, form, 1, Activation::Gelu);
             for threads in [2, 3, 8] {
                 assert_eq!(
@@ -186,9 +185,9 @@ fn sharing_the_panels_changes_no_bit() {
 }
 
 #[test]
-fn a_row_of_zeros_and_an_output_of_zeros_are_the_bias() {
+fn a_row_of_zeros_and_an_output_of_zeros_give_the_bias() {
     for isa in isas() {
-        let mut case = Case::new(40, 40, 3);
+        let mut case = LayerCase::new(40, 40, 3);
         case.x[40..80].fill(0.0);
         case.weight[..40].fill(0.0);
         let found = case.run(isa, Form::Int8, 1, Activation::None);
@@ -197,14 +196,14 @@ fn a_row_of_zeros_and_an_output_of_zeros_are_the_bias() {
     }
 }
 
-/// See: a NaN in a checkpoint became a finite number in int8 and under ReLU, which no check of the
-/// answer could see.
+/// A NaN in a checkpoint used to become a finite number in int8 and under ReLU, so no check of the logits
+/// could find it.
 #[test]
-fn what_is_no_number_stays_none() {
+fn nan_and_infinity_reach_the_result() {
     for isa in isas() {
         for form in [Form::F32, Form::Bf16, Form::Int8] {
             for poison in [f32::NAN, f32::INFINITY] {
-                let mut case = Case::new(40, 40, 3);
+                let mut case = LayerCase::new(40, 40, 3);
                 case.x[45] = poison;
                 case.weight[7 * 40 + 3] = poison;
                 let found = case.run(isa, form, 1, Activation::Relu);
@@ -240,7 +239,7 @@ fn check_attention(isa: Isa, heads: Heads, tokens: usize) {
     let mut filled = |width: usize, rows: usize, seed: usize| {
         let mut matrix = Activations::new(isa, width, Form::F32);
         matrix.resize(rows);
-        matrix.write(&mut team, &whole(rows), |_, _, rows| {
+        matrix.write(&mut team, &one_part(rows), |_, _, rows| {
             for (index, row) in rows.iter_mut().enumerate() {
                 for (column, x) in row.iter_mut().enumerate() {
                     *x = 2.0 * value(seed + index * width + column);
@@ -249,13 +248,13 @@ fn check_attention(isa: Isa, heads: Heads, tokens: usize) {
         });
         matrix
     };
-    // Two tokens before the sequence that must not be seen, and one after it.
+    // Two tokens before the sequence and one after it, which must not be read.
     let (query, key_value) = (
         filled(hidden, tokens + 3, 5),
         filled(2 * hidden, tokens + 3, 999),
     );
     let mut context = filled(hidden, tokens, 1);
-    context.write(&mut Team::solo(), &whole(tokens), |_, _, context| {
+    context.write(&mut Team::solo(), &one_part(tokens), |_, _, context| {
         let sequence = 2..2 + tokens;
         let (query, key_value) = (
             (query.rows(), sequence.clone()),

@@ -1,4 +1,4 @@
-//! What CUDA's and cuBLASLt's errors mean for whoever goes on.
+//! Classifies the errors of CUDA and cuBLASLt by what the caller can still do.
 
 use cudarc::cublaslt::result::CublasError;
 use cudarc::cublaslt::sys::cublasStatus_t;
@@ -6,9 +6,9 @@ use cudarc::driver::{CudaStream, DriverError, sys};
 
 use crate::backend::DeviceError;
 
-/// Codes after which the context answers nothing but errors (CUDA driver API, "Data types used by
-/// CUDA driver": those that say "the context cannot be used" or "must be terminated"), by number,
-/// since not every version of the bindings has names for all.
+/// Error codes after which the context returns nothing but errors: those of the CUDA driver API, "Data
+/// types used by CUDA driver", whose text says "the context cannot be used" or "must be terminated". They
+/// are numbers because not every version of the bindings has names for all of them.
 const STICKY: [u32; 19] = [
     4,   // deinitialized
     46,  // device unavailable
@@ -33,7 +33,7 @@ const STICKY: [u32; 19] = [
 
 const OUT_OF_MEMORY: u32 = 2;
 
-/// An error of the driver in our words.
+/// Converts an error of the driver.
 pub(super) fn device_error(error: DriverError) -> DeviceError {
     let code = error.0 as u32;
     let text = |error: DriverError| {
@@ -59,12 +59,12 @@ fn classify(code: u32, text: impl FnOnce() -> String) -> DeviceError {
     }
 }
 
-/// An error of cuBLASLt in our words; `stream` is one that is not being recorded.
+/// Converts an error of cuBLASLt; `stream` must not be recording.
 pub(super) fn product_error(error: CublasError, stream: &CudaStream) -> DeviceError {
     let sticky = || {
-        // "The GPU program failed to execute" may be the context's end, or no memory for the
-        // program's code; the driver knows.
-        // SAFETY: asks a stream that exists for its state.
+        // "The GPU program failed to execute" may mean a lost context or no memory for the program's
+        // code; the driver knows which.
+        // SAFETY: queries the state of an existing stream.
         let state = unsafe { sys::cuStreamQuery(stream.cu_stream()) };
         let busy = state == sys::CUresult::CUDA_ERROR_NOT_READY;
         state.result().err().filter(|_| !busy).map(device_error)
@@ -90,19 +90,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_sorted_by_what_can_still_be_done() {
+    fn errors_are_classified_by_what_can_still_be_done() {
         let classify = |code| classify(code, || "text".to_owned());
         assert_eq!(classify(2), DeviceError::OutOfMemory { bytes: 0 });
         assert_eq!(classify(700), DeviceError::Lost("text".to_owned()));
         assert_eq!(classify(719), DeviceError::Lost("text".to_owned()));
-        // Invalid value, invalid image, too many resources asked for: the context lives on.
+        // Invalid value, invalid image, too many resources requested: the context remains usable.
         for code in [1, 200, 701] {
             assert_eq!(classify(code), DeviceError::Failed("text".to_owned()));
         }
     }
 
     #[test]
-    fn a_failed_product_is_a_lost_device_only_if_the_driver_says_so() {
+    fn a_failed_product_means_a_lost_device_only_if_the_driver_says_so() {
         let lost = || Some(DeviceError::Lost("an illegal address".to_owned()));
         let error = |status, sticky: Option<DeviceError>| {
             product_error_with(CublasError(status), || sticky)

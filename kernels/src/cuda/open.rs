@@ -1,4 +1,4 @@
-//! From nothing to a device that kernels can run on, or a sentence that says what is missing.
+//! Opens a device and loads the kernels, or says what is missing.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -8,29 +8,29 @@ use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 
+use super::device::{CudaDevice, OVERLAPS_FROM};
 use super::error::device_error;
 use super::product::Products;
-use super::{Cuda, OVERLAPS_FROM};
 use crate::backend::{DeviceError, Facts};
 
 /// Machine code and PTX of `cuda/*.cu`.
 static FAT_BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/intentd.fatbin"));
 
-/// The oldest that the kernels are compiled for: Turing.
+/// The oldest compute capability that the kernels are compiled for: Turing.
 const OLDEST: (u32, u32) = (7, 5);
 
-/// The CUDA version that the bindings were made for; a driver must speak it at least.
+/// The CUDA version of the bindings, and the oldest that the driver has to support.
 const CUDA: (u32, u32) = (sys::CUDA_VERSION / 1000, sys::CUDA_VERSION % 1000 / 10);
 
 fn unavailable(what: impl Into<String>) -> DeviceError {
     DeviceError::Unavailable(what.into())
 }
 
-impl Cuda {
+impl CudaDevice {
     /// Opens device number `ordinal` and loads the kernels.
     pub(crate) fn open(ordinal: usize) -> Result<Self, DeviceError> {
-        libraries()?;
-        driver()?;
+        check_libraries()?;
+        check_driver()?;
         let count = CudaContext::device_count().map_err(no_device)?;
         if ordinal >= usize::try_from(count).unwrap_or(0) {
             return Err(unavailable(format!(
@@ -39,15 +39,15 @@ impl Cuda {
             )));
         }
         let context = CudaContext::new(ordinal).map_err(device_error)?;
-        // One stream does everything in order, so nothing has to be tracked from stream to
-        // stream; and waits for tracking events would not survive the recording of a graph.
-        // SAFETY: all memory of this context is used on that stream alone.
+        // One stream executes everything in order, so no events between streams are needed, and waits for
+        // them would break the recording of a graph.
+        // SAFETY: all memory of this context is used on that stream only.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(device_error)?;
         Self::on_stream(stream)
     }
 
-    /// Uses the stream's device; the stream's owner has turned event tracking off.
+    /// Uses the stream's device. The owner of the stream has disabled event tracking.
     pub(crate) fn on_stream(stream: Arc<CudaStream>) -> Result<Self, DeviceError> {
         let context = Arc::clone(stream.context());
         let facts = facts(&context)?;
@@ -78,11 +78,11 @@ impl Cuda {
     }
 }
 
-/// Whether the libraries are there at all: cudarc panics when it calls into one that is not.
-fn libraries() -> Result<(), DeviceError> {
+/// Checks that the libraries can be loaded and fit: cudarc panics when it calls into a missing one.
+fn check_libraries() -> Result<(), DeviceError> {
     #[cfg(any(feature = "cuda-12", feature = "cuda-13"))]
     {
-        // SAFETY: loads a library and runs its initialization, as a call into it would.
+        // SAFETY: loads a library and runs its initializers, as a call into it would.
         if !unsafe { sys::is_culib_present() } {
             return Err(unavailable(
                 "no NVIDIA driver: libcuda.so.1 cannot be loaded (on Kubernetes, ask for the \
@@ -98,8 +98,8 @@ fn libraries() -> Result<(), DeviceError> {
             )));
         }
     }
-    // The loader takes what it finds first, which may be another toolkit's.
-    // SAFETY: asks for a number.
+    // The loader takes the first library it finds, which may belong to another toolkit.
+    // SAFETY: the function only returns a number.
     let version = unsafe { cudarc::cublaslt::sys::cublasLtGetVersion() };
     if version / 10_000 != CUDA.0 as usize {
         return Err(unavailable(format!(
@@ -120,7 +120,7 @@ fn no_device(error: DriverError) -> DeviceError {
     ))
 }
 
-fn driver() -> Result<(), DeviceError> {
+fn check_driver() -> Result<(), DeviceError> {
     result::init().map_err(no_device)?;
     let found = driver_version().map_err(no_device)?;
     if found < CUDA {
@@ -162,13 +162,13 @@ fn facts(context: &Arc<CudaContext>) -> Result<Facts, DeviceError> {
     })
 }
 
-/// Freed memory stays with the process: without this, the pool gives it back at each wait.
+/// Keeps freed memory in the process's pool; by default the pool returns it at each synchronization.
 fn keep_memory(context: &Arc<CudaContext>) -> Result<(), DriverError> {
     if !context.has_async_alloc() {
         return Ok(());
     }
     let mut threshold = u64::MAX;
-    // SAFETY: the pool of a device that exists; the attribute is a u64.
+    // SAFETY: the pool of an existing device; the attribute is a u64.
     unsafe {
         let pool = result::device::get_default_mem_pool(context.cu_device())?;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;

@@ -1,7 +1,7 @@
-//! Matrix products through cuBLASLt, with descriptors and algorithm kept for each shape.
+//! Matrix products by cuBLASLt, with a plan kept for each shape.
 //!
-//! cuBLASLt counts in columns: a row-major `[rows, columns]` is its `columns × rows`. So
-//! `y = x·wᵀ` is asked for as `yᵀ = w·xᵀ`, with w transposed once more.
+//! cuBLASLt is column-major: a row-major `[rows, columns]` is its `columns × rows`. `y = x·wᵀ` is
+//! therefore computed as `yᵀ = w·xᵀ`, with w transposed once more.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -13,23 +13,20 @@ use cudarc::cublaslt::sys as lt_sys;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 
 use super::error::{device_error, product_error};
-use super::tune::Trials;
-use crate::backend::{DeviceError, Dtype, ProductOperands, ProductShape};
+use super::plan::Plan;
+use crate::backend::{DeviceError, ProductOperands, ProductShape};
 
-/// What NVIDIA recommends for Hopper, and for everything older (cuBLAS documentation,
+/// Workspace sizes that NVIDIA recommends for Hopper and for older devices (cuBLAS documentation,
 /// cublasSetWorkspace).
 const WORKSPACE_HOPPER: usize = 32 << 20;
 const WORKSPACE: usize = 4 << 20;
 
-/// `CUBLAS_OP_T`, which the bindings of cuBLASLt leave to those of cuBLAS.
-const TRANSPOSED: i32 = 1;
-
-/// What operands start at a multiple of: the widest load of a thread. Without being told, the library
-/// counts on 256, which the slice of a weight need not be.
+/// Alignment of operands in bytes: the widest load of a thread. By default the library assumes 256, which
+/// a slice of a weight may not have.
 const ALIGNMENT: u32 = 16;
 
-/// What an algorithm may count on and do. Sums that are split between blocks are put together in f32,
-/// as all are: the library would also do it in the type of the result, where f16 overflows.
+/// Constraints on the choice of algorithms: the alignment, and split sums that are reduced in f32. The
+/// library would also reduce in the type of the result, where f16 overflows.
 const LIMITS: [(lt_sys::cublasLtMatmulPreferenceAttributes_t, u32); 5] = {
     use lt_sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
     let in_f32 = lt_sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
@@ -57,7 +54,7 @@ const LIMITS: [(lt_sys::cublasLtMatmulPreferenceAttributes_t, u32); 5] = {
     ]
 };
 
-/// The library and what it has been asked for so far.
+/// The library's handle and workspace, and the plans of all shapes used so far.
 #[derive(Debug)]
 pub(super) struct Products {
     handle: Handle,
@@ -69,107 +66,15 @@ pub(super) struct Products {
 #[derive(Debug)]
 struct Handle(lt_sys::cublasLtHandle_t);
 
-// SAFETY: the library's handle may be used from any thread.
+// SAFETY: cuBLASLt allows the use of a handle from any thread.
 unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: created by us, destroyed once. An error means that the context is gone already.
+        // SAFETY: created by us, destroyed once. An error means that the context no longer exists.
         let _ = unsafe { lt::destroy_handle(self.0) };
-    }
-}
-
-/// Descriptors of a shape, and the algorithm it is computed with.
-#[derive(Debug)]
-pub(super) struct Plan {
-    operation: lt_sys::cublasLtMatmulDesc_t,
-    w: lt_sys::cublasLtMatrixLayout_t,
-    x: lt_sys::cublasLtMatrixLayout_t,
-    y: lt_sys::cublasLtMatrixLayout_t,
-    pub(super) algorithm: Option<lt_sys::cublasLtMatmulAlgo_t>,
-    /// The search for a better one, once it has begun.
-    pub(super) trials: Option<Trials>,
-}
-
-// SAFETY: descriptors are plain memory; they are only used under the map's lock.
-unsafe impl Send for Plan {}
-
-impl Drop for Plan {
-    fn drop(&mut self) {
-        // SAFETY: created by us, destroyed once; null where creation failed.
-        unsafe {
-            if !self.operation.is_null() {
-                let _ = lt::destroy_matmul_desc(self.operation);
-            }
-            for layout in [self.w, self.x, self.y] {
-                if !layout.is_null() {
-                    let _ = lt::destroy_matrix_layout(layout);
-                }
-            }
-        }
-    }
-}
-
-impl Plan {
-    fn new(shape: &ProductShape) -> Result<Self, CublasError> {
-        let kind = match shape.dtype {
-            Dtype::F16 => lt_sys::cudaDataType_t::CUDA_R_16F,
-            Dtype::Bf16 => lt_sys::cudaDataType_t::CUDA_R_16BF,
-            Dtype::F32 => lt_sys::cudaDataType_t::CUDA_R_32F,
-            Dtype::U32 => {
-                return Err(CublasError(
-                    lt_sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED,
-                ));
-            }
-        };
-        let single = lt_sys::cudaDataType_t::CUDA_R_32F;
-        let layout = |columns: usize, rows: usize| {
-            lt::create_matrix_layout(kind, columns as u64, rows as u64, columns as i64)
-        };
-        let mut plan = Self {
-            // Sums in f32 whatever the type; f32 itself without the shorter TF32.
-            operation: lt::create_matmul_desc(
-                lt_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-                single,
-            )?,
-            w: std::ptr::null_mut(),
-            x: std::ptr::null_mut(),
-            y: std::ptr::null_mut(),
-            algorithm: None,
-            trials: None,
-        };
-        plan.w = layout(shape.inner, shape.outer)?;
-        plan.x = layout(shape.inner, shape.rows)?;
-        plan.y = layout(shape.outer, shape.rows)?;
-        use lt_sys::cublasLtMatmulDescAttributes_t as Attribute;
-        plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &TRANSPOSED)?;
-        if shape.bias {
-            let epilogue = lt_sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
-            plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
-        }
-        Ok(plan)
-    }
-
-    fn set<T>(
-        &self,
-        attribute: lt_sys::cublasLtMatmulDescAttributes_t,
-        value: &T,
-    ) -> Result<(), CublasError> {
-        let pointer = std::ptr::from_ref(value).cast::<c_void>();
-        // SAFETY: a live descriptor, and a value of the size that is given.
-        unsafe { lt::set_matmul_desc_attribute(self.operation, attribute, pointer, size_of::<T>()) }
-    }
-
-    fn set_bias(&self, bias: u64) -> Result<(), CublasError> {
-        if bias == 0 {
-            return Ok(());
-        }
-        self.set(
-            lt_sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
-            &bias,
-        )
     }
 }
 
@@ -226,7 +131,7 @@ impl Products {
         }
         let mut plans = self.plans();
         if recorder.is_some() && !plans.contains_key(shape) {
-            // The library may not be asked for an algorithm during a recording.
+            // The library must not be asked for an algorithm during a recording.
             let what = format!("{shape:?} is recorded before it was ever run");
             return Err(DeviceError::Failed(what));
         }
@@ -238,6 +143,7 @@ impl Products {
             .map_err(failed)
     }
 
+    /// The plan of a shape, created at its first use.
     pub(super) fn plan<'a>(
         &self,
         plans: &'a mut HashMap<ProductShape, Plan>,
@@ -256,7 +162,7 @@ impl Products {
         ))
     }
 
-    /// Up to `count` algorithms, the most promising first.
+    /// Up to `count` algorithms for a plan, the most promising first.
     pub(super) fn candidates(
         &self,
         plan: &Plan,
@@ -267,8 +173,8 @@ impl Products {
         let workspace = self.workspace.len();
         let mut found = Vec::with_capacity(count);
         let mut returned = 0;
-        // SAFETY: live descriptors throughout; the library writes at most `count` results and says
-        // how many it wrote.
+        // SAFETY: all descriptors are live; the library writes at most `count` results and returns their
+        // number.
         let result = unsafe {
             let attribute = Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
             let value = std::ptr::from_ref(&workspace).cast();
@@ -309,6 +215,8 @@ impl Products {
         Ok(found)
     }
 
+    /// Enqueues a product with `algorithm`, or with one that the library chooses.
+    ///
     /// # Safety
     /// As for `Backend::product`.
     pub(super) unsafe fn enqueue(
@@ -320,12 +228,12 @@ impl Products {
     ) -> Result<(), CublasError> {
         plan.set_bias(operands.bias)?;
         let one = 1.0_f32;
-        // What is added: the residual, or y times zero, since it has to be something.
+        // The library requires a matrix to add: the residual, or y times zero.
         let (added, factor) = match operands.residual {
             0 => (operands.y, 0.0_f32),
             residual => (residual, 1.0),
         };
-        // SAFETY: live descriptors; the caller's promise about the operands.
+        // SAFETY: live descriptors, and the caller's promise about the operands.
         unsafe {
             lt::matmul(
                 self.handle.0,

@@ -1,4 +1,4 @@
-//! The fastest algorithm for a product, found by trying, a little at a time.
+//! The incremental search for the fastest algorithm of a product.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,28 +7,23 @@ use cudarc::cublaslt::sys::cublasLtMatmulAlgo_t;
 use cudarc::driver::{CudaStream, sys};
 
 use super::error::{device_error, product_error};
-use super::product::{Plan, Products};
+use super::plan::{Plan, Trials};
+use super::product::Products;
 use crate::backend::{DeviceError, ProductOperands, ProductShape};
 
-/// Algorithms tried for a shape.
+/// Number of algorithms tried for a shape.
 const CANDIDATES: usize = 8;
 
-/// Time after which a step begins no further trial: batches wait meanwhile.
+/// Time after which a step begins no further trial, because batches wait in the meantime.
 const STEP: Duration = Duration::from_millis(2);
 
-/// Device time that a trial is measured over, so that what the host adds does not count.
+/// Device time of a trial: long enough that the host's overhead does not count.
 const MEASURED: Duration = Duration::from_micros(200);
+/// The most runs in a trial.
 const RUNS_MAX: f64 = 8.0;
 
-/// How far the search for a shape's algorithm has come.
-#[derive(Debug)]
-pub(super) struct Trials {
-    left: Vec<cublasLtMatmulAlgo_t>,
-    best: Option<(Duration, cublasLtMatmulAlgo_t)>,
-}
-
 impl Products {
-    /// Tries some more algorithms for a shape; true when the fastest is found.
+    /// Tries further algorithms for a shape; returns true when the fastest has been found.
     ///
     /// # Safety
     /// As for `Backend::product`.
@@ -45,12 +40,12 @@ impl Products {
             Some(trials) => trials,
             None => {
                 let found = self.candidates(plan, CANDIDATES).map_err(failed)?;
-                // The most promising last, to be taken first.
+                // The most promising is last, where it is taken first.
                 let left = found.iter().rev().map(|candidate| candidate.algo).collect();
                 Trials { left, best: None }
             }
         };
-        // What is enqueued already belongs to batches and is no part of the step.
+        // Work that is already enqueued belongs to batches, not to this step.
         stream.synchronize().map_err(device_error)?;
         let start = Instant::now();
         while start.elapsed() < STEP {
@@ -64,7 +59,7 @@ impl Products {
                 }
                 Ok(_) => {}
                 Err(error @ DeviceError::Lost(_)) => return Err(error),
-                // Suggested, and yet not possible here: the others are.
+                // The library suggested an algorithm that does not run here; skip it.
                 Err(_) => {}
             }
         }
@@ -76,7 +71,7 @@ impl Products {
         Ok(done)
     }
 
-    /// Mean time of a few runs in a row, after one that loads the code.
+    /// The mean time of consecutive runs, after a run that loads the code.
     ///
     /// # Safety
     /// As for `Backend::product`.

@@ -1,4 +1,4 @@
-//! A kernel of the emulator, and the one door to its C++.
+//! A kernel of the emulator, and the interface to its C++.
 
 use std::ffi::{CStr, CString, c_char};
 
@@ -20,7 +20,7 @@ unsafe extern "C" {
     ) -> i32;
 }
 
-/// A launch: the kernel's name, its grid, and the words that its arguments begin.
+/// A launch: the kernel's name, its grid, and one word for each argument.
 #[derive(Debug, Clone)]
 pub(super) struct Kernel {
     pub(super) name: CString,
@@ -29,27 +29,27 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Number of arguments of the kernel called `name`; 0 when there is none.
+    /// The number of arguments of the kernel `name`; 0 when there is no such kernel.
     pub(super) fn arguments(name: &CStr) -> usize {
-        // SAFETY: a C string, read only.
+        // SAFETY: a C string, which is only read.
         let arguments = unsafe { emulator_arguments(name.as_ptr()) };
         arguments as usize
     }
 
-    /// Runs its first block up to the wait for the kernels in front of it, and keeps it in `slot`.
+    /// Runs the first block up to its wait for the preceding kernels, and keeps it in `slot`.
     pub(super) fn begin(&self, slot: u32) -> Result<(), DeviceError> {
         self.call(true, slot, 0)
     }
 
-    /// Runs it, from where [`begin`](Self::begin) left it unless `slot` is 0. `seed` decides on the
-    /// order of warps.
+    /// Runs the kernel; continues a kernel that [`begin`](Self::begin) started, unless `slot` is 0. `seed`
+    /// determines the order of warps.
     pub(super) fn run(&self, slot: u32, seed: u64) -> Result<(), DeviceError> {
         self.call(false, slot, seed)
     }
 
     fn call(&self, only_begin: bool, slot: u32, seed: u64) -> Result<(), DeviceError> {
         let mut fault = vec![0_u8; 256];
-        // SAFETY: the caller of `launch` has promised the arguments; their number was checked.
+        // SAFETY: the caller of `launch` guarantees the arguments; their number was checked.
         let failed = unsafe {
             emulator_launch(
                 only_begin,

@@ -1,24 +1,25 @@
-//! Memory whose end is guarded.
+//! Memory with a guard page behind it.
 
 use std::ffi::c_void;
 
-use crate::backend::PinnedRegion;
+use super::stream::SharedStream;
+use crate::backend::{PinnedRegion, Region};
 
-/// Zeros that end (but for up to 15 bytes of alignment) where a forbidden page begins.
+/// Zeroed memory that ends, except for up to 15 bytes of alignment, where a protected page begins.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct GuardedMemory {
     mapping: *mut c_void,
     mapped: usize,
     start: usize,
     bytes: usize,
 }
 
-// SAFETY: plain memory; whoever has the address is bound by the promises of `Backend`.
-unsafe impl Send for Memory {}
+// SAFETY: plain memory; every use of its address is bound by the contract of `Backend`.
+unsafe impl Send for GuardedMemory {}
 // SAFETY: as above.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for GuardedMemory {}
 
-impl Memory {
+impl GuardedMemory {
     pub(super) fn new(bytes: usize) -> Option<Self> {
         const PAGE: usize = 4096;
         let room = bytes.next_multiple_of(16).next_multiple_of(PAGE);
@@ -27,7 +28,7 @@ impl Memory {
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
         );
-        // SAFETY: a new anonymous mapping, wherever the system likes.
+        // SAFETY: a new anonymous mapping at an address that the system chooses.
         let mapping = unsafe { libc::mmap(std::ptr::null_mut(), mapped, protection, flags, -1, 0) };
         if mapping == libc::MAP_FAILED {
             return None;
@@ -43,20 +44,42 @@ impl Memory {
         (guarded == 0).then_some(memory)
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-impl PinnedRegion for Memory {
+impl PinnedRegion for GuardedMemory {
     fn pointer(&self) -> *mut u8 {
         self.start as *mut u8
     }
 }
 
-impl Drop for Memory {
+impl Drop for GuardedMemory {
     fn drop(&mut self) {
         // SAFETY: mapped in `new`, unmapped once.
         unsafe { libc::munmap(self.mapping, self.mapped) };
+    }
+}
+
+/// Emulated device memory.
+#[derive(Debug)]
+pub(super) struct EmulatedMemory {
+    pub(super) memory: GuardedMemory,
+    pub(super) stream: SharedStream,
+}
+
+impl Region for EmulatedMemory {
+    fn address(&self) -> u64 {
+        self.memory.pointer() as u64
+    }
+}
+
+impl Drop for EmulatedMemory {
+    fn drop(&mut self) {
+        let mut stream = self.stream.lock();
+        // Enqueued work may use the memory. A lost device does no more work.
+        let _ = stream.run_all_enqueued();
+        stream.allocated -= self.memory.bytes();
     }
 }

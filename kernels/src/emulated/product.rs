@@ -1,10 +1,11 @@
 //! Matrix products on the CPU.
 
 use crate::backend::{Dtype, ProductOperands, ProductShape};
+use crate::oracle;
 
-/// `y = x · wᵀ + bias + residual`, sums in f32, as the library of matrix products does it.
+/// `y = x · wᵀ + bias + residual` with sums in f32, as cuBLASLt computes it.
 pub(super) fn product(shape: &ProductShape, operands: ProductOperands) {
-    // SAFETY: the promise of `Backend::product` about the addresses.
+    // SAFETY: the contract of `Backend::product` covers the addresses.
     let read = |address: u64, len: usize| unsafe { read(shape.dtype, address, len) };
     let x = read(operands.x, shape.rows * shape.inner);
     let w = read(operands.w, shape.outer * shape.inner);
@@ -19,7 +20,7 @@ pub(super) fn product(shape: &ProductShape, operands: ProductOperands) {
     for (row, x) in x.chunks_exact(shape.inner).enumerate() {
         for (column, w) in w.chunks_exact(shape.inner).enumerate() {
             let at = row * shape.outer + column;
-            let value = crate::oracle::dot(x, w) + bias[column] + residual[at];
+            let value = oracle::dot(x, w) + bias[column] + residual[at];
             // SAFETY: as above.
             unsafe { write(shape.dtype, operands.y, at, value) };
         }

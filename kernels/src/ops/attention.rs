@@ -1,18 +1,18 @@
 //! Attention over ragged batches.
 
-use super::{blocks, check, int, launch};
+use super::launch::{blocks, check, int, launch};
 use crate::backend::{Argument, DeviceError, Dtype, Launch};
 use crate::batch::Placed;
 use crate::device::Device;
 use crate::memory::Buffer;
 
-/// Tiles of queries, and warps, in a block of `attention_tiles` (`ATTENTION_WARPS` in
+/// Tiles of queries, and warps, per block of `attention_tiles` (`ATTENTION_WARPS` in
 /// `cuda/attention.cu`).
-const TILES_A_BLOCK: usize = 8;
-/// Keys, and values, that such a block has in shared memory at a time (`CHUNK` tiles of 16 there).
-const KEYS_A_CHUNK: usize = 128;
+const TILES_PER_BLOCK: usize = 8;
+/// Keys, and values, that a block has in shared memory at a time (`CHUNK` tiles of 16 in the kernel).
+const KEYS_PER_CHUNK: usize = 128;
 
-/// Heads of an attention.
+/// The heads of multi-head attention.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
     /// Number of heads.
@@ -22,7 +22,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Whether the matrix unit's kernel takes this head size and type.
+    /// Whether [`Device::attention_tiles`] supports this head size and type.
     pub fn has_tiles(self, dtype: Dtype) -> bool {
         matches!(dtype, Dtype::F16 | Dtype::Bf16) && matches!(self.head_size, 32 | 64)
     }
@@ -32,24 +32,24 @@ impl Attention {
     }
 }
 
-/// Which queries [`Device::attention_rows`] answers, and where they stand.
+/// The queries of [`Device::attention_rows`], and where they lie.
 #[derive(Debug, Clone, Copy)]
 pub enum QueryRows<'a> {
-    /// Every token's; token t's query starts at `t · stride`.
+    /// The queries of all tokens; that of token t starts at `t · stride`.
     All {
         /// Starts at the first token's query.
         q: &'a Buffer,
         /// Values from one token's query to the next.
         stride: usize,
     },
-    /// Each sequence's first token's, standing as with `All`; one row of context a sequence.
+    /// The query of each sequence's first token, laid out as for `All`; one row of context per sequence.
     First {
         /// Starts at the first token's query.
         q: &'a Buffer,
         /// Values from one token's query to the next.
         stride: usize,
     },
-    /// One query a sequence, `[sequences, hidden]`; one row of context a sequence.
+    /// One query per sequence, `[sequences, hidden]`; one row of context per sequence.
     Packed {
         /// `[sequences, hidden]`
         q: &'a Buffer,
@@ -57,9 +57,10 @@ pub enum QueryRows<'a> {
 }
 
 impl Device {
-    /// `context[token] = attention of the token over its sequence`, all heads, with queries, keys
-    /// and values of a token side by side: `qkv[tokens, 3 · hidden]`. On the matrix unit; f16 and
-    /// bf16, heads of 32 or 64.
+    /// `context[token] = attention of the token over its sequence`, all heads, on the matrix unit.
+    ///
+    /// `qkv[tokens, 3 · hidden]` has the query, the key and the value of a token side by side. Supports f16
+    /// and bf16, heads of 32 or 64.
     ///
     /// # Errors
     /// See [`DeviceError`].
@@ -89,23 +90,23 @@ impl Device {
             qkv.dtype().name(),
             attention.head_size
         );
-        let chunk = KEYS_A_CHUNK * attention.head_size * qkv.dtype().bytes();
+        let chunk = KEYS_PER_CHUNK * attention.head_size * qkv.dtype().bytes();
         let grid = Launch {
             // Keys and values.
             shared_bytes: (2 * chunk) as u32,
             ..launch(
-                (attention.heads * placed.tiles.max.div_ceil(TILES_A_BLOCK)) as u32,
-                32 * TILES_A_BLOCK as u32,
+                (attention.heads * placed.tiles.max.div_ceil(TILES_PER_BLOCK)) as u32,
+                32 * TILES_PER_BLOCK as u32,
             )
         };
-        // SAFETY: tiles and offsets come from a laid-out batch; the buffers hold all its tokens.
+        // SAFETY: tiles and offsets come from a packed batch; the buffers hold all its tokens.
         unsafe { self.launch(&name, grid, &buffers, &arguments) }
     }
 
-    /// Attention in f32 arithmetic, for every type and head size; `rows` says which queries.
+    /// Attention in f32 arithmetic, for every type and head size; `rows` selects the queries.
     ///
-    /// Keys and values of a token stand side by side: `kv` starts at the first token's keys, and
-    /// the next token's are `stride` values on. The values are `hidden` further than the keys.
+    /// `kv` starts at the first token's key; the key of the next token is `stride` elements further. The
+    /// value of a token is `hidden` elements behind its key.
     ///
     /// # Errors
     /// See [`DeviceError`].

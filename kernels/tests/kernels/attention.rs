@@ -1,4 +1,4 @@
-//! Both attention kernels over ragged batches.
+//! Both attention kernels on ragged batches.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use intentd_kernels::{Attention, Buffer, Capacity, Dtype, Limits, QueryRows, ora
 
 use crate::support::{Bench, assert_close, assert_untouched, ranges, round};
 
-/// Each head of each sequence; `first_only` leaves the first token's query of each.
+/// The expected context of all heads; with `first_only`, for the first token of each sequence only.
 fn expected(
     qkv: &[f32],
     ranges: &[Range<usize>],
@@ -55,7 +55,7 @@ fn limits(lengths: &[usize]) -> Limits {
     }
 }
 
-/// More room than the batch needs, as in a bucket.
+/// A capacity larger than the batch, as in a bucket.
 fn capacity(lengths: &[usize]) -> Capacity {
     Capacity {
         tokens: lengths.iter().sum::<usize>() + 9,
@@ -63,7 +63,7 @@ fn capacity(lengths: &[usize]) -> Capacity {
     }
 }
 
-/// Random rows of the batch, and NaN in those that only the capacity has.
+/// Random values in the rows of the batch, and NaN in the remaining rows of the capacity.
 fn rows(
     bench: &mut Bench,
     lengths: &[usize],
@@ -86,16 +86,16 @@ const SHAPES: [&[usize]; 6] = [
     &[31, 32, 1, 1, 1, 48],
 ];
 
-/// A block takes eight tiles of 16 queries and walks their keys in chunks of eight tiles.
+/// A block processes eight tiles of 16 queries, and their keys in chunks of eight tiles.
 const BLOCKS_AND_CHUNKS: [&[usize]; 7] = [
-    // A block's tiles exactly, one less, one more.
+    // Exactly the tiles of a block, one less, one more.
     &[128],
     &[5, 90, 16],
     &[12, 12, 12, 12, 12, 12, 12, 12, 12],
-    // Sequences across the edges of blocks and of chunks, whose blocks begin in their middle.
+    // Sequences across the edges of blocks and chunks, with blocks that begin in their middle.
     &[100, 60, 20],
     &[20, 200, 3],
-    // Chunk after chunk, with a short sequence behind the last; all numbers of tiles left over.
+    // Several chunks and a short sequence behind them; all possible numbers of remaining tiles.
     &[390, 7],
     &[40, 50, 65],
 ];
@@ -119,7 +119,7 @@ fn check_tiles(dtype: Dtype, attention: Attention, lengths: &[usize]) {
 }
 
 #[test]
-fn tiles_are_the_softmax_of_each_sequence_by_itself() {
+fn tiles_attend_within_each_sequence() {
     for dtype in [Dtype::F16, Dtype::Bf16] {
         for (heads, head_size) in [(1, 64), (3, 64), (2, 32), (1, 32)] {
             for lengths in SHAPES {
@@ -130,7 +130,7 @@ fn tiles_are_the_softmax_of_each_sequence_by_itself() {
 }
 
 #[test]
-fn tiles_take_the_edges_of_blocks_and_chunks() {
+fn tiles_handle_the_edges_of_blocks_and_chunks() {
     for (dtype, head_size) in [(Dtype::F16, 64), (Dtype::Bf16, 32)] {
         for lengths in BLOCKS_AND_CHUNKS {
             let heads = 2;
@@ -140,8 +140,8 @@ fn tiles_take_the_edges_of_blocks_and_chunks() {
 }
 
 #[test]
-fn a_sequence_keeps_its_nan_to_itself() {
-    // All three share a block, and the middle one's values are what an overflow leaves behind.
+fn nan_in_a_sequence_does_not_reach_its_neighbours() {
+    // All three sequences share a block; the middle one has the values that an overflow leaves behind.
     let lengths = [13, 21, 10];
     let attention = Attention {
         heads: 1,
@@ -166,7 +166,7 @@ fn a_sequence_keeps_its_nan_to_itself() {
 }
 
 #[test]
-fn rows_take_every_type_and_head_size() {
+fn rows_support_every_type_and_head_size() {
     for (dtype, heads, head_size, tolerance) in [
         (Dtype::F32, 2, 64, 64.0),
         (Dtype::F32, 1, 8, 64.0),
@@ -201,7 +201,7 @@ fn rows_take_every_type_and_head_size() {
 }
 
 #[test]
-fn first_tokens_alone_attend_as_they_do_among_all() {
+fn attention_of_first_tokens_alone_is_the_same() {
     for dtype in [Dtype::F32, Dtype::F16] {
         for packed in [false, true] {
             for lengths in SHAPES {
@@ -244,8 +244,8 @@ fn first_tokens_alone_attend_as_they_do_among_all() {
 
 #[test]
 fn large_scores_do_not_overflow() {
-    // Scores of thousands: exp() without the running maximum would be infinite. With 200 keys, tens:
-    // the largest comes late in most rows, and what was summed up before has to shrink.
+    // 20 keys with scores of thousands: exp() would be infinite without the running maximum. 200 keys with
+    // scores of tens: the largest comes late in most rows, and earlier sums have to be rescaled.
     for (lengths, factor) in [([20], 60.0), ([200], 12.0)] {
         let attention = Attention {
             heads: 1,

@@ -2,7 +2,7 @@
 
 use intentd_kernels::{
     Activation, Capacity, Device, DeviceError, Dtype, Emulation, InputError, Inputs, Limits,
-    Product, ProductShape, oracle,
+    Product, ProductShape, TokenIds, oracle,
 };
 
 use crate::support::{Bench, assert_close};
@@ -14,7 +14,7 @@ const LIMITS: Limits = Limits {
 };
 
 #[test]
-fn memory_is_bounded_and_given_back() {
+fn memory_is_bounded_and_freed() {
     let device = Device::emulator(Emulation {
         memory_bytes: 1000,
         ..Emulation::default()
@@ -34,7 +34,7 @@ fn memory_is_bounded_and_given_back() {
     device.zeros(Dtype::F32, 250).unwrap();
 }
 
-/// A flag that stays set would send all later work into a recording that never runs.
+/// If the flag stayed set, all later work would go into a recording that never runs.
 #[test]
 fn a_panic_while_recording_ends_the_recording() {
     let device = Device::emulator(Emulation::default()).unwrap();
@@ -51,9 +51,9 @@ fn a_panic_while_recording_ends_the_recording() {
     assert_eq!(device.counters().launches, launches + 2, "enqueued");
 }
 
-/// A failed `begin_capture` used to overwrite the list of memory of a recording in progress.
+/// A failed `begin_capture` used to overwrite the memory list of a recording in progress.
 #[test]
-fn a_recording_that_does_not_begin_keeps_the_one_in_progress() {
+fn a_recording_that_fails_to_begin_keeps_the_one_in_progress() {
     let device = Device::emulator(Emulation::default()).unwrap();
     let free = device.free_bytes().unwrap();
     let [x, y] = [(); 2].map(|()| device.zeros(Dtype::F32, 4).unwrap());
@@ -69,9 +69,9 @@ fn a_recording_that_does_not_begin_keeps_the_one_in_progress() {
     assert_eq!(device.free_bytes().unwrap(), free);
 }
 
-/// A failed `begin_capture` used to leave its list behind, to which every later launch was added.
+/// A failed `begin_capture` used to leave its memory list behind, and every later launch was added to it.
 #[test]
-fn a_recording_that_does_not_begin_leaves_nothing_behind() {
+fn a_recording_that_fails_to_begin_leaves_nothing_behind() {
     let device = Device::emulator(Emulation {
         lost_after: Some(1),
         ..Emulation::default()
@@ -105,7 +105,7 @@ fn a_graph_of_another_device_is_not_replayed() {
 }
 
 #[test]
-fn a_graph_reads_the_counts_of_the_day() {
+fn a_graph_reads_the_counts_of_the_current_batch() {
     let mut bench = Bench::new(4);
     let capacity = Capacity {
         tokens: 16,
@@ -135,9 +135,11 @@ fn a_graph_reads_the_counts_of_the_day() {
         let tokens = lengths.iter().sum();
         let ids = vec![0; tokens];
         let lengths = lengths.iter().copied();
-        inputs
-            .pack(capacity, (&ids, &ids), lengths, &mut pinned)
-            .unwrap();
+        let batch = TokenIds {
+            ids: &ids,
+            type_ids: &ids,
+        };
+        inputs.pack(capacity, batch, lengths, &mut pinned).unwrap();
         inputs.upload(&device, capacity, &mut pinned).unwrap();
         device.replay(&graph, &mut []).unwrap();
         for (i, sum) in sums.iter_mut().enumerate().take(tokens * 8) {
@@ -161,10 +163,10 @@ fn a_graph_may_copy_in_and_out() {
     for round in 1..4 {
         from.write_u32().unwrap().fill(round);
         device.replay(&graph, &mut [&mut from, &mut to]).unwrap();
-        // To look at it is to wait for the replay, not for the recording.
+        // Reading waits for the replay, not for the recording.
         assert_eq!(to.read().unwrap()[..4], round.to_le_bytes());
     }
-    // Neither is written anew before the copy out of it is done.
+    // Pinned memory is not overwritten before the copy from it is done.
     device.replay(&graph, &mut [&mut from, &mut to]).unwrap();
     from.write_u32().unwrap().fill(9);
     assert_eq!(to.read().unwrap()[..4], 3_u32.to_le_bytes());
@@ -182,7 +184,7 @@ fn a_graph_is_not_replayed_with_other_pinned_memory() {
 
 #[test]
 #[should_panic(expected = "the pinned memory that the graph was recorded with")]
-fn a_graph_is_not_replayed_with_what_has_taken_its_pinned_memory_s_place() {
+fn a_graph_is_not_replayed_with_memory_at_the_address_of_its_freed_memory() {
     let device = Device::emulator(Emulation::default()).unwrap();
     let buffer = device.zeros(Dtype::U32, 4096).unwrap();
     let mut to = device.pinned(4 * 4096).unwrap();
@@ -190,7 +192,7 @@ fn a_graph_is_not_replayed_with_what_has_taken_its_pinned_memory_s_place() {
         .capture(|| device.download(&buffer, &mut to))
         .unwrap();
     drop(to);
-    // Often at the same address, and always too small.
+    // Often at the same address, but always too small.
     let mut smaller = device.pinned(4).unwrap();
     let _ = device.replay(&graph, &mut [&mut smaller]);
 }
@@ -204,7 +206,7 @@ fn pinned_memory_of_another_device_is_not_copied_to() {
 }
 
 #[test]
-fn what_another_thread_copies_meanwhile_is_not_recorded() {
+fn copies_of_another_thread_are_not_recorded() {
     let bench = Bench::new(1);
     let device = &bench.device;
     let buffer = device.zeros(Dtype::U32, 4).unwrap();
@@ -221,7 +223,7 @@ fn what_another_thread_copies_meanwhile_is_not_recorded() {
 }
 
 #[test]
-fn a_lost_device_says_so_ever_after() {
+fn a_lost_device_fails_every_later_call() {
     let device = Device::emulator(Emulation {
         lost_after: Some(1),
         ..Emulation::default()
@@ -272,7 +274,7 @@ fn products_add_a_bias_and_a_residual() {
 }
 
 #[test]
-fn batches_that_would_reach_beyond_the_tables_are_refused() {
+fn batches_beyond_the_tables_or_the_capacity_are_refused() {
     let bench = Bench::new(1);
     let capacity = Capacity {
         tokens: 12,
@@ -282,7 +284,11 @@ fn batches_that_would_reach_beyond_the_tables_are_refused() {
     let mut pinned = bench.device.pinned(capacity.words() * 4).unwrap();
     let mut pack = |ids: &[u32], types: &[u32], lengths: &[usize]| {
         let lengths = lengths.iter().copied();
-        inputs.pack(capacity, (ids, types), lengths, &mut pinned)
+        let batch = TokenIds {
+            ids,
+            type_ids: types,
+        };
+        inputs.pack(capacity, batch, lengths, &mut pinned)
     };
     pack(&[9; 12], &[1; 12], &[8, 4]).unwrap();
     for (ids, types, lengths) in [
@@ -305,7 +311,7 @@ fn batches_that_would_reach_beyond_the_tables_are_refused() {
 }
 
 #[test]
-fn sequences_longer_than_the_kernels_take_are_refused_at_the_start() {
+fn limits_beyond_the_longest_sequence_of_the_kernels_are_refused() {
     let bench = Bench::new(1);
     let capacity = Capacity {
         tokens: 16,
@@ -320,8 +326,8 @@ fn sequences_longer_than_the_kernels_take_are_refused_at_the_start() {
 }
 
 #[test]
-fn without_cuda_the_device_says_so() {
-    // Where this package is built with CUDA, the machine decides what is missing.
+fn a_build_without_cuda_has_no_cuda_device() {
+    // In a build with CUDA, the error depends on the machine.
     if cfg!(feature = "driver") {
         eprintln!("skipped: built with CUDA");
         return;

@@ -1,4 +1,4 @@
-//! Every kernel, as the GPU's compiler gets it, run by the emulator and compared with its oracle.
+//! Runs every kernel from its CUDA source in the emulator, and compares it with its oracle.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 #![cfg_attr(
     not(has_emulator),

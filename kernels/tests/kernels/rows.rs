@@ -1,4 +1,4 @@
-//! Kernels that work on rows by themselves.
+//! Row-wise kernels: LayerNorm, activation, gathering, the classifier and type conversion.
 
 use intentd_kernels::{Activation, Capacity, Dtype, Limits, Norm, Tables, oracle};
 
@@ -16,15 +16,32 @@ const CAPACITY: Capacity = Capacity {
 };
 const LENGTHS: [usize; 3] = [7, 1, 11];
 
-fn norm(bench: &mut Bench, columns: usize, dtype: Dtype) -> (Vec<f32>, Vec<f32>, Norm) {
-    let (gamma, gamma_buffer) = bench.values(columns, dtype);
-    let (beta, beta_buffer) = bench.values(columns, dtype);
-    let norm = Norm {
-        gamma: gamma_buffer,
-        beta: beta_buffer,
-        eps: 1e-5,
-    };
-    (gamma, beta, norm)
+/// A LayerNorm on the device, and its parameters on the host.
+struct RandomNorm {
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    on_device: Norm,
+}
+
+impl RandomNorm {
+    fn new(bench: &mut Bench, columns: usize, dtype: Dtype) -> Self {
+        let (gamma, gamma_buffer) = bench.values(columns, dtype);
+        let (beta, beta_buffer) = bench.values(columns, dtype);
+        let on_device = Norm {
+            gamma: gamma_buffer,
+            beta: beta_buffer,
+            eps: 1e-5,
+        };
+        Self {
+            gamma,
+            beta,
+            on_device,
+        }
+    }
+
+    fn expected(&self, row: &[f32]) -> Vec<f32> {
+        oracle::norm(row, &self.gamma, &self.beta, self.on_device.eps)
+    }
 }
 
 #[test]
@@ -36,7 +53,7 @@ fn embeddings_are_added_and_normalized() {
             let (words, words_buffer) = bench.values(LIMITS.words * columns, dtype);
             let (positions, positions_buffer) = bench.values(LIMITS.positions * columns, dtype);
             let (types, types_buffer) = bench.values(LIMITS.types * columns, dtype);
-            let (gamma, beta, norm) = norm(&mut bench, columns, dtype);
+            let norm = RandomNorm::new(&mut bench, columns, dtype);
             let tables = Tables {
                 words: words_buffer,
                 positions: positions_buffer,
@@ -45,7 +62,7 @@ fn embeddings_are_added_and_normalized() {
             let y = bench.poisoned(CAPACITY.tokens * columns, dtype);
             bench
                 .device
-                .embed_norm(&batch.placed, &tables, &norm, &y)
+                .embed_norm(&batch.placed, &tables, &norm.on_device, &y)
                 .unwrap();
 
             let mut expected = Vec::new();
@@ -59,7 +76,7 @@ fn embeddings_are_added_and_normalized() {
                     let sum: Vec<f32> = (0..columns)
                         .map(|i| word[i] + position[i] + kind[i])
                         .collect();
-                    expected.extend(oracle::norm(&sum, &gamma, &beta, 1e-5));
+                    expected.extend(norm.expected(&sum));
                 }
             }
             let found = bench.read(&y);
@@ -78,14 +95,15 @@ fn rows_are_normalized() {
             let batch = bench.batch(&LENGTHS, CAPACITY, LIMITS);
             let rows = &batch.placed.tokens;
             let (x, x_buffer) = bench.values(CAPACITY.tokens * columns, dtype);
-            let (gamma, beta, norm) = norm(&mut bench, columns, dtype);
+            let norm = RandomNorm::new(&mut bench, columns, dtype);
             let y = bench.poisoned(CAPACITY.tokens * columns, dtype);
-            bench.device.norm(rows, &x_buffer, &norm, &y).unwrap();
+            let device = &bench.device;
+            device.norm(rows, &x_buffer, &norm.on_device, &y).unwrap();
 
             let tokens: usize = LENGTHS.iter().sum();
             let expected: Vec<f32> = x[..tokens * columns]
                 .chunks_exact(columns)
-                .flat_map(|row| oracle::norm(row, &gamma, &beta, 1e-5))
+                .flat_map(|row| norm.expected(row))
                 .collect();
             let found = bench.read(&y);
             assert_close(&found[..expected.len()], &expected, dtype, 8.0);
@@ -96,7 +114,7 @@ fn rows_are_normalized() {
 
 #[test]
 fn norm_keeps_its_precision_around_a_large_mean() {
-    // A one-pass variance (mean of squares minus square of the mean) would lose all digits here.
+    // A one-pass variance (mean of squares minus square of the mean) would lose all digits.
     let mut bench = Bench::new(3);
     let columns = 256;
     let batch = bench.batch(&[1], CAPACITY, LIMITS);
@@ -108,12 +126,13 @@ fn norm_keeps_its_precision_around_a_large_mean() {
     let mut whole = x.clone();
     whole.resize(CAPACITY.tokens * columns, 0.0);
     let x_buffer = bench.upload(&whole, Dtype::F32);
-    let (gamma, beta, norm) = norm(&mut bench, columns, Dtype::F32);
+    let norm = RandomNorm::new(&mut bench, columns, Dtype::F32);
     let y = bench.poisoned(CAPACITY.tokens * columns, Dtype::F32);
     let rows = &batch.placed.tokens;
-    bench.device.norm(rows, &x_buffer, &norm, &y).unwrap();
-    let expected = oracle::norm(&x, &gamma, &beta, 1e-5);
-    // The mean itself is only good to a few roundings of 10,000: 1e-2 of a value of about 1.
+    let device = &bench.device;
+    device.norm(rows, &x_buffer, &norm.on_device, &y).unwrap();
+    let expected = norm.expected(&x);
+    // The mean is accurate to a few roundings of 10,000: 1e-2 for values of about 1.
     let worst = bench.read(&y)[..columns]
         .iter()
         .zip(&expected)
@@ -123,7 +142,7 @@ fn norm_keeps_its_precision_around_a_large_mean() {
 }
 
 #[test]
-fn activations_are_the_exact_ones() {
+fn activations_equal_their_formulas() {
     let all = [
         Activation::None,
         Activation::Gelu,
@@ -137,7 +156,7 @@ fn activations_are_the_exact_ones() {
             let columns = 72;
             let batch = bench.batch(&LENGTHS, CAPACITY, LIMITS);
             let x: Vec<f32> = bench.random(CAPACITY.tokens * columns, dtype);
-            // Far out on both sides as well.
+            // Including the tails on both sides.
             let x: Vec<f32> = x.iter().map(|v| v * 8.0).collect();
             let x_buffer = bench.upload(&x, dtype);
             let (bias, bias_buffer) = bench.values(columns, dtype);
@@ -153,7 +172,8 @@ fn activations_are_the_exact_ones() {
                     false => x[i],
                 })
                 .collect();
-            // In f32, GELU's tail is x·(1 + erf) with erf near -1: a few roundings of x, not of y.
+            // In f32, the tail of GELU is x·(1 + erf) with erf near -1: the error is a few roundings of x,
+            // not of y.
             let tolerance = if dtype == Dtype::F32 { 16.0 } else { 2.0 };
             assert_close(&bench.read(&x_buffer), &expected, dtype, tolerance);
         }
@@ -161,8 +181,8 @@ fn activations_are_the_exact_ones() {
 }
 
 #[test]
-fn what_is_no_number_stays_none() {
-    // Damaged weights have to show in the logits, and the self-test at load looks at those.
+fn nan_reaches_the_result() {
+    // The self-test at load finds damaged weights by NaN in the logits.
     for dtype in DTYPES {
         for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Tanh] {
             let mut bench = Bench::new(11);

@@ -1,4 +1,4 @@
-//! The product for few rows, with everything that surrounds it.
+//! The product for few rows, with its fused LayerNorm, activation and residual.
 
 use intentd_kernels::{Activation, Capacity, Dtype, Limits, Norm, Skinny, oracle};
 
@@ -10,27 +10,50 @@ const LIMITS: Limits = Limits {
     positions: 64,
 };
 
-/// Lengths of the sequences, room for how many tokens, columns of x and of y.
-type Case = (&'static [usize], usize, usize, usize);
+/// A batch and the shape of a product.
+struct ProductCase {
+    lengths: &'static [usize],
+    /// Capacity of the batch.
+    tokens: usize,
+    /// Columns of x.
+    inner: usize,
+    /// Columns of y.
+    outer: usize,
+}
 
-/// All numbers of columns a block, rows of both kinds, inner sizes of one round of loads and of several.
-const CASES: [Case; 10] = [
-    (&[1], 16, 32, 8),
-    (&[12], 16, 768, 24),
-    (&[5, 11], 16, 288, 2048),
-    (&[2, 7], 16, 96, 3072),
-    (&[3], 16, 1312, 4096),
-    (&[16], 16, 3104, 8),
-    (&[9, 3, 14], 32, 128, 2064),
-    (&[17, 15], 32, 64, 3072),
-    (&[17], 32, 2080, 16),
-    (&[30, 1], 32, 1056, 1064),
+const fn case(lengths: &'static [usize], tokens: usize, [inner, outer]: [usize; 2]) -> ProductCase {
+    ProductCase {
+        lengths,
+        tokens,
+        inner,
+        outer,
+    }
+}
+
+/// All widths of a block, both heights of tiles, inner dimensions of one round of loads and of several.
+const CASES: [ProductCase; 10] = [
+    case(&[1], 16, [32, 8]),
+    case(&[12], 16, [768, 24]),
+    case(&[5, 11], 16, [288, 2048]),
+    case(&[2, 7], 16, [96, 3072]),
+    case(&[3], 16, [1312, 4096]),
+    case(&[16], 16, [3104, 8]),
+    case(&[9, 3, 14], 32, [128, 2064]),
+    case(&[17, 15], 32, [64, 3072]),
+    case(&[17], 32, [2080, 16]),
+    case(&[30, 1], 32, [1056, 1064]),
 ];
 
 #[test]
 fn a_product_with_activation() {
     for dtype in [Dtype::F16, Dtype::Bf16] {
-        for (lengths, tokens, inner, outer) in CASES {
+        for case in CASES {
+            let ProductCase {
+                lengths,
+                tokens,
+                inner,
+                outer,
+            } = case;
             for activation in [Activation::None, Activation::Gelu] {
                 let mut bench = Bench::new(inner as u64);
                 let capacity = Capacity {
@@ -69,7 +92,13 @@ fn a_product_with_activation() {
 #[test]
 fn a_product_of_normalized_rows_with_residual() {
     for dtype in [Dtype::F16, Dtype::Bf16] {
-        for (lengths, tokens, inner, outer) in CASES {
+        for case in CASES {
+            let ProductCase {
+                lengths,
+                tokens,
+                inner,
+                outer,
+            } = case;
             let mut bench = Bench::new(outer as u64);
             let capacity = Capacity {
                 tokens,
@@ -108,7 +137,7 @@ fn a_product_of_normalized_rows_with_residual() {
             let found = bench.read(&normalized);
             assert_close(&found[..normal.len()], &normal, dtype, 8.0);
             assert_untouched(&found[normal.len()..]);
-            // The product sees rounded rows: hundreds of roundings, each of either sign.
+            // The product reads rounded rows: hundreds of rounding errors of either sign.
             let rounded: Vec<f32> = normal.iter().map(|v| round(*v, dtype)).collect();
             let expected: Vec<f32> = oracle::linear(&rounded, &w, &bias)
                 .iter()
@@ -124,7 +153,7 @@ fn a_product_of_normalized_rows_with_residual() {
 }
 
 #[test]
-fn rows_may_be_chosen() {
+fn row_numbers_select_rows() {
     let (lengths, tokens, inner, outer) = ([4, 9, 2], 16, 64, 24);
     let dtype = Dtype::F16;
     let mut bench = Bench::new(1);
@@ -167,7 +196,8 @@ fn rows_may_be_chosen() {
 
 #[test]
 fn statistics_keep_their_precision_around_a_large_mean() {
-    // Mean square less squared mean: at eight times sigma, 65 roundings of f32, one of f16.
+    // The variance is mean square minus squared mean: at a mean of eight sigma, an error of 65 roundings in
+    // f32, one in f16.
     let (inner, outer, dtype) = (768, 8, Dtype::F16);
     let mut bench = Bench::new(3);
     let capacity = Capacity {

@@ -1,9 +1,11 @@
-//! Values to and from an emulated device.
+//! An emulated device with random values, and comparisons of results.
 
 use half::{bf16, f16};
-use intentd_kernels::{Buffer, Capacity, Device, Dtype, Emulation, Inputs, Limits, Placed};
+use intentd_kernels::{
+    Buffer, Capacity, Device, Dtype, Emulation, Inputs, Limits, Placed, TokenIds,
+};
 
-/// An emulated device, and random numbers.
+/// An emulated device and a random number generator.
 pub(crate) struct Bench {
     pub(crate) device: Device,
     state: u64,
@@ -21,7 +23,7 @@ impl Bench {
         }
     }
 
-    /// Values from -1 to 1, as the type rounds them.
+    /// Values from -1 to 1, rounded to the type.
     pub(crate) fn random(&mut self, len: usize, dtype: Dtype) -> Vec<f32> {
         let mut value = || {
             // Knuth's linear congruential generator (MMIX); the upper bits are random enough.
@@ -32,7 +34,7 @@ impl Bench {
         (0..len).map(|_| value()).collect()
     }
 
-    /// Random values, here and on the device.
+    /// Random values, on the host and on the device.
     pub(crate) fn values(&mut self, len: usize, dtype: Dtype) -> (Vec<f32>, Buffer) {
         let values = self.random(len, dtype);
         let buffer = self.upload(&values, dtype);
@@ -56,7 +58,7 @@ impl Bench {
         buffer
     }
 
-    /// A buffer of values that no kernel computes.
+    /// A buffer of NaN, which no kernel computes.
     pub(crate) fn poisoned(&self, len: usize, dtype: Dtype) -> Buffer {
         self.upload(&vec![f32::NAN; len], dtype)
     }
@@ -76,7 +78,7 @@ impl Bench {
             .collect()
     }
 
-    /// A batch of sequences of these lengths in a layout for `capacity`; ids and types random.
+    /// A batch of sequences with these lengths and random ids and types, laid out for `capacity`.
     pub(crate) fn batch(&mut self, lengths: &[usize], capacity: Capacity, limits: Limits) -> Batch {
         let tokens: usize = lengths.iter().sum();
         let mut below = |rows: usize| -> Vec<u32> {
@@ -90,9 +92,11 @@ impl Bench {
         let inputs = Inputs::new(&self.device, capacity, limits).unwrap();
         let mut pinned = self.device.pinned(capacity.words() * 4).unwrap();
         let lengths = lengths.iter().copied();
-        inputs
-            .pack(capacity, (&ids, &type_ids), lengths, &mut pinned)
-            .unwrap();
+        let tokens = TokenIds {
+            ids: &ids,
+            type_ids: &type_ids,
+        };
+        inputs.pack(capacity, tokens, lengths, &mut pinned).unwrap();
         inputs.upload(&self.device, capacity, &mut pinned).unwrap();
         let placed = inputs.placed(capacity);
         Batch {
@@ -109,7 +113,7 @@ pub(crate) struct Batch {
     pub(crate) placed: Placed,
 }
 
-/// Where each sequence lies among the tokens.
+/// The range of tokens of each sequence.
 pub(crate) fn ranges(lengths: &[usize]) -> Vec<std::ops::Range<usize>> {
     let mut start = 0;
     let range = |length: &usize| {
@@ -127,8 +131,8 @@ pub(crate) fn round(value: f32, dtype: Dtype) -> f32 {
     }
 }
 
-/// Asserts that every value is within `tolerance` roundings of the type, relative to the larger
-/// of 1 and the value.
+/// Asserts that every value is within `tolerance` rounding errors of the type, relative to the larger of 1
+/// and the value.
 #[track_caller]
 pub(crate) fn assert_close(found: &[f32], expected: &[f32], dtype: Dtype, tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "lengths");
@@ -139,7 +143,7 @@ pub(crate) fn assert_close(found: &[f32], expected: &[f32], dtype: Dtype, tolera
     };
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
         let bound = tolerance * unit * expected.abs().max(1.0);
-        // Written so that NaN fails.
+        // In this form the comparison fails for NaN.
         assert!(
             (found - expected).abs() <= bound,
             "{dtype:?} value {index}: {found}, expected {expected} within {bound}"
@@ -147,7 +151,7 @@ pub(crate) fn assert_close(found: &[f32], expected: &[f32], dtype: Dtype, tolera
     }
 }
 
-/// Asserts that `buffer` still holds what [`Bench::poisoned`] put there.
+/// Asserts that all values are still those of [`Bench::poisoned`].
 #[track_caller]
 pub(crate) fn assert_untouched(values: &[f32]) {
     assert!(

@@ -7,7 +7,7 @@
 
 use intentd_kernels::{
     Activation, Buffer, Capacity, Device, DeviceError, Dtype, Placed, Product, ProductShape,
-    QueryRows, Rows, SKINNY_ROWS_MAX, Skinny,
+    QueryRows, RowCount, SKINNY_ROWS_MAX, Skinny,
 };
 
 use super::weights::{Layer, Linear, Model};
@@ -200,7 +200,7 @@ impl Forward {
     /// From `context` and the layer's input to its output in `x`.
     fn feed_forward(
         &self,
-        (rows, size): (&Rows, usize),
+        (rows, size): (&RowCount, usize),
         layer: &Layer,
         input: &Buffer,
     ) -> Result<(), DeviceError> {

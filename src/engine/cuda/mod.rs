@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use intentd_kernels::{
     Capacity, Device, DeviceError, Dtype, InputError, Inputs, Limits, Mark, Pinned, ProductShape,
+    TokenIds,
 };
 
 use self::forward::{Arena, Forward};
@@ -206,7 +207,10 @@ impl Cuda {
     fn enqueue(&mut self, batch: &RaggedBatch, bucket: Capacity) -> Result<(), InputError> {
         let device = &self.forward.device;
         let slot = &mut self.slots[self.next];
-        let ids = (batch.ids(), batch.type_ids());
+        let ids = TokenIds {
+            ids: batch.ids(),
+            type_ids: batch.type_ids(),
+        };
         let lengths = batch.ranges().map(|range| range.len());
         self.inputs.pack(bucket, ids, lengths, &mut slot.input)?;
         slot.start.record()?;
