@@ -67,5 +67,5 @@ pub mod engine;
 
 mod atomic;
 mod input;
-mod seldom;
+mod log_throttle;
 mod turns;

@@ -18,7 +18,9 @@ use crate::autoscale::host::HostClock;
 use crate::autoscale::{Hints, Rehearsed};
 use crate::bench::{Options, Runner, Target, read_texts};
 use crate::serving::Classifier;
-use crate::transport::{ConnectionLimits, Life, Listener, Port, Room, descriptors, serve};
+use crate::transport::{
+    ConnectionLimits, ConnectionPermits, Life, Listener, Port, descriptors, serve,
+};
 
 /// Time until connections are open and memory is where it will be, and time that is measured.
 const WARM_UP: Duration = Duration::from_millis(10);
@@ -105,7 +107,7 @@ fn open(
             header_timeout: forever,
             idle_timeout: forever,
         },
-        room: Room::new(CLIENTS),
+        permits: ConnectionPermits::new(CLIENTS),
         open: IntGauge::new("open", "open").ok()?,
         refused: IntCounter::new("refused", "refused").ok()?,
         turns: Arc::clone(twin.turns()),

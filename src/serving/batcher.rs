@@ -20,8 +20,8 @@ use super::plan::BatchLimits;
 use super::queue::{Answered, Patience, Waiting, Work};
 use crate::engine::{Engine, EngineError, Logits, RaggedBatch};
 use crate::error::Refusal;
+use crate::log_throttle::LogThrottle;
 use crate::metrics::Metrics;
-use crate::seldom::Seldom;
 
 /// How often an engine that fails again and again is tried while no request comes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -344,8 +344,8 @@ impl Batcher {
             Err(part) => part,
         };
         self.metrics.engine_failures.inc();
-        static FAILED: Seldom = Seldom::new();
-        if let Some(times) = FAILED.now() {
+        static FAILED: LogThrottle = LogThrottle::new();
+        if let Some(times) = FAILED.event() {
             tracing::error!(texts, %error, times, "batch failed");
         }
         match &error {

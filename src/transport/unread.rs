@@ -1,9 +1,9 @@
-//! What nobody has read of a request's body when its answer is there.
+//! The unread rest of a request's body once its response is ready.
 //!
-//! HTTP/2 ends a stream of which nobody reads the rest by a reset, behind the answer. Clients that are
-//! still sending then see the reset and not the answer (RFC 9113, section 8.1, lets them; curl does). So
-//! the rest is read and thrown away, if it is little and comes soon: nothing of it is held, and the time
-//! is bounded here and by the connection's clock. HTTP/1 has the lingering close of `stream.rs` instead.
+//! HTTP/2 ends a stream whose body nobody reads to its end by a reset after the response. A client that is
+//! still sending then sees the reset and not the response (RFC 9113, section 8.1, allows that; curl does it).
+//! So the rest is read and discarded if it is small and arrives soon. Nothing of it is kept in memory, and the
+//! time is bounded here and by the connection's clock. HTTP/1 has the lingering close of `monitored.rs` instead.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,39 +15,39 @@ use axum::http::{HeaderMap, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// What is thrown away of a body: as much as one may have unless that is set (`--max-body-bytes`), so that
-/// whoever sends what would be read otherwise hears why it is not.
+/// Bytes of a body that are discarded: the default of `--max-body-bytes`. So a client whose body would have been
+/// read otherwise learns why it was not.
 const UNREAD_MAX: u64 = 2 << 20;
 
-/// Time for it to come.
+/// Time for these bytes to arrive.
 const UNREAD_TIME: Duration = Duration::from_secs(2);
 
-/// Where a body is put that nobody wants any more.
+/// Receives a body that was dropped before it was read to its end.
 #[derive(Clone, Default)]
-pub(super) struct Home(Arc<Mutex<Option<Incoming>>>);
+pub(super) struct UnreadSlot(Arc<Mutex<Option<Incoming>>>);
 
-/// A body that goes home when it is dropped.
-pub(super) struct Lent {
+/// A body that moves to its [`UnreadSlot`] when it is dropped unread.
+pub(super) struct TrackedBody {
     body: Option<Incoming>,
-    home: Home,
+    slot: UnreadSlot,
 }
 
-impl Lent {
-    pub(super) fn new(body: Incoming, home: Home) -> Self {
+impl TrackedBody {
+    pub(super) fn new(body: Incoming, slot: UnreadSlot) -> Self {
         let body = Some(body);
-        Self { body, home }
+        Self { body, slot }
     }
 }
 
-impl Drop for Lent {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
-            *self.home.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+            *self.slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         }
     }
 }
 
-impl HttpBody for Lent {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -71,15 +71,14 @@ impl HttpBody for Lent {
     }
 }
 
-impl Home {
-    /// What is there now, if it is worth waiting for: nothing where all was read, where somebody still
-    /// reads, where it is more than would be thrown away, and where the client waits for our word before
-    /// it sends anything.
-    pub(super) fn unread(&self, is_expecting: bool) -> Option<Unread> {
+impl UnreadSlot {
+    /// Drains the body in the slot. `None` if the body was read to its end, is still being read, is larger than
+    /// what is discarded, or if its client waits for `100 Continue` before it sends anything.
+    pub(super) fn drain(&self, expects_continue: bool) -> Option<DrainBody> {
         let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let body = body.take()?;
-        let is_little = body.size_hint().lower() <= UNREAD_MAX;
-        (is_little && !is_expecting).then(|| Unread {
+        let is_small = body.size_hint().lower() <= UNREAD_MAX;
+        (is_small && !expects_continue).then(|| DrainBody {
             body,
             left: UNREAD_MAX,
             time: Box::pin(sleep(UNREAD_TIME)),
@@ -87,24 +86,24 @@ impl Home {
     }
 }
 
-/// Whether the client waits for our word before it sends the body (RFC 9110, section 10.1.1).
-pub(super) fn is_expecting(headers: &HeaderMap) -> bool {
+/// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, section 10.1.1).
+pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
     headers.contains_key(header::EXPECT)
 }
 
-/// The rest of a body; ready when it is read, or is not worth more.
-pub(super) struct Unread {
+/// Reads and discards the rest of a body; ready at its end or at a bound.
+pub(super) struct DrainBody {
     body: Incoming,
     left: u64,
     time: Pin<Box<Sleep>>,
 }
 
-impl Future for Unread {
+impl Future for DrainBody {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        // First, so that a client that never lets up does not get more.
+        // First, so that a client that never stops sending gets no more time.
         if this.time.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
