@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// A record in flight.
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct LedgerEntry {
     offset: i64,
     /// When it was written, in milliseconds since 1970, if the broker reports that.
     written: Option<i64>,
@@ -18,7 +18,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// In the order of delivery, which is the order of offsets.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<LedgerEntry>,
     /// All records below this offset are finished.
     floor: Option<i64>,
     /// The last offset that was begun.
@@ -36,7 +36,7 @@ impl Ledger {
         }
         self.floor.get_or_insert(offset);
         self.last = Some(offset);
-        self.entries.push_back(Entry {
+        self.entries.push_back(LedgerEntry {
             offset,
             written,
             is_finished: false,

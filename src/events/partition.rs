@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_finished_is_committed_once() {
+    fn a_finished_record_is_committed_once() {
         let partitions = Partitions::default();
         partitions.add(&list(&[0, 1]));
         let partition = partitions.get("ai-info", 1).unwrap();

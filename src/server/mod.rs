@@ -5,8 +5,8 @@
 //! admitted requests are answered, and the engine's thread ends.
 
 mod error;
+mod kafka;
 mod loader;
-mod reading;
 mod rehearsal;
 mod reload;
 mod running;
@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use self::error::ServerError;
+use self::kafka::KafkaInput;
 use self::loader::{ModelLoader, model_loader};
-use self::reading::Reading;
 use self::reload::ReloadableFiles;
 pub use self::reload::Reloader;
 pub use self::running::Running;
@@ -97,13 +97,13 @@ where
         ports: JoinSet::new(),
         exporter,
         follower: None,
-        reading: Reading::default(),
+        kafka: KafkaInput::default(),
         life,
         engine_timeout: config.engine_timeout,
         lame_duck: config.lame_duck,
         drain_timeout: config.drain_timeout,
     };
-    running.reading = Reading::start(config, &running.classifier)?;
+    running.kafka = KafkaInput::start(config, &running.classifier)?;
     // The exporter ends with the last route that has it.
     let permits = ConnectionPermits::new(config.connections.connections_max);
     for listener in mains {

@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::error::ServerError;
-use super::reading::Reading;
+use super::kafka::KafkaInput;
 use super::reload::Reloader;
 use crate::api;
 use crate::autoscale::Hints;
@@ -45,7 +45,7 @@ pub struct Running {
     pub(super) ports: JoinSet<()>,
     pub(super) exporter: Option<JoinHandle<()>>,
     pub(super) follower: Option<JoinHandle<()>>,
-    pub(super) reading: Reading,
+    pub(super) kafka: KafkaInput,
     pub(super) life: watch::Sender<Life>,
     pub(super) engine_timeout: Duration,
     pub(super) lame_duck: Duration,
@@ -136,7 +136,7 @@ impl Running {
         let mut unreadable = None;
         let mut ended = tokio::select! {
             () = signal => None,
-            why = self.reading.failed() => {
+            why = self.kafka.failed() => {
                 unreadable = Some(why);
                 None
             }
@@ -145,8 +145,8 @@ impl Running {
         };
         let deadline = Instant::now() + self.drain_timeout;
         self.classifier.drain();
-        let reading = std::mem::take(&mut self.reading);
-        let reading = reading.stop(deadline, ended.is_none());
+        let kafka = std::mem::take(&mut self.kafka);
+        let kafka = kafka.stop(deadline, ended.is_none());
         if ended.is_none() && self.classifier.is_loaded() {
             ended = self.serve_as_lame_duck(deadline).await;
         }
@@ -165,9 +165,9 @@ impl Running {
         if drained {
             self.export().await;
         }
-        if let Some(reading) = reading {
+        if let Some(kafka) = kafka {
             // It has its own deadline.
-            let _ = reading.await;
+            let _ = kafka.await;
         }
         self.classifier.close();
         let unanswered = self.classifier.metrics().in_flight.get() > 0;

@@ -5,6 +5,7 @@
 //! ([`Exporter`]). They hold nothing of a request's text.
 
 mod context;
+mod endpoint;
 mod export;
 mod span;
 
@@ -16,7 +17,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 pub use self::context::{SpanId, TraceContext, TraceId};
-pub use self::export::{Endpoint, Exporter};
+pub use self::endpoint::Endpoint;
+pub use self::export::Exporter;
 pub use self::span::Span;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::Surface;

@@ -22,7 +22,7 @@ const BUSY_CHECK: Duration = Duration::from_secs(1);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Decides when a connection ends.
-pub(super) struct Clock {
+pub(super) struct ConnectionClock {
     activity: Arc<Activity>,
     limits: ConnectionLimits,
     /// Since when the port closes.
@@ -41,7 +41,7 @@ pub(super) enum ClockStep {
     Drop,
 }
 
-impl Clock {
+impl ConnectionClock {
     pub(super) fn new(activity: Arc<Activity>, limits: ConnectionLimits) -> Self {
         Self {
             activity,

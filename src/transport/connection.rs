@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use tower_service::Service as _;
 
 use super::activity::Activity;
-use super::clock::{Clock, ClockStep, ENDING_CHECK, QUIET};
+use super::clock::{ClockStep, ConnectionClock, ENDING_CHECK, QUIET};
 use super::framing;
 use super::life::Life;
 use super::limits::ConnectionLimits;
@@ -55,7 +55,7 @@ pub(super) async fn run(stream: Stream, context: Arc<ConnectionContext>) {
         service_fn(move |request| respond(request, &context, &activity))
     };
     let mut connection = pin!(context.builder.serve_connection(io, service));
-    let mut clock = Clock::new(activity, context.limits);
+    let mut clock = ConnectionClock::new(activity, context.limits);
     let mut life = context.life.clone();
     let mut check = pin!(sleep_until(clock.check_at()));
     loop {

@@ -13,13 +13,13 @@ use crate::serving::Classifier;
 
 /// The topics that are being read, if any.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct KafkaInput {
     #[cfg(feature = "kafka")]
     source: Option<Source>,
 }
 
 #[cfg(feature = "kafka")]
-impl Reading {
+impl KafkaInput {
     /// Begins to read the topics that `config` names.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Reading {
 }
 
 #[cfg(not(feature = "kafka"))]
-impl Reading {
+impl KafkaInput {
     /// Nothing is read; flags that ask for it are refused.
     pub(super) fn start(_: &Config, _: &Arc<Classifier>) -> Result<Self, ServerError> {
         Ok(Self {})
