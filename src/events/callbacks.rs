@@ -85,7 +85,7 @@ impl<H: RecordHandler> ConsumerContext for ReaderContext<H> {
 }
 
 /// Pauses or resumes all assigned partitions. A partition that is assigned again keeps its earlier setting.
-pub(super) fn hold<H: RecordHandler>(
+pub(super) fn set_paused<H: RecordHandler>(
     consumer: &BaseConsumer<ReaderContext<H>>,
     state: &ReaderState<H>,
     is_paused: bool,

@@ -27,15 +27,15 @@ use super::state::{ReaderState, RecordHandler};
 /// Duration of one poll, after which the thread notices other events.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Wait for room before reading pauses; a pause discards what was fetched ahead.
+/// Time for records in flight to finish before reading pauses. A pause discards what was fetched ahead.
 const PAUSE_AFTER: Duration = Duration::from_millis(200);
 
 /// Time after which a member without an assignment counts as joined. A group need not notify a member that gets no
 /// partitions.
 const JOINED: Duration = Duration::from_secs(5);
 
-/// Records of a partition that may be read behind one that does not finish, as a multiple of the records in flight
-/// and at least. Finished records behind it cannot be committed.
+/// The bound on records of a partition that are read behind an unfinished one, since they cannot be committed: a
+/// multiple of the records that may be in flight, and a minimum.
 const UNCOMMITTED_WINDOWS: usize = 64;
 const UNCOMMITTED_MIN: usize = 10_000;
 
@@ -121,7 +121,7 @@ struct ReaderThread<H: RecordHandler> {
 
 impl<H: RecordHandler> ReaderThread<H> {
     fn run(mut self) {
-        if meet(&self.consumer, &self.state, &self.settings) && self.wait_for_handler() {
+        if wait_for_topics(&self.consumer, &self.state, &self.settings) && self.wait_for_handler() {
             let start = self.settings.start;
             let topic = self.settings.topics.first().cloned().unwrap_or_default();
             let helpers = [
@@ -143,7 +143,7 @@ impl<H: RecordHandler> ReaderThread<H> {
         tracing::info!("reading of Kafka has ended");
     }
 
-    /// Waits until the handler is ready: before that, no partitions should be assigned.
+    /// Waits until the handler is ready. Before that, this member should get no partitions.
     fn wait_for_handler(&self) -> bool {
         while !self.state.handler.is_ready() {
             if !self.state.sleep(POLL) {

@@ -208,6 +208,7 @@ impl RecordHandler for SinkHandler {
 }
 
 impl SinkHandler {
+    /// Delivers a record, with retries.
     async fn deliver(&self, record: &Record) -> RecordOutcome {
         let mut attempts = 0;
         loop {
@@ -238,6 +239,7 @@ impl SinkHandler {
         }
     }
 
+    /// Writes a record and its error to the dead-letter topic, if there is one.
     async fn dead_letter(&self, record: &Record, error: RecordError) -> RecordOutcome {
         let topic = &self.settings.source.dead_letter_topic;
         if let (Some(writer), Some(topic)) = (&self.writer, topic) {

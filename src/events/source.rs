@@ -141,7 +141,7 @@ impl ClassifierHandler {
             return Err(Refusal::BodyTooLarge { max });
         }
         let (mut questions, wrong) = message.questions(self.events.pointer.as_ref())?;
-        // The usual record is one event that succeeds at once. It needs no copy of its text, and a small task.
+        // The usual record is one event that succeeds at once. It needs no copy of its text and only a small task.
         if let ([question], None) = (&mut questions[..], wrong) {
             let request = Request {
                 texts: question.take_texts(),
@@ -222,6 +222,7 @@ impl ClassifierHandler {
         }
     }
 
+    /// Writes the predictions for a question to the results topic, if there is one.
     async fn publish(
         &self,
         record: &Record,
