@@ -1,9 +1,9 @@
-//! Files that somebody else has written: regular ones only, up to a size, and within a time.
+//! Reads files that others wrote: regular files only, bounded in size and time.
 //!
-//! A path in a setting may name anything: a pipe that nobody writes to, a device without an end, a
-//! folder, a file on a server that no longer answers. None of these may hold a server up or fill its
-//! memory, at the start or when it reads the file again. (The weights of a model are opened here and
-//! read elsewhere, a part at a time and for as long as it takes.)
+//! A path in a setting may name anything: a pipe without a writer, a device without an end, a folder, or a
+//! file on a server that no longer answers. None of these may block a server or fill its memory, at the start
+//! or when it reads the file again. (A model's weights are opened here and read elsewhere, in parts and without
+//! a time limit.)
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -16,34 +16,34 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
-/// For settings, keys, certificates, passwords: what people write.
+/// Limit for files that people write: settings, keys, certificates, passwords.
 pub(crate) const SMALL: u64 = 1 << 20;
 
-/// For a checkpoint's other files, such as a `config.json` with many labels.
+/// Limit for a checkpoint's small files, such as a `config.json` with many labels.
 pub(crate) const CHECKPOINT: u64 = 16 << 20;
 
-/// For vocabularies: the largest published are a third of it.
+/// Limit for vocabularies: the largest published ones have a third of it.
 pub(crate) const VOCABULARY: u64 = 128 << 20;
 
-/// For sets of texts and traces of arrivals.
+/// Limit for sets of texts and traces of arrivals.
 pub(crate) const TEXTS: u64 = 2 << 30;
 
-/// A file that takes longer lies on something that does not answer: even a slow disk far away reads
-/// eight megabytes a second.
+/// The time to read a file of `limit` bytes. Even a slow remote disk reads eight megabytes a second; a file that
+/// takes longer is on a storage that does not answer.
 fn time_max(limit: u64) -> Duration {
     Duration::from_secs(30 + (limit >> 23))
 }
 
-/// Files that a thread still waits for, long after nobody else does: it cannot be interrupted, and
-/// there shall be no second one.
+/// Files whose reading timed out while a thread still waits for them. The thread cannot be interrupted, and no
+/// second one is started for the same file.
 static STUCK: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Opens a regular file, following links.
 ///
 /// # Errors
-/// What opening fails with; that it is something else than a regular file.
+/// When opening fails, or when it is not a regular file.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    // A pipe would wait for a writer otherwise, and a file for whoever holds a lease on it.
+    // Otherwise a pipe would wait for a writer, and a file for the holder of a lease on it.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
@@ -68,15 +68,15 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 /// The content of a regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// As [`open`]; that it is larger, or takes too long: half a minute, and more for large limits.
+/// As [`open`]; when the file is larger, or takes too long: half a minute, and more for large limits.
 pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     within(time_max(limit), path, move |path| read_now(path, limit))
 }
 
-/// The same of a text, without the byte order mark that some editors begin a file with.
+/// The content of a text file of at most `limit` bytes, without a leading byte order mark.
 ///
 /// # Errors
-/// As [`read`]; that it is not UTF-8.
+/// As [`read`]; when it is not UTF-8.
 pub(crate) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     let text = String::from_utf8(read(path, limit)?);
     let mut text = text.map_err(|_| io::Error::other("not a text in UTF-8"))?;
@@ -89,7 +89,7 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
 fn read_now(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let mut content = Vec::new();
-    // One byte more shows a file that is larger; it may grow while it is read.
+    // One byte more reveals a larger file; it may grow while it is read.
     file.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
         let what = format!("larger than the {} MiB that it may have", limit >> 20);
@@ -98,8 +98,8 @@ fn read_now(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Runs `work` in a thread of its own, since what waits for a disk cannot be interrupted. When the time
-/// is over the thread is left to itself: it holds nothing that anybody waits for.
+/// Runs `work` on a thread of its own, because a wait for a disk cannot be interrupted. After `time`, the thread
+/// is abandoned; nothing waits for what it holds.
 fn within<T: Send + 'static>(
     time: Duration,
     path: &Path,
@@ -112,7 +112,7 @@ fn within<T: Send + 'static>(
     let (done, outcome) = mpsc::sync_channel(1);
     let read = path.to_owned();
     let work = move || {
-        // Nobody may be waiting any more, and has marked the file then.
+        // The receiver may have given up, and marked the file as stuck.
         let _ = done.send(work(&read));
         stuck().remove(&read);
     };
@@ -124,7 +124,7 @@ fn within<T: Send + 'static>(
         Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("reading it panicked")),
         Err(RecvTimeoutError::Timeout) => {
             stuck().insert(path.to_owned());
-            // It may have come in between.
+            // The outcome may have arrived in between.
             if let Ok(found) = outcome.try_recv() {
                 stuck().remove(path);
                 return found;
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_regular_file_is_read_also_through_a_link() {
+    fn a_regular_file_is_read_through_a_link_as_well() {
         let directory = tempfile::tempdir().unwrap();
         let (path, link) = (directory.path().join("file"), directory.path().join("link"));
         std::fs::write(&path, "\u{feff}text").unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_no_regular_file_is_refused_at_once() {
+    fn anything_but_a_regular_file_is_refused_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe");
         rustix::fs::mknodat(
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_answer_is_given_up() {
+    fn a_read_without_an_answer_is_given_up() {
         let short = Duration::from_millis(1);
         let stuck = |_: &Path| {
             std::thread::park();

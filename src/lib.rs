@@ -65,6 +65,7 @@ pub mod model;
 
 pub mod engine;
 
+mod atomic;
 mod input;
-mod seldom;
+mod log_throttle;
 mod turns;

@@ -1,4 +1,4 @@
-//! Turns at work that keeps a thread busy: so many at once, the most urgent first.
+//! Turns for work that keeps a thread busy: a bounded number at once, the most urgent first.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -12,71 +12,93 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// Who is at work, and who waits for that.
+/// The bound on such work, and the queue of those that wait for a turn.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    queue: Mutex<Queue>,
+    queue: Mutex<TurnQueue>,
     threads: usize,
-    /// Bytes of large bodies that were read, and seconds that it took a thread.
-    read: Mutex<(f64, f64)>,
+    read: Mutex<ReadCost>,
 }
 
-/// Bytes of reading from which on its cost is known, and after which what came before counts half.
+/// The cost of reading large bodies.
+#[derive(Debug, Default)]
+struct ReadCost {
+    bytes: f64,
+    /// CPU seconds that these bytes took.
+    seconds: f64,
+}
+
+/// Bytes after which the cost of reading counts as known, and bytes after which earlier ones count half.
 const READ_KNOWN: f64 = 1e6;
 const READ_HALF: f64 = 256e6;
 
+impl ReadCost {
+    fn add(&mut self, bytes: usize, took: Duration) {
+        let halves = self.bytes > READ_HALF;
+        self.bytes += bytes as f64;
+        self.seconds += took.as_secs_f64();
+        if halves {
+            self.bytes /= 2.0;
+            self.seconds /= 2.0;
+        }
+    }
+
+    fn per_byte(&self) -> Option<f64> {
+        (self.bytes >= READ_KNOWN).then(|| self.seconds / self.bytes)
+    }
+}
+
 #[derive(Debug)]
-struct Queue {
+struct TurnQueue {
     free: usize,
-    waiting: BinaryHeap<Waiting>,
+    waiting: BinaryHeap<WaitingTurn>,
     count: u64,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingTurn {
     until: Instant,
     number: u64,
     start: oneshot::Sender<()>,
 }
 
-impl Waiting {
-    /// The earliest end first, and first come, first served among equals. Everybody has an end, so nobody is
-    /// passed for ever.
+impl WaitingTurn {
+    /// The earliest deadline first, then first come, first served. Every turn has a deadline, so none starves.
     fn rank(&self) -> impl Ord + use<> {
         Reverse((self.until, self.number))
     }
 }
 
-impl PartialEq for Waiting {
+impl PartialEq for WaitingTurn {
     fn eq(&self, other: &Self) -> bool {
         self.number == other.number
     }
 }
 
-impl Eq for Waiting {}
+impl Eq for WaitingTurn {}
 
-impl PartialOrd for Waiting {
+impl PartialOrd for WaitingTurn {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Waiting {
+impl Ord for WaitingTurn {
     fn cmp(&self, other: &Self) -> Ordering {
         self.rank().cmp(&other.rank())
     }
 }
 
 impl Turns {
-    /// On one thread less than there are cores, so that one is left for what is short.
+    /// Turns on all cores but one, which is left for short work.
     pub(crate) fn beside_one_core() -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self::new((cores - 1).max(1))
     }
 
-    /// On so many threads.
+    /// Turns on `threads` threads.
     pub(crate) fn new(threads: usize) -> Arc<Self> {
-        let queue = Queue {
+        let queue = TurnQueue {
             free: threads,
             waiting: BinaryHeap::new(),
             count: 0,
@@ -88,32 +110,28 @@ impl Turns {
         })
     }
 
-    /// How many are at work at most.
+    /// The number of turns at once.
     pub(crate) fn threads(&self) -> usize {
         self.threads
     }
 
-    /// `bytes` of a large body were read or put together, and kept a thread for `took`.
+    /// Records that `bytes` of a large body were read or assembled in `took` of a thread's CPU time.
     pub(crate) fn read(&self, bytes: usize, took: Duration) {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, seconds) = *read;
-        *read = (all + bytes as f64, seconds + took.as_secs_f64());
-        if all > READ_HALF {
-            *read = (read.0 / 2.0, read.1 / 2.0);
-        }
+        read.add(bytes, took);
     }
 
-    /// CPU seconds that a byte takes to be read, once that is known.
+    /// The CPU seconds to read a byte, once that is known.
     pub(crate) fn read_cost(&self) -> Option<f64> {
-        let (bytes, seconds) = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        (bytes >= READ_KNOWN).then(|| seconds / bytes)
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.per_byte()
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, TurnQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a turn at work that should be done `until` then.
+    /// Asks for a turn for work with the deadline `until`.
     pub(crate) fn ask(self: &Arc<Self>, until: Instant) -> Turn {
         let mut queue = self.queue();
         let start = if let Some(free) = queue.free.checked_sub(1) {
@@ -123,7 +141,7 @@ impl Turns {
             let (start, started) = oneshot::channel();
             queue.count += 1;
             let number = queue.count;
-            queue.waiting.push(Waiting {
+            queue.waiting.push(WaitingTurn {
                 until,
                 number,
                 start,
@@ -137,11 +155,11 @@ impl Turns {
         }
     }
 
-    /// A turn is over: the next one begins.
+    /// Ends a turn; the next one begins.
     fn pass_on(&self) {
         let mut queue = self.queue();
         while let Some(next) = queue.waiting.pop() {
-            // Those that have left do not take it.
+            // A receiver that was dropped does not take the turn.
             if next.start.send(()).is_ok() {
                 return;
             }
@@ -155,26 +173,26 @@ impl Turns {
     }
 }
 
-/// A turn that has begun, or is waited for; over when it is dropped.
+/// A turn that has begun or is awaited. It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Arc<Turns>,
-    /// Present while it is waited for.
+    /// Present while the turn is awaited.
     start: Option<oneshot::Receiver<()>>,
 }
 
 impl Turn {
-    /// Ready once it has begun.
+    /// Ready once the turn has begun.
     pub(crate) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(start) = &mut self.start {
-            // An error would mean that the turns are gone, and this one holds them.
+            // Never an error: this turn keeps the senders alive.
             let _ = ready!(Pin::new(start).poll(cx));
             self.start = None;
         }
         Poll::Ready(())
     }
 
-    /// Waits until it has begun.
+    /// Waits until the turn has begun.
     pub(crate) async fn begun(&mut self) {
         poll_fn(|cx| self.poll_begun(cx)).await;
     }
@@ -184,7 +202,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         match &mut self.start {
             None => self.turns.pass_on(),
-            // Closed first, so that no turn can come after the look.
+            // Closed first, so that no turn can arrive after the check.
             Some(start) => {
                 start.close();
                 if start.try_recv().is_ok() {
@@ -195,7 +213,7 @@ impl Drop for Turn {
     }
 }
 
-/// CPU time of this thread: what it waited for others is none of the work's.
+/// The CPU time of this thread. Unlike wall time, it excludes waits for other threads.
 pub(crate) fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
@@ -208,7 +226,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn turns_go_by_urgency_and_pass_whoever_has_left() {
+    async fn turns_go_by_deadline_and_skip_dropped_ones() {
         let turns = Turns::new(1);
         let now = Instant::now();
         let first = turns.ask(now);
@@ -246,7 +264,7 @@ mod tests {
     fn the_cost_of_reading_follows_what_is_seen() {
         let turns = Turns::new(1);
         turns.read(1000, Duration::from_secs(1));
-        assert_eq!(turns.read_cost(), None, "so few say nothing");
+        assert_eq!(turns.read_cost(), None, "too few bytes to know");
         for nanos in [1, 3] {
             for _ in 0..10_000 {
                 turns.read(1 << 20, Duration::from_nanos(nanos << 20));
@@ -257,11 +275,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_that_comes_to_one_who_leaves_is_passed_on() {
+    async fn a_turn_that_arrives_at_a_dropped_waiter_is_passed_on() {
         let turns = Turns::new(1);
         let now = Instant::now();
         let (first, second) = (turns.ask(now), turns.ask(now));
-        // It has its turn, and has not been told.
+        // The second has its turn, but has not polled it.
         drop(first);
         drop(second);
         assert_eq!(turns.free(), 1);

@@ -1,4 +1,4 @@
-//! A topic that is full: does memory stand still, and is reading as fast as the engine?
+//! Reads a full topic: is memory bounded, and is reading as fast as the engine?
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -10,30 +10,30 @@ use intentd::config::{Config, Platform, ServeArgs};
 use intentd::model::{Text, TooLong};
 use intentd::serving::{Phase, Request};
 
-use super::server::{Secrets, Server, committed};
-use super::{broker, produce, texts};
+use super::server::{Secrets, Server};
+use super::topic::{broker, committed, produce, texts};
 
-/// Partitions: a broker keeps 100,000 records of each.
+/// Partitions of the topic. A broker keeps 100,000 records of each.
 const PARTITIONS: i32 = 20;
 
-/// Texts under way at once from memory: two batches, as the source has.
-const UNDER_WAY: usize = 512;
+/// Texts from memory that are in flight: two batches, as for the source.
+const IN_FLIGHT: usize = 512;
 
-/// Time in which everything has to be read.
-const MOST: Duration = Duration::from_secs(500);
+/// Time limit for reading all records.
+const TIMEOUT: Duration = Duration::from_secs(500);
 
-/// How a run goes.
+/// The settings of a run.
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
-    /// Records that are written.
+    /// The number of records to write.
     #[arg(long, default_value = "1000000")]
     records: u64,
-    /// Seconds that each side is measured in turns.
+    /// Seconds of each measurement.
     #[arg(long, default_value = "5")]
     seconds: u64,
 }
 
-/// Reads the topic in turns with texts from memory: server on core 0, broker on core 1.
+/// Measures reading the topic, then texts from memory. The server has core 0, the broker core 1.
 pub(crate) fn run(flags: &Flags) {
     let broker = broker(PARTITIONS);
     produce(&broker, 0..flags.records);
@@ -54,9 +54,9 @@ pub(crate) fn run(flags: &Flags) {
             break;
         }
         rates.push((now - before) as f64 / since.elapsed().as_secs_f64());
-        assert!(start.elapsed() < MOST, "only {now} are read");
+        assert!(start.elapsed() < TIMEOUT, "only {now} are read");
     }
-    assert!(server.end(), "it ends well");
+    assert!(server.end(), "the server ends successfully");
     let from_memory: Vec<f64> = (0..5).map(|_| measure_memory(flags)).collect();
     let (read, other) = (median(&rates), median(&from_memory));
     println!(
@@ -96,7 +96,7 @@ struct ServeFlags {
     serve: ServeArgs,
 }
 
-/// Classifies texts from memory, with as many under way as a reader of Kafka has; prints the rate.
+/// Classifies texts from memory, with as many in flight as a Kafka reader has, and prints the rate.
 pub(crate) fn from_memory(flags: &Flags) {
     let line = "intentd --host 127.0.0.1 --port 0 --admin-port off --threads 1";
     let args = ServeFlags::parse_from(line.split(' ')).serve;
@@ -110,7 +110,7 @@ pub(crate) fn from_memory(flags: &Flags) {
         while classifier.phase() != Phase::Ready {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        for first in 0..UNDER_WAY {
+        for first in 0..IN_FLIGHT {
             let (classifier, texts, done) = (
                 Arc::clone(&classifier),
                 Arc::clone(&texts),
@@ -131,7 +131,7 @@ pub(crate) fn from_memory(flags: &Flags) {
                 }
             });
         }
-        // What is slow at first is no part of it.
+        // The warm-up is not measured.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (before, since) = (done.load(Ordering::Relaxed), Instant::now());
         tokio::time::sleep(Duration::from_secs(flags.seconds)).await;

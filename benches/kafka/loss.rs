@@ -1,4 +1,4 @@
-//! Is a record lost, and how many are classified more than once?
+//! Counts the records that are lost, and those that are classified more than once.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,25 +8,25 @@ use intentd_broker::Broker;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::server::{Secrets, Server, committed, wait_for};
-use super::{RESULTS, broker, produce};
+use super::server::{Secrets, Server};
+use super::topic::{RESULTS, broker, committed, produce, wait_for};
 
-/// Time in which everything has to be read.
-const MOST: Duration = Duration::from_secs(480);
+/// Time limit for reading all records.
+const TIMEOUT: Duration = Duration::from_secs(480);
 
-/// How a run goes.
+/// The settings of a run.
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
-    /// Records that are written.
+    /// The number of records to write.
     #[arg(long, default_value = "100000")]
     records: u64,
-    /// Times that a process is killed, or that one joins or leaves.
+    /// The number of kills, or of members that leave and join.
     #[arg(long, default_value = "20")]
     times: u32,
-    /// Records under way at once in a server (--kafka-in-flight).
+    /// Records in flight in a server (--kafka-in-flight).
     #[arg(long, default_value = "256")]
     in_flight: u64,
-    /// Of the random moments.
+    /// The seed of random times.
     #[arg(long, default_value = "1")]
     seed: u64,
 }
@@ -38,11 +38,19 @@ impl Flags {
     }
 }
 
-/// What is in the topic of results, by key.
-fn count(broker: &Broker, records: u64) -> (u64, u64, u32) {
+/// Counts of the records in the results topic, by key.
+struct ResultCounts {
+    lost: u64,
+    /// Results beyond the first of each record.
+    repeated: u64,
+    /// The most results of one record.
+    most: u32,
+}
+
+fn count(broker: &Broker, records: u64) -> ResultCounts {
     let mut times: HashMap<Vec<u8>, u32> = HashMap::new();
     let results = broker
-        .consume_all(RESULTS, MOST)
+        .consume_all(RESULTS, TIMEOUT)
         .expect("the results can be read");
     for low in broker.low_watermarks(RESULTS).expect("the broker answers") {
         assert_eq!(
@@ -55,21 +63,27 @@ fn count(broker: &Broker, records: u64) -> (u64, u64, u32) {
             .entry(result.key.expect("each has its key"))
             .or_default() += 1;
     }
-    let lost = records - times.len() as u64;
-    let more: u64 = times.values().map(|times| u64::from(times - 1)).sum();
-    (lost, more, times.values().copied().max().unwrap_or(0))
+    ResultCounts {
+        lost: records - times.len() as u64,
+        repeated: times.values().map(|times| u64::from(times - 1)).sum(),
+        most: times.values().copied().max().unwrap_or(0),
+    }
 }
 
 fn report(what: &str, broker: &Broker, flags: &Flags, breaks: u32) {
-    let (lost, more, most) = count(broker, flags.records);
+    let ResultCounts {
+        lost,
+        repeated,
+        most,
+    } = count(broker, flags.records);
     let window = flags.in_flight;
     println!(
-        "{what}: {} records, 3 partitions, SASL_SSL (SCRAM-SHA-512): {lost} lost, {more} classified again \
+        "{what}: {} records, 3 partitions, SASL_SSL (SCRAM-SHA-512): {lost} lost, {repeated} classified again \
          ({:.1} a break; at most {window} are under way), none more than {most} times",
         flags.records,
-        more as f64 / f64::from(breaks.max(1)),
+        repeated as f64 / f64::from(breaks.max(1)),
     );
-    if more > 3 * window * u64::from(breaks) {
+    if repeated > 3 * window * u64::from(breaks) {
         println!("NOT HELD: at most three times what is under way are classified again at a break");
     }
     if lost > 0 {
@@ -88,7 +102,7 @@ pub(crate) fn kill(flags: &Flags) {
     for _ in 0..flags.times {
         let server = flags.server(&secrets);
         let before = committed(&broker);
-        // Joining takes a session of the one that was killed; then the moment is a random one.
+        // Joining waits for the session of the killed member to end. After that, the moment is random.
         let deadline = Instant::now() + Duration::from_secs(30);
         while committed(&broker) == before && before < flags.records && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
@@ -98,8 +112,8 @@ pub(crate) fn kill(flags: &Flags) {
         server.kill();
     }
     let last = flags.server(&secrets);
-    wait_for(&broker, flags.records, MOST);
-    assert!(last.end(), "the last one ends well");
+    wait_for(&broker, flags.records, TIMEOUT);
+    assert!(last.end(), "the last server ends successfully");
     println!(
         "committed when killed: {moments:?}; {:.1} s in all",
         start.elapsed().as_secs_f64()
@@ -119,20 +133,23 @@ pub(crate) fn rebalance(flags: &Flags) {
         produce(&broker, written..written + share);
         written += share;
         let index = random.random_range(0..servers.len());
-        // One leaves as it should, and another joins.
-        assert!(servers.swap_remove(index).end(), "it ends well");
+        // One member leaves cleanly, and another joins.
+        assert!(
+            servers.swap_remove(index).end(),
+            "the server ends successfully"
+        );
         std::thread::sleep(Duration::from_millis(random.random_range(0..1000)));
         servers.push(flags.server(&secrets));
     }
     produce(&broker, written..flags.records);
-    wait_for(&broker, flags.records, MOST);
+    wait_for(&broker, flags.records, TIMEOUT);
     for server in servers {
-        assert!(server.end(), "it ends well");
+        assert!(server.end(), "the server ends successfully");
     }
     report("join and leave", &broker, flags, flags.times);
 }
 
-/// Takes the broker away for ten seconds.
+/// Takes the broker down for ten seconds.
 pub(crate) fn outage(flags: &Flags) {
     let broker = broker(3);
     let half = flags.records / 2;
@@ -142,16 +159,16 @@ pub(crate) fn outage(flags: &Flags) {
     while committed(&broker) == 0 {
         std::thread::sleep(Duration::from_millis(50));
     }
-    broker.go_down().expect("it does");
+    broker.go_down().expect("the broker obeys");
     std::thread::sleep(Duration::from_secs(10));
-    broker.come_up().expect("it does");
+    broker.come_up().expect("the broker obeys");
     let back = Instant::now();
     produce(&broker, half..flags.records);
-    wait_for(&broker, flags.records, MOST);
+    wait_for(&broker, flags.records, TIMEOUT);
     println!(
         "all committed {:.1} s after the broker was back",
         back.elapsed().as_secs_f64()
     );
-    assert!(server.end(), "it ends well");
+    assert!(server.end(), "the server ends successfully");
     report("broker away for 10 s", &broker, flags, 1);
 }

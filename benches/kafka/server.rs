@@ -1,15 +1,14 @@
-//! `intentd serve` as a process that reads a topic.
+//! Runs `intentd serve` as a process that reads the topic.
 
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use intentd_broker::Broker;
 use tempfile::NamedTempFile;
 
-use super::{GROUP, PASSWORD, RESULTS, TOPIC};
+use super::topic::{GROUP, PASSWORD, RESULTS, TOPIC};
 
-/// What servers need to log in.
+/// The files and the address that servers need to log in.
 #[derive(Debug)]
 pub(crate) struct Secrets {
     ca: NamedTempFile,
@@ -38,7 +37,7 @@ impl Secrets {
 pub(crate) struct Server(Child);
 
 impl Server {
-    /// With results to their topic if `results`; on this core alone, if one is named.
+    /// Starts a server that writes results if `results` is set, pinned to `core` if that is set.
     pub(crate) fn start(
         secrets: &Secrets,
         results: bool,
@@ -96,7 +95,7 @@ impl Server {
         self.0.wait().expect("it ends");
     }
 
-    /// SIGTERM; whether it ended well.
+    /// Sends SIGTERM; returns whether the server ended successfully.
     pub(crate) fn end(mut self) -> bool {
         let pid = rustix::process::Pid::from_child(&self.0);
         let told = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -119,28 +118,4 @@ impl Drop for Server {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// What the group has committed, over all partitions.
-pub(crate) fn committed(broker: &Broker) -> u64 {
-    let committed = broker.committed(GROUP, TOPIC).expect("the broker answers");
-    committed
-        .into_iter()
-        .flatten()
-        .map(|next| u64::try_from(next).unwrap_or(0))
-        .sum()
-}
-
-/// Waits until everything is committed; how long that took.
-pub(crate) fn wait_for(broker: &Broker, records: u64, most: Duration) -> Duration {
-    let start = Instant::now();
-    while committed(broker) < records {
-        assert!(
-            start.elapsed() < most,
-            "only {} of {records} are committed",
-            committed(broker)
-        );
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    start.elapsed()
 }

@@ -7,16 +7,16 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::types::RDKafkaRespErr;
 
+use crate::ending::EndingConsumers;
 use crate::gate::OpenGate;
-use crate::leaving::Leaving;
 use crate::mock::Mock;
 use crate::{Api, BrokerError, Compression, Gate, Settings};
 
-/// A running broker, which ends when it is dropped. Its calls block, none of them for long but those
-/// that move records; clients of its own stand behind them, so they need no runtime.
+/// A running broker, which ends when it is dropped. Its methods block, but only those that transfer records may
+/// block for long. They use clients of their own and need no runtime.
 pub struct Broker {
-    // These two before the cluster, so that no connection of a client is in the way of its end.
-    pub(crate) leaving: Leaving,
+    // These two end before the cluster, so that no open connection delays its end.
+    pub(crate) ending: EndingConsumers,
     gate: Option<(Gate, OpenGate)>,
     mock: Mock,
     address: String,
@@ -52,7 +52,7 @@ impl Broker {
             gate = Some((wanted.clone(), open));
         }
         Ok(Self {
-            leaving: Leaving::default(),
+            ending: EndingConsumers::default(),
             gate,
             mock,
             address,
@@ -60,31 +60,31 @@ impl Broker {
         })
     }
 
-    /// The address that clients use: the gate's (`localhost:PORT`) where there is one.
+    /// The address for clients: the gate's (`localhost:PORT`) if there is one.
     #[must_use]
     pub fn bootstrap(&self) -> String {
         self.address.clone()
     }
 
-    /// The certificate of the authority that the gate's is of, in PEM; made anew for each broker.
+    /// The certificate of the gate's authority, in PEM. Each broker has a new one.
     #[must_use]
     pub fn ca_pem(&self) -> Option<&str> {
         let (_, open) = self.gate.as_ref()?;
         open.ca_pem()
     }
 
-    /// Logins that the gate has refused.
+    /// The number of logins that the gate has refused.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.gate.as_ref().map_or(0, |(_, open)| open.refused())
     }
 
-    /// Settings of a client that the gate lets through.
+    /// Settings of a client that the gate accepts.
     #[must_use]
     pub fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address);
-        // Up to 10 s by default, which a test would wait after `come_up`.
+        // The default of up to 10 s would delay a test after `come_up`.
         config.set("reconnect.backoff.max.ms", "500");
         if let Some((gate, open)) = &self.gate {
             config.set("security.protocol", gate.protocol());
@@ -100,16 +100,16 @@ impl Broker {
         config
     }
 
-    /// Makes a topic.
+    /// Creates a topic.
     ///
     /// # Errors
-    /// It exists, or cannot.
+    /// When the topic exists, or its name or number of partitions is invalid.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<(), BrokerError> {
         self.mock.create_topic(name, partitions)
     }
 
-    /// Cuts all connections and takes no new ones; the records and what groups have committed stay.
-    /// The gate's port stays open, as a load balancer's would: it hangs up on whoever connects.
+    /// Closes all connections and accepts no new ones. Records and committed offsets stay. The gate's port stays open,
+    /// as a load balancer's would, and closes new connections at once.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -117,7 +117,7 @@ impl Broker {
         self.mock.go_down()
     }
 
-    /// Takes connections again, at the same address.
+    /// Accepts connections again, at the same address.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -125,7 +125,7 @@ impl Broker {
         self.mock.come_up()
     }
 
-    /// Delays every answer by so long.
+    /// Delays every response by `time`.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -133,9 +133,8 @@ impl Broker {
         self.mock.round_trip_time(time)
     }
 
-    /// Answers the next requests of this kind with `errors`, whoever sends them: the broker's own
-    /// clients behind [`produce`](Self::produce) and the like meet them, too. With
-    /// `RD_KAFKA_RESP_ERR__TRANSPORT` the connection is cut instead.
+    /// Answers the next requests of this kind with `errors`. That includes requests of the broker's own clients, as
+    /// in [`produce`](Self::produce). `RD_KAFKA_RESP_ERR__TRANSPORT` closes the connection instead.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -143,7 +142,7 @@ impl Broker {
         self.mock.fail_next(api, errors)
     }
 
-    /// Takes back the errors that are still to come.
+    /// Cancels errors that have not been sent yet.
     ///
     /// # Errors
     /// See [`BrokerError`].

@@ -1,25 +1,25 @@
-//! What can go wrong with a broker.
+//! The errors of a broker.
 
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 
-/// Why a broker, or what it was asked for, is not there.
+/// A broker cannot start, or a request to it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// librdkafka, the broker's side or the client's.
+    /// An error of librdkafka, on the broker's or the client's side.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
-    /// A setting that librdkafka would take and end the process over.
+    /// An invalid setting that would make librdkafka abort the process.
     #[error("{0}")]
     Setting(String),
-    /// The gate's port or its thread.
+    /// The gate's port or thread failed.
     #[error("the gate: {0}")]
     Gate(#[from] std::io::Error),
-    /// The gate's certificates.
+    /// The gate's certificates cannot be made.
     #[error("the gate's certificates: {0}")]
     Certificates(#[from] rcgen::Error),
-    /// The gate's TLS.
+    /// The gate's TLS cannot be set up.
     #[error("the gate's TLS: {0}")]
     Tls(#[from] tokio_rustls::rustls::Error),
     /// The system gives no random bytes.
@@ -28,23 +28,23 @@ pub enum BrokerError {
     /// Not every record was acknowledged.
     #[error("{acknowledged} of {sent} records acknowledged; the first failure: {first:?}")]
     Unacknowledged {
-        /// Records that the broker has.
+        /// Records that the broker acknowledged.
         acknowledged: u64,
-        /// Records that it was sent.
+        /// Records that were sent.
         sent: u64,
-        /// The first one's failure, if any was reported.
+        /// The first failure, if any was reported.
         first: Option<KafkaError>,
     },
-    /// Records that are there did not come in time.
+    /// Not all records of a topic arrived in time.
     #[error("{read} of {expected} records within {within:?}; the last failure: {last:?}")]
     Late {
-        /// Records that came.
+        /// Records that arrived.
         read: usize,
-        /// Records that are there.
+        /// Records that the topic has.
         expected: i64,
-        /// The time they had.
+        /// The time limit.
         within: Duration,
-        /// What librdkafka reported last.
+        /// librdkafka's last error.
         last: Option<KafkaError>,
     },
 }

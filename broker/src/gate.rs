@@ -1,7 +1,7 @@
-//! The port in front of the mock cluster: TLS, a login, and then bytes handed on as they come.
+//! The port in front of the mock cluster: TLS, a login, then bytes forwarded in both directions.
 //!
-//! It runs on a thread and a runtime of its own, so that it serves whether its owner has a runtime or
-//! blocks. Bounds: [`CONNECTIONS_MAX`] connections, each with [`LOGIN_WITHIN`] to log in.
+//! It runs on a thread and a runtime of its own, so that it serves while its owner blocks. Bounds:
+//! [`CONNECTIONS_MAX`] connections, each with [`LOGIN_WITHIN`] to log in.
 
 mod authority;
 mod frame;
@@ -24,19 +24,19 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{BrokerError, Gate};
 use authority::Authority;
-use login::Verdict;
+use login::LoginOutcome;
 use sasl::Credentials;
 
-/// Connections at a time; more wait to be taken.
+/// Connections at a time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 1_000;
 
-/// How long a client has for TLS, and then for its login.
+/// Time of a client for its TLS handshake, and again for its login.
 const LOGIN_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long the gate takes no connections after one could not be taken.
+/// Pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Ports that are tried until one is free under both addresses of this machine.
+/// Attempts to find a port that is free on both loopback addresses.
 const PORTS_TRIED: usize = 32;
 
 /// A gate that is open until it is dropped.
@@ -50,7 +50,7 @@ pub(crate) struct OpenGate {
 }
 
 impl OpenGate {
-    /// The name that the gate's certificate is for.
+    /// The host name of the gate's certificate.
     pub(crate) const HOST: &str = "localhost";
 
     /// Opens a gate in front of the broker at `behind`.
@@ -60,14 +60,14 @@ impl OpenGate {
             .then(|| Authority::new(Self::HOST))
             .transpose()?;
         let refused = Arc::new(AtomicU64::new(0));
-        let door = Door {
+        let service = GateService {
             behind,
             tls: authority
                 .as_ref()
                 .map(|authority| authority.acceptor.clone()),
             login: gate.login().map(Credentials::new).transpose()?,
             refused: Arc::clone(&refused),
-            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         };
         let (port, listeners) = bind()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -76,7 +76,7 @@ impl OpenGate {
         let (stop, stopped) = oneshot::channel();
         let name = std::thread::Builder::new().name("gate".to_owned());
         // The runtime ends with the thread, and with it all connections.
-        let thread = name.spawn(move || runtime.block_on(serve(door, listeners, stopped)))?;
+        let thread = name.spawn(move || runtime.block_on(serve(service, listeners, stopped)))?;
         Ok(Self {
             port,
             ca_pem: authority.map(|authority| authority.ca_pem),
@@ -103,14 +103,14 @@ impl Drop for OpenGate {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic in it has been printed, and here is nobody to tell.
+            // A panic of the thread has been printed; there is no caller to report it to.
             let _ = thread.join();
         }
     }
 }
 
-/// The same free port under each address that `localhost` may stand for: a client that tried the
-/// other one first would wait before it tries again.
+/// Binds the same free port on each address of `localhost`. A client that tried an unbound one first would pause
+/// before it tries the other.
 fn bind() -> io::Result<(u16, Vec<StdListener>)> {
     let mut tries = 0;
     loop {
@@ -133,69 +133,69 @@ fn bind() -> io::Result<(u16, Vec<StdListener>)> {
     }
 }
 
-async fn serve(door: Door, listeners: Vec<StdListener>, stopped: oneshot::Receiver<()>) {
-    let door = Arc::new(door);
+async fn serve(service: GateService, listeners: Vec<StdListener>, stopped: oneshot::Receiver<()>) {
+    let service = Arc::new(service);
     for listener in listeners {
-        // It only registers a socket that has been checked.
+        // This only registers the socket, which is not blocking.
         let listener = TcpListener::from_std(listener).expect("a listener that does not block");
-        tokio::spawn(accept(Arc::clone(&door), listener));
+        tokio::spawn(accept(Arc::clone(&service), listener));
     }
-    // Nothing is ever sent: its other end is dropped.
+    // Nothing is ever sent; the sender is dropped.
     let _ = stopped.await;
 }
 
-async fn accept(door: Arc<Door>, listener: TcpListener) {
+async fn accept(service: Arc<GateService>, listener: TcpListener) {
     loop {
-        let room = Arc::clone(&door.room).acquire_owned().await;
+        let permit = Arc::clone(&service.permits).acquire_owned().await;
         match listener.accept().await {
             Ok((client, _)) => {
-                let door = Arc::clone(&door);
+                let service = Arc::clone(&service);
                 tokio::spawn(async move {
-                    // Clients come and go, some of them badly: that is what tests are for.
-                    let _ = door.meet(client).await;
-                    drop(room);
+                    // Errors of clients are expected in tests.
+                    let _ = service.serve(client).await;
+                    drop(permit);
                 });
             }
-            // No more files, or a client that is gone again.
+            // No file descriptor is left, or the client has gone.
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }
 
-/// What every connection needs.
-struct Door {
+/// Serves the connections of a gate.
+struct GateService {
     behind: SocketAddr,
     tls: Option<TlsAcceptor>,
     login: Option<Credentials>,
     refused: Arc<AtomicU64>,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-impl Door {
-    async fn meet(&self, client: TcpStream) -> io::Result<()> {
-        // First, so that a client of a broker that is down is told at once.
+impl GateService {
+    async fn serve(&self, client: TcpStream) -> io::Result<()> {
+        // First, so that a client notices at once when the broker is down.
         let broker = TcpStream::connect(self.behind).await?;
         broker.set_nodelay(true)?;
         client.set_nodelay(true)?;
         match &self.tls {
             Some(tls) => {
                 let client = timeout(LOGIN_WITHIN, tls.accept(client)).await??;
-                self.guide(client, broker).await
+                self.log_in_and_forward(client, broker).await
             }
-            None => self.guide(client, broker).await,
+            None => self.log_in_and_forward(client, broker).await,
         }
     }
 
-    /// Hears who the client is and hands it on.
-    async fn guide<C>(&self, mut client: C, mut broker: TcpStream) -> io::Result<()>
+    /// Runs the login, if there is one, then forwards bytes in both directions.
+    async fn log_in_and_forward<C>(&self, mut client: C, mut broker: TcpStream) -> io::Result<()>
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
         if let Some(credentials) = &self.login {
-            let conversation = login::converse(&mut client, &mut broker, credentials);
-            match timeout(LOGIN_WITHIN, conversation).await?? {
-                Verdict::Welcome => {}
-                Verdict::Refused => {
+            let login = login::log_in(&mut client, &mut broker, credentials);
+            match timeout(LOGIN_WITHIN, login).await?? {
+                LoginOutcome::Accepted => {}
+                LoginOutcome::Refused => {
                     self.refused.fetch_add(1, Ordering::Relaxed);
                     return client.shutdown().await;
                 }
@@ -203,7 +203,7 @@ impl Door {
         }
         let (mut from_client, mut to_client) = tokio::io::split(client);
         let (mut from_broker, mut to_broker) = broker.split();
-        // Kafka's connections never end on one side only.
+        // A Kafka connection never ends on one side only.
         let ended = tokio::select! {
             ended = copy(&mut from_client, &mut to_broker) => ended,
             ended = copy(&mut from_broker, &mut to_client) => ended,

@@ -1,8 +1,8 @@
 //! A Kafka-compatible broker for tests and for a demonstration on one machine.
 //!
 //! The broker is librdkafka's own mock cluster: it speaks the protocol over TCP, keeps its records in
-//! memory and knows consumer groups, the classic ones and those of KIP-848. It knows neither TLS nor
-//! SASL; with [`Settings::gate`] a gate stands in front of it that does.
+//! memory and supports consumer groups, classic ones and those of KIP-848. It supports neither TLS nor
+//! SASL; the gate in front of it ([`Settings::gate`]) does.
 //!
 //! ```no_run
 //! use intentd_broker::{Broker, Record, Settings};
@@ -15,26 +15,25 @@
 //! # }
 //! ```
 //!
-//! What it does not do, so that no test takes it for Apache Kafka:
-//! - A partition keeps 5 MiB of batches as they were sent, that is compressed; the oldest go without
-//!   a word. [`Broker::low_watermarks`] tells.
-//! - It does not know an idempotent producer's batch again when that is sent twice: after lost
-//!   connections there may be duplicates.
-//! - It has no administration: topics are made by [`Broker::create_topic`], or come into being with
-//!   four partitions when a producer first writes to them.
-//! - Nothing is written to disk: all is gone with the [`Broker`].
+//! Differences from Apache Kafka:
+//! - A partition keeps 5 MiB of batches as they were sent, usually compressed. The oldest are dropped silently;
+//!   [`Broker::low_watermarks`] shows that.
+//! - It does not detect an idempotent producer's batch that is sent twice. Lost connections may cause
+//!   duplicates.
+//! - It has no administration. [`Broker::create_topic`] creates a topic; a producer's first write
+//!   to an unknown topic creates it with four partitions.
+//! - Nothing is written to disk. All records end with the [`Broker`].
 //!
 //! Modules, in the order in which a client's bytes pass them:
 //! - `gate`: the port with TLS and SASL
-//! - `mock`: the mock cluster, with all `unsafe` of the package
-//! - `broker`: both together, and what a test does to them
-//! - `traffic`: records in and out, for tests and their assertions; `leaving` ends the clients that
-//!   it needs
+//! - `mock`: the mock cluster, with all `unsafe` code of the package
+//! - `broker`: combines both, and lets a test control them
+//! - `traffic`: writes and reads records for tests and their assertions; `ending` ends its clients
 
 mod broker;
+mod ending;
 mod error;
 mod gate;
-mod leaving;
 mod mock;
 mod settings;
 mod traffic;

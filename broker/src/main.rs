@@ -8,51 +8,51 @@ use clap::{Args, Parser, ValueEnum};
 use intentd_broker::{Broker, BrokerError, Gate, Login, Mechanism, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A Kafka-compatible broker on this machine's loopback interface, which keeps its records in
+/// A Kafka-compatible broker on this machine's loopback interface that keeps its records in
 /// memory. It prints the address for clients and runs until SIGTERM or SIGINT.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Flags {
-    /// A topic to make; may be given more than once.
+    /// A topic to create; may be given more than once.
     #[arg(long, value_name = "NAME:PARTITIONS", value_parser = topic)]
     topic: Vec<(String, i32)>,
-    /// Where to write the address for clients, too; complete as soon as it is there.
+    /// Also write the address for clients to this file, atomically.
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
-    /// Speak TLS, and write the certificate of its authority here. It is a new one each time.
+    /// Use TLS, and write the certificate of its authority to this file. Each start makes a new one.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     #[command(flatten)]
     login: LoginFlags,
-    /// End when standard input does, too: whoever holds its other end need not say so.
+    /// Also end when standard input closes, so that the broker ends with its parent process.
     #[arg(long)]
     until_stdin_closes: bool,
 }
 
-/// The login.
+/// The flags of the login.
 #[derive(Debug, Args)]
 struct LoginFlags {
-    /// Ask clients to log in, under this name.
+    /// Require a login with this name.
     #[arg(long, value_name = "NAME", requires = "sasl_password_file")]
     sasl_username: Option<String>,
-    /// The password, in a file; one newline at its end is none of it.
+    /// The file with the password; one newline at its end is not part of it.
     #[arg(long, value_name = "FILE", requires = "sasl_username")]
     sasl_password_file: Option<PathBuf>,
-    /// How clients prove that they know it.
+    /// The SASL mechanism.
     #[arg(long, value_enum, default_value = "PLAIN", requires = "sasl_username")]
-    sasl_mechanism: Named,
+    sasl_mechanism: MechanismName,
 }
 
 /// A mechanism under its registered name.
 #[derive(Debug, Clone, Copy)]
-struct Named(Mechanism);
+struct MechanismName(Mechanism);
 
-impl ValueEnum for Named {
+impl ValueEnum for MechanismName {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [Named; 3] = [
-            Named(Mechanism::Plain),
-            Named(Mechanism::ScramSha256),
-            Named(Mechanism::ScramSha512),
+        const ALL: [MechanismName; 3] = [
+            MechanismName(Mechanism::Plain),
+            MechanismName(Mechanism::ScramSha256),
+            MechanismName(Mechanism::ScramSha512),
         ];
         &ALL
     }
@@ -62,7 +62,7 @@ impl ValueEnum for Named {
     }
 }
 
-/// Why the program ends in failure.
+/// The program failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -88,7 +88,7 @@ fn run(flags: Flags) -> Result<(), Failure> {
         .enable_all()
         .build()?;
     let _entered = runtime.enter();
-    // Before anybody knows the address: whoever reads it may end the program at once.
+    // Before the address is published: its reader may end the program at once.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -110,7 +110,7 @@ fn run(flags: Flags) -> Result<(), Failure> {
     let (closed, stdin_closed) = tokio::sync::oneshot::channel();
     if flags.until_stdin_closes {
         std::thread::spawn(move || {
-            // What cannot be read has ended, too.
+            // An input that cannot be read counts as closed.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
             let _ = closed.send(());
         });
@@ -119,7 +119,7 @@ fn run(flags: Flags) -> Result<(), Failure> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            // Without the flag nobody has sent anything.
+            // Without the flag, nothing is ever sent.
             Ok(()) = stdin_closed => {}
         }
     });
@@ -149,7 +149,7 @@ fn gate(login: LoginFlags, tls: bool) -> Result<Option<Gate>, Failure> {
     }))
 }
 
-/// Writes a file that nobody ever sees half of.
+/// Writes a file atomically, so that no reader sees a part of it.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");

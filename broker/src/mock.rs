@@ -1,5 +1,5 @@
-//! librdkafka's mock cluster with one broker. All `unsafe` of the package is here: four setters that
-//! rdkafka has no safe face for.
+//! librdkafka's mock cluster with one broker. All `unsafe` code of the package is here: four setters for which
+//! rdkafka has no safe interface.
 #![expect(unsafe_code, reason = "setters that only librdkafka's C interface has")]
 
 use std::ffi::CString;
@@ -17,17 +17,17 @@ use crate::{BrokerError, GroupTimings};
 /// The one broker's number.
 const BROKER: i32 = 1;
 
-/// The most partitions of one topic; whoever asks for more has made a mistake.
+/// The limit of partitions of one topic. A larger number is a mistake of the caller.
 const PARTITIONS_MAX: i32 = 10_000;
 
-/// Requests whose failure a test can order.
+/// Kinds of requests for which a test can inject errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
-    /// A producer's records.
+    /// A producer sends records.
     Produce,
-    /// A consumer's question for records.
+    /// A consumer asks for records.
     Fetch,
-    /// A group's progress.
+    /// A group commits offsets.
     OffsetCommit,
 }
 
@@ -41,8 +41,8 @@ impl Api {
     }
 }
 
-/// The cluster, which lives as long as the client that owns it. That client is Send and Sync, which
-/// [`MockCluster::new`] is not.
+/// The cluster, which lives as long as the client that owns it. That client is `Send` and `Sync`; the result of
+/// [`MockCluster::new`] is neither.
 pub(crate) struct Mock {
     owner: BaseProducer,
 }
@@ -74,7 +74,7 @@ impl Mock {
         Ok(mock)
     }
 
-    /// Tells clients from now on that the broker is at `host` and `port`.
+    /// Makes the broker advertise `host` and `port` to clients.
     pub(crate) fn advertise(&self, host: &str, port: u16) -> Result<(), BrokerError> {
         let host = CString::new(host).map_err(KafkaError::from)?;
         let cluster = self.native()?;
@@ -85,13 +85,13 @@ impl Mock {
         Ok(())
     }
 
-    /// Where the broker listens.
+    /// The address at which the broker listens.
     pub(crate) fn address(&self) -> Result<String, BrokerError> {
         Ok(self.cluster()?.bootstrap_servers())
     }
 
     pub(crate) fn create_topic(&self, name: &str, partitions: i32) -> Result<(), BrokerError> {
-        // With none librdkafka divides by their number, with fewer it allocates that many.
+        // librdkafka divides by the number of partitions, and allocates by a negative one.
         if name.is_empty() || !(1..=PARTITIONS_MAX).contains(&partitions) {
             let what = format!("no topic can be {name:?} with {partitions} partitions");
             return Err(BrokerError::Setting(what));
@@ -136,7 +136,7 @@ impl Mock {
     }
 }
 
-/// librdkafka has made no cluster although it was asked to.
+/// The error when librdkafka has created no cluster.
 fn missing() -> KafkaError {
     KafkaError::MockCluster(RDKafkaErrorCode::Fail)
 }

@@ -1,4 +1,4 @@
-//! What a broker is to be.
+//! The settings of a broker.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use std::time::Duration;
 pub struct Settings {
     /// Topics that exist from the start, with their numbers of partitions.
     pub topics: Vec<(String, i32)>,
-    /// What stands in front of the broker; without it, clients speak to it in plain text.
+    /// TLS and SASL in front of the broker; without a gate, clients use plain text.
     pub gate: Option<Gate>,
-    /// How fast groups of consumers are.
+    /// The timing of consumer groups.
     pub group: GroupTimings,
-    /// How [`Broker::produce`](crate::Broker::produce) compresses.
+    /// The compression of [`Broker::produce`](crate::Broker::produce).
     pub compression: Compression,
 }
 
 impl Settings {
-    /// One topic and no gate.
+    /// Settings with one topic and no gate.
     #[must_use]
     pub fn topic(name: &str, partitions: i32) -> Self {
         Self {
@@ -26,7 +26,7 @@ impl Settings {
         }
     }
 
-    /// The same behind `gate`.
+    /// Sets the gate.
     #[must_use]
     pub fn behind(mut self, gate: Gate) -> Self {
         self.gate = Some(gate);
@@ -34,14 +34,14 @@ impl Settings {
     }
 }
 
-/// What clients have to speak, under Kafka's names.
+/// The security protocol of clients, under Kafka's names.
 #[derive(Debug, Clone)]
 pub enum Gate {
     /// TLS.
     Ssl,
-    /// A login in plain text.
+    /// A login without TLS.
     SaslPlaintext(Login),
-    /// A login through TLS.
+    /// A login over TLS.
     SaslSsl(Login),
 }
 
@@ -71,14 +71,14 @@ impl Gate {
     }
 }
 
-/// The one login that a gate lets through.
+/// The one login that a gate accepts.
 #[derive(Clone)]
 pub struct Login {
-    /// How clients prove that they know the password.
+    /// The SASL mechanism.
     pub mechanism: Mechanism,
-    /// Printable ASCII: the gate does not prepare names as RFC 4013 asks.
+    /// The username, in printable ASCII: the gate does not implement the preparation of RFC 4013.
     pub username: String,
-    /// Printable ASCII, as the name.
+    /// The password, in printable ASCII.
     pub password: String,
 }
 
@@ -92,14 +92,14 @@ impl fmt::Debug for Login {
     }
 }
 
-/// A mechanism of SASL.
+/// A SASL mechanism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
-    /// The password itself, RFC 4616.
+    /// The client sends the password (RFC 4616).
     Plain,
-    /// A proof of it with SHA-256, RFC 7677.
+    /// SCRAM with SHA-256 (RFC 7677).
     ScramSha256,
-    /// The same with SHA-512.
+    /// SCRAM with SHA-512.
     ScramSha512,
 }
 
@@ -107,7 +107,7 @@ impl Mechanism {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Plain, Self::ScramSha256, Self::ScramSha512];
 
-    /// Its registered name, the value of librdkafka's `sasl.mechanism`.
+    /// The registered name, the value of librdkafka's `sasl.mechanism`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -118,19 +118,19 @@ impl Mechanism {
     }
 }
 
-/// Times that decide how soon a group of consumers has its partitions.
+/// Times that determine how soon a consumer group assigns partitions.
 #[derive(Debug, Clone)]
 pub struct GroupTimings {
-    /// How long the first member of a classic group waits for others: none here, 3 s in the mock.
+    /// How long the first member of a classic group waits for others. 0 by default, 3 s in librdkafka's mock.
     pub initial_rebalance_delay: Duration,
-    /// How often members of a KIP-848 group report; they learn their partitions by that.
+    /// Interval of heartbeats in a KIP-848 group, by which members receive their partitions.
     pub heartbeat: Duration,
     /// How long a silent member of a KIP-848 group keeps its partitions.
     pub session_timeout: Duration,
 }
 
 impl Default for GroupTimings {
-    /// Joining and leaving take 0.1 to 0.5 s so.
+    /// With these, joining and leaving take 0.1 to 0.5 s.
     fn default() -> Self {
         Self {
             initial_rebalance_delay: Duration::ZERO,
@@ -151,7 +151,7 @@ pub enum Compression {
     Snappy,
     /// LZ4.
     Lz4,
-    /// Zstandard: most of all fits in the 5 MiB of a partition.
+    /// Zstandard, with which the most records fit into the 5 MiB of a partition.
     #[default]
     Zstd,
 }

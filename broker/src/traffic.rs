@@ -1,7 +1,7 @@
-//! Records in and out of a broker, for tests and what they assert.
+//! Writes and reads records and offsets, for tests and their assertions.
 //!
-//! Each call is a client of its own, as any other: it goes through the gate, it meets errors that a
-//! test has ordered, and it waits while the broker is down, for as long as is said below.
+//! Each call creates a client of its own. Like any other client, it passes the gate, receives injected errors, and
+//! waits while the broker is down, up to the limits below.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,32 +18,32 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::{Broker, BrokerError};
 
-/// How long the broker has to answer a question.
+/// Time for the broker to answer a request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long the broker has to acknowledge a record.
+/// Time for the broker to acknowledge a record.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(60);
 
-/// How often a producer takes what has become of its records; its `poll` always takes that long.
+/// Duration of a producer's `poll` for delivery reports.
 const REPORTS_EVERY: Duration = Duration::from_millis(2);
 
-/// The group of those that read without one: librdkafka wants a name, nobody joins it.
+/// The group name of clients that read without a group. librdkafka requires a name; no client joins the group.
 const NO_GROUP: &str = "intentd-broker";
 
 /// A record to produce.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    /// What decides the partition, where `partition` does not.
+    /// The key, which selects the partition unless `partition` does.
     pub key: Option<Vec<u8>>,
-    /// The contents; none is a tombstone.
+    /// The value; `None` makes the record a tombstone.
     pub value: Option<Vec<u8>>,
     /// Headers, in order.
     pub headers: Vec<Header>,
-    /// The partition, or the producer's choice.
+    /// The partition; the producer chooses when `None`.
     pub partition: Option<i32>,
 }
 
-/// A header's name and value, which may be null.
+/// A header's name and value. The value may be null.
 pub type Header = (String, Option<Vec<u8>>);
 
 impl Record {
@@ -56,21 +56,21 @@ impl Record {
         }
     }
 
-    /// The same with a key.
+    /// Sets the key.
     #[must_use]
     pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// The same with one more header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push((name.into(), Some(value.into())));
         self
     }
 
-    /// The same for this partition.
+    /// Sets the partition.
     #[must_use]
     pub fn partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
@@ -78,23 +78,23 @@ impl Record {
     }
 }
 
-/// A record as the broker has it.
+/// A record that the broker has stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The partition.
     pub partition: i32,
-    /// The place in the partition.
+    /// The offset in the partition.
     pub offset: i64,
     /// The key.
     pub key: Option<Vec<u8>>,
-    /// The contents; none is a tombstone.
+    /// The value; `None` makes the record a tombstone.
     pub value: Option<Vec<u8>>,
     /// Headers, in order.
     pub headers: Vec<Header>,
 }
 
 impl Stored {
-    /// The value of the first header of this name that has one.
+    /// The first value that is not null of headers with this name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let mut named = self.headers.iter().filter(|(found, _)| found == name);
@@ -121,11 +121,11 @@ impl From<&BorrowedMessage<'_>> for Stored {
 }
 
 impl Broker {
-    /// Produces `records` in order, waits at most a minute for the last acknowledgement, and says
-    /// how many there were. They are compressed as [`Settings::compression`](crate::Settings) says.
+    /// Produces `records` in order, waits at most a minute for the last acknowledgement, and returns
+    /// their number. They are compressed by [`Settings::compression`](crate::Settings).
     ///
     /// # Errors
-    /// See [`BrokerError`]; some of the records may be there all the same.
+    /// See [`BrokerError`]; some of the records may have been stored.
     pub fn produce(
         &self,
         topic: &str,
@@ -133,8 +133,8 @@ impl Broker {
     ) -> Result<u64, BrokerError> {
         let mut config = self.client_config();
         config
-            // One request at a time keeps the order as an idempotent producer would, which would
-            // first wait 0.5 s for its number; the mock does not look for duplicates in either case.
+            // One request at a time keeps the order, as an idempotent producer does. That would first wait
+            // 0.5 s for its id, and the mock does not detect duplicates anyway.
             .set("max.in.flight.requests.per.connection", "1")
             .set("compression.type", self.compression.name())
             .set("linger.ms", "5")
@@ -166,45 +166,45 @@ impl Broker {
         })
     }
 
-    /// Reads a topic from its first record to where it ends at the time of the call, without a
-    /// group; by partition and offset.
+    /// Reads a topic from its first record to its present end, without a group. The result is sorted by partition
+    /// and offset.
     ///
     /// # Errors
-    /// See [`BrokerError`]; it is [`BrokerError::Late`] when `within` has passed.
+    /// See [`BrokerError`]; [`BrokerError::Late`] when `within` has passed.
     pub fn consume_all(&self, topic: &str, within: Duration) -> Result<Vec<Stored>, BrokerError> {
         let mut read = self.ask(NO_GROUP, |consumer| consume_all(consumer, topic, within))?;
         read.sort_by_key(|record| (record.partition, record.offset));
         Ok(read)
     }
 
-    /// Where each partition begins: not at 0 when the broker has dropped its oldest records.
+    /// The first offset of each partition. It is above 0 when the broker has dropped the oldest records.
     ///
     /// # Errors
-    /// See [`BrokerError`]; no answer in 10 s is one.
+    /// See [`BrokerError`]; also when there is no answer in 10 s.
     pub fn low_watermarks(&self, topic: &str) -> Result<Vec<i64>, BrokerError> {
         let marks = self.ask(NO_GROUP, |consumer| watermarks(consumer, topic))?;
-        Ok(marks.into_iter().map(|(low, _)| low).collect())
+        Ok(marks.into_iter().map(|marks| marks.low).collect())
     }
 
-    /// Where each partition ends: the offset of the record to come.
+    /// The end of each partition: the offset of the next record.
     ///
     /// # Errors
-    /// See [`BrokerError`]; no answer in 10 s is one.
+    /// See [`BrokerError`]; also when there is no answer in 10 s.
     pub fn high_watermarks(&self, topic: &str) -> Result<Vec<i64>, BrokerError> {
         let marks = self.ask(NO_GROUP, |consumer| watermarks(consumer, topic))?;
-        Ok(marks.into_iter().map(|(_, high)| high).collect())
+        Ok(marks.into_iter().map(|marks| marks.high).collect())
     }
 
-    /// What `group` has committed in each partition: the offset of the record it reads next. The
-    /// group is not joined.
+    /// The committed offset of `group` in each partition: the offset of the record it reads next. Does not join
+    /// the group.
     ///
     /// # Errors
-    /// See [`BrokerError`]; no answer in 10 s is one.
+    /// See [`BrokerError`]; also when there is no answer in 10 s.
     pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>, BrokerError> {
         self.ask(group, |consumer| committed(consumer, topic))
     }
 
-    /// Asks by a consumer made for it. `group` is not joined.
+    /// Asks a question with a new consumer, which does not join `group`.
     fn ask<T>(
         &self,
         group: &str,
@@ -218,7 +218,7 @@ impl Broker {
             .set("fetch.wait.max.ms", "10");
         let consumer: BaseConsumer = config.create()?;
         let answer = question(&consumer);
-        self.leaving.see_off(consumer);
+        self.ending.end(consumer);
         answer
     }
 }
@@ -249,7 +249,7 @@ fn consume_all(
     let mut expected = 0;
     let mut ends = BTreeMap::new();
     let mut beginnings = TopicPartitionList::new();
-    for (partition, (low, high)) in (0..).zip(watermarks(consumer, topic)?) {
+    for (partition, Watermarks { low, high }) in (0..).zip(watermarks(consumer, topic)?) {
         if low < high {
             expected += high - low;
             ends.insert(partition, high);
@@ -270,7 +270,7 @@ fn consume_all(
         }
         match consumer.poll(left) {
             None => {}
-            // What librdkafka gets over by itself is reported, too: time tells.
+            // librdkafka also reports errors from which it recovers; only the deadline decides.
             Some(Err(error)) => last = Some(error),
             Some(Ok(message)) => {
                 let end = ends.get(&message.partition()).copied().unwrap_or(0);
@@ -293,7 +293,7 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<i32, BrokerError> 
         if let Some(error) = found.error() {
             return Err(KafkaError::MetadataFetch(error.into()).into());
         }
-        // They are numbered from 0 on.
+        // Partitions are numbered from 0.
         for partition in found.partitions() {
             count = count.max(partition.id() + 1);
         }
@@ -301,13 +301,22 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<i32, BrokerError> 
     Ok(count)
 }
 
-fn watermarks(consumer: &BaseConsumer, topic: &str) -> Result<Vec<(i64, i64)>, BrokerError> {
-    let ask = |partition| consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN);
+/// The first offset and the end of a partition.
+struct Watermarks {
+    low: i64,
+    high: i64,
+}
+
+fn watermarks(consumer: &BaseConsumer, topic: &str) -> Result<Vec<Watermarks>, BrokerError> {
+    let ask = |partition| {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN)?;
+        Ok(Watermarks { low, high })
+    };
     let marks: Result<_, KafkaError> = (0..partitions(consumer, topic)?).map(ask).collect();
     Ok(marks?)
 }
 
-/// Gives a record to the producer, which waits for room if need be.
+/// Gives a record to the producer; waits while its queue is full.
 fn send(
     producer: &BaseProducer<Deliveries>,
     topic: &str,
@@ -337,7 +346,7 @@ fn send(
     }
 }
 
-/// Counts acknowledgements.
+/// Counts acknowledgements, and keeps the first failure.
 #[derive(Default)]
 struct Deliveries {
     acknowledged: AtomicU64,

@@ -1,4 +1,4 @@
-//! What librdkafka calls back.
+//! The callbacks of librdkafka.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,34 +10,34 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance}
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::commit::commit;
-use super::metrics::Trouble;
-use super::state::{Handler, State};
+use super::metrics::FailedOperation;
+use super::state::{ReaderState, RecordHandler};
 
-/// Time to finish what is under way when partitions are taken away. Heartbeats go on meanwhile.
+/// Time to finish records in flight when their partitions are revoked. Heartbeats continue meanwhile.
 const REVOKED: Duration = Duration::from_secs(10);
 
-/// What librdkafka calls back.
-pub(super) struct Context<H>(pub(super) Arc<State<H>>);
+/// Receives the callbacks of a consumer.
+pub(super) struct ReaderContext<H>(pub(super) Arc<ReaderState<H>>);
 
-impl<H: Handler> ClientContext for Context<H> {
+impl<H: RecordHandler> ClientContext for ReaderContext<H> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log_librdkafka(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Self(state) = self;
-        state.metrics.fail(Trouble::Read);
+        state.metrics.count_error(FailedOperation::Read);
         let text = format!("{error}: {reason}");
         let is_summary = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
         if is_summary {
             state.metrics.connected.set(0);
         }
         let mut complaint = state.complaint();
-        // That all are down says less than why the last one was.
+        // "All brokers down" says less than the error of the last broker.
         if !is_summary || complaint.is_none() {
-            // Brokers may take turns with what is wrong.
+            // Brokers may alternate between errors.
             if complaint.as_ref() != Some(&text)
-                && let Some(times) = state.said.complaint.now()
+                && let Some(times) = state.log.complaint.event()
             {
                 tracing::warn!(times, "Kafka: {text}");
             }
@@ -46,16 +46,16 @@ impl<H: Handler> ClientContext for Context<H> {
     }
 }
 
-impl<H: Handler> ConsumerContext for Context<H> {
+impl<H: RecordHandler> ConsumerContext for ReaderContext<H> {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Self(state) = self;
         match rebalance {
-            // Records may come as soon as they are assigned.
+            // Records may arrive as soon as partitions are assigned.
             Rebalance::Assign(list) => state.partitions.add(list),
             Rebalance::Revoke(list) => {
-                // What was lost is somebody else's by now.
+                // A lost partition belongs to another member by now.
                 if !consumer.assignment_lost() {
-                    let until = state.stop().unwrap_or_else(|| Instant::now() + REVOKED);
+                    let until = state.deadline().unwrap_or_else(|| Instant::now() + REVOKED);
                     while state.partitions.unfinished(list) > 0 && Instant::now() < until {
                         std::thread::sleep(Duration::from_millis(2));
                     }
@@ -64,7 +64,7 @@ impl<H: Handler> ConsumerContext for Context<H> {
                 state.partitions.remove(list);
             }
             Rebalance::Error(error) => {
-                if let Some(times) = state.said.rebalance.now() {
+                if let Some(times) = state.log.rebalance.event() {
                     tracing::error!(%error, times, "Kafka");
                 }
             }
@@ -78,33 +78,33 @@ impl<H: Handler> ConsumerContext for Context<H> {
         state.metrics.partitions.set(assigned as i64);
         if let Rebalance::Assign(_) = rebalance {
             state.is_assigned.store(true, Ordering::Relaxed);
-            hold(consumer, state, state.is_paused.load(Ordering::Relaxed));
+            set_paused(consumer, state, state.is_paused.load(Ordering::Relaxed));
         }
         tracing::debug!(assigned, ?rebalance, "partitions");
     }
 }
 
-/// Pauses or resumes everything that is assigned. A partition that comes back is as it was left.
-pub(super) fn hold<H: Handler>(
-    consumer: &BaseConsumer<Context<H>>,
-    state: &State<H>,
+/// Pauses or resumes all assigned partitions. A partition that is assigned again keeps its earlier setting.
+pub(super) fn set_paused<H: RecordHandler>(
+    consumer: &BaseConsumer<ReaderContext<H>>,
+    state: &ReaderState<H>,
     is_paused: bool,
 ) {
-    let held = consumer.assignment().and_then(|assigned| {
+    let outcome = consumer.assignment().and_then(|assigned| {
         if is_paused {
             consumer.pause(&assigned)
         } else {
             consumer.resume(&assigned)
         }
     });
-    if let Err(error) = held
-        && let Some(times) = state.said.hold.now()
+    if let Err(error) = outcome
+        && let Some(times) = state.log.pause.event()
     {
         tracing::warn!(%error, is_paused, times, "Kafka");
     }
 }
 
-/// What librdkafka has to say goes where everything else does.
+/// Writes a line of librdkafka's log to ours.
 pub(super) fn log_librdkafka(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg

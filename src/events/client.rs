@@ -1,4 +1,4 @@
-//! Settings of librdkafka from ours.
+//! Translates our settings to those of librdkafka.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use rdkafka::error::KafkaError;
 use super::settings::{Connection, Credentials, GroupProtocol, SourceSettings, Start};
 use crate::input;
 
-/// Why a client cannot be made: its settings make no sense.
+/// A client cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The password cannot be read.
@@ -16,13 +16,13 @@ pub enum ClientError {
     Password {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The operating system's reason.
         error: std::io::Error,
     },
-    /// librdkafka refuses the settings, or a file they name.
+    /// librdkafka refuses the settings, or a file that they name.
     #[error("the settings for Kafka cannot be used: {0}")]
     Refused(String),
-    /// The operating system gives no thread.
+    /// A thread cannot be started.
     #[error("cannot start a thread for Kafka: {0}")]
     Thread(std::io::Error),
 }
@@ -30,21 +30,21 @@ pub enum ClientError {
 impl From<KafkaError> for ClientError {
     fn from(error: KafkaError) -> Self {
         Self::Refused(match error {
-            // As it comes it has the value, which may be a password.
+            // The original error includes the value, which may be a password.
             KafkaError::ClientConfig(_, why, key, _) => format!("{key}: {why}"),
             error => error.to_string(),
         })
     }
 }
 
-/// What consumers and producers have in common.
-fn common(connection: &Connection) -> Result<ClientConfig, ClientError> {
+/// The settings that consumers and producers share.
+fn shared_settings(connection: &Connection) -> Result<ClientConfig, ClientError> {
     let mut settings = ClientConfig::new();
     settings
         .set("bootstrap.servers", &connection.brokers)
         .set("client.id", "intentd")
         .set("security.protocol", connection.security.protocol())
-        // Brokers that go away and come back are met again soon.
+        // Reconnect soon to a broker that was away.
         .set("reconnect.backoff.max.ms", "2000")
         .set("socket.keepalive.enable", "true");
     if let Some(Credentials {
@@ -80,9 +80,9 @@ fn with_properties(mut settings: ClientConfig, connection: &Connection) -> Clien
     settings
 }
 
-/// A consumer that commits what it is told to, when it is told to.
+/// A consumer that commits only on demand.
 pub(super) fn consumer_settings(source: &SourceSettings) -> Result<ClientConfig, ClientError> {
-    let mut settings = common(&source.connection)?;
+    let mut settings = shared_settings(&source.connection)?;
     settings
         .set("group.id", &source.group)
         .set(
@@ -92,14 +92,14 @@ pub(super) fn consumer_settings(source: &SourceSettings) -> Result<ClientConfig,
                 Start::Latest => "latest",
             },
         )
-        // What is fetched ahead is lost when reading pauses, and counts as memory.
+        // A pause discards what was fetched ahead, and that takes memory.
         .set("queued.min.messages", "10000")
         .set("queued.max.messages.kbytes", "16384")
-        // All partitions share one queue; when it is full enough, each would wait for a second.
+        // All partitions share one queue. By default, each backs off for a second when that is full.
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.wait.max.ms", "50");
     match source.protocol {
-        // Members keep reading the partitions that they keep.
+        // Members continue to read the partitions that they keep in a rebalance.
         GroupProtocol::Classic => {
             settings.set("partition.assignment.strategy", "cooperative-sticky")
         }
@@ -112,19 +112,19 @@ pub(super) fn consumer_settings(source: &SourceSettings) -> Result<ClientConfig,
     Ok(settings)
 }
 
-/// A producer whose records all in-sync replicas have, each once and in order.
+/// An idempotent producer: all in-sync replicas get each record once, in order.
 ///
 /// # Errors
 /// When the password cannot be read.
 pub fn producer_settings(connection: &Connection) -> Result<ClientConfig, ClientError> {
-    let mut settings = common(connection)?;
+    let mut settings = shared_settings(connection)?;
     settings
         .set("enable.idempotence", "true")
         .set("linger.ms", "5")
-        // What the brokers take is for them to say.
+        // The brokers decide which size they accept.
         .set("message.max.bytes", "1000000000")
         .set("compression.type", "lz4");
-    // Settings of groups are none of a producer's, which would say so at each start.
+    // A producer would warn about settings of consumer groups at each start.
     let is_of_groups = |key: &str| {
         let prefixes = [
             "group.",

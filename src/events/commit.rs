@@ -1,41 +1,48 @@
-//! Commits what is finished.
+//! Commits the offsets of finished records.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 
-use super::callbacks::Context;
-use super::metrics::Trouble;
-use super::state::{Handler, State};
+use super::metrics::FailedOperation;
+use super::state::{ReaderState, RecordHandler};
 
-/// Time after which what is finished is committed, however little it is.
+/// Interval of commits when few records are finished.
 const COMMIT: Duration = Duration::from_secs(1);
 
-/// Commits as soon as as much is finished as may be under way, and each [`COMMIT`]: so a process that dies
-/// leaves no more to be done again than a few times that.
+/// Commits each [`COMMIT`], and as soon as as many records are finished as may be in flight. So a process that
+/// dies leaves at most a few times that number to be repeated.
 ///
-/// A thread of its own that waits for each commit: what librdkafka would say of it by itself, it says behind
-/// all the records that it has fetched.
-pub(super) fn keep_committing<H: Handler>(consumer: &BaseConsumer<Context<H>>, state: &State<H>) {
+/// Runs on a thread of its own that waits for each commit. librdkafka would report the outcome of an asynchronous
+/// commit only after all the records that it has fetched.
+pub(super) fn keep_committing<C, H>(consumer: &BaseConsumer<C>, state: &ReaderState<H>)
+where
+    C: ConsumerContext,
+    H: RecordHandler,
+{
     while state.wait(COMMIT, || {
-        state.finished.load(Ordering::Relaxed) < state.room()
+        state.finished.load(Ordering::Relaxed) < state.in_flight_max()
     }) {
         commit(consumer, state);
     }
 }
 
-/// Commits what is finished; returns when the brokers have it, or have said why not.
-pub(super) fn commit<H: Handler>(consumer: &BaseConsumer<Context<H>>, state: &State<H>) {
+/// Commits what is finished; returns when the brokers have confirmed or refused it.
+pub(super) fn commit<C, H>(consumer: &BaseConsumer<C>, state: &ReaderState<H>)
+where
+    C: ConsumerContext,
+    H: RecordHandler,
+{
     let one = state.committing.lock();
     let one = one.unwrap_or_else(PoisonError::into_inner);
     state.finished.store(0, Ordering::Relaxed);
     if let Some(due) = state.partitions.take_due()
         && let Err(error) = consumer.commit(&due, CommitMode::Sync)
     {
-        state.metrics.fail(Trouble::Commit);
-        if let Some(times) = state.said.commit.now() {
+        state.metrics.count_error(FailedOperation::Commit);
+        if let Some(times) = state.log.commit.event() {
             tracing::warn!(%error, times, "offsets were not committed; they will be with the next ones");
         }
         state.partitions.put_back(&due);

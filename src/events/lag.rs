@@ -1,6 +1,6 @@
-//! How far reading is behind, looked at once a second.
+//! Measures the lag of reading once a second.
 //!
-//! Brokers are asked, since what fetches bring along stands still while reading pauses.
+//! It asks the brokers, because the watermarks that come with fetches do not advance while reading pauses.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,68 +10,68 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::callbacks::Context;
-use super::metrics::Trouble;
+use super::callbacks::ReaderContext;
+use super::metrics::FailedOperation;
 use super::partition::Partition;
 use super::settings::Start;
-use super::state::{Handler, State};
+use super::state::{LogArrivals, ReaderState, RecordHandler};
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval of measurements.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time for one answer of a broker's.
+/// Time for one response of a broker.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Looks until the reader stops.
-pub(super) fn follow<H: Handler>(
-    consumer: &BaseConsumer<Context<H>>,
-    state: &State<H>,
+/// Measures the lag until the reader stops.
+pub(super) fn track<H: RecordHandler>(
+    consumer: &BaseConsumer<ReaderContext<H>>,
+    state: &ReaderState<H>,
     (topic, start): (&str, Start),
 ) {
-    let mut known = HashSet::new();
-    while state.sleep(LOOK) {
+    let mut published = HashSet::new();
+    while state.sleep(INTERVAL) {
         let partitions = state.partitions.all();
-        let (grown, is_answered) = ask(consumer, state, &partitions, (topic, start));
+        let (written, is_answered) = measure(consumer, state, &partitions, (topic, start));
         state.metrics.connected.set(i64::from(is_answered));
         state.metrics.partitions.set(partitions.len() as i64);
-        let unread = publish(state, &partitions, &mut known);
-        state.handler.see(grown, unread);
+        let unread = publish(state, &partitions, &mut published);
+        state.handler.observe(LogArrivals { written, unread });
     }
-    // What is left is another's by the time that anybody looks.
-    publish(state, &[], &mut known);
-    state.handler.see(0, 0);
+    // Another member has what is left by the time that the metrics are read.
+    publish(state, &[], &mut published);
+    state.handler.observe(LogArrivals::default());
 }
 
-/// Asks where each partition ends: by how much all have grown, and whether brokers answer.
-fn ask<H: Handler>(
-    consumer: &BaseConsumer<Context<H>>,
-    state: &State<H>,
+/// Measures the end of each partition. Returns the sum of their growth, and whether brokers answer.
+fn measure<H: RecordHandler>(
+    consumer: &BaseConsumer<ReaderContext<H>>,
+    state: &ReaderState<H>,
     partitions: &[Arc<Partition>],
     (topic, start): (&str, Start),
 ) -> (u64, bool) {
     let mut grown = 0;
     for partition in partitions {
-        let error = match look(consumer, partition, start) {
+        let error = match measure_end(consumer, partition, start) {
             Ok(more) => {
                 grown += more;
                 continue;
             }
             Err(error) => error,
         };
-        state.metrics.fail(Trouble::Read);
+        state.metrics.count_error(FailedOperation::Read);
         tracing::debug!(%error, topic = &*partition.topic, "the lag is not known");
-        if is_silence(&error) {
-            // The others would take as long to say nothing.
+        if is_no_response(&error) {
+            // The other requests would time out as well.
             return (grown, false);
         }
     }
-    // Somebody without partitions has to ask for something else.
+    // A member without partitions has to ask for something else.
     let is_answered =
         !partitions.is_empty() || consumer.fetch_metadata(Some(topic), TIMEOUT).is_ok();
     (grown, is_answered)
 }
 
-fn is_silence(error: &KafkaError) -> bool {
+fn is_no_response(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
@@ -82,41 +82,41 @@ fn is_silence(error: &KafkaError) -> bool {
     )
 }
 
-/// Publishes what is behind; how many records nobody has read.
-fn publish<H: Handler>(
-    state: &State<H>,
+/// Publishes the lag; returns the number of unread records.
+fn publish<H: RecordHandler>(
+    state: &ReaderState<H>,
     partitions: &[Arc<Partition>],
-    known: &mut HashSet<(String, String)>,
+    published: &mut HashSet<(String, String)>,
 ) -> u64 {
     let number = |records: u64| i64::try_from(records).unwrap_or(i64::MAX);
     let (mut unread, mut unfinished, mut oldest) = (0, 0, None);
     let mut labels = HashSet::new();
     for partition in partitions {
-        let Some((behind, open)) = partition.lag() else {
+        let Some(lag) = partition.lag() else {
             continue;
         };
-        unread += behind;
-        unfinished += open;
+        unread += lag.unread;
+        unfinished += lag.unfinished;
         let first = partition.ledger().oldest();
         oldest = [oldest, first].into_iter().flatten().min();
         let label = (partition.topic.to_string(), partition.number.to_string());
-        let lag = state.metrics.lag.with_label_values(&[&label.0, &label.1]);
-        lag.set(number(open));
+        let gauge = state.metrics.lag.with_label_values(&[&label.0, &label.1]);
+        gauge.set(number(lag.unfinished));
         labels.insert(label);
     }
-    for (topic, partition) in known.difference(&labels) {
-        // It is there: it was set at the last look.
+    for (topic, partition) in published.difference(&labels) {
+        // The label exists, because the last measurement set it.
         let _ = state.metrics.lag.remove_label_values(&[topic, partition]);
     }
-    *known = labels;
+    *published = labels;
     state.metrics.lag_total.set(number(unfinished));
     state.metrics.lag_seconds.set(oldest.map_or(0.0, age));
     unread
 }
 
-/// Sets the end of the partition as it is now; by how much it has grown.
-fn look<H: Handler>(
-    consumer: &BaseConsumer<Context<H>>,
+/// Measures the end of a partition; returns its growth.
+fn measure_end<H: RecordHandler>(
+    consumer: &BaseConsumer<ReaderContext<H>>,
     partition: &Arc<Partition>,
     start: Start,
 ) -> Result<u64, KafkaError> {
@@ -128,10 +128,10 @@ fn look<H: Handler>(
         let committed = consumer.committed_offsets(list, TIMEOUT)?;
         let committed = committed.elements().first().map(|element| element.offset());
         partition.set_start(match committed {
-            // What retention has deleted nobody will read.
+            // Records that retention has deleted will not be read.
             Some(Offset::Offset(next)) => next.max(low),
             _ if start == Start::Latest => {
-                // Whoever gets the partition next begins here as well, and not at an end that has moved.
+                // The commit makes the next member with this partition begin here as well, not at a later end.
                 let mut list = TopicPartitionList::new();
                 list.add_partition_offset(topic, number, Offset::Offset(high))?;
                 consumer.commit(&list, CommitMode::Async)?;
@@ -143,7 +143,7 @@ fn look<H: Handler>(
     Ok(partition.set_end(high))
 }
 
-/// Seconds since a time in milliseconds since 1970.
+/// The age in seconds of a record that was written at this time, in milliseconds since 1970.
 fn age(written: i64) -> f64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.unwrap_or_default().as_secs_f64();

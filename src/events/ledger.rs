@@ -1,42 +1,42 @@
-//! The offsets of one partition that are being worked on: up to where is everything finished?
+//! The offsets of one partition that are in flight, and the offset up to which all are finished.
 
 use std::collections::VecDeque;
 
-/// A record that was begun.
+/// A record in flight.
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct LedgerEntry {
     offset: i64,
-    /// When it was written, in milliseconds since 1970, if the broker says so.
+    /// When it was written, in milliseconds since 1970, if the broker reports that.
     written: Option<i64>,
     is_finished: bool,
 }
 
-/// The offsets of one partition, for as long as it is assigned.
+/// The offsets of one partition during one assignment.
 ///
-/// Offsets have gaps where a topic is compacted or transactional, so what comes next is what was delivered
-/// next and not the next number.
+/// Compacted and transactional topics have gaps between offsets. So the next offset is the next one delivered, not
+/// the next number.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// In the order of delivery, which is that of the offsets.
-    entries: VecDeque<Entry>,
-    /// The offset after the last one below which everything is finished.
+    /// In the order of delivery, which is the order of offsets.
+    entries: VecDeque<LedgerEntry>,
+    /// All records below this offset are finished.
     floor: Option<i64>,
     /// The last offset that was begun.
     last: Option<i64>,
 }
 
 impl Ledger {
-    /// A record was delivered; false, and nothing else, when it does not follow those before.
+    /// Adds a delivered record. Returns false and adds nothing if its offset does not follow those before.
     ///
-    /// The first one is where reading begins, and is the floor until it is finished: what is committed then
-    /// is where to begin again, whatever a group that has committed nothing does.
+    /// Reading begins at the first record, which is the floor until it is finished. A commit of that floor makes a
+    /// restarted member begin there, regardless of where a group without a commit begins.
     pub(super) fn begin(&mut self, offset: i64, written: Option<i64>) -> bool {
         if self.last.is_some_and(|last| offset <= last) {
             return false;
         }
         self.floor.get_or_insert(offset);
         self.last = Some(offset);
-        self.entries.push_back(Entry {
+        self.entries.push_back(LedgerEntry {
             offset,
             written,
             is_finished: false,
@@ -44,7 +44,7 @@ impl Ledger {
         true
     }
 
-    /// Nothing has to be done about a record any more.
+    /// Marks a record as finished.
     pub(super) fn finish(&mut self, offset: i64) {
         let index = self.entries.partition_point(|entry| entry.offset < offset);
         if let Some(entry) = self.entries.get_mut(index)
@@ -58,17 +58,17 @@ impl Ledger {
         }
     }
 
-    /// The offset that may be committed: everything before it is finished. `None` before the first.
+    /// The offset to commit: all records before it are finished. `None` before the first record.
     pub(super) fn floor(&self) -> Option<i64> {
         self.floor
     }
 
-    /// The offset after the last record that was begun.
+    /// The offset after the last record.
     pub(super) fn next(&self) -> Option<i64> {
         self.last.map(|last| last + 1)
     }
 
-    /// Records that are begun and not finished, those that wait for one before them included.
+    /// Records that cannot be committed: unfinished ones, and finished ones behind these.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_begun_changes_nothing() {
+    fn an_unknown_offset_changes_nothing() {
         let mut ledger = Ledger::default();
         ledger.begin(5, None);
         for offset in [4, 6, 100] {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a list of what is finished, whatever the gaps and the order.
+        /// Compares with a list of unfinished offsets, for any gaps and order.
         #[test]
         fn the_floor_is_below_the_lowest_unfinished(
             gaps in prop::collection::vec(1..4_i64, 1..60),

@@ -1,4 +1,4 @@
-//! What a reader of Kafka publishes. Only where there is one, so that a server without has none of it.
+//! The metrics of a Kafka reader. A server without one does not register them.
 
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
@@ -7,61 +7,61 @@ use crate::metrics::register;
 /// The metrics of a reader.
 #[derive(Debug, Clone)]
 pub struct KafkaMetrics {
-    /// Records by what became of them, in the order of [`Fate`].
+    /// Finished records, in the order of [`RecordOutcome`].
     records: [IntCounter; 3],
-    /// Records that are worked on.
+    /// Records in flight.
     pub in_flight: IntGauge,
-    /// Partitions that are assigned.
+    /// Assigned partitions.
     pub partitions: IntGauge,
-    /// Records written and not finished, by topic and partition.
+    /// Records that are written and not finished, by topic and partition.
     pub lag: IntGaugeVec,
-    /// The sum of these.
+    /// The sum of these over all assigned partitions.
     pub lag_total: IntGauge,
     /// Age of the oldest unfinished record in seconds.
     pub lag_seconds: Gauge,
     /// 1 when brokers answer, else 0.
     pub connected: IntGauge,
-    /// 1 while reading pauses because enough is under way.
+    /// 1 while reading pauses because enough records are in flight.
     pub paused: IntGauge,
-    /// Times that partitions were assigned or taken away.
+    /// Times that partitions were assigned or revoked.
     pub rebalances: IntCounter,
-    /// Errors, by what failed.
+    /// Errors, by operation.
     errors: IntCounterVec,
 }
 
-/// What became of a record.
+/// How a record ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Done: classified, or taken by the sink.
+pub(super) enum RecordOutcome {
+    /// Classified, or accepted by the sink.
     Done,
-    /// Written to the topic of dead letters.
-    Buried,
-    /// Counted and passed over, since there is no such topic.
+    /// Written to the dead-letter topic.
+    DeadLettered,
+    /// Counted and skipped, because there is no dead-letter topic.
     Dropped,
 }
 
-impl Fate {
+impl RecordOutcome {
     const ALL: [(Self, &'static str); 3] = [
         (Self::Done, "done"),
-        (Self::Buried, "dead_letter"),
+        (Self::DeadLettered, "dead_letter"),
         (Self::Dropped, "dropped"),
     ];
 }
 
-/// What failed.
+/// The operation that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// To reach the brokers, to log in, to read.
+pub(super) enum FailedOperation {
+    /// Reaching the brokers, logging in, or reading.
     Read,
-    /// To commit offsets.
+    /// Committing offsets.
     Commit,
-    /// To write predictions or dead letters.
+    /// Writing predictions or dead letters.
     Write,
-    /// To deliver to the sink.
+    /// Delivering to the sink.
     Deliver,
 }
 
-impl Trouble {
+impl FailedOperation {
     const ALL: [(Self, &'static str); 4] = [
         (Self::Read, "read"),
         (Self::Commit, "commit"),
@@ -71,7 +71,7 @@ impl Trouble {
 }
 
 impl KafkaMetrics {
-    /// Registers them.
+    /// Registers the metrics.
     pub fn new(r: &Registry) -> Self {
         let opts = |name: &str, help: &str| Opts::new(format!("intentd_kafka_{name}"), help);
         let gauge = |name, help| register(r, IntGauge::with_opts(opts(name, help)));
@@ -83,7 +83,7 @@ impl KafkaMetrics {
             "outcome",
         );
         let metrics = Self {
-            records: Fate::ALL.map(|(_, name)| records.with_label_values(&[name])),
+            records: RecordOutcome::ALL.map(|(_, name)| records.with_label_values(&[name])),
             in_flight: gauge("in_flight", "Records that are worked on."),
             partitions: gauge(
                 "partitions",
@@ -121,20 +121,20 @@ impl KafkaMetrics {
             ),
             errors: counters("errors_total", "Errors by what failed.", "operation"),
         };
-        for (_, name) in Trouble::ALL {
+        for (_, name) in FailedOperation::ALL {
             metrics.errors.with_label_values(&[name]);
         }
         metrics
     }
 
     /// Counts a record that is finished.
-    pub(super) fn end(&self, fate: Fate) {
-        self.records[fate as usize].inc();
+    pub(super) fn count_record(&self, outcome: RecordOutcome) {
+        self.records[outcome as usize].inc();
     }
 
     /// Counts an error.
-    pub(super) fn fail(&self, trouble: Trouble) {
-        let (_, name) = Trouble::ALL[trouble as usize];
+    pub(super) fn count_error(&self, operation: FailedOperation) {
+        let (_, name) = FailedOperation::ALL[operation as usize];
         self.errors.with_label_values(&[name]).inc();
     }
 }

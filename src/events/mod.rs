@@ -1,14 +1,13 @@
-//! Kafka: topics as a source of texts, and topics for what becomes of them.
+//! Kafka: reads texts from topics, and writes predictions and dead letters to topics.
 //!
 //! ```text
-//! topic ── reader ──── source ──► Classifier ── outlet ──► topic of results, topic of dead letters
+//! topic ── reader ──── source ──► Classifier ── topic_writer ──► results topic, dead-letter topic
 //!            │    └─── relay ───► POST to a URL, as Knative's KafkaSource does
 //!            └ ledger: an offset is committed when it and all before it are finished
 //! ```
 //!
-//! At least once: nothing that was read is lost, and what was unfinished when a process died is read again.
-//! There is no refusal for load on this way. What cannot be taken on stays in the topic, where its lag counts
-//! as demand.
+//! Delivery is at least once: no record is lost, and records in flight when a process dies are read again.
+//! Records are not refused for load. They stay in the topic, where the lag counts as demand.
 
 #[cfg(feature = "kafka")]
 mod callbacks;
@@ -17,15 +16,17 @@ mod client;
 #[cfg(feature = "kafka")]
 mod commit;
 #[cfg(feature = "kafka")]
+mod connect;
+#[cfg(feature = "kafka")]
+mod in_flight;
+#[cfg(feature = "kafka")]
 mod lag;
 #[cfg(feature = "kafka")]
 mod ledger;
 #[cfg(feature = "kafka")]
-mod meeting;
-#[cfg(feature = "kafka")]
 mod metrics;
 #[cfg(feature = "kafka")]
-mod outlet;
+mod offset;
 #[cfg(feature = "kafka")]
 mod partition;
 #[cfg(feature = "kafka")]
@@ -42,7 +43,7 @@ mod source;
 #[cfg(feature = "kafka")]
 mod state;
 #[cfg(feature = "kafka")]
-mod window;
+mod topic_writer;
 
 #[cfg(feature = "kafka")]
 pub use self::client::{ClientError, producer_settings};

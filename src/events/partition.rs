@@ -1,26 +1,26 @@
 //! The partitions that are assigned to this process.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::ledger::Ledger;
+use super::offset::AtomicOffset;
 
-/// A partition for as long as it is assigned: one that is taken away and comes back is another, so that what
-/// is finished late does not count for it.
+/// A partition for the time of one assignment. A partition that is revoked and assigned again gets a new value, so
+/// that records that finish late do not count for it.
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) topic: Arc<str>,
     pub(super) number: i32,
     ledger: Mutex<Ledger>,
-    /// What was committed last; below zero for nothing.
-    committed: AtomicI64,
-    /// Where reading begins, once that is known; below zero before.
-    start: AtomicI64,
-    /// The end of the partition when it was looked at last; below zero before.
-    end: AtomicI64,
+    /// The offset that was committed last.
+    committed: AtomicOffset,
+    /// The offset at which reading begins.
+    start: AtomicOffset,
+    /// The end of the partition at the last measurement.
+    end: AtomicOffset,
 }
 
 impl Partition {
@@ -29,9 +29,9 @@ impl Partition {
             topic: topic.into(),
             number,
             ledger: Mutex::new(Ledger::default()),
-            committed: AtomicI64::new(-1),
-            start: AtomicI64::new(-1),
-            end: AtomicI64::new(-1),
+            committed: AtomicOffset::unset(),
+            start: AtomicOffset::unset(),
+            end: AtomicOffset::unset(),
         }
     }
 
@@ -39,26 +39,24 @@ impl Partition {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where reading begins, once that is known.
+    /// The offset at which reading begins, once that is known.
     pub(super) fn start(&self) -> Option<i64> {
-        known(&self.start)
+        self.start.load()
     }
 
     pub(super) fn set_start(&self, offset: i64) {
-        self.start.store(offset, Ordering::Relaxed);
+        self.start.store(offset);
     }
 
-    /// Sets the end as it is now; by how much it has grown.
+    /// Sets the present end; returns the growth since the last measurement.
     pub(super) fn set_end(&self, end: i64) -> u64 {
-        let before = self.end.swap(end, Ordering::Relaxed);
-        let grown = if before < 0 { 0 } else { end - before };
+        let grown = self.end.replace(end).map_or(0, |before| end - before);
         u64::try_from(grown).unwrap_or(0)
     }
 
-    /// Records that are written and neither read nor finished: those that nobody has read, and all that are
-    /// not finished. `None` before the end is known.
-    pub(super) fn lag(&self) -> Option<(u64, u64)> {
-        let end = known(&self.end)?;
+    /// The lag of the partition. `None` before its end is known.
+    pub(super) fn lag(&self) -> Option<PartitionLag> {
+        let end = self.end.load()?;
         let (floor, next) = {
             let ledger = self.ledger();
             (ledger.floor(), ledger.next())
@@ -67,39 +65,49 @@ impl Partition {
         let since = |offset: Option<i64>| u64::try_from(end - offset?).ok().or(Some(0));
         let unread = since(next.or(start))?;
         let unfinished = since(floor.or(start).or(next))?;
-        Some((unread, unfinished.max(unread)))
+        Some(PartitionLag {
+            unread,
+            unfinished: unfinished.max(unread),
+        })
     }
 
-    /// What is to be committed, if anything is.
+    /// The offset to commit, if it has advanced.
     fn due(&self) -> Option<i64> {
         let floor = self.ledger().floor()?;
-        (floor > self.committed.load(Ordering::Relaxed)).then_some(floor)
+        let committed = self.committed.load();
+        committed
+            .is_none_or(|committed| floor > committed)
+            .then_some(floor)
     }
 }
 
-fn known(offset: &AtomicI64) -> Option<i64> {
-    let offset = offset.load(Ordering::Relaxed);
-    (offset >= 0).then_some(offset)
+/// How far reading is behind the end of a partition, in records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PartitionLag {
+    /// Records that are not read yet.
+    pub(super) unread: u64,
+    /// Records that are not finished, unread ones included.
+    pub(super) unfinished: u64,
 }
 
-/// All of them.
+/// All assigned partitions, by topic and number.
 #[derive(Debug, Default)]
 pub(super) struct Partitions(RwLock<HashMap<String, HashMap<i32, Arc<Partition>>>>);
 
 impl Partitions {
-    /// The partition of that name, if it is assigned.
+    /// The partition with this topic and number, if it is assigned.
     pub(super) fn get(&self, topic: &str, number: i32) -> Option<Arc<Partition>> {
         let topics = self.0.read().unwrap_or_else(PoisonError::into_inner);
         topics.get(topic)?.get(&number).cloned()
     }
 
-    /// All that are assigned.
+    /// All assigned partitions.
     pub(super) fn all(&self) -> Vec<Arc<Partition>> {
         let topics = self.0.read().unwrap_or_else(PoisonError::into_inner);
         topics.values().flat_map(HashMap::values).cloned().collect()
     }
 
-    /// These are assigned from now on.
+    /// Adds partitions that are now assigned.
     pub(super) fn add(&self, list: &TopicPartitionList) {
         let mut topics = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for element in list.elements() {
@@ -112,7 +120,7 @@ impl Partitions {
         }
     }
 
-    /// This one begins anew, as if it had been taken away and come back.
+    /// Starts a partition anew, as if it had been revoked and assigned again.
     pub(super) fn renew(&self, topic: &str, number: i32) -> Arc<Partition> {
         let partition = Arc::new(Partition::new(topic, number));
         let mut topics = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -121,14 +129,14 @@ impl Partitions {
         partition
     }
 
-    /// The most records that any of them has begun and not committed.
+    /// The length of the longest ledger.
     pub(super) fn longest(&self) -> usize {
         let partitions = self.all();
         let lengths = partitions.iter().map(|partition| partition.ledger().len());
         lengths.max().unwrap_or(0)
     }
 
-    /// These are not any more.
+    /// Removes partitions that are no longer assigned.
     pub(super) fn remove(&self, list: &TopicPartitionList) {
         let mut topics = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for element in list.elements() {
@@ -138,7 +146,7 @@ impl Partitions {
         }
     }
 
-    /// Records of these partitions that are begun and not finished.
+    /// The number of records of these partitions that are begun and not finished.
     pub(super) fn unfinished(&self, list: &TopicPartitionList) -> usize {
         let elements = list.elements();
         let found = elements
@@ -147,29 +155,29 @@ impl Partitions {
         found.map(|partition| partition.ledger().len()).sum()
     }
 
-    /// What is to be committed, and that it is now.
+    /// The offsets to commit; marks them as committed.
     pub(super) fn take_due(&self) -> Option<TopicPartitionList> {
         let mut due = TopicPartitionList::new();
         for partition in self.all() {
             let Some(floor) = partition.due() else {
                 continue;
             };
-            // The only error there could be is an offset below zero.
+            // The only possible error is a negative offset.
             if due
                 .add_partition_offset(&partition.topic, partition.number, Offset::Offset(floor))
                 .is_ok()
             {
-                partition.committed.store(floor, Ordering::Relaxed);
+                partition.committed.store(floor);
             }
         }
         (due.count() > 0).then_some(due)
     }
 
-    /// These were not committed after all.
+    /// Marks partitions as not committed, after a commit failed.
     pub(super) fn put_back(&self, list: &TopicPartitionList) {
         for element in list.elements() {
             if let Some(partition) = self.get(element.topic(), element.partition()) {
-                partition.committed.store(-1, Ordering::Relaxed);
+                partition.committed.clear();
             }
         }
     }
@@ -196,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_finished_is_committed_once() {
+    fn a_finished_record_is_committed_once() {
         let partitions = Partitions::default();
         partitions.add(&list(&[0, 1]));
         let partition = partitions.get("ai-info", 1).unwrap();
@@ -217,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_that_comes_back_is_another() {
+    fn a_partition_that_is_assigned_again_starts_anew() {
         let partitions = Partitions::default();
         partitions.add(&list(&[0]));
         let before = partitions.get("ai-info", 0).unwrap();
@@ -231,22 +239,23 @@ mod tests {
 
     #[test]
     fn lag_counts_from_where_reading_is() {
+        let lag = |unread, unfinished| Some(PartitionLag { unread, unfinished });
         let partition = Partition::new("ai-info", 0);
         assert_eq!(partition.lag(), None);
         assert_eq!(partition.set_end(100), 0);
         assert_eq!(
             partition.lag(),
             None,
-            "nobody knows yet where reading begins"
+            "the start of reading is not known yet"
         );
         partition.set_start(40);
-        assert_eq!(partition.lag(), Some((60, 60)));
+        assert_eq!(partition.lag(), lag(60, 60));
         for offset in 40..50 {
             partition.ledger().begin(offset, None);
         }
         partition.ledger().finish(40);
-        assert_eq!(partition.lag(), Some((50, 59)));
+        assert_eq!(partition.lag(), lag(50, 59));
         assert_eq!(partition.set_end(130), 30);
-        assert_eq!(partition.lag(), Some((80, 89)));
+        assert_eq!(partition.lag(), lag(80, 89));
     }
 }

@@ -1,4 +1,4 @@
-//! Writes texts to a topic at given times: the article's client, and any other load.
+//! Writes texts to a topic at scheduled times: the article's client, and any other load.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,46 +20,46 @@ use crate::bench::Load;
 /// Time for the brokers to answer before anything is written.
 const METADATA: Duration = Duration::from_secs(10);
 
-/// What is written, and when.
+/// A load of records to write.
 #[derive(Debug, Clone)]
 pub struct Production {
     /// The brokers.
     pub connection: Connection,
     /// The topic.
     pub topic: String,
-    /// When.
+    /// The schedule.
     pub load: Load,
-    /// How long.
+    /// The duration of the load.
     pub duration: Duration,
-    /// Values of the records, in turns.
+    /// The values of the records, cycled.
     pub texts: Vec<String>,
-    /// Of random times.
+    /// The seed of random times.
     pub seed: u64,
-    /// Time for the last records to be acknowledged.
+    /// Time for the last acknowledgements.
     pub timeout: Duration,
 }
 
-/// What came of it.
+/// The outcome of a [`Production`].
 #[derive(Debug, Clone)]
 pub struct Produced {
-    /// Records that were handed to the client.
+    /// Records given to the client library.
     pub sent: u64,
-    /// Records that brokers have.
+    /// Records that brokers acknowledged.
     pub acknowledged: u64,
-    /// Records that they have not, by why.
+    /// Records that failed, by error.
     pub failed: BTreeMap<String, u64>,
     /// From the first record to the last acknowledgement.
     pub elapsed: Duration,
-    /// The longest that a record was written after its time.
+    /// The longest delay of a record behind its scheduled time.
     pub behind: Duration,
-    /// From a record's time to its acknowledgement, in microseconds.
+    /// From a record's scheduled time to its acknowledgement, in microseconds.
     pub latencies: Histogram<u64>,
 }
 
-/// Why nothing was written.
+/// Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum ProduceError {
-    /// The settings make no sense.
+    /// The settings are invalid.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The brokers cannot be reached, or have no such topic.
@@ -73,19 +73,19 @@ impl From<KafkaError> for ProduceError {
     }
 }
 
-/// Writes until the load is over and everything is acknowledged. Keys are the records' numbers.
+/// Writes until the load is over and all records are acknowledged. Keys are the records' numbers.
 ///
 /// # Errors
 /// See [`ProduceError`]; records that fail later are counted.
 pub fn produce(production: &Production) -> Result<Produced, ProduceError> {
-    let tally = Tally::default();
+    let reports = DeliveryReports::default();
     let producer: Producer = producer_settings(&production.connection)?
         .set("queue.buffering.max.messages", "1000000")
-        .create_with_context(tally.clone())?;
-    find_topic(&producer, &production.topic, &tally)?;
+        .create_with_context(reports.clone())?;
+    find_topic(&producer, &production.topic, &reports)?;
     let start = Instant::now();
     let (mut sent, mut behind) = (0, Duration::ZERO);
-    // A record without a value is a tombstone, and no text.
+    // A record without a value is a tombstone, not a text.
     let texts = production
         .texts
         .iter()
@@ -101,41 +101,45 @@ pub fn produce(production: &Production) -> Result<Produced, ProduceError> {
         let key = sent.to_string();
         let mut record = BaseRecord::with_opaque_to(&production.topic, Box::new(due));
         record = record.key(&key).payload(text);
-        // A full queue waits for the brokers; everything else is an answer.
-        while let Err((error, again)) = producer.send(record) {
+        // If the queue is full, wait for the brokers. Any other error is final.
+        while let Err((error, back)) = producer.send(record) {
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                tally.locked().fail(&error);
+                reports.locked().count_failure(&error);
                 break;
             }
             std::thread::sleep(Duration::from_millis(1));
-            record = again;
+            record = back;
         }
         sent += 1;
     }
     let flushed = producer.flush(production.timeout);
     let elapsed = start.elapsed();
-    let tally = tally.locked();
-    let mut failed = tally.failed.clone();
-    let unanswered = sent - tally.latencies.len() - failed.values().sum::<u64>();
+    let reports = reports.locked();
+    let mut failed = reports.failed.clone();
+    let unanswered = sent - reports.latencies.len() - failed.values().sum::<u64>();
     if let (Err(error), 1..) = (flushed, unanswered) {
         failed.insert(format!("not acknowledged in time: {error}"), unanswered);
     }
     Ok(Produced {
         sent,
-        acknowledged: tally.latencies.len(),
+        acknowledged: reports.latencies.len(),
         failed,
         elapsed,
         behind,
-        latencies: tally.latencies.clone(),
+        latencies: reports.latencies.clone(),
     })
 }
 
-type Producer = ThreadedProducer<Tally>;
+type Producer = ThreadedProducer<DeliveryReports>;
 
-fn find_topic(producer: &Producer, topic: &str, tally: &Tally) -> Result<(), ProduceError> {
+fn find_topic(
+    producer: &Producer,
+    topic: &str,
+    reports: &DeliveryReports,
+) -> Result<(), ProduceError> {
     let metadata = producer.client().fetch_metadata(Some(topic), METADATA);
     let metadata = metadata.map_err(|error| {
-        let complaint = tally.locked().complaint.take();
+        let complaint = reports.locked().complaint.take();
         ProduceError::Unreachable(complaint.unwrap_or_else(|| error.to_string()))
     })?;
     for found in metadata.topics() {
@@ -149,26 +153,26 @@ fn find_topic(producer: &Producer, topic: &str, tally: &Tally) -> Result<(), Pro
     Ok(())
 }
 
-/// What brokers have answered.
+/// The brokers' reports on deliveries.
 #[derive(Debug, Clone)]
-struct Tally(Arc<Mutex<Answers>>);
+struct DeliveryReports(Arc<Mutex<DeliveryCounts>>);
 
 #[derive(Debug)]
-struct Answers {
+struct DeliveryCounts {
     latencies: Histogram<u64>,
     failed: BTreeMap<String, u64>,
     complaint: Option<String>,
 }
 
-impl Answers {
-    fn fail(&mut self, error: &KafkaError) {
+impl DeliveryCounts {
+    fn count_failure(&mut self, error: &KafkaError) {
         *self.failed.entry(error.to_string()).or_default() += 1;
     }
 }
 
-impl Default for Tally {
+impl Default for DeliveryReports {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Answers {
+        Self(Arc::new(Mutex::new(DeliveryCounts {
             latencies: Histogram::new(3).expect("three digits are allowed"),
             failed: BTreeMap::new(),
             complaint: None,
@@ -176,37 +180,37 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
-    fn locked(&self) -> MutexGuard<'_, Answers> {
+impl DeliveryReports {
+    fn locked(&self) -> MutexGuard<'_, DeliveryCounts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ClientContext for Tally {
+impl ClientContext for DeliveryReports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log_librdkafka(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let mut answers = self.locked();
-        // That all are down says less than why the last one was.
+        let mut counts = self.locked();
+        // "All brokers down" says less than the error of the last broker.
         let is_summary = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
-        if !is_summary || answers.complaint.is_none() {
-            answers.complaint = Some(format!("{error}: {reason}"));
+        if !is_summary || counts.complaint.is_none() {
+            counts.complaint = Some(format!("{error}: {reason}"));
         }
     }
 }
 
-impl ProducerContext for Tally {
+impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = Box<Instant>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, due: Self::DeliveryOpaque) {
         let took = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let mut answers = self.locked();
+        let mut counts = self.locked();
         match result {
-            // It grows by itself, up to what a u64 holds.
-            Ok(_) => answers.latencies.saturating_record(took),
-            Err((error, _)) => answers.fail(error),
+            // The histogram resizes itself, up to the range of a u64.
+            Ok(_) => counts.latencies.saturating_record(took),
+            Err((error, _)) => counts.count_failure(error),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads topics as a member of a consumer group, on a thread of its own.
 //!
-//! A thread, because librdkafka calls back from its poll and a partition that is taken away has to be
-//! finished in that call: waiting there must not keep what it waits for from running.
+//! librdkafka calls back from its poll, and a revoked partition has to be finished inside that callback. On a
+//! runtime's thread, waiting there could block the very tasks that it waits for.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,56 +14,57 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use tokio::runtime::Handle;
 
-use super::callbacks::{Context, hold};
+use super::callbacks::{ReaderContext, set_paused};
 use super::client::{ClientError, consumer_settings};
 use super::commit::{commit, keep_committing};
+use super::connect::wait_for_topics;
 use super::lag;
-use super::meeting::meet;
 use super::metrics::KafkaMetrics;
 use super::record::Record;
 use super::settings::SourceSettings;
-use super::state::{Handler, State};
+use super::state::{ReaderState, RecordHandler};
 
-/// Time that one poll may take: how soon the thread notices anything else.
+/// Duration of one poll, after which the thread notices other events.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Time that a full window is waited for before reading pauses, which throws away what was fetched ahead.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Time for records in flight to finish before reading pauses. A pause discards what was fetched ahead.
+const PAUSE_AFTER: Duration = Duration::from_millis(200);
 
-/// Time after which a member that has heard of no partitions is taken to have joined: a group need not tell
-/// one for which there are none.
+/// Time after which a member without an assignment counts as joined. A group need not notify a member that gets no
+/// partitions.
 const JOINED: Duration = Duration::from_secs(5);
 
-/// How far reading goes on beyond a record that does not end, in windows and at least in records: what is
-/// finished behind it cannot be committed.
-const BEYOND: (usize, usize) = (64, 10_000);
+/// The bound on records of a partition that are read behind an unfinished one, since they cannot be committed: a
+/// multiple of the records that may be in flight, and a minimum.
+const UNCOMMITTED_WINDOWS: usize = 64;
+const UNCOMMITTED_MIN: usize = 10_000;
 
 /// Time to leave the group after the deadline.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// A reader at work.
+/// A reader and its thread.
 #[derive(Debug)]
 pub(super) struct Reader<H> {
-    state: Arc<State<H>>,
+    state: Arc<ReaderState<H>>,
     thread: JoinHandle<()>,
 }
 
-impl<H: Handler> Reader<H> {
+impl<H: RecordHandler> Reader<H> {
     /// Begins to read.
     ///
     /// # Errors
-    /// When the settings make no sense or there is no thread; not when brokers cannot be reached, which
-    /// is tried until they can.
+    /// When the settings are invalid or a thread cannot be started. Unreachable brokers are no error; the reader
+    /// retries until they answer.
     pub(super) fn start(
         settings: SourceSettings,
         handler: H,
         metrics: KafkaMetrics,
     ) -> Result<Self, ClientError> {
         let config = consumer_settings(&settings)?;
-        let state = Arc::new(State::new(handler, metrics));
-        let context = Context(Arc::clone(&state));
+        let state = Arc::new(ReaderState::new(handler, metrics));
+        let context = ReaderContext(Arc::clone(&state));
         let consumer: BaseConsumer<_> = config.create_with_context(context)?;
-        let work = Work {
+        let reader = ReaderThread {
             consumer: Arc::new(consumer),
             state: Arc::clone(&state),
             settings,
@@ -73,31 +74,30 @@ impl<H: Handler> Reader<H> {
             is_stuck: false,
         };
         let thread = std::thread::Builder::new().name("kafka".to_owned());
-        let thread = thread.spawn(move || work.run());
+        let thread = thread.spawn(move || reader.run());
         let thread = thread.map_err(ClientError::Thread)?;
         Ok(Self { state, thread })
     }
 
-    /// Ready when reading has come to an end that only another process can mend, with the reason.
+    /// Ready with the reason when this process cannot read any more.
     pub(super) fn failed(&self) -> impl Future<Output = String> + use<H> {
         let mut fatal = self.state.fatal.subscribe();
         async move {
-            let told = fatal.wait_for(Option::is_some).await;
-            let told = told.ok().and_then(|why| why.clone());
-            match told {
-                Some(why) => why,
-                // It has ended as it was told to.
+            let failed = fatal.wait_for(Option::is_some).await;
+            let reason = failed.ok().and_then(|reason| reason.clone());
+            match reason {
+                Some(reason) => reason,
+                // The reader has stopped as requested.
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Reads no more, finishes what is under way until `deadline`, commits, and leaves the group.
+    /// Stops reading, finishes records in flight until `deadline`, commits, and leaves the group.
     pub(super) async fn stop(self, deadline: Instant) {
-        *self.state.stop() = Some(deadline);
-        self.state.changed.notify_all();
+        self.state.stop(deadline);
         let join = tokio::task::spawn_blocking(move || self.thread.join());
-        // Leaving takes an answer of a broker's, which there may be none of.
+        // Leaving needs a response of a broker, which may not come.
         let late = deadline + LEAVING;
         if tokio::time::timeout_at(late.into(), join).await.is_err() {
             tracing::warn!(
@@ -108,44 +108,44 @@ impl<H: Handler> Reader<H> {
 }
 
 /// The reader's thread.
-struct Work<H: Handler> {
-    consumer: Arc<BaseConsumer<Context<H>>>,
-    state: Arc<State<H>>,
+struct ReaderThread<H: RecordHandler> {
+    consumer: Arc<BaseConsumer<ReaderContext<H>>>,
+    state: Arc<ReaderState<H>>,
     settings: SourceSettings,
     runtime: Handle,
     subscribed: Instant,
     is_reading: bool,
-    /// Whether a record that does not end keeps too much behind it from being committed.
+    /// Whether an unfinished record keeps too many behind it from being committed.
     is_stuck: bool,
 }
 
-impl<H: Handler> Work<H> {
+impl<H: RecordHandler> ReaderThread<H> {
     fn run(mut self) {
-        if meet(&self.consumer, &self.state, &self.settings) && self.wait_for_the_handler() {
+        if wait_for_topics(&self.consumer, &self.state, &self.settings) && self.wait_for_handler() {
             let start = self.settings.start;
             let topic = self.settings.topics.first().cloned().unwrap_or_default();
             let helpers = [
                 self.spawn("kafka-lag", move |consumer, state| {
-                    lag::follow(consumer, state, (&topic, start));
+                    lag::track(consumer, state, (&topic, start));
                 }),
                 self.spawn("kafka-commit", keep_committing),
             ];
             self.subscribe();
             while !self.state.is_stopping() {
-                self.turn();
+                self.poll_once();
             }
-            // They end as soon as they notice, before the consumer that they use.
+            // They stop by themselves, and have to end before the consumer that they use.
             for helper in helpers.into_iter().flatten() {
                 let _ = helper.join();
             }
-            self.finish();
+            self.drain();
         }
         tracing::info!("reading of Kafka has ended");
     }
 
-    /// Partitions are not taken on by somebody who cannot work on them yet.
-    fn wait_for_the_handler(&self) -> bool {
-        while !self.state.handler.is_willing() {
+    /// Waits until the handler is ready. Before that, this member should get no partitions.
+    fn wait_for_handler(&self) -> bool {
+        while !self.state.handler.is_ready() {
             if !self.state.sleep(POLL) {
                 return false;
             }
@@ -156,46 +156,47 @@ impl<H: Handler> Work<H> {
     fn spawn(
         &self,
         name: &str,
-        work: impl FnOnce(&BaseConsumer<Context<H>>, &State<H>) + Send + 'static,
+        work: impl FnOnce(&BaseConsumer<ReaderContext<H>>, &ReaderState<H>) + Send + 'static,
     ) -> Option<JoinHandle<()>> {
         let (consumer, state) = (Arc::clone(&self.consumer), Arc::clone(&self.state));
         let thread = std::thread::Builder::new().name(name.to_owned());
         let spawned = thread.spawn(move || work(&consumer, &state));
-        let spawned = spawned.map_err(|error| self.fail(&format!("no thread to be had: {error}")));
+        let spawned =
+            spawned.map_err(|error| self.report_fatal(&format!("no thread to be had: {error}")));
         spawned.ok()
     }
 
     fn subscribe(&mut self) {
         let topics: Vec<&str> = self.settings.topics.iter().map(String::as_str).collect();
         if let Err(error) = self.consumer.subscribe(&topics) {
-            self.fail(&error.to_string());
+            self.report_fatal(&error.to_string());
         }
         self.subscribed = Instant::now();
     }
 
-    /// Says that only another process can mend it.
-    fn fail(&self, why: &str) {
+    /// Reports that this process cannot read any more.
+    fn report_fatal(&self, why: &str) {
         tracing::error!("Kafka cannot be read any more: {why}");
         self.state.fatal.send_replace(Some(why.to_owned()));
     }
 
-    /// One look at everything.
-    fn turn(&mut self) {
-        self.hold_back();
+    /// Processes one poll: a record, an error, or neither.
+    fn poll_once(&mut self) {
+        self.update_pause();
         let is_paused = self.state.is_paused.load(Ordering::Relaxed);
         let timeout = if is_paused { POLL / 4 } else { POLL };
         match self.consumer.poll(timeout) {
             None => {}
             Some(Ok(message)) => {
-                let is_stuck = self.take(&message);
+                let is_stuck = self.start_record(&message);
                 drop(message);
                 self.is_stuck |= is_stuck;
             }
-            Some(Err(error)) => self.look_at(&error),
+            Some(Err(error)) => self.handle_error(&error),
         }
         if !self.is_reading && self.has_joined() {
             self.is_reading = true;
-            self.state.handler.begin();
+            self.state.handler.started();
             tracing::info!(topics = ?self.settings.topics, group = self.settings.group, "reading Kafka");
         }
     }
@@ -207,21 +208,21 @@ impl<H: Handler> Work<H> {
         is_well && (is_assigned || (is_member && self.subscribed.elapsed() >= JOINED))
     }
 
-    /// Pauses reading where enough is under way, and goes on where it is not any more.
-    fn hold_back(&mut self) {
-        let (state, window) = (&self.state, &self.state.window);
-        let room = state.handler.room();
-        state.room.store(room, Ordering::Relaxed);
+    /// Pauses reading when enough records are in flight, and resumes it later.
+    fn update_pause(&mut self) {
+        let (state, in_flight) = (&self.state, &self.state.in_flight);
+        let max = state.handler.in_flight_max();
+        state.set_in_flight_max(max);
         if self.is_stuck {
-            self.is_stuck = state.partitions.longest() > beyond(room) / 2;
+            self.is_stuck = state.partitions.longest() > uncommitted_max(max) / 2;
         }
-        let is_full = window.is_full(room);
-        state.metrics.in_flight.set(window.len() as i64);
+        let is_full = in_flight.is_full(max);
+        state.metrics.in_flight.set(in_flight.len() as i64);
         if state.is_paused.load(Ordering::Relaxed) {
-            if !self.is_stuck && window.wait(Duration::ZERO) {
+            if !self.is_stuck && in_flight.wait_until_low(Duration::ZERO) {
                 self.pause(false);
             }
-        } else if self.is_stuck || (is_full && !window.wait(PATIENCE)) {
+        } else if self.is_stuck || (is_full && !in_flight.wait_until_low(PAUSE_AFTER)) {
             self.pause(true);
         }
     }
@@ -229,47 +230,48 @@ impl<H: Handler> Work<H> {
     fn pause(&self, is_paused: bool) {
         self.state.is_paused.store(is_paused, Ordering::Relaxed);
         self.state.metrics.paused.set(i64::from(is_paused));
-        hold(&self.consumer, &self.state, is_paused);
+        set_paused(&self.consumer, &self.state, is_paused);
     }
 
-    /// What the context has heard of, with the reason; here it matters whether it is the last.
-    fn look_at(&self, error: &KafkaError) {
+    /// Checks whether an error is fatal. The context has already reported it with its reason.
+    fn handle_error(&self, error: &KafkaError) {
         tracing::debug!(%error, "Kafka");
         let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_))
             || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
         if is_fatal && self.state.fatal.borrow().is_none() {
-            let told = self.consumer.client().fatal_error();
-            let why = told.map_or_else(|| error.to_string(), |(_, why)| why);
-            self.fail(&why);
+            let fatal = self.consumer.client().fatal_error();
+            let why = fatal.map_or_else(|| error.to_string(), |(_, why)| why);
+            self.report_fatal(&why);
         }
     }
 
-    /// Begins to work on a record; whether its partition has too much behind one that does not end.
-    fn take(&self, message: &BorrowedMessage<'_>) -> bool {
+    /// Starts to process a record. Returns whether its partition has too many records behind an unfinished one.
+    fn start_record(&self, message: &BorrowedMessage<'_>) -> bool {
         let partitions = &self.state.partitions;
         let (topic, number) = (message.topic(), message.partition());
-        // One that was taken away meanwhile is somebody else's.
+        // A partition that was revoked meanwhile belongs to another member.
         let Some(mut partition) = partitions.get(topic, number) else {
             return false;
         };
         let (offset, written) = (message.offset(), message.timestamp().to_millis());
         if !partition.ledger().begin(offset, written) {
-            // Reading went back, as where a topic was made anew: nothing of before counts.
+            // Reading went back, because the topic was created anew. Earlier records do not count.
             partition = partitions.renew(topic, number);
             partition.ledger().begin(offset, written);
         }
-        let is_stuck = partition.ledger().len() > beyond(self.state.room());
+        let max = uncommitted_max(self.state.in_flight_max());
+        let is_stuck = partition.ledger().len() > max;
         let record = Record::new(partition, message);
         let state = Arc::clone(&self.state);
-        state.window.enter();
+        state.in_flight.enter();
         self.runtime.spawn(async move {
             let handled = std::panic::AssertUnwindSafe(state.handler.handle(&record));
             if handled.catch_unwind().await.is_err() {
-                if let Some(times) = state.said.panic.now() {
+                if let Some(times) = state.log.panic.event() {
                     tracing::error!(%record, times, "working on a record panicked");
                 }
                 let given_up = std::panic::AssertUnwindSafe(state.handler.give_up(&record));
-                // What panics twice is done with as well: it would stop its partition for good.
+                // A record that panics twice is finished as well: it would block its partition for good.
                 let _ = Box::pin(given_up.catch_unwind()).await;
             }
             state.finish(&record);
@@ -277,15 +279,15 @@ impl<H: Handler> Work<H> {
         is_stuck
     }
 
-    /// Finishes what is under way, as far as there is time.
-    fn finish(&mut self) {
-        let deadline = self.state.stop().unwrap_or_else(Instant::now);
-        let window = &self.state.window;
-        while window.len() > 0 && Instant::now() < deadline {
-            window.wait(POLL / 10);
+    /// Finishes records in flight until the deadline.
+    fn drain(&mut self) {
+        let deadline = self.state.deadline().unwrap_or_else(Instant::now);
+        let in_flight = &self.state.in_flight;
+        while in_flight.len() > 0 && Instant::now() < deadline {
+            in_flight.wait_until_low(POLL / 10);
             std::thread::sleep(Duration::from_millis(1));
         }
-        let left = window.len();
+        let left = in_flight.len();
         if left > 0 {
             tracing::warn!(left, "records are left unfinished, and will be read again");
         }
@@ -293,8 +295,8 @@ impl<H: Handler> Work<H> {
     }
 }
 
-/// Records of a partition that may be begun and not committed.
-fn beyond(room: usize) -> usize {
-    let (windows, records) = BEYOND;
-    room.saturating_mul(windows).max(records)
+/// The number of records of a partition that may be begun and not committed.
+fn uncommitted_max(in_flight_max: usize) -> usize {
+    let windows = in_flight_max.saturating_mul(UNCOMMITTED_WINDOWS);
+    windows.max(UNCOMMITTED_MIN)
 }

@@ -1,4 +1,4 @@
-//! A record as it was read.
+//! Records as they were read.
 
 use std::sync::Arc;
 
@@ -41,12 +41,12 @@ impl Record {
         }
     }
 
-    /// Where it is, as Knative's KafkaSource names it.
+    /// The position of the record, as Knative's KafkaSource names it.
     pub(super) fn id(&self) -> String {
         format!("partition:{}/offset:{}", self.partition.number, self.offset)
     }
 
-    /// What it says; named only where somebody gets an answer.
+    /// The content of the record; with its id and source only if there is an answer.
     pub(super) fn message(&self, is_answered: bool) -> Message {
         let (id, source) = if is_answered {
             (self.id(), format!("/topics/{}", self.partition.topic))

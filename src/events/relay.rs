@@ -1,8 +1,7 @@
-//! `intentd relay`: POSTs the records of a topic to a URL, as Knative's KafkaSource does, for those who have
-//! no Knative Eventing.
+//! `intentd relay`: POSTs the records of a topic to a URL, as Knative's KafkaSource does, without Knative Eventing.
 //!
-//! Unlike there, a record that nobody takes is not given up: without a topic of dead letters it is tried
-//! until somebody does.
+//! Unlike KafkaSource, it does not give up a record that the sink does not accept. Without a dead-letter topic
+//! it retries until the sink accepts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,27 +24,29 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::client::ClientError;
-use super::metrics::{Fate, KafkaMetrics, Trouble};
-use super::outlet::Outlet;
+use super::metrics::{FailedOperation, KafkaMetrics, RecordOutcome};
 use super::reader::Reader;
 use super::record::Record;
 use super::settings::{RelaySettings, RetryPolicy};
-use super::state::Handler;
+use super::state::{LogArrivals, RecordHandler};
+use super::topic_writer::{RecordError, TopicWriter};
 use crate::api::cloudevents::record::Place;
-use crate::seldom::Seldom;
-use crate::transport::{BindError, ConnectionLimits, Life, Listener, Port, Room, serve};
+use crate::log_throttle::LogThrottle;
+use crate::transport::{
+    BindError, ConnectionLimits, ConnectionPermits, Life, Listener, Port, serve,
+};
 use crate::turns::Turns;
 
-/// Bytes of an answer that are read: a connection is only used again once its answer is.
-const ANSWER: usize = 1 << 20;
+/// Bytes of a response that are read. A connection is reused only when its response has been read.
+const RESPONSE_MAX: usize = 1 << 20;
 
-/// Pause between two tries, at most.
+/// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
-/// Connections of the operators' port.
+/// Connections on the operators' port.
 const CONNECTIONS: usize = 256;
 
-/// Why a relay did not start.
+/// A relay did not start, or ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// The operators' port cannot be bound.
@@ -54,29 +55,29 @@ pub enum RelayError {
     /// Kafka cannot be read with these settings.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// Kafka will not be read any more by this process.
+    /// This process cannot read Kafka any more.
     #[error("Kafka cannot be read any more: {0}")]
     Unreadable(String),
-    /// The system's authorities cannot be read.
+    /// The system's certificate authorities cannot be read.
     #[error("the system's certificate authorities cannot be read: {0}")]
     Authorities(std::io::Error),
 }
 
-/// A relay at work.
+/// A running relay.
 #[derive(Debug)]
 pub struct Relay {
-    /// Where operators look, if anywhere.
+    /// The address for operators, if there is one.
     pub admin_address: Option<SocketAddr>,
-    reader: Reader<Courier>,
+    reader: Reader<SinkHandler>,
     ports: JoinSet<()>,
     life: watch::Sender<Life>,
     drain_timeout: Duration,
 }
 
-/// Begins to read and to deliver. To be called in a runtime.
+/// Begins to read and to deliver. Has to be called in a runtime.
 ///
 /// # Errors
-/// When settings make no sense or the port is not to be had; not when Kafka or the sink cannot be reached.
+/// When the settings are invalid or the port cannot be bound. An unreachable Kafka or sink is no error.
 pub fn start(settings: &RelaySettings) -> Result<Relay, RelayError> {
     let admin = settings.admin_address;
     let admin = admin
@@ -86,34 +87,34 @@ pub fn start(settings: &RelaySettings) -> Result<Relay, RelayError> {
     let metrics = KafkaMetrics::new(&registry);
     let is_reading = Arc::new(AtomicBool::new(false));
     let source = &settings.source;
-    let outlet = source.dead_letter_topic.as_ref();
-    let outlet = outlet
-        .map(|_| Outlet::new(&source.connection, metrics.clone()))
+    let writer = source.dead_letter_topic.as_ref();
+    let writer = writer
+        .map(|_| TopicWriter::new(&source.connection, metrics.clone()))
         .transpose()?;
     let roots = hyper_rustls::HttpsConnectorBuilder::new();
     let connector = if settings.sink.scheme_str() == Some("https") {
         roots.with_native_roots().map_err(RelayError::Authorities)?
     } else {
-        // Where nothing is encrypted, no authority has to be there.
+        // Without TLS, the system need not have certificate authorities.
         let none = tokio_rustls::rustls::ClientConfig::builder()
             .with_root_certificates(tokio_rustls::rustls::RootCertStore::empty());
         roots.with_tls_config(none.with_no_client_auth())
     };
     let connector = connector.https_or_http().enable_http1().build();
-    let courier = Courier {
+    let handler = SinkHandler {
         client: Client::builder(TokioExecutor::new()).build(connector),
         settings: settings.clone(),
         metrics: metrics.clone(),
-        outlet,
+        writer,
         is_reading: Arc::clone(&is_reading),
         sent: AtomicU64::new(0),
-        refused: Seldom::new(),
-        passed_over: Seldom::new(),
+        retry_log: LogThrottle::new(),
+        skip_log: LogThrottle::new(),
     };
     let (life, _) = watch::channel(Life::Open);
     let mut relay = Relay {
         admin_address: admin.as_ref().and_then(Listener::address),
-        reader: Reader::start(source.clone(), courier, metrics)?,
+        reader: Reader::start(source.clone(), handler, metrics)?,
         ports: JoinSet::new(),
         life,
         drain_timeout: settings.drain_timeout,
@@ -128,7 +129,7 @@ pub fn start(settings: &RelaySettings) -> Result<Relay, RelayError> {
 }
 
 impl Relay {
-    /// Works until `signal` is ready; then delivers what was read, commits, and ends.
+    /// Delivers until `signal` is ready; then delivers what was read, commits, and ends.
     ///
     /// # Errors
     /// When Kafka cannot be read any more by this process.
@@ -140,126 +141,130 @@ impl Relay {
         tracing::info!("draining");
         let deadline = Instant::now() + self.drain_timeout;
         self.reader.stop(deadline).await;
-        // Nobody listens only if the port is closed already.
+        // An error means that the port is closed already.
         let _ = self.life.send(Life::Closing);
         let all = async { while self.ports.join_next().await.is_some() {} };
-        // A scraper that holds on does not keep the process.
+        // An open scraper connection does not delay the end for longer.
         let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
         unreadable.map_or(Ok(()), |why| Err(RelayError::Unreadable(why)))
     }
 }
 
-/// Delivers records.
+/// Delivers records to the sink.
 #[derive(Debug)]
-struct Courier {
+struct SinkHandler {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     settings: RelaySettings,
     metrics: KafkaMetrics,
-    outlet: Option<Outlet>,
+    writer: Option<TopicWriter>,
     is_reading: Arc<AtomicBool>,
-    /// Requests so far.
+    /// The number of requests so far.
     sent: AtomicU64,
-    refused: Seldom,
-    passed_over: Seldom,
+    retry_log: LogThrottle,
+    skip_log: LogThrottle,
 }
 
-/// Of so many requests one ends its connection. A Service of Kubernetes chooses a pod for each connection; those
-/// that are kept would never reach the replicas that came for the load.
-const REQUESTS: u64 = 64;
+/// One of this number of requests closes its connection. A Service of Kubernetes chooses a pod for each connection,
+/// so connections that are kept would never reach replicas that were added for the load.
+const REQUESTS_PER_CLOSE: u64 = 64;
 
-/// Why a record was not taken.
-struct Failure {
+/// Why an attempt to deliver a record failed.
+struct DeliveryFailure {
     reason: String,
-    /// Whether it says something of the record, so that trying again does not help.
+    /// Whether the record is the cause, so that a retry would fail as well.
     is_final: bool,
-    /// When to try again, by the sink's own word.
-    told: Option<Duration>,
+    /// The pause that the sink asks for.
+    retry_after: Option<Duration>,
 }
 
-impl Handler for Courier {
+impl RecordHandler for SinkHandler {
     async fn handle(&self, record: &Record) {
-        let fate = self.deliver(record).await;
-        self.metrics.end(fate);
+        let outcome = self.deliver(record).await;
+        self.metrics.count_record(outcome);
     }
 
     async fn give_up(&self, record: &Record) {
-        let fate = self
-            .bury(record, ("Refused", "working on it panicked"))
-            .await;
-        self.metrics.end(fate);
+        let error = RecordError {
+            kind: "Refused",
+            reason: "working on it panicked".to_owned(),
+        };
+        let outcome = self.dead_letter(record, error).await;
+        self.metrics.count_record(outcome);
     }
 
-    fn is_willing(&self) -> bool {
+    fn is_ready(&self) -> bool {
         true
     }
 
-    fn room(&self) -> usize {
+    fn in_flight_max(&self) -> usize {
         self.settings.in_flight
     }
 
-    fn begin(&self) {
+    fn started(&self) {
         self.is_reading.store(true, Ordering::Release);
     }
 
-    fn see(&self, _: u64, _: u64) {}
+    fn observe(&self, _: LogArrivals) {}
 }
 
-impl Courier {
-    async fn deliver(&self, record: &Record) -> Fate {
-        let mut tries = 0;
+impl SinkHandler {
+    /// Delivers a record, with retries.
+    async fn deliver(&self, record: &Record) -> RecordOutcome {
+        let mut attempts = 0;
         loop {
-            let Err(failure) = self.post(record, tries > 0).await else {
-                return Fate::Done;
+            let Err(failure) = self.post(record, attempts > 0).await else {
+                return RecordOutcome::Done;
             };
-            let Failure {
+            let DeliveryFailure {
                 reason,
                 is_final,
-                told,
+                retry_after,
             } = failure;
-            self.metrics.fail(Trouble::Deliver);
-            let is_spent = tries >= self.settings.retry;
-            if is_final || (is_spent && self.outlet.is_some()) {
+            self.metrics.count_error(FailedOperation::Deliver);
+            let is_spent = attempts >= self.settings.retry;
+            if is_final || (is_spent && self.writer.is_some()) {
                 let kind = if is_final { "Refused" } else { "Undelivered" };
-                return self.bury(record, (kind, &reason)).await;
+                return self.dead_letter(record, RecordError { kind, reason }).await;
             }
-            tries = tries.saturating_add(1);
+            attempts = attempts.saturating_add(1);
             let pause = self
-                .pause(tries)
-                .max(told.unwrap_or_default())
+                .pause(attempts)
+                .max(retry_after.unwrap_or_default())
                 .min(PAUSE_MAX);
             tracing::debug!(%record, reason, ?pause, "a record is tried again");
-            if is_spent && let Some(times) = self.refused.now() {
+            if is_spent && let Some(times) = self.retry_log.event() {
                 tracing::error!(%record, reason, ?pause, times, "a record is not taken");
             }
             tokio::time::sleep(pause).await;
         }
     }
 
-    async fn bury(&self, record: &Record, why: (&str, &str)) -> Fate {
+    /// Writes a record and its error to the dead-letter topic, if there is one.
+    async fn dead_letter(&self, record: &Record, error: RecordError) -> RecordOutcome {
         let topic = &self.settings.source.dead_letter_topic;
-        if let (Some(outlet), Some(topic)) = (&self.outlet, topic) {
-            outlet.write_dead_letter(topic, record, why).await;
-            return Fate::Buried;
+        if let (Some(writer), Some(topic)) = (&self.writer, topic) {
+            writer.write_dead_letter(topic, record, &error).await;
+            return RecordOutcome::DeadLettered;
         }
-        if let Some(times) = self.passed_over.now() {
-            let (_, reason) = why;
+        if let Some(times) = self.skip_log.event() {
+            let RecordError { reason, .. } = error;
             tracing::warn!(%record, reason, times, "a record is passed over (no --kafka-dead-letter-topic)");
         }
-        Fate::Dropped
+        RecordOutcome::Dropped
     }
 
-    /// The pause before the `tries`-th try after the first (Knative Eventing, `backoffPolicy`).
-    fn pause(&self, tries: u32) -> Duration {
+    /// The pause before the retry with this number (Knative Eventing, `backoffPolicy`).
+    fn pause(&self, retry: u32) -> Duration {
         let delay = self.settings.retry_delay;
         let pause = match self.settings.retry_policy {
-            RetryPolicy::Linear => delay.checked_mul(tries),
-            RetryPolicy::Exponential => delay.checked_mul(1 << tries.min(20)),
+            RetryPolicy::Linear => delay.checked_mul(retry),
+            RetryPolicy::Exponential => delay.checked_mul(1 << retry.min(20)),
         };
         pause.unwrap_or(PAUSE_MAX).min(PAUSE_MAX)
     }
 
-    /// One try; on a connection that nobody uses after it, where there were others before.
-    async fn post(&self, record: &Record, is_again: bool) -> Result<(), Failure> {
+    /// One attempt to deliver a record. A retry closes its connection afterwards.
+    async fn post(&self, record: &Record, is_retry: bool) -> Result<(), DeliveryFailure> {
         let place = Place {
             partition: record.partition.number,
             offset: record.offset,
@@ -271,24 +276,26 @@ impl Courier {
         }
         headers.insert("prefer", HeaderValue::from_static("reply"));
         let sent = self.sent.fetch_add(1, Ordering::Relaxed);
-        if is_again || sent.is_multiple_of(REQUESTS) {
+        if is_retry || sent.is_multiple_of(REQUESTS_PER_CLOSE) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.settings.sink.clone();
         *request.headers_mut() = headers;
-        let later = |reason: String| Failure {
+        let later = |reason: String| DeliveryFailure {
             reason,
             is_final: false,
-            told: None,
+            retry_after: None,
         };
         let timeout = self.settings.request_timeout;
         let exchange = async {
             let sent = self.client.request(request).await;
-            let (head, body) = sent.map_err(|error| later(causes(&error)))?.into_parts();
-            // The status has said it all; a connection is only used again once its answer is read.
-            let _ = Limited::new(body, ANSWER).collect().await;
+            let (head, body) = sent
+                .map_err(|error| later(error_chain(&error)))?
+                .into_parts();
+            // Only the status matters; the body is read so that the connection can be reused.
+            let _ = Limited::new(body, RESPONSE_MAX).collect().await;
             Ok(head)
         };
         let answered = tokio::time::timeout(timeout, exchange).await;
@@ -296,24 +303,24 @@ impl Courier {
         if head.status.is_success() {
             return Ok(());
         }
-        let told = head.headers.get(header::RETRY_AFTER);
-        let told = told.and_then(|told| told.to_str().ok()?.parse().ok());
-        Err(Failure {
+        let retry_after = head.headers.get(header::RETRY_AFTER);
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
+        Err(DeliveryFailure {
             reason: format!("the sink answered {}", head.status),
             is_final: is_final(head.status),
-            told: told.map(Duration::from_secs),
+            retry_after: retry_after.map(Duration::from_secs),
         })
     }
 }
 
-/// Whether a status says something of the record. Knative gives up on more (knative/specs, "Event delivery"):
-/// on redirects and on what a key or a policy refuses, which is no reason to lose what others would take.
+/// Whether the record is the cause of a status. Knative gives up on more statuses (knative/specs, "Event delivery"):
+/// redirects, and refusals by a key or a policy. These are no reason to lose a valid record.
 fn is_final(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400 | 413 | 414 | 415 | 422 | 431)
 }
 
-/// An error with what it came from, which says more.
-fn causes(error: &dyn std::error::Error) -> String {
+/// An error and its chain of sources.
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -337,15 +344,15 @@ fn port(listener: Listener, routes: Router) -> Port {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
         },
-        room: Room::new(CONNECTIONS),
-        // Nobody asks how many operators look.
+        permits: ConnectionPermits::new(CONNECTIONS),
+        // These are not published.
         open: gauge("connections"),
         refused: counter("connections_refused_total"),
         turns: Turns::beside_one_core(),
     }
 }
 
-/// Metrics and health. Ready means that the topic is read, not that the sink takes records.
+/// Metrics and health. Ready means that the topic is being read, not that the sink accepts records.
 fn admin_routes(registry: Registry, is_reading: Arc<AtomicBool>) -> Router {
     let scrape = async |State(registry): State<Registry>| {
         let encoder = TextEncoder::new();
@@ -375,13 +382,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_speaks_of_the_record_is_final() {
-        let final_one = |status: u16| is_final(StatusCode::from_u16(status).unwrap());
+    fn only_statuses_about_the_record_are_final() {
+        let status_is_final = |status: u16| is_final(StatusCode::from_u16(status).unwrap());
         for status in [400, 413, 415, 422] {
-            assert!(final_one(status), "{status}");
+            assert!(status_is_final(status), "{status}");
         }
         for status in [301, 401, 403, 404, 408, 409, 429, 500, 503, 504] {
-            assert!(!final_one(status), "{status}");
+            assert!(!status_is_final(status), "{status}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What has to be known to read a topic. Nothing here needs the client.
+//! Settings for reading topics. They do not depend on librdkafka.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, Uri};
 
-/// How to reach the brokers, and as whom.
+/// How to connect and log in to the brokers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// Brokers to begin with: `host:port`, separated by commas.
+    /// The bootstrap brokers: `host:port`, separated by commas.
     pub brokers: String,
     /// How the connection is secured.
     pub security: Security,
-    /// Who logs in, where [`security`](Self::security) asks for that.
+    /// The login, if [`security`](Self::security) includes one.
     pub credentials: Option<Credentials>,
-    /// PEM file of the authorities that brokers' certificates are checked by; the system's when `None`.
+    /// PEM file of the authorities for brokers' certificates; the system's authorities when `None`.
     pub ca: Option<PathBuf>,
-    /// PEM files of a certificate and its key, where brokers ask for one.
+    /// PEM files of a client certificate and its key, if brokers require one.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// Further settings of librdkafka; they win over what is said here.
+    /// Further settings of librdkafka. They override the other fields.
     pub properties: Vec<(String, String)>,
 }
 
 impl std::fmt::Debug for Connection {
-    /// Without the values of properties, which may be passwords.
+    /// Omits the values of properties, which may be passwords.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
             .field("brokers", &self.brokers)
@@ -34,33 +34,33 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-/// Who logs in.
+/// A login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// How the password is proved.
+    /// The SASL mechanism.
     pub mechanism: Mechanism,
-    /// The user.
+    /// The username.
     pub username: String,
-    /// The file with the password; a newline at its end does not belong to it.
+    /// The file with the password; a newline at its end is not part of it.
     pub password_file: PathBuf,
 }
 
 /// How connections to brokers are secured (`security.protocol`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Security {
-    /// Not at all.
+    /// No TLS, no login.
     #[default]
     Plaintext,
     /// TLS.
     Ssl,
-    /// A login without TLS: the password can be read on the way with PLAIN.
+    /// A login without TLS. With PLAIN, the password is readable on the network.
     SaslPlaintext,
     /// A login over TLS.
     SaslSsl,
 }
 
 impl Security {
-    /// Whether brokers ask for a login.
+    /// Whether brokers require a login.
     pub fn has_login(self) -> bool {
         matches!(self, Self::SaslPlaintext | Self::SaslSsl)
     }
@@ -70,7 +70,7 @@ impl Security {
         matches!(self, Self::Ssl | Self::SaslSsl)
     }
 
-    /// librdkafka's word for it.
+    /// The name in librdkafka's settings.
     pub fn protocol(self) -> &'static str {
         match self {
             Self::Plaintext => "plaintext",
@@ -81,22 +81,22 @@ impl Security {
     }
 }
 
-/// How a password is proved (`sasl.mechanism`).
+/// How a client proves its password (`sasl.mechanism`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Mechanism {
-    /// By sending it.
+    /// Sends the password.
     #[default]
     Plain,
-    /// By SCRAM with SHA-256 (RFC 7677).
+    /// SCRAM with SHA-256 (RFC 7677).
     #[value(name = "scram-sha-256")]
     ScramSha256,
-    /// By SCRAM with SHA-512.
+    /// SCRAM with SHA-512.
     #[value(name = "scram-sha-512")]
     ScramSha512,
 }
 
 impl Mechanism {
-    /// The word for it in the protocol.
+    /// The name in the protocol.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -106,78 +106,78 @@ impl Mechanism {
     }
 }
 
-/// How the members of a group share the partitions (`group.protocol`).
+/// How partitions are assigned to the members of a group (`group.protocol`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum GroupProtocol {
-    /// By a member that leads: any version of Kafka.
+    /// By the group's leader: any version of Kafka.
     #[default]
     Classic,
     /// By the broker (KIP-848): Kafka 4.0 and later.
     Consumer,
 }
 
-/// Where a group begins that has committed nothing yet (`auto.offset.reset`).
+/// Where a group without committed offsets begins (`auto.offset.reset`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Start {
-    /// At the oldest record that there is.
+    /// At the oldest record.
     #[default]
     Earliest,
-    /// At what is written from then on.
+    /// At the end: only new records are read.
     Latest,
 }
 
-/// What is read and what becomes of it.
+/// Settings of a consumer group that reads topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceSettings {
     /// The brokers.
     pub connection: Connection,
-    /// Topics that are read.
+    /// The topics to read.
     pub topics: Vec<String>,
     /// The consumer group.
     pub group: String,
-    /// How its members share the partitions.
+    /// How partitions are assigned to its members.
     pub protocol: GroupProtocol,
-    /// Where it begins.
+    /// Where the group begins.
     pub start: Start,
-    /// Records that are worked on at once; what two batches hold when `None`.
+    /// The limit of records in flight; what two batches hold when `None`.
     pub in_flight_max: Option<usize>,
-    /// The topic that predictions are written to, if any.
+    /// The topic for predictions, if any.
     pub results_topic: Option<String>,
-    /// The topic that records are written to which cannot be classified, if any.
+    /// The topic for records that cannot be classified, if any.
     pub dead_letter_topic: Option<String>,
 }
 
-/// How pauses between tries grow (Knative Eventing, `backoffPolicy`).
+/// How pauses between retries grow (Knative Eventing, `backoffPolicy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum RetryPolicy {
-    /// Each is twice the one before, and the first twice the unit.
+    /// Each pause is twice the one before; the first is twice the unit.
     #[default]
     Exponential,
-    /// Each is longer by the unit.
+    /// Each pause is longer than the one before by the unit.
     Linear,
 }
 
-/// What is read and where it is delivered.
+/// Settings of a relay.
 #[derive(Debug, Clone)]
 pub struct RelaySettings {
-    /// What is read.
+    /// The topics to read.
     pub source: SourceSettings,
-    /// Where records are POSTed.
+    /// The URL to which records are POSTed.
     pub sink: Uri,
-    /// The name that requests are for, if it is not that of the sink's address.
+    /// The `Host` of requests, if it differs from the sink's address.
     pub host: Option<HeaderValue>,
-    /// Time for an answer.
+    /// Time for a response.
     pub request_timeout: Duration,
-    /// Times that a record is tried again.
+    /// Retries of a record.
     pub retry: u32,
-    /// The unit of pauses.
+    /// The unit of pauses between retries.
     pub retry_delay: Duration,
     /// How pauses grow.
     pub retry_policy: RetryPolicy,
-    /// Records that are delivered at once.
+    /// The limit of records in flight.
     pub in_flight: usize,
-    /// Where operators look, if anywhere.
+    /// The address for operators, if there is one.
     pub admin_address: Option<SocketAddr>,
-    /// Time from the signal to stop to the end.
+    /// Time to finish after the signal to stop.
     pub drain_timeout: Duration,
 }

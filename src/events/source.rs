@@ -1,44 +1,44 @@
-//! A topic as a source of texts for the classifier, and topics for what becomes of them.
+//! Classifies the records of topics, and writes predictions and dead letters to other topics.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::ClientError;
-use super::metrics::{Fate, KafkaMetrics};
-use super::outlet::{Letter, Outlet};
+use super::metrics::{KafkaMetrics, RecordOutcome};
 use super::reader::Reader;
 use super::record::Record;
 use super::settings::SourceSettings;
-use super::state::Handler;
+use super::state::{LogArrivals, RecordHandler};
+use super::topic_writer::{OutgoingRecord, RecordError, TopicWriter};
 use crate::api::EventSettings;
 use crate::api::cloudevents::record::{Message, Question};
 use crate::error::{Blame, Refusal};
+use crate::log_throttle::LogThrottle;
 use crate::model::{Text, TooLong};
-use crate::seldom::Seldom;
 use crate::serving::{Classifier, Phase, Predictions, Request};
 
-/// Batches that the records under way may fill: one in the engine, one that waits for it.
+/// Batches that the records in flight may fill: one in the engine, one that waits for it.
 const BATCHES: usize = 2;
 
-/// Tokens of a record before one has come.
+/// Tokens of a record before the first has been read.
 const TOKENS: u64 = 16;
 
-/// Pauses before a record that the engine failed on is tried again; after the last it is a dead letter.
-const AGAIN: [Duration; 3] = [
+/// Pauses before the retries of a record on which the engine failed; after the last it is a dead letter.
+const RETRIES: [Duration; 3] = [
     Duration::from_millis(100),
     Duration::from_secs(1),
     Duration::from_secs(10),
 ];
 
-/// Pause before a record is tried again that nobody will take instead, or that has to wait for the server.
-const WAIT: Duration = Duration::from_secs(1);
+/// Pause before a retry while the server cannot process any record.
+const UNAVAILABLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A topic that is being read.
+/// The topics that a server reads.
 #[derive(Debug)]
-pub(crate) struct Source(Reader<Desk>);
+pub(crate) struct Source(Reader<ClassifierHandler>);
 
 impl Source {
-    /// Begins to read; the classifier is not ready until the topic can be read.
+    /// Begins to read. The classifier is not ready until the topics can be read.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -49,69 +49,69 @@ impl Source {
     ) -> Result<Self, ClientError> {
         let metrics = KafkaMetrics::new(classifier.metrics().registry());
         let writes = settings.results_topic.is_some() || settings.dead_letter_topic.is_some();
-        let outlet = writes.then(|| Outlet::new(&settings.connection, metrics.clone()));
-        let desk = Desk {
+        let writer = writes.then(|| TopicWriter::new(&settings.connection, metrics.clone()));
+        let handler = ClassifierHandler {
             classifier: Arc::clone(classifier),
             events: events.clone(),
-            outlet: outlet.transpose()?,
+            writer: writer.transpose()?,
             results_topic: settings.results_topic.clone(),
             dead_letter_topic: settings.dead_letter_topic.clone(),
             in_flight_max: settings.in_flight_max,
             metrics: metrics.clone(),
             bytes_max,
-            warned: Seldom::new(),
+            skip_log: LogThrottle::new(),
         };
         classifier.set_fed(false);
-        Reader::start(settings.clone(), desk, metrics).map(Self)
+        Reader::start(settings.clone(), handler, metrics).map(Self)
     }
 
-    /// Ready when reading has come to an end that only another process can mend, with the reason.
+    /// Ready with the reason when this process cannot read any more.
     pub(crate) fn failed(&self) -> impl Future<Output = String> + use<> {
         self.0.failed()
     }
 
-    /// Reads no more, finishes what is under way until `deadline`, commits, and leaves the group.
+    /// Stops reading, finishes records in flight until `deadline`, commits, and leaves the group.
     pub(crate) async fn stop(self, deadline: Instant) {
         self.0.stop(deadline).await;
     }
 }
 
-/// What is done with the records of a topic.
+/// Classifies records.
 #[derive(Debug)]
-struct Desk {
+struct ClassifierHandler {
     classifier: Arc<Classifier>,
     events: EventSettings,
-    outlet: Option<Outlet>,
+    writer: Option<TopicWriter>,
     results_topic: Option<String>,
     dead_letter_topic: Option<String>,
     in_flight_max: Option<usize>,
     metrics: KafkaMetrics,
-    /// Bytes of a record's value.
+    /// The limit of a record's value in bytes.
     bytes_max: usize,
-    warned: Seldom,
+    skip_log: LogThrottle,
 }
 
-impl Handler for Desk {
+impl RecordHandler for ClassifierHandler {
     async fn handle(&self, record: &Record) {
         let message = record.message(self.results_topic.is_some());
-        let fate = match self.answer(record, &message).await {
-            Ok(()) => Fate::Done,
-            Err(refusal) => Box::pin(self.bury(record, &refusal)).await,
+        let outcome = match self.process(record, &message).await {
+            Ok(()) => RecordOutcome::Done,
+            Err(refusal) => Box::pin(self.dead_letter(record, &refusal)).await,
         };
-        self.metrics.end(fate);
+        self.metrics.count_record(outcome);
     }
 
     async fn give_up(&self, record: &Record) {
         let refusal = Refusal::Engine("working on it panicked".to_owned());
-        let fate = self.bury(record, &refusal).await;
-        self.metrics.end(fate);
+        let outcome = self.dead_letter(record, &refusal).await;
+        self.metrics.count_record(outcome);
     }
 
-    fn is_willing(&self) -> bool {
+    fn is_ready(&self) -> bool {
         matches!(self.classifier.phase(), Phase::Ready)
     }
 
-    fn room(&self) -> usize {
+    fn in_flight_max(&self) -> usize {
         self.in_flight_max.unwrap_or_else(|| {
             let counts = self.classifier.arrivals().counts();
             let tokens = counts.tokens.checked_div(counts.sized).unwrap_or(TOKENS);
@@ -119,30 +119,29 @@ impl Handler for Desk {
         })
     }
 
-    fn begin(&self) {
+    fn started(&self) {
         self.classifier.set_fed(true);
     }
 
-    fn see(&self, written: u64, unread: u64) {
+    fn observe(&self, LogArrivals { written, unread }: LogArrivals) {
         let arrivals = self.classifier.arrivals();
         arrivals.arrive_in_log(written);
         arrivals.set_backlog(unread);
     }
 }
 
-impl Desk {
-    /// Classifies a record, and writes what came of it.
+impl ClassifierHandler {
+    /// Classifies a record, and writes its predictions.
     ///
     /// # Errors
-    /// What is wrong with the record, or with the first of its events with which anything is.
-    async fn answer(&self, record: &Record, message: &Message) -> Result<(), Refusal> {
+    /// What is wrong with the record, or with the first invalid one of its events.
+    async fn process(&self, record: &Record, message: &Message) -> Result<(), Refusal> {
         let max = self.bytes_max;
         if record.value.as_ref().is_some_and(|value| value.len() > max) {
             return Err(Refusal::BodyTooLarge { max });
         }
         let (mut questions, wrong) = message.questions(self.events.pointer.as_ref())?;
-        // The usual record is one event that is answered at once: without copies of its text, and in a task
-        // that is as small as can be.
+        // The usual record is one event that succeeds at once. It needs no copy of its text and only a small task.
         if let ([question], None) = (&mut questions[..], wrong) {
             let request = Request {
                 texts: question.take_texts(),
@@ -158,11 +157,11 @@ impl Desk {
                 Err(_) => {}
             }
         }
-        Box::pin(self.answer_all(record, message)).await
+        Box::pin(self.process_all(record, message)).await
     }
 
-    /// The same for any number of events, and for what takes more than one try.
-    async fn answer_all(&self, record: &Record, message: &Message) -> Result<(), Refusal> {
+    /// Classifies any number of events, with retries.
+    async fn process_all(&self, record: &Record, message: &Message) -> Result<(), Refusal> {
         let (mut questions, mut wrong) = message.questions(self.events.pointer.as_ref())?;
         let texts: Vec<Vec<Text>> = questions.iter_mut().map(Question::take_texts).collect();
         let all: Vec<Text> = texts.iter().flatten().cloned().collect();
@@ -177,7 +176,7 @@ impl Desk {
                     self.publish(record, question, &predictions).await?;
                 }
             }
-            // One of them may have spoilt it for the others.
+            // One invalid event may have failed the others.
             Err(refusal) if questions.len() > 1 && refusal.blame() == Blame::Client => {
                 for (question, texts) in questions.iter().zip(&texts) {
                     match self.classify(texts).await {
@@ -191,13 +190,12 @@ impl Desk {
         wrong.map_or(Ok(()), Err)
     }
 
-    /// The predictions for texts, however long that takes.
+    /// The predictions for texts, with retries.
     ///
     /// # Errors
-    /// What is wrong with the texts; what is wrong with the engine, when that has been tried often enough
-    /// and there is somewhere to put the record.
+    /// What is wrong with the texts. Failures of the engine after the last retry, if there is a dead-letter topic.
     async fn classify(&self, texts: &[Text]) -> Result<Predictions, Refusal> {
-        let mut pauses = AGAIN.iter();
+        let mut pauses = RETRIES.iter();
         loop {
             let request = Request {
                 texts: texts.to_vec(),
@@ -209,14 +207,14 @@ impl Desk {
             };
             let pause = match refusal.blame() {
                 Blame::Client => return Err(refusal),
-                // It passes, or the process is about to end and another reads the record. An engine that fails
-                // on everything is none of the record's doing.
-                Blame::Load if refusal != Refusal::OutOfMemory => WAIT,
-                Blame::Server if self.classifier.is_unwell() => WAIT,
+                // The overload passes, or the process is about to end and another reads the record. If the
+                // engine fails on everything, the record is not the cause.
+                Blame::Load if refusal != Refusal::OutOfMemory => UNAVAILABLE_PAUSE,
+                Blame::Server if self.classifier.is_unwell() => UNAVAILABLE_PAUSE,
                 Blame::Load | Blame::Server => match pauses.next() {
                     Some(pause) => *pause,
                     None if self.dead_letter_topic.is_some() => return Err(refusal),
-                    None => AGAIN[AGAIN.len() - 1],
+                    None => RETRIES[RETRIES.len() - 1],
                 },
             };
             tracing::debug!(%refusal, "a record is tried again");
@@ -224,13 +222,14 @@ impl Desk {
         }
     }
 
+    /// Writes the predictions for a question to the results topic, if there is one.
     async fn publish(
         &self,
         record: &Record,
         question: &Question,
         predictions: &Predictions,
     ) -> Result<(), Refusal> {
-        let (Some(outlet), Some(topic)) = (&self.outlet, &self.results_topic) else {
+        let (Some(writer), Some(topic)) = (&self.writer, &self.results_topic) else {
             return Ok(());
         };
         let prediction = question.answer(predictions, &self.events.source)?;
@@ -241,32 +240,34 @@ impl Desk {
         let headers: Vec<_> = headers
             .map(|(name, value)| (name, value.into_bytes()))
             .collect();
-        let letter = Letter {
+        let outgoing = OutgoingRecord {
             topic,
             key: record.key.as_deref(),
             headers: &headers,
             value: Some(&prediction.value),
         };
-        let written = outlet.write(letter).await;
+        let written = writer.write(outgoing).await;
         written
             .map_err(|error| Refusal::Engine(format!("its prediction cannot be written: {error}")))
     }
 
-    /// Puts a record where somebody can look at it, with the reason why it was not classified.
-    async fn bury(&self, record: &Record, refusal: &Refusal) -> Fate {
+    /// Writes a record and its error to the dead-letter topic, if there is one.
+    async fn dead_letter(&self, record: &Record, refusal: &Refusal) -> RecordOutcome {
         if refusal.blame() == Blame::Client {
-            // It counted as load when it was written, and was none.
+            // The record counted as load when it was written, but is none.
             self.classifier.arrivals().dismiss_from_log();
         }
-        let (Some(outlet), Some(topic)) = (&self.outlet, &self.dead_letter_topic) else {
-            if let Some(times) = self.warned.now() {
+        let (Some(writer), Some(topic)) = (&self.writer, &self.dead_letter_topic) else {
+            if let Some(times) = self.skip_log.event() {
                 tracing::warn!(%record, %refusal, times, "a record is passed over (no --kafka-dead-letter-topic)");
             }
-            return Fate::Dropped;
+            return RecordOutcome::Dropped;
         };
-        outlet
-            .write_dead_letter(topic, record, (refusal.error_type(), &refusal.to_string()))
-            .await;
-        Fate::Buried
+        let error = RecordError {
+            kind: refusal.error_type(),
+            reason: refusal.to_string(),
+        };
+        writer.write_dead_letter(topic, record, &error).await;
+        RecordOutcome::DeadLettered
     }
 }

@@ -1,4 +1,4 @@
-//! What the threads of a reader share.
+//! State that the threads of a reader share.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,131 +6,156 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::in_flight::InFlightRecords;
 use super::metrics::KafkaMetrics;
 use super::partition::Partitions;
 use super::record::Record;
-use super::window::Window;
-use crate::seldom::Seldom;
+use crate::log_throttle::LogThrottle;
 
-/// What is done with records.
-pub(super) trait Handler: Send + Sync + 'static {
-    /// Does what there is to do about a record; ready when nothing is left to do.
+/// Processes the records that a reader reads.
+pub(super) trait RecordHandler: Send + Sync + 'static {
+    /// Processes a record; ready when nothing is left to do about it.
     fn handle(&self, record: &Record) -> impl Future<Output = ()> + Send;
 
-    /// The same for a record that [`handle`](Self::handle) panicked on.
+    /// Disposes of a record on which [`handle`](Self::handle) panicked.
     fn give_up(&self, record: &Record) -> impl Future<Output = ()> + Send;
 
-    /// Whether records would be worked on now.
-    fn is_willing(&self) -> bool;
+    /// Whether the handler can process records now.
+    fn is_ready(&self) -> bool;
 
-    /// Records that may be worked on at once.
-    fn room(&self) -> usize;
+    /// The number of records that may be in flight.
+    fn in_flight_max(&self) -> usize;
 
-    /// The topic is being read.
-    fn begin(&self);
+    /// Called once, when the topics are being read.
+    fn started(&self);
 
-    /// So many records were written since the last look, and so many are not read.
-    fn see(&self, written: u64, unread: u64);
+    /// Called at each measurement of the partitions' ends.
+    fn observe(&self, arrivals: LogArrivals);
 }
 
-/// What the threads share.
-pub(super) struct State<H> {
+/// New and unread records of all assigned partitions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct LogArrivals {
+    /// Records written since the last measurement.
+    pub(super) written: u64,
+    /// Records that are not read yet.
+    pub(super) unread: u64,
+}
+
+/// State that the threads share.
+pub(super) struct ReaderState<H> {
     pub(super) handler: H,
     pub(super) metrics: KafkaMetrics,
     pub(super) partitions: Partitions,
-    pub(super) window: Window,
+    pub(super) in_flight: InFlightRecords,
     pub(super) is_paused: AtomicBool,
-    /// Whether partitions were assigned, be it none.
+    /// Whether partitions were assigned, even if none.
     pub(super) is_assigned: AtomicBool,
-    /// Records that may be worked on, as the handler said last.
-    pub(super) room: AtomicUsize,
+    /// The handler's last answer to [`RecordHandler::in_flight_max`].
+    in_flight_max: AtomicUsize,
     /// Records finished since the last commit.
     pub(super) finished: AtomicUsize,
-    /// One commit at a time, so that none overtakes another.
+    /// Held during a commit, so that none overtakes another.
     pub(super) committing: Mutex<()>,
-    /// Why reading has come to an end that only another process can mend.
+    /// Why this process cannot read any more, once that is so.
     pub(super) fatal: watch::Sender<Option<String>>,
-    /// When what is under way must be finished, once the reader is to stop.
+    /// The deadline for records in flight, once the reader is to stop.
     stop: Mutex<Option<Instant>>,
-    pub(super) changed: Condvar,
-    /// What librdkafka complained of last.
+    changed: Condvar,
+    /// librdkafka's last complaint.
     complaint: Mutex<Option<String>>,
-    pub(super) said: Said,
+    pub(super) log: ReaderLog,
 }
 
-/// Lines of the log that come of records and of brokers.
+/// Throttles of the log lines that records and brokers cause.
 #[derive(Debug, Default)]
-pub(super) struct Said {
-    pub(super) commit: Seldom,
-    pub(super) complaint: Seldom,
-    pub(super) hold: Seldom,
-    pub(super) panic: Seldom,
-    pub(super) rebalance: Seldom,
+pub(super) struct ReaderLog {
+    pub(super) commit: LogThrottle,
+    pub(super) complaint: LogThrottle,
+    pub(super) pause: LogThrottle,
+    pub(super) panic: LogThrottle,
+    pub(super) rebalance: LogThrottle,
 }
 
-impl<H> std::fmt::Debug for State<H> {
+impl<H> std::fmt::Debug for ReaderState<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").finish_non_exhaustive()
+        f.debug_struct("ReaderState").finish_non_exhaustive()
     }
 }
 
-impl<H> State<H> {
+impl<H> ReaderState<H> {
     pub(super) fn new(handler: H, metrics: KafkaMetrics) -> Self {
         Self {
             handler,
             metrics,
             partitions: Partitions::default(),
-            window: Window::new(),
+            in_flight: InFlightRecords::new(),
             is_paused: AtomicBool::new(false),
             is_assigned: AtomicBool::new(false),
-            room: AtomicUsize::new(1),
+            in_flight_max: AtomicUsize::new(1),
             finished: AtomicUsize::new(0),
             committing: Mutex::new(()),
             fatal: watch::Sender::new(None),
             stop: Mutex::new(None),
             changed: Condvar::new(),
             complaint: Mutex::new(None),
-            said: Said::default(),
+            log: ReaderLog::default(),
         }
     }
 
-    /// When what is under way must be finished, once the reader is to stop.
-    pub(super) fn stop(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Stops the reader; records in flight have until `deadline`.
+    pub(super) fn stop(&self, deadline: Instant) {
+        *self.locked_stop() = Some(deadline);
+        self.changed.notify_all();
+    }
+
+    /// The deadline for records in flight, once the reader is to stop.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        *self.locked_stop()
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.stop().is_some()
+        self.deadline().is_some()
     }
 
-    /// Sleeps, unless the reader stops; whether it goes on.
+    /// Sleeps for `time`, or until the reader stops. Returns whether it goes on.
     pub(super) fn sleep(&self, time: Duration) -> bool {
         self.wait(time, || true)
     }
 
-    /// As [`sleep`](Self::sleep), for as long as `waits`.
-    pub(super) fn wait(&self, time: Duration, waits: impl Fn() -> bool) -> bool {
-        let goes_on = |stop: &mut Option<Instant>| stop.is_none() && waits();
-        let slept = self.changed.wait_timeout_while(self.stop(), time, goes_on);
+    /// Sleeps as [`sleep`](Self::sleep), but no longer than `condition` holds.
+    pub(super) fn wait(&self, time: Duration, condition: impl Fn() -> bool) -> bool {
+        let goes_on = |stop: &mut Option<Instant>| stop.is_none() && condition();
+        let slept = self
+            .changed
+            .wait_timeout_while(self.locked_stop(), time, goes_on);
         let (stop, _) = slept.unwrap_or_else(PoisonError::into_inner);
         stop.is_none()
     }
 
-    pub(super) fn room(&self) -> usize {
-        self.room.load(Ordering::Relaxed)
+    pub(super) fn in_flight_max(&self) -> usize {
+        self.in_flight_max.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_in_flight_max(&self, records: usize) {
+        self.in_flight_max.store(records, Ordering::Relaxed);
     }
 
     /// A record is finished.
     pub(super) fn finish(&self, record: &Record) {
         record.partition.ledger().finish(record.offset);
-        if self.finished.fetch_add(1, Ordering::Relaxed) + 1 >= self.room() {
+        if self.finished.fetch_add(1, Ordering::Relaxed) + 1 >= self.in_flight_max() {
             self.changed.notify_all();
         }
-        self.window.leave();
+        self.in_flight.leave();
     }
 
     pub(super) fn complaint(&self) -> MutexGuard<'_, Option<String>> {
         let complaint = self.complaint.lock();
         complaint.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn locked_stop(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

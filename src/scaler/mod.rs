@@ -61,8 +61,8 @@ pub use self::wake::PrometheusUrl;
 use self::watches::{Bounds, Watches};
 use self::workload::Common;
 use crate::transport::{
-    BindError, ConnectionLimits, Life, Listener, Port, Room, Tls, TlsError, TlsFiles, descriptors,
-    serve,
+    BindError, ConnectionLimits, ConnectionPermits, Life, Listener, Port, Tls, TlsError, TlsFiles,
+    descriptors, serve,
 };
 use crate::turns::Turns;
 
@@ -283,7 +283,7 @@ impl Running {
                 header_timeout: HEADER_TIMEOUT,
                 idle_timeout: IDLE_TIMEOUT,
             },
-            room: Room::new(connections_max),
+            permits: ConnectionPermits::new(connections_max),
             open: metrics.connections.with_label_values(&[name]),
             refused: metrics.connections_refused.with_label_values(&[name]),
             turns: Turns::beside_one_core(),

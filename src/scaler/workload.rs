@@ -21,7 +21,7 @@ use super::tally::Miss;
 use super::trigger::Watch;
 use super::view::{Patience, State, View};
 use super::wake::Reader;
-use crate::seldom::Seldom;
+use crate::log_throttle::LogThrottle;
 
 /// Replicas of one workload that are asked at once: those of another do not wait for them.
 const ASKED_AT_ONCE: usize = 256;
@@ -58,10 +58,10 @@ impl Common {
 /// Lines of the log about one workload, which come of others: addresses, and who writes triggers.
 #[derive(Debug, Default)]
 struct Said {
-    lost: Seldom,
-    found: Seldom,
-    sign_lost: Seldom,
-    sign_found: Seldom,
+    lost: LogThrottle,
+    found: LogThrottle,
+    sign_lost: LogThrottle,
+    sign_found: LogThrottle,
 }
 
 /// Some of a list of places: as a whole it may have tens of kilobytes, in each line.
@@ -141,13 +141,13 @@ impl Workload {
             let is_news = self.state().read(index, value, Instant::now());
             match failure {
                 Some(why) if is_news => {
-                    if let Some(times) = self.said.sign_lost.now() {
+                    if let Some(times) = self.said.sign_lost.event() {
                         let workload = &self.name;
                         tracing::warn!(workload, why, times, "a sign of work is not known");
                     }
                 }
                 None if is_news => {
-                    if let Some(times) = self.said.sign_found.now() {
+                    if let Some(times) = self.said.sign_found.event() {
                         let workload = &self.name;
                         tracing::info!(workload, times, "the sign of work is known again");
                     }
@@ -180,12 +180,12 @@ impl Workload {
     fn say(&self, news: &News) {
         let workload = &self.name;
         if let Some((replicas, address, why)) = &news.lost
-            && let Some(times) = self.said.lost.many(*replicas)
+            && let Some(times) = self.said.lost.events(*replicas)
         {
             tracing::warn!(workload, replicas, %address, why, times, "a replica does not answer");
         }
         if let Some((replicas, address)) = &news.found
-            && let Some(times) = self.said.found.many(*replicas)
+            && let Some(times) = self.said.found.events(*replicas)
         {
             tracing::info!(workload, replicas, %address, times, "the replica answers again");
         }

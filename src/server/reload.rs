@@ -1,30 +1,31 @@
-//! What can be replaced while the server runs: the model, the certificates, the keys.
+//! Replaces the model, the certificates and the keys while the server runs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Load, ServerError};
+use super::error::ServerError;
+use super::loader::ModelLoader;
 use crate::api::Keys;
 use crate::config::Config;
 use crate::error::Refusal;
-use crate::seldom::Seldom;
+use crate::log_throttle::LogThrottle;
 use crate::serving::{Classifier, ReloadError};
 use crate::transport::{Life, Tls};
 
-/// How often certificates and keys are looked at: Kubernetes replaces mounted secrets without a
-/// signal, itself up to a minute late.
-const LOOK: Duration = Duration::from_secs(10);
+/// Interval of checks for new certificates and keys. Kubernetes replaces mounted secrets without a signal, up to
+/// a minute late.
+const CHECK: Duration = Duration::from_secs(10);
 
-/// The small files that a server reads beside its model.
+/// The keys and certificates of a server.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Files {
+pub(super) struct ReloadableFiles {
     keys: Option<Arc<Keys>>,
     tls: Option<Arc<Tls>>,
 }
 
-impl Files {
+impl ReloadableFiles {
     pub(super) fn open(config: &Config) -> Result<Self, ServerError> {
         let keys = config.api_keys.as_deref().map(Keys::open).transpose()?;
         let tls = config.tls.as_ref();
@@ -35,8 +36,8 @@ impl Files {
         })
     }
 
-    /// Reads them again; what is wrong with those that stay as they were. Not on the runtime: what they
-    /// lie on may take its time.
+    /// Reads the files again, outside of the runtime because their disk may be slow. Returns the errors of files that
+    /// keep their old content.
     async fn reload(&self) -> Vec<String> {
         let files = self.clone();
         let outcome = tokio::task::spawn_blocking(move || files.reload_now()).await;
@@ -63,12 +64,12 @@ impl Files {
     }
 }
 
-/// Loads again what a running server uses.
+/// Reloads the model, the certificates and the keys of a running server.
 #[derive(Clone)]
 pub struct Reloader {
     classifier: Arc<Classifier>,
-    load: Load,
-    files: Files,
+    load: ModelLoader,
+    files: ReloadableFiles,
 }
 
 impl std::fmt::Debug for Reloader {
@@ -80,7 +81,11 @@ impl std::fmt::Debug for Reloader {
 }
 
 impl Reloader {
-    pub(super) fn new(classifier: Arc<Classifier>, load: Load, files: Files) -> Self {
+    pub(super) fn new(
+        classifier: Arc<Classifier>,
+        load: ModelLoader,
+        files: ReloadableFiles,
+    ) -> Self {
         Self {
             classifier,
             load,
@@ -96,12 +101,10 @@ impl Reloader {
         self.files.tls.clone()
     }
 
-    /// Loads certificates, keys and the model again. Whatever cannot be used leaves what it should
-    /// have replaced in use.
+    /// Reloads certificates, keys and the model. What cannot be loaded stays as it is.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`] when the server cannot reload now, [`Refusal::Reload`] with everything
-    /// that is wrong.
+    /// [`Refusal::Conflict`] when the server cannot reload now, [`Refusal::Reload`] with all mistakes.
     pub async fn reload(&self) -> Result<(), Refusal> {
         let mut mistakes = self.files.reload().await;
         let load = Arc::clone(&self.load);
@@ -111,9 +114,9 @@ impl Reloader {
                 if !mistakes.is_empty() {
                     tracing::error!(what = mistakes.join("; "), "files not replaced");
                 }
-                // Whoever asks again and again while a reload is under way.
-                static BUSY: Seldom = Seldom::new();
-                if let Some(times) = BUSY.now() {
+                // Clients may ask again and again during a reload.
+                static BUSY: LogThrottle = LogThrottle::new();
+                if let Some(times) = BUSY.event() {
                     tracing::error!(%error, times, "not reloaded");
                 }
                 return Err(Refusal::Conflict(error.to_string()));
@@ -128,7 +131,7 @@ impl Reloader {
         Err(Refusal::Reload(what))
     }
 
-    /// Looks after certificates and keys until the server closes.
+    /// Watches certificates and keys until the server closes.
     pub(super) async fn watch(self, mut life: watch::Receiver<Life>) {
         let files = &self.files;
         if files.keys.is_none() && files.tls.is_none() {
@@ -136,15 +139,15 @@ impl Reloader {
         }
         let mut known = Vec::new();
         loop {
-            let closing = life.wait_for(|life| *life == Life::Closing);
-            if tokio::time::timeout(LOOK, closing).await.is_ok() {
+            let closing = Life::closing(&mut life);
+            if tokio::time::timeout(CHECK, closing).await.is_ok() {
                 return;
             }
             let mistakes = tokio::select! {
                 mistakes = files.reload() => mistakes,
-                _ = life.wait_for(|life| *life == Life::Closing) => return,
+                () = Life::closing(&mut life) => return,
             };
-            // What stays wrong is said once.
+            // The same mistakes are logged once.
             if !mistakes.is_empty() && mistakes != known {
                 tracing::error!(what = mistakes.join("; "), "files not replaced");
             }

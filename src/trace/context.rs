@@ -1,4 +1,4 @@
-//! `traceparent`: version, trace, parent span and flags (W3C Trace Context, level 1, section 3.2).
+//! The header `traceparent`: version, trace, parent span and flags (W3C Trace Context, level 1, section 3.2).
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ pub(super) struct TraceParent {
     sampled: bool,
 }
 
-/// Which trace a span of ours belongs to.
+/// The place of our span in a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     /// The trace.
@@ -28,7 +28,7 @@ pub struct TraceContext {
     pub span_id: SpanId,
     /// The caller's span.
     pub parent_id: Option<SpanId>,
-    /// Whether the span is to be kept.
+    /// Whether the span is exported.
     pub sampled: bool,
 }
 
@@ -44,25 +44,25 @@ impl fmt::Display for SpanId {
     }
 }
 
-/// A header that is not a `traceparent`.
+/// The header is not a valid `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoTraceParent;
+pub(super) struct InvalidTraceParent;
 
 impl FromStr for TraceParent {
-    type Err = NoTraceParent;
+    type Err = InvalidTraceParent;
 
-    fn from_str(text: &str) -> Result<Self, NoTraceParent> {
+    fn from_str(text: &str) -> Result<Self, InvalidTraceParent> {
         let mut parts = text.splitn(5, '-');
-        let mut part = || parts.next().ok_or(NoTraceParent);
+        let mut part = || parts.next().ok_or(InvalidTraceParent);
         let (version, trace, parent, flags) = (part()?, part()?, part()?, part()?);
         let [version] = hex(version)?;
-        // Later versions may have more to say; this one may not.
+        // Later versions may have more fields, version 0 may not.
         if version == 0xff || (version == 0 && parts.next().is_some()) {
-            return Err(NoTraceParent);
+            return Err(InvalidTraceParent);
         }
         let (trace, parent, [flags]) = (hex(trace)?, hex(parent)?, hex(flags)?);
         if trace == [0; 16] || parent == [0; 8] {
-            return Err(NoTraceParent);
+            return Err(InvalidTraceParent);
         }
         Ok(Self {
             trace_id: TraceId(trace),
@@ -72,16 +72,16 @@ impl FromStr for TraceParent {
     }
 }
 
-/// Bytes in lower-case hexadecimal, exactly as many as asked for.
-fn hex<const N: usize>(text: &str) -> Result<[u8; N], NoTraceParent> {
+/// Exactly `N` bytes in lower-case hexadecimal.
+fn hex<const N: usize>(text: &str) -> Result<[u8; N], InvalidTraceParent> {
     let digits = text.as_bytes();
     if digits.len() != 2 * N {
-        return Err(NoTraceParent);
+        return Err(InvalidTraceParent);
     }
     let value = |digit: u8| match digit {
         b'0'..=b'9' => Ok(digit - b'0'),
         b'a'..=b'f' => Ok(digit - b'a' + 10),
-        _ => Err(NoTraceParent),
+        _ => Err(InvalidTraceParent),
     };
     let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
@@ -91,7 +91,7 @@ fn hex<const N: usize>(text: &str) -> Result<[u8; N], NoTraceParent> {
 }
 
 impl TraceContext {
-    /// A span under the caller's.
+    /// A child of the caller's span.
     pub(super) fn child(parent: TraceParent) -> Self {
         Self {
             trace_id: parent.trace_id,
@@ -101,7 +101,7 @@ impl TraceContext {
         }
     }
 
-    /// A trace of its own, kept for this share of those that ask.
+    /// The root of a new trace, sampled with probability `sample`.
     pub(super) fn root(sample: f64) -> Self {
         Self {
             trace_id: TraceId(rand::random()),
@@ -119,7 +119,7 @@ mod tests {
     const VALID: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     #[test]
-    fn a_span_belongs_to_its_callers_trace() {
+    fn a_span_belongs_to_the_trace_of_its_caller() {
         let context = TraceContext::child(VALID.parse().unwrap());
         assert_eq!(
             context.trace_id.to_string(),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_traceparent_begins_a_trace() {
+    fn an_invalid_traceparent_starts_a_new_trace() {
         let zeros = |n: usize| "0".repeat(n);
         for wrong in [
             "".to_owned(),

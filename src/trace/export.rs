@@ -1,96 +1,34 @@
-//! Spans to an OpenTelemetry collector: OTLP over HTTP, in JSON (OTLP specification 1.x, OTLP/HTTP).
+//! Exports spans to an OpenTelemetry collector: OTLP over HTTP, in JSON (OTLP specification 1.x, OTLP/HTTP).
 //!
-//! A task gathers spans and sends them by the hundred. It never holds up a request: what it cannot take
-//! is dropped and counted. Written here because the JSON form is a page of code, where the libraries
-//! for it bring a second HTTP client and some thirty packages along.
+//! A task collects spans and sends them by the hundred. It never delays a request: spans beyond its queue are
+//! dropped and counted. The protocol is implemented here because its JSON form is a page of code. The libraries
+//! for it add a second HTTP client and some thirty packages.
 
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use axum::http::Uri;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use percent_encoding::percent_decode_str;
 use prometheus::IntCounterVec;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::Span;
-use crate::seldom::Seldom;
+use super::endpoint::Endpoint;
+use super::span::Span;
+use crate::log_throttle::LogThrottle;
 
-/// Spans that wait to be sent, spans sent at once, and how long the first of them waits.
+/// Spans that wait to be sent, spans in one request, and the longest wait of the first of them.
 const WAITING_MAX: usize = 4096;
 const SENT_AT_ONCE: usize = 512;
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Time for the collector to take them.
+/// Time for the collector to accept a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The address of a collector, as `--otlp-endpoint` gives it: `http://host:4318`, with a name and a
-/// password before the host where it asks for them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    authority: String,
-    path: String,
-    /// The value of the header `authorization` (RFC 7617).
-    authorization: Option<String>,
-}
-
-impl std::fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint")
-            .field("authority", &self.authority)
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
-}
-
-impl FromStr for Endpoint {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "expected a URL like http://localhost:4318 (there is no TLS)".to_owned();
-        let uri: Uri = text.parse().map_err(|_| wrong())?;
-        let authority = uri.authority().ok_or_else(wrong)?;
-        if uri.scheme_str() != Some("http") || uri.query().is_some() {
-            return Err(wrong());
-        }
-        let host = authority.as_str();
-        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-        // What has no number is no port, and an @ behind the host is a password with a slash in it.
-        let named = host.len() > authority.host().len();
-        if (named && authority.port_u16().is_none()) || uri.path().contains('@') {
-            return Err(
-                "expected http://name:password@host:port, with %2F for a slash in the password"
-                    .to_owned(),
-            );
-        }
-        let port = authority.port_u16().unwrap_or(4318);
-        let user = authority.as_str().rsplit_once('@').map(|(user, _)| user);
-        Ok(Self {
-            authorization: user.map(basic),
-            authority: format!("{}:{port}", authority.host()),
-            path: format!("{}/v1/traces", uri.path().trim_end_matches('/')),
-        })
-    }
-}
-
-/// Name and password of a URL as HTTP's basic authentication.
-fn basic(user: &str) -> String {
-    let (name, password) = user.split_once(':').unwrap_or((user, ""));
-    let mut pair: Vec<u8> = percent_decode_str(name).collect();
-    pair.push(b':');
-    pair.extend(percent_decode_str(password));
-    format!("Basic {}", STANDARD.encode(pair))
-}
-
-/// Takes spans.
+/// Queues spans for export.
 #[derive(Debug, Clone)]
 pub struct Exporter {
     waiting: mpsc::Sender<Span>,
@@ -98,24 +36,24 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Starts the task, which ends when the last exporter is dropped and everything is sent. `spans`
-    /// counts by outcome.
+    /// Starts the task. It ends when the last exporter is dropped and all spans are sent. `spans` counts them by
+    /// outcome.
     pub fn start(
         endpoint: Endpoint,
         service: String,
         spans: IntCounterVec,
     ) -> (Self, JoinHandle<()>) {
         let (waiting, receiver) = mpsc::channel(WAITING_MAX);
-        let task = Task {
+        let task = ExportTask {
             endpoint,
             service,
             spans: spans.clone(),
-            failing: Seldom::new(),
+            failing: LogThrottle::new(),
         };
         (Self { waiting, spans }, tokio::spawn(task.run(receiver)))
     }
 
-    /// Takes a span, or drops it when too many wait.
+    /// Queues a span, or drops it when too many wait.
     pub(super) fn send(&self, span: Span) {
         if self.waiting.try_send(span).is_err() {
             self.spans.with_label_values(&["dropped"]).inc();
@@ -123,31 +61,32 @@ impl Exporter {
     }
 }
 
-struct Task {
+/// Sends spans in batches.
+struct ExportTask {
     endpoint: Endpoint,
     service: String,
     spans: IntCounterVec,
-    failing: Seldom,
+    failing: LogThrottle,
 }
 
-impl Task {
+impl ExportTask {
     async fn run(mut self, mut receiver: mpsc::Receiver<Span>) {
-        let mut gathered = Vec::with_capacity(SENT_AT_ONCE);
-        while receiver.recv_many(&mut gathered, SENT_AT_ONCE).await > 0 {
+        let mut batch = Vec::with_capacity(SENT_AT_ONCE);
+        while receiver.recv_many(&mut batch, SENT_AT_ONCE).await > 0 {
             let more = async {
-                while gathered.len() < SENT_AT_ONCE {
-                    let room = SENT_AT_ONCE - gathered.len();
-                    if receiver.recv_many(&mut gathered, room).await == 0 {
+                while batch.len() < SENT_AT_ONCE {
+                    let room = SENT_AT_ONCE - batch.len();
+                    if receiver.recv_many(&mut batch, room).await == 0 {
                         return;
                     }
                 }
             };
-            // Whether it is full, late or the end: what is there is sent.
+            // The batch is sent when it is full, when it is late, and at the end.
             let _ = tokio::time::timeout(INTERVAL, more).await;
-            let sent = tokio::time::timeout(TIMEOUT, self.send(&gathered)).await;
+            let sent = tokio::time::timeout(TIMEOUT, self.send(&batch)).await;
             let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-            self.report(sent, gathered.len());
-            gathered.clear();
+            self.report(sent, batch.len());
+            batch.clear();
         }
     }
 
@@ -155,7 +94,7 @@ impl Task {
         let outcome = match sent {
             Ok(()) => "exported",
             Err(error) => {
-                if let Some(times) = self.failing.many(count as u64) {
+                if let Some(times) = self.failing.events(count as u64) {
                     let collector = &self.endpoint.authority;
                     tracing::warn!(collector, error, times, "spans dropped (--otlp-endpoint)");
                 }
@@ -196,9 +135,9 @@ impl Task {
         }
     }
 
-    /// An `ExportTraceServiceRequest`.
+    /// The body of an `ExportTraceServiceRequest`.
     fn body(&self, spans: &[Span]) -> Value {
-        let spans: Vec<Value> = spans.iter().map(span).collect();
+        let spans: Vec<Value> = spans.iter().map(span_json).collect();
         json!({"resourceSpans": [{
             "resource": {"attributes": [
                 attribute("service.name", &json!({"stringValue": self.service})),
@@ -213,15 +152,15 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// By the semantic conventions for HTTP servers.
-fn span(span: &Span) -> Value {
+/// A span by the semantic conventions for HTTP servers.
+fn span_json(span: &Span) -> Value {
     let nanos = |time: SystemTime| {
         let since = time
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         since.as_nanos().to_string()
     };
-    // Ids are hexadecimal here, not base64 as in other JSON of protocol buffers.
+    // OTLP has ids in hexadecimal, not in base64 like other JSON of protocol buffers.
     let mut value = json!({
         "traceId": span.context.trace_id.to_string(),
         "spanId": span.context.span_id.to_string(),
@@ -234,7 +173,7 @@ fn span(span: &Span) -> Value {
             attribute("http.route", &json!({"stringValue": span.route})),
             attribute("http.response.status_code", &json!({"intValue": span.status.to_string()})),
         ],
-        // Of a server's span, only what the server did wrong is an error.
+        // For the span of a server, only the server's own failures are errors.
         "status": if span.status >= 500 { json!({"code": 2}) } else { json!({}) },
     });
     if let Some(parent) = span.context.parent_id {
@@ -245,35 +184,4 @@ fn span(span: &Span) -> Value {
 
 fn attribute(key: &str, value: &Value) -> Value {
     json!({"key": key, "value": value})
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_endpoint_is_a_plain_url() {
-        let endpoint = |text: &str| text.parse::<Endpoint>().map(|e| (e.authority, e.path));
-        let of = |authority: &str, path: &str| Ok((authority.to_owned(), path.to_owned()));
-        assert_eq!(endpoint("http://otel:4318"), of("otel:4318", "/v1/traces"));
-        assert_eq!(endpoint("http://otel"), of("otel:4318", "/v1/traces"));
-        assert_eq!(endpoint("http://[::1]:1/a/"), of("[::1]:1", "/a/v1/traces"));
-        let with_password: Endpoint = "http://Aladdin:open%20sesame@otel".parse().unwrap();
-        assert_eq!(with_password.authority, "otel:4318");
-        // The example of RFC 7617.
-        let expected = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
-        assert_eq!(with_password.authorization.as_deref(), Some(expected));
-        assert!(!format!("{with_password:?}").contains("QWx"));
-        for wrong in [
-            "http://me:hu/sh@otel",
-            "http://otel:port",
-            "otel:4318",
-            "https://otel:4318",
-            "/v1/traces",
-            "http://a?b",
-            "",
-        ] {
-            assert!(endpoint(wrong).is_err(), "{wrong}");
-        }
-    }
 }

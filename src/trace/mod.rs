@@ -1,54 +1,38 @@
-//! Traces: which request of whom this is, for logs and for a collector.
+//! Traces: identify requests in logs and in a collector.
 //!
-//! A request that comes with a `traceparent` (W3C Trace Context, level 1) is a span of that trace;
-//! one without begins a trace of its own, which is kept for a share of requests. Spans go to an
-//! OpenTelemetry collector over OTLP/HTTP in its JSON form ([`Exporter`]). Nothing of a request's
-//! text is in them.
+//! A request with a `traceparent` (W3C Trace Context, level 1) is a span of that trace. One without it starts a
+//! trace of its own, which is sampled. Spans go to an OpenTelemetry collector over OTLP/HTTP in its JSON form
+//! ([`Exporter`]). They hold nothing of a request's text.
 
 mod context;
+mod endpoint;
 mod export;
+mod span;
 
 use std::time::SystemTime;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 
 pub use self::context::{SpanId, TraceContext, TraceId};
-pub use self::export::{Endpoint, Exporter};
+pub use self::endpoint::Endpoint;
+pub use self::export::Exporter;
+pub use self::span::Span;
+use crate::log_throttle::LogThrottle;
 use crate::metrics::Surface;
-use crate::seldom::Seldom;
 
-/// What is done about traces.
+/// How requests are traced.
 #[derive(Debug, Clone)]
 pub struct Tracing {
-    /// Where spans go; only to the log when `None`.
+    /// The exporter of spans; only the log gets them when `None`.
     pub exporter: Option<Exporter>,
-    /// Share of the requests without a `traceparent` whose spans are kept.
+    /// The share of requests without a `traceparent` whose spans are exported.
     pub sample: f64,
 }
 
-/// A request from its head to its answer.
-#[derive(Debug, Clone)]
-pub struct Span {
-    /// Whose it is.
-    pub context: TraceContext,
-    /// The request's method.
-    pub method: Method,
-    /// The route, which is not the path: that may hold anything.
-    pub route: &'static str,
-    /// The interface by which it came, where it got as far.
-    pub surface: Option<&'static str>,
-    /// The answer's status.
-    pub status: u16,
-    /// When the head was there.
-    pub start: SystemTime,
-    /// When the answer was.
-    pub end: SystemTime,
-}
-
-/// Measures the requests of a route.
+/// Traces the requests of a route.
 pub(crate) async fn layer(
     State((tracing, route)): State<(Tracing, &'static str)>,
     request: Request,
@@ -78,7 +62,7 @@ pub(crate) async fn layer(
     response
 }
 
-/// The status, which gRPC has beside HTTP's where it refuses (google.rpc.Code, "HTTP mapping").
+/// The status of the response. A refusal over gRPC has it in `grpc-status` (google.rpc.Code, "HTTP mapping").
 fn status_of(response: &Response) -> u16 {
     let code = response.headers().get("grpc-status");
     match code.map(HeaderValue::as_bytes) {
@@ -97,7 +81,7 @@ fn status_of(response: &Response) -> u16 {
 
 fn context_of(headers: &HeaderMap, tracing: &Tracing) -> TraceContext {
     let mut values = headers.get_all("traceparent").iter();
-    // Two are as good as none (section 3.2.1).
+    // Two headers count as none (section 3.2.1).
     let parent = match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok(),
         _ => None,
@@ -112,10 +96,10 @@ fn log(span: &Span) {
     let (method, route, status) = (&span.method, span.route, span.status);
     let surface = span.surface;
     tracing::debug!(%trace_id, %span_id, %method, route, surface, status, ?took, "request");
-    // Clients choose how many these are: each may give its requests no time at all.
-    static FAILED: Seldom = Seldom::new();
+    // Clients control the number of these lines: each may send requests that time out at once.
+    static FAILED: LogThrottle = LogThrottle::new();
     if status >= 500
-        && let Some(times) = FAILED.now()
+        && let Some(times) = FAILED.event()
     {
         tracing::warn!(%trace_id, %span_id, %method, route, surface, status, ?took, times, "request failed");
     }

@@ -1,5 +1,5 @@
-//! What a connection is doing, by which its clock is set: waiting for a head, computing, sending, idle,
-//! or ending.
+//! What a connection is doing: waiting for a head, computing, sending, idle, or closing. The clock
+//! (`clock.rs`) derives its deadlines from this.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -9,189 +9,177 @@ use std::time::Duration;
 use axum::http::Version;
 use tokio::time::Instant;
 
-use super::ConnectionLimits;
+use super::limits::ConnectionLimits;
+use crate::atomic::AtomicInstant;
 
-/// Time that a client has to close its side after we have closed ours, from the last byte that it
-/// sent; and in all.
+/// Time that a client has to close its side after we have closed ours: from the last byte that it sent,
+/// and in total.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_MAX: Duration = Duration::from_secs(30);
 
-/// Seen by the socket (bytes come and go), by the service (requests begin and end) and by the clock.
-///
-/// Times are in microseconds from `origin`, plus one; 0 for not now.
+/// The activity of one connection. The socket reports bytes, the service reports requests, the clock reads.
 #[derive(Debug)]
 pub(super) struct Activity {
-    origin: Instant,
     in_flight: AtomicU32,
     is_h2: AtomicBool,
-    /// Since when a head is waited for: from the start, or from the first byte after a request.
-    head: AtomicU64,
-    /// Whether a byte of it has come.
+    /// Since when a head is awaited: from the start, or from the first byte after a request.
+    head_since: AtomicInstant,
+    /// Whether a byte of the head has arrived.
     head_begun: AtomicBool,
-    idle: AtomicU64,
-    /// Since when the socket takes nothing of what is to be written.
-    blocked: AtomicU64,
-    /// Since when the answers are ready that are not sent yet.
-    answers: Mutex<BTreeMap<u64, u64>>,
-    next: AtomicU64,
-    /// When our side was closed, and when a byte came last since.
-    closed: AtomicU64,
-    linger: AtomicU64,
+    /// The end of the last request, or the start of the connection.
+    idle_since: AtomicInstant,
+    /// Since when the socket accepts no more bytes.
+    blocked_since: AtomicInstant,
+    /// Responses that are ready and not sent yet, by number, with the time at which each became ready.
+    unsent: Mutex<BTreeMap<u64, Instant>>,
+    next_unsent: AtomicU64,
+    /// When our side was closed.
+    closed_at: AtomicInstant,
+    /// When the last byte arrived after that.
+    discarded_at: AtomicInstant,
 }
 
-/// When the clock has to look again, and why.
+/// When the clock has to check a connection, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
-    /// The connection has had its time then.
+    /// The time of the connection is over at this instant.
     At(Instant),
-    /// A request is under way; its own deadline counts.
+    /// A request is in flight; its own deadline applies.
     Busy,
 }
 
 impl Activity {
-    /// A connection of which nothing has come yet.
+    /// A connection on which nothing has arrived yet.
     pub(super) fn new() -> Self {
         Self {
-            origin: Instant::now(),
             in_flight: AtomicU32::new(0),
             is_h2: AtomicBool::new(false),
-            head: AtomicU64::new(1),
+            head_since: AtomicInstant::now(),
             head_begun: AtomicBool::new(false),
-            idle: AtomicU64::new(1),
-            blocked: AtomicU64::new(0),
-            answers: Mutex::default(),
-            next: AtomicU64::new(0),
-            closed: AtomicU64::new(0),
-            linger: AtomicU64::new(0),
+            idle_since: AtomicInstant::now(),
+            blocked_since: AtomicInstant::unset(),
+            unsent: Mutex::default(),
+            next_unsent: AtomicU64::new(0),
+            closed_at: AtomicInstant::unset(),
+            discarded_at: AtomicInstant::unset(),
         }
     }
 
-    fn micros(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX - 1) + 1
-    }
-
-    fn instant(&self, micros: u64) -> Instant {
-        self.origin + Duration::from_micros(micros.saturating_sub(1))
-    }
-
-    /// Bytes have come.
+    /// Bytes have arrived.
     pub(super) fn read(&self) {
         if self.in_flight.load(Ordering::Relaxed) == 0 {
-            if self.head.load(Ordering::Relaxed) == 0 {
-                self.head.store(self.micros(), Ordering::Relaxed);
+            if !self.head_since.is_set() {
+                self.head_since.store(Instant::now());
             }
             self.head_begun.store(true, Ordering::Relaxed);
         }
     }
 
-    /// The socket has taken bytes, or does not for the time being.
+    /// The socket has accepted bytes, or accepts none for now.
     pub(super) fn wrote(&self, is_blocked: bool) {
-        let before = self.blocked.load(Ordering::Relaxed);
-        match (is_blocked, before) {
-            (true, 0) => self.blocked.store(self.micros(), Ordering::Relaxed),
-            (false, 1..) => self.blocked.store(0, Ordering::Relaxed),
+        match (is_blocked, self.blocked_since.is_set()) {
+            (true, false) => self.blocked_since.store(Instant::now()),
+            (false, true) => self.blocked_since.clear(),
             _ => {}
         }
     }
 
-    /// A head is complete; the request is under way until its answer is sent, or dropped.
-    pub(super) fn begin(self: &Arc<Self>, version: Version) -> UnderWay {
+    /// A head is complete. The request is in flight until its response is sent or dropped.
+    pub(super) fn begin(self: &Arc<Self>, version: Version) -> InFlightRequest {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        self.head.store(0, Ordering::Relaxed);
+        self.head_since.clear();
         self.head_begun.store(false, Ordering::Relaxed);
         if version == Version::HTTP_2 {
             self.is_h2.store(true, Ordering::Relaxed);
         }
-        UnderWay {
+        InFlightRequest {
             activity: Arc::clone(self),
-            answer: None,
+            unsent: None,
         }
     }
 
-    /// Our side is closed; bytes that come are thrown away.
+    /// Our side is closed; bytes that arrive are discarded.
     pub(super) fn discarded(&self) {
-        let now = self.micros();
-        let _ = self
-            .closed
-            .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-        self.linger.store(now, Ordering::Relaxed);
+        let now = Instant::now();
+        self.closed_at.store_first(now);
+        self.discarded_at.store(now);
     }
 
-    /// Whether the connection was seen to speak HTTP/2.
+    /// Whether a request has shown that the connection speaks HTTP/2.
     pub(super) fn is_h2(&self) -> bool {
         self.is_h2.load(Ordering::Relaxed)
     }
 
-    /// Since when no request is under way nor on its way, if so.
+    /// Since when no request is in flight or arriving. `None` while one is.
     pub(super) fn silent_since(&self) -> Option<Instant> {
-        let busy = self.in_flight.load(Ordering::Acquire) > 0;
-        let sending = self.blocked.load(Ordering::Relaxed) > 0;
-        // On HTTP/2, bytes may be anything.
-        let waits = self.head_begun.load(Ordering::Relaxed) && !self.is_h2();
-        let since = self.idle.load(Ordering::Relaxed);
-        (!busy && !sending && !waits).then(|| self.instant(since))
+        let is_busy = self.in_flight.load(Ordering::Acquire) > 0;
+        let is_sending = self.blocked_since.is_set();
+        // On HTTP/2, bytes need not belong to a head.
+        let is_receiving = self.head_begun.load(Ordering::Relaxed) && !self.is_h2();
+        let idle = self.idle_since.load();
+        idle.filter(|_| !is_busy && !is_sending && !is_receiving)
     }
 
-    /// When the connection has had its time, as things stand.
+    /// When the time of the connection is over, in its present state.
     pub(super) fn due(&self, limits: &ConnectionLimits) -> Due {
-        let load = |time: &AtomicU64| time.load(Ordering::Relaxed);
-        let (head, blocked, closed) = (load(&self.head), load(&self.blocked), load(&self.closed));
-        if closed > 0 {
-            let last = self.instant(load(&self.linger)) + LINGER;
-            return Due::At(last.min(self.instant(closed) + LINGER_MAX));
+        let head = self.head_since.load();
+        let blocked = self.blocked_since.load();
+        if let Some(closed) = self.closed_at.load() {
+            let last = self.discarded_at.load().unwrap_or(closed);
+            return Due::At((last + LINGER).min(closed + LINGER_MAX));
         }
-        // An answer that its client does not take holds memory: as long as an idle connection may.
-        let oldest = self.answers().first_key_value().map(|(_, since)| *since);
-        let stalled = [oldest, (blocked > 0).then_some(blocked)];
-        if let Some(since) = stalled.into_iter().flatten().min() {
-            return Due::At(self.instant(since) + limits.idle_timeout);
+        // A response that the client does not accept holds memory, so it gets the time of an idle connection.
+        let oldest = self.unsent().first_key_value().map(|(_, since)| *since);
+        if let Some(since) = [oldest, blocked].into_iter().flatten().min() {
+            return Due::At(since + limits.idle_timeout);
         }
         if self.in_flight.load(Ordering::Acquire) > 0 {
-            Due::Busy
-        } else if head > 0 && !self.is_h2() {
-            Due::At(self.instant(head) + limits.header_timeout)
-        } else {
-            Due::At(self.instant(load(&self.idle)) + limits.idle_timeout)
+            return Due::Busy;
+        }
+        match (head, self.idle_since.load()) {
+            (Some(head), _) if !self.is_h2() => Due::At(head + limits.header_timeout),
+            (_, idle) => Due::At(idle.unwrap_or_else(Instant::now) + limits.idle_timeout),
         }
     }
 
-    fn answers(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unsent(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A request under way.
+/// A request in flight; dropping it ends the request.
 #[derive(Debug)]
-pub(super) struct UnderWay {
+pub(super) struct InFlightRequest {
     activity: Arc<Activity>,
-    answer: Option<u64>,
+    /// The number of its unsent response.
+    unsent: Option<u64>,
 }
 
-impl UnderWay {
-    /// Its answer, or more of it, is ready and has to be sent.
-    pub(super) fn answered(&mut self) {
-        if self.answer.is_some() {
+impl InFlightRequest {
+    /// The response, or more of it, is ready to be sent.
+    pub(super) fn response_ready(&mut self) {
+        if self.unsent.is_some() {
             return;
         }
         let activity = &self.activity;
-        let number = activity.next.fetch_add(1, Ordering::Relaxed);
-        activity.answers().insert(number, activity.micros());
-        self.answer = Some(number);
+        let number = activity.next_unsent.fetch_add(1, Ordering::Relaxed);
+        activity.unsent().insert(number, Instant::now());
+        self.unsent = Some(number);
     }
 
-    /// Its client has taken what there is of the answer; more will come when we have it.
-    pub(super) fn waits(&mut self) {
-        if let Some(number) = self.answer.take() {
-            self.activity.answers().remove(&number);
+    /// The client has received the response so far; more follows when we have it.
+    pub(super) fn response_sent(&mut self) {
+        if let Some(number) = self.unsent.take() {
+            self.activity.unsent().remove(&number);
         }
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
-        self.waits();
+        self.response_sent();
         let activity = &self.activity;
-        activity.idle.store(activity.micros(), Ordering::Relaxed);
+        activity.idle_since.store(Instant::now());
         activity.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -200,13 +188,7 @@ impl Drop for UnderWay {
 mod tests {
     use super::*;
 
-    const LIMITS: ConnectionLimits = ConnectionLimits {
-        connections_max: 1,
-        streams_max: 1,
-        header_bytes_max: 8192,
-        header_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(60),
-    };
+    const LIMITS: ConnectionLimits = ConnectionLimits::EXAMPLE;
 
     async fn pass(seconds: u64) {
         tokio::time::advance(Duration::from_secs(seconds)).await;
@@ -217,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_has_its_time_however_its_bytes_drip() {
+    async fn a_slow_head_has_the_header_timeout_in_total() {
         let activity = Arc::new(Activity::new());
         for _ in 0..9 {
             pass(1).await;
@@ -242,25 +224,25 @@ mod tests {
         assert_eq!(activity.due(&LIMITS), Due::At(done + LIMITS.idle_timeout));
         pass(59).await;
         activity.read();
-        assert_eq!(activity.silent_since(), None, "a head is on its way");
+        assert_eq!(activity.silent_since(), None, "a head is arriving");
         pass(9).await;
         assert!(!is_over(&activity));
         pass(1).await;
         assert!(is_over(&activity));
     }
 
-    /// Other requests on the connection do not give it more time.
+    /// Other requests on the connection do not extend its time.
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_nobody_takes_has_its_time() {
+    async fn an_unread_response_times_out() {
         let activity = Arc::new(Activity::new());
         let mut stalled = activity.begin(Version::HTTP_2);
         pass(10).await;
         assert_eq!(activity.due(&LIMITS), Due::Busy);
-        stalled.answered();
+        stalled.response_ready();
         for _ in 0..59 {
             pass(1).await;
             let mut other = activity.begin(Version::HTTP_2);
-            other.answered();
+            other.response_ready();
             drop(other);
             assert!(!is_over(&activity));
         }
@@ -271,25 +253,25 @@ mod tests {
         assert!(!is_over(&activity));
     }
 
-    /// A stream of events may have none for hours, which is not its client's fault.
+    /// A stream of events may have none for hours; that is not its client's fault.
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_has_nothing_to_send_is_not_stalled() {
+    async fn a_response_with_nothing_to_send_is_not_stalled() {
         let activity = Arc::new(Activity::new());
         let mut stream = activity.begin(Version::HTTP_2);
-        stream.answered();
-        stream.waits();
+        stream.response_ready();
+        stream.response_sent();
         pass(6000).await;
         assert_eq!(activity.due(&LIMITS), Due::Busy);
-        stream.answered();
+        stream.response_ready();
         pass(59).await;
-        stream.answered();
+        stream.response_ready();
         assert!(!is_over(&activity));
         pass(1).await;
         assert!(is_over(&activity), "since its first event was ready");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_socket_that_takes_nothing_has_its_time_and_one_that_takes_little_has_more() {
+    async fn a_blocked_socket_times_out_and_a_slow_one_does_not() {
         let activity = Arc::new(Activity::new());
         drop(activity.begin(Version::HTTP_11));
         for _ in 0..10 {
@@ -318,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_close_is_left() {
+    async fn a_client_that_does_not_close_is_dropped() {
         let activity = Arc::new(Activity::new());
         for _ in 0..60 {
             activity.discarded();
@@ -327,7 +309,7 @@ mod tests {
             tokio::time::advance(Duration::from_millis(490)).await;
         }
         tokio::time::advance(Duration::from_millis(700)).await;
-        assert!(is_over(&activity), "it has sent on for half a minute");
+        assert!(is_over(&activity), "it has kept sending for half a minute");
         let activity = Arc::new(Activity::new());
         activity.discarded();
         pass(1).await;

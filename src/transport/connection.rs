@@ -1,61 +1,63 @@
-//! One connection: its requests, its clock and its end.
+//! One connection: TLS, requests, and the end that its clock decides.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, Version, header};
 use axum::response::IntoResponse as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tower_service::Service as _;
 
-use super::activity::{Activity, Due};
-use super::answer::Answer;
-use super::stream::{Stream, Watched};
-use super::unread::{Home, Lent, is_expecting};
-use super::{Life, Shared, framing};
+use super::activity::Activity;
+use super::clock::{ClockStep, ConnectionClock, ENDING_CHECK, QUIET};
+use super::framing;
+use super::life::Life;
+use super::limits::ConnectionLimits;
+use super::monitored::MonitoredStream;
+use super::response_body::ResponseBody;
+use super::stream::Stream;
+use super::tls::Tls;
+use super::unread::{TrackedBody, UnreadSlot, expects_continue};
+use crate::turns::Turns;
 
-/// A port that closes leaves connections open until they have been silent for so long: what a client
-/// sent before is read by then.
-const QUIET: Duration = Duration::from_millis(100);
-
-/// How often a connection is looked at that will end when its request does.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// How long to look away from a connection whose request is under way.
-const BUSY_LOOK: Duration = Duration::from_secs(1);
-
-/// Time for what a client has begun on HTTP/2 before it heard that the connection ends.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// State that all connections of a port share.
+pub(super) struct ConnectionContext {
+    pub(super) routes: Router,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) limits: ConnectionLimits,
+    pub(super) builder: Builder<TokioExecutor>,
+    pub(super) life: watch::Receiver<Life>,
+    pub(super) turns: Arc<Turns>,
+    /// Whether responses on HTTP/1 announce the end of the connection; `life` without its lock.
+    pub(super) closes_after_response: AtomicBool,
+}
 
 /// Serves a connection until either side ends it.
-pub(super) async fn run(stream: Stream, shared: Arc<Shared>) {
-    let Some(stream) = secured(stream, &shared).await else {
+pub(super) async fn run(stream: Stream, context: Arc<ConnectionContext>) {
+    let Some(stream) = handshake(stream, &context).await else {
         return;
     };
     let activity = Arc::new(Activity::new());
-    let watched = Watched::new(stream, Arc::clone(&activity), Arc::clone(&shared.turns));
-    let io = TokioIo::new(watched);
+    let turns = Arc::clone(&context.turns);
+    let io = TokioIo::new(MonitoredStream::new(stream, Arc::clone(&activity), turns));
     let service = {
-        let (shared, activity) = (Arc::clone(&shared), Arc::clone(&activity));
-        service_fn(move |request| answer(request, &shared, &activity))
+        let (context, activity) = (Arc::clone(&context), Arc::clone(&activity));
+        service_fn(move |request| respond(request, &context, &activity))
     };
-    let mut connection = pin!(shared.builder.serve_connection(io, service));
-    let mut clock = Clock {
-        activity,
-        closing: None,
-        told: None,
-    };
-    let mut life = shared.life.clone();
-    let mut look = pin!(sleep_until(clock.at(&shared)));
+    let mut connection = pin!(context.builder.serve_connection(io, service));
+    let mut clock = ConnectionClock::new(activity, context.limits);
+    let mut life = context.life.clone();
+    let mut check = pin!(sleep_until(clock.check_at()));
     loop {
         tokio::select! {
             biased;
@@ -65,163 +67,91 @@ pub(super) async fn run(stream: Stream, shared: Arc<Shared>) {
                 }
                 return;
             }
-            // After the connection, in whose poll bytes come and go: what that changes counts at once.
+            // After the connection: its poll moves bytes, and the clock has to see that at once.
             () = poll_fn(|cx| {
-                let at = clock.at(&shared);
-                if at < look.deadline() {
-                    look.as_mut().reset(at);
+                let at = clock.check_at();
+                if at < check.deadline() {
+                    check.as_mut().reset(at);
                 }
-                look.as_mut().poll(cx)
+                check.as_mut().poll(cx)
             }) => {}
-            () = closes(&mut life), if clock.closing.is_none() => {
-                clock.closing = Some(Instant::now());
-            }
+            () = Life::closing(&mut life), if !clock.is_closing() => clock.set_closing(),
         }
-        match clock.next(&shared) {
-            Next::Look(at) => look.as_mut().reset(at),
-            Next::Tell => {
+        match clock.step() {
+            ClockStep::CheckAt(at) => check.as_mut().reset(at),
+            ClockStep::ShutDown => {
                 connection.as_mut().graceful_shutdown();
-                look.as_mut().reset(Instant::now() + LOOK);
+                check.as_mut().reset(Instant::now() + ENDING_CHECK);
             }
-            Next::Drop => return,
+            ClockStep::Drop => return,
         }
     }
 }
 
-/// The stream after its TLS handshake, if there is to be one.
-async fn secured(stream: Stream, shared: &Shared) -> Option<Stream> {
-    let (tls, stream) = match (&shared.tls, stream) {
+/// Completes the TLS handshake, if the port has TLS. `None` when that fails.
+async fn handshake(stream: Stream, context: &ConnectionContext) -> Option<Stream> {
+    let (tls, stream) = match (&context.tls, stream) {
         (Some(tls), Stream::Tcp(stream)) => (tls, stream),
         (_, stream) => return Some(stream),
     };
     let accept = tls.acceptor().accept(stream);
-    let mut life = shared.life.clone();
-    let given_up = async {
-        closes(&mut life).await;
+    let mut life = context.life.clone();
+    let port_closed = async {
+        Life::closing(&mut life).await;
         tokio::time::sleep(QUIET).await;
     };
     tokio::select! {
-        accepted = tokio::time::timeout(shared.limits.header_timeout, accept) => match accepted {
+        accepted = tokio::time::timeout(context.limits.header_timeout, accept) => match accepted {
             Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
             Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
             Err(_) => tracing::debug!("no TLS handshake in time"),
         },
-        () = given_up => tracing::debug!("no TLS handshake before the port closed"),
+        () = port_closed => tracing::debug!("no TLS handshake before the port closed"),
     }
     None
 }
 
-async fn closes(life: &mut watch::Receiver<Life>) {
-    // An error means that the sender is gone, and then it is time to close as well.
-    let _ = life.wait_for(|life| *life == Life::Closing).await;
-}
-
-fn answer(
+fn respond(
     request: Request<Incoming>,
-    shared: &Arc<Shared>,
+    context: &Arc<ConnectionContext>,
     activity: &Arc<Activity>,
-) -> impl Future<Output = Result<Response<Answer>, Infallible>> + use<> {
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<> {
     let version = request.version();
-    let under_way = activity.begin(version);
-    let shared = Arc::clone(shared);
-    let home = (!request.body().is_end_stream()).then(Home::default);
-    let is_expecting = is_expecting(request.headers());
-    let answer = framing::check(&request).map(|()| {
-        let lend = |body| match &home {
-            Some(home) => Body::new(Lent::new(body, home.clone())),
+    let in_flight = activity.begin(version);
+    let context = Arc::clone(context);
+    let slot = (!request.body().is_end_stream()).then(UnreadSlot::default);
+    let expects_continue = expects_continue(request.headers());
+    let response = framing::check(&request).map(|()| {
+        let track = |body| match &slot {
+            Some(slot) => Body::new(TrackedBody::new(body, slot.clone())),
             None => Body::new(body),
         };
-        shared.routes.clone().call(request.map(lend))
+        context.routes.clone().call(request.map(track))
     });
     async move {
-        let (mut response, mut is_last) = match answer {
-            Ok(answer) => (answer.await?, false),
-            // Where its body ends, and so where the next request begins, is anybody's guess.
+        let (mut response, mut is_last) = match response {
+            Ok(response) => (response.await?, false),
+            // The request's body has no known end, so the start of the next request is unknown.
             Err(refusal) => (refusal.into_response(), true),
         };
-        is_last |= shared.last_answers.load(Ordering::Relaxed);
+        is_last |= context.closes_after_response.load(Ordering::Relaxed);
         if version < Version::HTTP_2 {
-            if let Some(home) = home {
-                is_last |= !home.ends(is_expecting).await;
+            if let Some(slot) = slot {
+                is_last |= !slot.read_short_rest(expects_continue).await;
             }
             if is_last {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
-            return Ok(response.map(|body| Answer::new(body, under_way, None)));
+            return Ok(response.map(|body| ResponseBody::new(body, in_flight, None)));
         }
-        let mut unread = home.and_then(|home| home.unread(is_expecting));
-        // An answer without a body ends with its head, so that has to wait.
+        let mut drain = slot.and_then(|slot| slot.drain(expects_continue));
+        // A response without a body ends with its head, so the head has to wait.
         if response.body().is_end_stream()
-            && let Some(unread) = unread.take()
+            && let Some(drain) = drain.take()
         {
-            unread.await;
+            drain.await;
         }
-        Ok(response.map(|body| Answer::new(body, under_way, unread)))
-    }
-}
-
-/// Decides when a connection ends that does not end by itself.
-struct Clock {
-    activity: Arc<Activity>,
-    /// Since when the port closes.
-    closing: Option<Instant>,
-    /// When the client was told that the connection ends (HTTP/2), or it was closed (HTTP/1).
-    told: Option<Instant>,
-}
-
-enum Next {
-    /// Look again then.
-    Look(Instant),
-    /// End it gracefully, and look again soon.
-    Tell,
-    /// End it.
-    Drop,
-}
-
-impl Clock {
-    /// When the connection has to be looked at, as things stand.
-    fn at(&self, shared: &Shared) -> Instant {
-        match self.activity.due(&shared.limits) {
-            Due::At(at) => at,
-            Due::Busy => Instant::now() + BUSY_LOOK,
-        }
-    }
-
-    fn next(&mut self, shared: &Shared) -> Next {
-        let now = Instant::now();
-        let due = self.activity.due(&shared.limits);
-        let is_over = matches!(due, Due::At(at) if at <= now);
-        match (self.told, self.closing) {
-            // GOAWAY lets the client finish what it has begun (RFC 9113, section 6.8).
-            (None, _) if is_over && self.activity.is_h2() => self.tell(now),
-            _ if is_over => Next::Drop,
-            (Some(told), _) => match self.activity.silent_since() {
-                Some(since) if now.duration_since(since.max(told)) > GOODBYE => Next::Drop,
-                _ => Next::Look(now + LOOK),
-            },
-            (None, Some(closing)) => self.close(now, closing),
-            (None, None) => Next::Look(match due {
-                Due::At(at) => at,
-                Due::Busy => now + BUSY_LOOK,
-            }),
-        }
-    }
-
-    fn tell(&mut self, now: Instant) -> Next {
-        self.told = Some(now);
-        Next::Tell
-    }
-
-    fn close(&mut self, now: Instant, closing: Instant) -> Next {
-        if self.activity.is_h2() {
-            return self.tell(now);
-        }
-        // On HTTP/1 a request that crosses the end of its connection is lost, so it ends when nothing
-        // is on its way; the answer to a request says that it is the last.
-        match self.activity.silent_since() {
-            Some(since) if now.duration_since(since.max(closing)) >= QUIET => self.tell(now),
-            _ => Next::Look(now + LOOK),
-        }
+        Ok(response.map(|body| ResponseBody::new(body, in_flight, drain)))
     }
 }

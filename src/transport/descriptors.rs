@@ -1,6 +1,6 @@
-//! File descriptors: each connection takes one.
+//! The limit of file descriptors; each connection takes one.
 
-/// Raises the process's limit to the highest that it may set itself, and gives it.
+/// Raises the process's limit to its hard limit, and returns that.
 #[cfg(target_os = "linux")]
 pub fn descriptors() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -13,13 +13,13 @@ pub fn descriptors() -> usize {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    // None is no limit.
+    // `None` means unlimited.
     current.map_or(usize::MAX, |limit| {
         usize::try_from(limit).unwrap_or(usize::MAX)
     })
 }
 
-/// What every Unix gives a process at least.
+/// The least that a Unix system grants to a process.
 #[cfg(not(target_os = "linux"))]
 pub fn descriptors() -> usize {
     1024

@@ -1,18 +1,18 @@
-//! What a head has to say before anybody reads it as a request.
+//! Checks of a request's head that hyper leaves to us.
 //!
-//! Most of this is hyper's: a head that it cannot read, two lengths that differ, a length that is no
-//! number or does not fit into 64 bits, and a transfer coding whose last is not `chunked` get its bare
-//! 400, and a head that is too large, or a length of 2^64-2 or 2^64-1, its bare 431. No request comes of
-//! those, so nothing of ours could say more. Here is what it lets through.
+//! hyper refuses most malformed heads itself. Its answer is a bare 400 for a head that it cannot parse, for two
+//! different lengths, for a length that is no number or exceeds 64 bits, and for a transfer coding whose last is
+//! not `chunked`. It is a bare 431 for a head that is too large, or a length of 2^64-2 or 2^64-1. These never
+//! become a request, so we cannot add an explanation. This module checks what hyper accepts.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Request, Version, header};
 
 use crate::error::Refusal;
 
-/// Refuses a head whose request could be meant for somebody else, or whose body cannot be read.
+/// Refuses a head with an ambiguous host, or with a body that cannot be decoded.
 ///
-/// HTTP/2 has `:authority` and frames of its own, and h2 checks them.
+/// HTTP/2 has `:authority` and its own frames; h2 checks those.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     match request.version() {
@@ -22,8 +22,8 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
     check_coding(headers)
 }
 
-/// One Host, and where HTTP/1.1 is spoken not less (RFC 9112, section 3.2): a proxy that looks at another
-/// of two would have let something else through.
+/// At most one Host, and exactly one on HTTP/1.1 (RFC 9112, section 3.2). A proxy that reads the other of two
+/// would have checked a different request.
 fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let what = match (hosts.next(), hosts.next()) {
@@ -36,14 +36,14 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
     Err(Refusal::Malformed(what.to_owned()))
 }
 
-/// Whether it is a name and perhaps a port, or nothing, as where the address has no name.
+/// Whether the value is a name with an optional port, or empty, as for an address without a name.
 fn is_host(value: &HeaderValue) -> bool {
     let bytes = value.as_bytes();
     bytes.is_empty() || (!bytes.contains(&b'@') && Authority::try_from(bytes).is_ok())
 }
 
-/// The body comes in chunks and in nothing else (RFC 9112, section 6.1): what is packed otherwise would be
-/// read as if it were the body.
+/// `chunked` is the only transfer coding accepted (RFC 9112, section 6.1). A body with another coding would be
+/// read as if it were not encoded.
 fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_comes_in_chunks_alone() {
+    fn chunked_is_the_only_transfer_coding() {
         let coded = |codings: &[&'static str]| {
             let codings = codings.iter().map(|coding| ("transfer-encoding", *coding));
             let headers: Vec<_> = [("host", "a")].into_iter().chain(codings).collect();

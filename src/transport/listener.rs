@@ -1,4 +1,4 @@
-//! Where connections come from: a TCP port or a Unix socket.
+//! The source of connections: a TCP port or a Unix socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,22 +8,22 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::stream::Stream;
-use crate::seldom::Seldom;
+use crate::log_throttle::LogThrottle;
 
-/// Connections that the kernel holds until they are accepted.
+/// Connections that the kernel queues until they are accepted.
 const BACKLOG: u32 = 4096;
 
-/// Wait after an error that does not pass at once, such as no file descriptor being left.
+/// Pause after an error that persists for a while, such as a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Time for a handshake that has begun before the port closes to end.
+/// Time to complete handshakes that began before the port closes.
 const HANDSHAKE: Duration = Duration::from_millis(10);
 
-/// Why there is no listener.
+/// A listener cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {place} ({flag}): {source}")]
 pub struct BindError {
-    /// The address or the path.
+    /// The address, or the path of the Unix socket.
     pub place: String,
     /// The flag that sets it.
     pub flag: &'static str,
@@ -35,26 +35,25 @@ pub struct BindError {
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    /// One that is accepted now and then does not make it another failure.
-    failing: Seldom,
+    /// Limits the log of failures; a success in between does not reset it.
+    failing: LogThrottle,
 }
 
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, File),
+    Unix(UnixListener, SocketFile),
 }
 
-/// The file of a Unix socket; removed when this is dropped, unless another process has put its own
-/// there meanwhile.
+/// The file of a Unix socket. Dropping this removes the file, unless another process has replaced it.
 #[derive(Debug)]
-struct File {
+struct SocketFile {
     path: PathBuf,
     identity: Option<(u64, u64)>,
 }
 
-impl File {
-    fn of(path: &Path) -> Self {
+impl SocketFile {
+    fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             identity: identity(path),
@@ -62,16 +61,16 @@ impl File {
     }
 }
 
-impl Drop for File {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
-            // It may be gone by now.
+            // The file may be gone by now.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Device and number of a file.
+/// The device and inode of a file.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
     let meta = std::fs::symlink_metadata(path).ok()?;
@@ -82,7 +81,7 @@ impl Listener {
     /// Listens on a TCP port.
     ///
     /// # Errors
-    /// When the port is not to be had.
+    /// When the port cannot be bound.
     pub fn tcp(address: SocketAddr, flag: &'static str) -> Result<Self, BindError> {
         let bind = || {
             let socket = if address.is_ipv4() {
@@ -104,20 +103,20 @@ impl Listener {
         }
     }
 
-    /// Listens on a Unix socket. A socket that a process left behind when it died is replaced; one on
-    /// which somebody listens, or any other file, is not.
+    /// Listens on a Unix socket. A stale socket of a process that died is replaced; a socket with a listener,
+    /// or any other file, is not.
     ///
     /// # Errors
-    /// When the path is taken or cannot be made.
+    /// When the path is taken or cannot be created.
     pub fn unix(path: &Path, flag: &'static str) -> Result<Self, BindError> {
         let bind = || {
-            if is_left_behind(path) {
+            if is_stale(path) {
                 std::fs::remove_file(path)?;
             }
             UnixListener::bind(path)
         };
         match bind() {
-            Ok(listener) => Ok(Self::new(Socket::Unix(listener, File::of(path)))),
+            Ok(listener) => Ok(Self::new(Socket::Unix(listener, SocketFile::new(path)))),
             Err(source) => Err(BindError {
                 place: path.display().to_string(),
                 flag,
@@ -129,11 +128,11 @@ impl Listener {
     fn new(socket: Socket) -> Self {
         Self {
             socket,
-            failing: Seldom::new(),
+            failing: LogThrottle::new(),
         }
     }
 
-    /// The address, of a TCP port.
+    /// The address of a TCP port.
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().ok(),
@@ -141,15 +140,15 @@ impl Listener {
         }
     }
 
-    /// The next connection. Waits through whatever keeps the operating system from giving one.
+    /// The next connection. Errors of the operating system are logged and waited out.
     pub(super) async fn accept(&mut self) -> Stream {
         loop {
             match self.socket.accept().await {
                 Ok(stream) => return stream,
-                // Of that connection nothing is left; the next may be well.
-                Err(error) if is_the_connections(&error) => {}
+                // Only this connection is lost.
+                Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    if let Some(times) = self.failing.now() {
+                    if let Some(times) = self.failing.event() {
                         tracing::error!(%error, times, "cannot accept connections; trying on");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -158,8 +157,8 @@ impl Listener {
         }
     }
 
-    /// Closes the listener; gives out what the kernel has accepted until then, so that no client
-    /// that believes itself connected is reset.
+    /// Closes the listener. Admits the connections that the kernel has completed, so that no client that is
+    /// already connected gets a reset.
     pub(super) async fn close(mut self, mut admit: impl FnMut(Stream)) {
         match &mut self.socket {
             Socket::Tcp(listener) => {
@@ -168,19 +167,16 @@ impl Listener {
                 }
                 tokio::time::sleep(HANDSHAKE).await;
             }
-            // Nobody finds it any more.
+            // No client finds the socket any more.
             Socket::Unix(_, file) => {
-                let path = file.path.clone();
-                drop(std::mem::replace(
-                    file,
-                    File::of(&path.with_extension("gone")),
-                ));
+                let gone = file.path.with_extension("gone");
+                drop(std::mem::replace(file, SocketFile::new(&gone)));
             }
         }
         loop {
             match tokio::time::timeout(Duration::ZERO, self.socket.accept()).await {
                 Ok(Ok(stream)) => admit(stream),
-                Ok(Err(error)) if is_the_connections(&error) => {}
+                Ok(Err(error)) if is_of_connection(&error) => {}
                 Ok(Err(_)) | Err(_) => return,
             }
         }
@@ -192,8 +188,7 @@ impl Socket {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // Answers are one small write; waiting to join them with a next one only adds
-                // latency.
+                // A response is one small write; waiting to join it with the next only adds latency.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
@@ -204,7 +199,7 @@ impl Socket {
     }
 }
 
-fn is_the_connections(error: &io::Error) -> bool {
+fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
         error.kind(),
@@ -212,24 +207,23 @@ fn is_the_connections(error: &io::Error) -> bool {
     )
 }
 
-/// Whether there is a socket at `path` on which nobody listens.
-fn is_left_behind(path: &Path) -> bool {
+/// Whether there is a socket at `path` without a listener.
+fn is_stale(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     let connect = || std::os::unix::net::UnixStream::connect(path);
     is_socket && connect().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Lets no new handshake begin, while those that have begun end: a filter on the listening socket
-/// that drops packets with SYN set. The client tries again and finds the port closed, or another
-/// server behind the same address.
+/// Stops new handshakes while those that have begun complete: a filter on the listening socket drops packets
+/// with SYN set. The client retries and finds the port closed, or another server behind the same address.
 #[cfg(target_os = "linux")]
 fn refuse_handshakes(listener: &TcpListener) -> io::Result<()> {
     use socket2::SockFilter;
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_IF_SET: u16 = 0x45;
     const RETURN: u16 = 0x06;
-    /// Where a TCP header has its flags, and SYN among them (RFC 9293, section 3.1).
+    /// The offset of the flags in a TCP header, and the bit for SYN (RFC 9293, section 3.1).
     const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     socket2::SockRef::from(listener).attach_filter(&[

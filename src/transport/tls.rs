@@ -1,9 +1,8 @@
-//! TLS by rustls, with certificates that may be replaced while connections are open.
+//! TLS by rustls, with certificates that can be replaced while connections are open.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::input;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -12,20 +11,22 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
-/// Certificates and their key that cannot be used.
+use crate::input;
+
+/// The certificates or their key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or does not hold what it should.
+    /// A file cannot be read, or does not have the expected content.
     #[error("{flag} {}: {what}", path.display())]
     File {
-        /// The flag that names it.
+        /// The flag that names the file.
         flag: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong.
         what: String,
     },
-    /// The two do not fit.
+    /// The certificate and the key do not match.
     #[error("--tls-cert and --tls-key do not fit together: {0}")]
     Pair(tokio_rustls::rustls::Error),
 }
@@ -33,26 +34,27 @@ pub enum TlsError {
 /// The PEM files of a port with TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Certificates, the server's first.
+    /// The certificate chain, the server's certificate first.
     pub certificates: PathBuf,
     /// The private key.
     pub key: PathBuf,
-    /// Authorities of clients: with these, whoever has no certificate of one of them gets no connection.
+    /// Authorities for client certificates. If set, a client without a certificate of one of them is rejected.
     pub client_ca: Option<PathBuf>,
 }
 
-/// Certificates and their key, from PEM files.
+/// The certificates and key of a port, from PEM files.
 pub struct Tls {
     files: TlsFiles,
-    current: RwLock<Current>,
+    current: RwLock<LoadedTls>,
 }
 
-struct Current {
+/// The files in use, and the acceptor made of them.
+struct LoadedTls {
     pem: Pem,
     acceptor: TlsAcceptor,
 }
 
-/// The files' contents, to see whether they have changed.
+/// The contents of the files, to detect changes.
 #[derive(PartialEq, Eq)]
 struct Pem {
     certificates: Vec<u8>,
@@ -71,7 +73,7 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads certificates (the server's first) and the private key; clients need no certificate.
+    /// Reads the certificate chain, the server's first, and the private key. Clients need no certificate.
     ///
     /// # Errors
     /// See [`TlsError`].
@@ -83,7 +85,7 @@ impl Tls {
         })
     }
 
-    /// Reads certificates, the private key, and the authorities of clients if they are named.
+    /// Reads the certificate chain, the private key, and the authorities for clients if they are set.
     ///
     /// # Errors
     /// See [`TlsError`].
@@ -92,12 +94,12 @@ impl Tls {
         let acceptor = acceptor(&files, &pem)?;
         Ok(Self {
             files,
-            current: RwLock::new(Current { pem, acceptor }),
+            current: RwLock::new(LoadedTls { pem, acceptor }),
         })
     }
 
-    /// Reads the files again, for the connections to come; those in use stay when they cannot be
-    /// used. Whether anything changed.
+    /// Reads the files again, for new connections. Returns whether anything changed. On an error, the certificates
+    /// in use stay.
     ///
     /// # Errors
     /// See [`TlsError`].
@@ -110,7 +112,7 @@ impl Tls {
         drop(current);
         let acceptor = acceptor(&self.files, &pem)?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        *current = Current { pem, acceptor };
+        *current = LoadedTls { pem, acceptor };
         Ok(true)
     }
 
@@ -123,7 +125,8 @@ impl Tls {
 impl Pem {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let read = |flag, path: &Path| {
-            input::read(path, input::SMALL).map_err(|error| wrong(flag, path, error.to_string()))
+            input::read(path, input::SMALL)
+                .map_err(|error| file_error(flag, path, error.to_string()))
         };
         let client_ca = files.client_ca.as_deref();
         Ok(Self {
@@ -136,7 +139,7 @@ impl Pem {
     }
 }
 
-fn wrong(flag: &'static str, path: &Path, what: String) -> TlsError {
+fn file_error(flag: &'static str, path: &Path, what: String) -> TlsError {
     TlsError::File {
         flag,
         path: path.to_owned(),
@@ -144,39 +147,39 @@ fn wrong(flag: &'static str, path: &Path, what: String) -> TlsError {
     }
 }
 
-/// The certificates in the PEM file that `flag` names; at least one.
+/// The certificates, at least one, in the PEM file that `flag` names.
 fn certificates(
     flag: &'static str,
     path: &Path,
     pem: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|error| wrong(flag, path, error.to_string()))?;
+    let found = found.map_err(|error| file_error(flag, path, error.to_string()))?;
     if found.is_empty() {
         let what = "expected certificates in PEM, found none".to_owned();
-        return Err(wrong(flag, path, what));
+        return Err(file_error(flag, path, what));
     }
     Ok(found)
 }
 
-/// Who may connect: whoever has a certificate of the authorities in `pem`, for TLS clients.
+/// Accepts clients with a certificate of one of the authorities in `pem`.
 fn verifier(path: &Path, pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let flag = "--tls-client-ca";
     let mut roots = RootCertStore::empty();
     for authority in certificates(flag, path, pem)? {
         let added = roots.add(authority);
-        added.map_err(|error| wrong(flag, path, error.to_string()))?;
+        added.map_err(|error| file_error(flag, path, error.to_string()))?;
     }
     let provider = Arc::new(ring::default_provider());
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let verifier = builder.build();
-    verifier.map_err(|error| wrong(flag, path, error.to_string()))
+    verifier.map_err(|error| file_error(flag, path, error.to_string()))
 }
 
 fn acceptor(files: &TlsFiles, pem: &Pem) -> Result<TlsAcceptor, TlsError> {
     let chain = certificates("--tls-cert", &files.certificates, &pem.certificates)?;
     let secret = PrivateKeyDer::from_pem_slice(&pem.key)
-        .map_err(|error| wrong("--tls-key", &files.key, error.to_string()))?;
+        .map_err(|error| file_error("--tls-key", &files.key, error.to_string()))?;
     let clients = match (&files.client_ca, &pem.client_ca) {
         (Some(path), Some(pem)) => verifier(path, pem)?,
         _ => WebPkiClientVerifier::no_client_auth(),

@@ -1,13 +1,13 @@
-//! What nobody has read of a request's body when its answer is there.
+//! The unread rest of a request's body once its response is ready.
 //!
-//! HTTP/2 ends a stream of which nobody reads the rest by a reset, behind the answer. Clients that are
-//! still sending then see the reset and not the answer (RFC 9113, section 8.1, lets them; curl does). So
-//! the rest is read and thrown away, if it is little and comes soon: nothing of it is held, and the time
-//! is bounded here and by the connection's clock.
+//! HTTP/2 ends a stream whose body nobody reads to its end by a reset after the response. A client that is
+//! still sending then sees the reset and not the response (RFC 9113, section 8.1, allows that; curl does it).
+//! So the rest is read and discarded if it is small and arrives soon. Nothing of it is kept in memory, and the
+//! time is bounded here and by the connection's clock.
 //!
-//! HTTP/1 has the lingering close of `stream.rs` for that. But a connection with a rest that nobody reads takes no further
-//! request, and a client that is not told so would lose its next one. So a short rest is read, and after any other the
-//! answer says that the connection ends.
+//! HTTP/1 has the lingering close of `monitored.rs` instead. But a connection with an unread rest takes no further
+//! request, and a client that does not know this loses its next one. So a short rest is read. After any other, the
+//! response announces the close.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -20,44 +20,44 @@ use axum::http::{HeaderMap, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep, timeout};
 
-/// What is thrown away of a body: as much as one may have unless that is set (`--max-body-bytes`), so that
-/// whoever sends what would be read otherwise hears why it is not.
+/// Bytes of a body that are discarded: the default of `--max-body-bytes`. So a client whose body would have been
+/// read otherwise learns why it was not.
 const UNREAD_MAX: u64 = 2 << 20;
 
-/// Time for it to come.
+/// Time for these bytes to arrive.
 const UNREAD_TIME: Duration = Duration::from_secs(2);
 
-/// Most of a body that is read on HTTP/1 so that another request can follow, and the time for it: it has been
-/// received already, or is about to be.
-const REST_MAX: u64 = 64 << 10;
-const REST_TIME: Duration = Duration::from_millis(50);
+/// Longest rest of a body that is read on HTTP/1 so that another request can follow, and the time for it. Such a rest has
+/// been received already or is about to be.
+const SHORT_REST_MAX: u64 = 64 << 10;
+const SHORT_REST_TIME: Duration = Duration::from_millis(50);
 
-/// Where a body is put that nobody wants any more.
+/// Receives a body that was dropped before it was read to its end.
 #[derive(Clone, Default)]
-pub(super) struct Home(Arc<Mutex<Option<Incoming>>>);
+pub(super) struct UnreadSlot(Arc<Mutex<Option<Incoming>>>);
 
-/// A body that goes home when it is dropped.
-pub(super) struct Lent {
+/// A body that moves to its [`UnreadSlot`] when it is dropped unread.
+pub(super) struct TrackedBody {
     body: Option<Incoming>,
-    home: Home,
+    slot: UnreadSlot,
 }
 
-impl Lent {
-    pub(super) fn new(body: Incoming, home: Home) -> Self {
+impl TrackedBody {
+    pub(super) fn new(body: Incoming, slot: UnreadSlot) -> Self {
         let body = Some(body);
-        Self { body, home }
+        Self { body, slot }
     }
 }
 
-impl Drop for Lent {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
-            *self.home.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+            *self.slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         }
     }
 }
 
-impl HttpBody for Lent {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -81,21 +81,17 @@ impl HttpBody for Lent {
     }
 }
 
-impl Home {
-    /// Reads what is there now, if it is short. Whether another request can follow on HTTP/1.
-    pub(super) async fn ends(&self, is_expecting: bool) -> bool {
+impl UnreadSlot {
+    /// Reads the body in the slot to its end if it is short. Whether another request can follow on HTTP/1.
+    pub(super) async fn read_short_rest(&self, expects_continue: bool) -> bool {
         let body = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(body) = body else {
+        let Some(mut body) = body else {
             return true;
         };
-        let is_short = body
-            .size_hint()
-            .upper()
-            .is_some_and(|rest| rest <= REST_MAX);
-        if is_expecting || !is_short {
+        let longest = body.size_hint().upper();
+        if expects_continue || longest.is_none_or(|longest| longest > SHORT_REST_MAX) {
             return false;
         }
-        let mut body = body;
         let rest = async {
             while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
                 if frame.is_err() {
@@ -104,17 +100,16 @@ impl Home {
             }
             true
         };
-        timeout(REST_TIME, rest).await.unwrap_or(false)
+        timeout(SHORT_REST_TIME, rest).await.unwrap_or(false)
     }
 
-    /// What is there now, if it is worth waiting for: nothing where all was read, where somebody still
-    /// reads, where it is more than would be thrown away, and where the client waits for our word before
-    /// it sends anything.
-    pub(super) fn unread(&self, is_expecting: bool) -> Option<Unread> {
+    /// Drains the body in the slot. `None` if the body was read to its end, is still being read, is larger than
+    /// what is discarded, or if its client waits for `100 Continue` before it sends anything.
+    pub(super) fn drain(&self, expects_continue: bool) -> Option<DrainBody> {
         let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let body = body.take()?;
-        let is_little = body.size_hint().lower() <= UNREAD_MAX;
-        (is_little && !is_expecting).then(|| Unread {
+        let is_small = body.size_hint().lower() <= UNREAD_MAX;
+        (is_small && !expects_continue).then(|| DrainBody {
             body,
             left: UNREAD_MAX,
             time: Box::pin(sleep(UNREAD_TIME)),
@@ -122,24 +117,24 @@ impl Home {
     }
 }
 
-/// Whether the client waits for our word before it sends the body (RFC 9110, section 10.1.1).
-pub(super) fn is_expecting(headers: &HeaderMap) -> bool {
+/// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, section 10.1.1).
+pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
     headers.contains_key(header::EXPECT)
 }
 
-/// The rest of a body; ready when it is read, or is not worth more.
-pub(super) struct Unread {
+/// Reads and discards the rest of a body; ready at its end or at a bound.
+pub(super) struct DrainBody {
     body: Incoming,
     left: u64,
     time: Pin<Box<Sleep>>,
 }
 
-impl Future for Unread {
+impl Future for DrainBody {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        // First, so that a client that never lets up does not get more.
+        // First, so that a client that never stops sending gets no more time.
         if this.time.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }

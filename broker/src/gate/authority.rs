@@ -1,4 +1,4 @@
-//! An authority made for one gate, and the gate's certificate of it.
+//! A certificate authority for one gate, and the gate's certificate.
 
 use std::sync::Arc;
 
@@ -13,15 +13,16 @@ use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::BrokerError;
 
+/// An authority and a TLS acceptor with its certificate.
 pub(super) struct Authority {
-    /// Its own certificate.
+    /// The certificate of the authority.
     pub(super) ca_pem: String,
-    /// TLS with a certificate of it.
+    /// TLS with a certificate of this authority.
     pub(super) acceptor: TlsAcceptor,
 }
 
 impl Authority {
-    /// An authority with a certificate for `host`; its key is kept nowhere.
+    /// Makes an authority and a certificate for `host`. The authority's key is discarded.
     pub(super) fn new(host: &str) -> Result<Self, BrokerError> {
         let mut own = CertificateParams::new(Vec::new())?;
         own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

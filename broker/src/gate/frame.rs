@@ -1,13 +1,13 @@
-//! Kafka's messages as far as a login needs them.
+//! Kafka's message format, as far as a login needs it.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The longest message before a login, in bytes; those that belong there have a few hundred.
+/// The longest message before a login, in bytes. The usual ones have a few hundred.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// Reads one message without its length.
+/// Reads a message after its length prefix.
 pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let length = usize::try_from(from.read_i32().await?).unwrap_or(usize::MAX);
     if length > BYTES_MAX {
@@ -18,7 +18,7 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<
     Ok(message)
 }
 
-/// Writes one message after its length.
+/// Writes a length prefix and a message.
 pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {
     let length = i32::try_from(message.len()).map_err(io::Error::other)?;
     to.write_all(&[&length.to_be_bytes(), message].concat())
@@ -26,21 +26,20 @@ pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), message: &[u8]) ->
     to.flush().await
 }
 
-/// A client's message.
+/// A request of a client.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Request<'a> {
-    /// What it asks.
+pub(super) struct RequestFrame<'a> {
+    /// The API key.
     pub(super) api: i16,
-    /// In which version.
+    /// The version of the API.
     pub(super) version: i16,
-    /// What the answer begins with.
+    /// The correlation id, with which the response begins.
     correlation: [u8; 4],
-    /// What follows the client's name. In the flexible versions, which no login uses, there would
-    /// be tags first.
+    /// The body after the client's name. Flexible versions, which no login uses, would have tags before it.
     pub(super) body: &'a [u8],
 }
 
-impl<'a> Request<'a> {
+impl<'a> RequestFrame<'a> {
     pub(super) fn parse(message: &'a [u8]) -> Option<Self> {
         let mut rest = message;
         let api = i16::from_be_bytes(take(&mut rest)?);
@@ -57,16 +56,17 @@ impl<'a> Request<'a> {
         })
     }
 
-    pub(super) fn answer(&self) -> Answer {
-        Answer(self.correlation.to_vec())
+    /// A response to this request, empty but for its header.
+    pub(super) fn response(&self) -> ResponseFrame {
+        ResponseFrame(self.correlation.to_vec())
     }
 }
 
-/// An answer in the making.
+/// A response that is being built.
 #[derive(Debug)]
-pub(super) struct Answer(Vec<u8>);
+pub(super) struct ResponseFrame(Vec<u8>);
 
-impl Answer {
+impl ResponseFrame {
     pub(super) fn i16(mut self, value: i16) -> Self {
         self.0.extend(value.to_be_bytes());
         self
@@ -82,20 +82,20 @@ impl Answer {
         self
     }
 
-    /// A short text.
+    /// Appends a short text.
     pub(super) fn string(self, text: &str) -> Self {
-        let length = i16::try_from(text.len()).expect("texts of our own are short");
-        let mut answer = self.i16(length);
-        answer.0.extend(text.as_bytes());
-        answer
+        let length = i16::try_from(text.len()).expect("our own texts are short");
+        let mut frame = self.i16(length);
+        frame.0.extend(text.as_bytes());
+        frame
     }
 
-    /// A short token.
+    /// Appends a short token.
     pub(super) fn bytes(self, bytes: &[u8]) -> Self {
-        let length = i32::try_from(bytes.len()).expect("tokens of our own are short");
-        let mut answer = self.i32(length);
-        answer.0.extend(bytes);
-        answer
+        let length = i32::try_from(bytes.len()).expect("our own tokens are short");
+        let mut frame = self.i32(length);
+        frame.0.extend(bytes);
+        frame
     }
 
     pub(super) fn finish(self) -> Vec<u8> {
@@ -103,7 +103,7 @@ impl Answer {
     }
 }
 
-/// The first bytes, which `rest` then has no more.
+/// Takes the first `N` bytes off `rest`.
 pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (first, after) = rest.split_first_chunk()?;
     *rest = after;
@@ -117,15 +117,19 @@ mod tests {
     #[test]
     fn a_request_has_a_header_and_a_body() {
         let message = b"\0\x11\0\x01\0\0\0\x07\0\x03app\0\x05PLAIN";
-        let request = Request::parse(message).unwrap();
+        let request = RequestFrame::parse(message).unwrap();
         assert_eq!((request.api, request.version), (17, 1));
         assert_eq!(request.body, b"\0\x05PLAIN");
-        assert_eq!(request.answer().i16(3).finish(), b"\0\0\0\x07\0\x03");
+        assert_eq!(request.response().i16(3).finish(), b"\0\0\0\x07\0\x03");
 
         let nameless = b"\0\x11\0\x01\0\0\0\x07\xff\xffrest";
-        assert_eq!(Request::parse(nameless).unwrap().body, b"rest");
+        assert_eq!(RequestFrame::parse(nameless).unwrap().body, b"rest");
         for length in 0..message.len() - 7 {
-            assert_eq!(Request::parse(&message[..length]), None, "{length} bytes");
+            assert_eq!(
+                RequestFrame::parse(&message[..length]),
+                None,
+                "{length} bytes"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The proof of a password, one token of the client after the other.
+//! SASL authentication, one token of the client after the other.
 
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -9,17 +9,17 @@ use base64::engine::general_purpose::STANDARD;
 use super::scram::{Challenge, Verifier};
 use crate::{BrokerError, Login, Mechanism};
 
-/// The login that is let through.
+/// The login that the gate accepts.
 pub(super) struct Credentials {
     login: Login,
-    /// What SCRAM keeps of the password.
+    /// For SCRAM, what verifies the password.
     verifier: Option<Verifier>,
     random: SystemRandom,
 }
 
 impl Credentials {
     /// # Errors
-    /// A name or password that no client could send as it is, or no random bytes.
+    /// When a name or password is not printable ASCII, or when there are no random bytes.
     pub(super) fn new(login: &Login) -> Result<Self, BrokerError> {
         for text in [&login.username, &login.password] {
             if text.is_empty() || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -49,7 +49,7 @@ impl Credentials {
         self.login.mechanism
     }
 
-    /// Whether a token is this name and this password.
+    /// Whether a token of PLAIN has the right name and password.
     fn is_plain(&self, token: &[u8]) -> bool {
         let mut parts = token.split(|byte| *byte == 0);
         let (Some(acts_as), Some(name), Some(password), None) =
@@ -63,7 +63,7 @@ impl Credentials {
             && password == self.login.password.as_bytes()
     }
 
-    /// Something that no client can have foreseen.
+    /// A value that no client can predict.
     fn nonce(&self) -> Option<String> {
         let mut bytes = [0; 18];
         self.random.fill(&mut bytes).ok()?;
@@ -71,18 +71,18 @@ impl Credentials {
     }
 }
 
-/// What the gate says to a token.
+/// The gate's reply to a token.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// More is needed.
+pub(super) enum SaslStep {
+    /// Another token is needed.
     Challenge(Vec<u8>),
-    /// The client knows the password.
+    /// The client has proved that it knows the password.
     Proven(Vec<u8>),
-    /// It does not.
+    /// The client has not proved it.
     Refused,
 }
 
-/// One client's proof.
+/// The authentication of one client.
 pub(super) struct Exchange<'a> {
     credentials: &'a Credentials,
     challenge: Option<Challenge>,
@@ -96,34 +96,34 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The answer to the client's next token.
-    pub(super) fn step(&mut self, token: &[u8]) -> Step {
+    /// Processes the client's next token.
+    pub(super) fn step(&mut self, token: &[u8]) -> SaslStep {
         let credentials = self.credentials;
         let Some(verifier) = &credentials.verifier else {
             return if credentials.is_plain(token) {
-                Step::Proven(Vec::new())
+                SaslStep::Proven(Vec::new())
             } else {
-                Step::Refused
+                SaslStep::Refused
             };
         };
         let Ok(token) = str::from_utf8(token) else {
-            return Step::Refused;
+            return SaslStep::Refused;
         };
         if let Some(challenge) = self.challenge.take() {
             return match verifier.verify(&challenge, token) {
-                Some(signature) => Step::Proven(signature.into_bytes()),
-                None => Step::Refused,
+                Some(signature) => SaslStep::Proven(signature.into_bytes()),
+                None => SaslStep::Refused,
             };
         }
         let name = &credentials.login.username;
         let nonce = credentials.nonce();
         let challenge = nonce.and_then(|nonce| verifier.challenge(name, token, &nonce));
         let Some(challenge) = challenge else {
-            return Step::Refused;
+            return SaslStep::Refused;
         };
-        let said = challenge.said().as_bytes().to_vec();
+        let said = challenge.message().as_bytes().to_vec();
         self.challenge = Some(challenge);
-        Step::Challenge(said)
+        SaslStep::Challenge(said)
     }
 }
 
@@ -143,8 +143,8 @@ mod tests {
     fn a_plain_token_is_a_name_and_a_password() {
         let credentials = Credentials::new(&login(Mechanism::Plain, "app", "s3cret")).unwrap();
         let step = |token: &[u8]| Exchange::new(&credentials).step(token);
-        assert_eq!(step(b"\0app\0s3cret"), Step::Proven(Vec::new()));
-        assert_eq!(step(b"app\0app\0s3cret"), Step::Proven(Vec::new()));
+        assert_eq!(step(b"\0app\0s3cret"), SaslStep::Proven(Vec::new()));
+        assert_eq!(step(b"app\0app\0s3cret"), SaslStep::Proven(Vec::new()));
         for wrong in [
             b"".as_slice(),
             b"\0",
@@ -156,7 +156,7 @@ mod tests {
             b"other\0app\0s3cret",
             b"app\0s3cret",
         ] {
-            assert_eq!(step(wrong), Step::Refused, "{wrong:?}");
+            assert_eq!(step(wrong), SaslStep::Refused, "{wrong:?}");
         }
     }
 
@@ -165,17 +165,17 @@ mod tests {
         let credentials = Credentials::new(&login(Mechanism::ScramSha256, "a,b", "x")).unwrap();
         let mut exchange = Exchange::new(&credentials);
         let first = b"n,,n=a=2Cb,r=nonce";
-        let Step::Challenge(said) = exchange.step(first) else {
+        let SaslStep::Challenge(said) = exchange.step(first) else {
             panic!("no challenge");
         };
         assert!(said.starts_with(b"r=nonce"));
-        assert_eq!(exchange.step(b"c=biws,r=nonce,p="), Step::Refused);
-        assert!(matches!(exchange.step(first), Step::Challenge(again) if again != said));
-        assert_eq!(Exchange::new(&credentials).step(b"\xff"), Step::Refused);
+        assert_eq!(exchange.step(b"c=biws,r=nonce,p="), SaslStep::Refused);
+        assert!(matches!(exchange.step(first), SaslStep::Challenge(again) if again != said));
+        assert_eq!(Exchange::new(&credentials).step(b"\xff"), SaslStep::Refused);
     }
 
     #[test]
-    fn a_login_that_would_need_preparation_is_none() {
+    fn a_login_that_would_need_preparation_is_refused() {
         for (username, password) in [("", "x"), ("x", ""), ("\u{fb01}", "x"), ("x", "a\0b")] {
             for mechanism in Mechanism::ALL {
                 assert!(Credentials::new(&login(mechanism, username, password)).is_err());

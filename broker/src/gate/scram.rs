@@ -6,10 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac, pbkdf2};
 
-/// The fewest that RFC 7677 allows, and Kafka's own number.
+/// The minimum of RFC 7677, and Kafka's default.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("not zero");
 
-/// What is kept of a password: enough to know who knows it.
+/// Verifies that a client knows a password, without keeping the password.
 pub(super) struct Verifier {
     hash: hmac::Algorithm,
     salt: String,
@@ -43,10 +43,9 @@ impl Verifier {
         }
     }
 
-    /// What the client is to prove that it knows the password with; none if its first message is
-    /// not one, or of somebody else.
+    /// The challenge for the client's first message. `None` if that is invalid or has another name.
     pub(super) fn challenge(&self, name: &str, first: &str, nonce: &str) -> Option<Challenge> {
-        // "n" or "y" for no binding, and the name of whom the client acts for: itself.
+        // "n" or "y" for no channel binding, then the authorization identity: the client itself.
         let (binding, rest) = first.split_once(',')?;
         let (acts_as, bare) = rest.split_once(',')?;
         let escaped = name.replace('=', "=3D").replace(',', "=2C");
@@ -62,14 +61,15 @@ impl Verifier {
         }
         let nonce = format!("{theirs}{nonce}");
         Some(Challenge {
-            said: format!("r={nonce},s={},i={ITERATIONS}", self.salt),
+            message: format!("r={nonce},s={},i={ITERATIONS}", self.salt),
             nonce,
             header: STANDARD.encode(format!("{binding},{acts_as},")),
             bare: bare.to_owned(),
         })
     }
 
-    /// The proof that the gate knows the password, too, if the client's last message proves that it does.
+    /// The server's signature, which proves that the gate knows the password too. `None` if the client's last message
+    /// is not a valid proof.
     pub(super) fn verify(&self, challenge: &Challenge, last: &str) -> Option<String> {
         let (without, proof) = last.rsplit_once(",p=")?;
         let mut attributes = without.split(',');
@@ -78,7 +78,7 @@ impl Verifier {
         if header != challenge.header || nonce != challenge.nonce {
             return None;
         }
-        let message = format!("{},{},{without}", challenge.bare, challenge.said);
+        let message = format!("{},{},{without}", challenge.bare, challenge.message);
         let stored_key = hmac::Key::new(self.hash, self.stored_key.as_ref());
         let signature = hmac::sign(&stored_key, message.as_bytes());
         let mut client_key = STANDARD.decode(proof).ok()?;
@@ -89,7 +89,7 @@ impl Verifier {
             *byte ^= signed;
         }
         let key = digest::digest(self.hash.digest_algorithm(), &client_key);
-        // The time that this takes tells of hashes only.
+        // The timing of this comparison reveals only hashes.
         if key.as_ref() != self.stored_key.as_ref() {
             return None;
         }
@@ -98,19 +98,19 @@ impl Verifier {
     }
 }
 
-/// What was said so far in one proof.
+/// A challenge, and the messages that the proof covers.
 #[derive(Debug)]
 pub(super) struct Challenge {
-    said: String,
+    message: String,
     nonce: String,
     header: String,
     bare: String,
 }
 
 impl Challenge {
-    /// The gate's message.
-    pub(super) fn said(&self) -> &str {
-        &self.said
+    /// The gate's message to the client.
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
     fn the_exchange_of_the_rfc_proves_both_sides() {
         let challenge = verifier().challenge("user", FIRST, NONCE).unwrap();
         assert_eq!(
-            challenge.said(),
+            challenge.message(),
             "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
              s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
         );
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_last_message_proves_nothing() {
+    fn any_other_last_message_is_refused() {
         let verifier = verifier();
         let challenge = verifier.challenge("user", FIRST, NONCE).unwrap();
         for wrong in [
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_message_is_of_the_one_client_and_binds_no_channel() {
+    fn a_first_message_has_the_right_name_and_no_channel_binding() {
         let verifier = verifier();
         let challenge = |first| verifier.challenge("user", first, NONCE);
         assert!(challenge("y,,n=user,r=x").is_some());

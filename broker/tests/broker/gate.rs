@@ -25,7 +25,7 @@ fn start(gate: Gate) -> Broker {
     Broker::start(&Settings::topic(TOPIC, 3).behind(gate)).unwrap()
 }
 
-/// Remembers librdkafka's errors.
+/// Collects librdkafka's errors.
 struct Errors(std::sync::mpsc::Sender<KafkaError>);
 
 impl ClientContext for Errors {
@@ -36,8 +36,8 @@ impl ClientContext for Errors {
 
 impl ConsumerContext for Errors {}
 
-/// Whether such a client gets an error with this code.
-fn meets(config: &ClientConfig, code: RDKafkaErrorCode) -> bool {
+/// Whether a client with these settings gets an error with this code.
+fn gets_error(config: &ClientConfig, code: RDKafkaErrorCode) -> bool {
     let (sender, errors) = std::sync::mpsc::channel();
     let mut config = config.clone();
     config.set("group.id", "g");
@@ -55,8 +55,8 @@ fn meets(config: &ClientConfig, code: RDKafkaErrorCode) -> bool {
     false
 }
 
-/// Everything works as without a gate.
-fn serves(broker: &Broker) {
+/// Checks that everything works as without a gate.
+fn check_service(broker: &Broker) {
     let started = Instant::now();
     assert!(broker.bootstrap().starts_with("localhost:"));
     broker.produce(TOPIC, numbered(1000)).unwrap();
@@ -72,17 +72,17 @@ fn serves(broker: &Broker) {
 }
 
 #[test]
-fn a_login_through_tls_is_let_in_with_the_right_password_alone() {
+fn only_the_right_login_over_tls_is_accepted() {
     for mechanism in Mechanism::ALL {
         let broker = start(Gate::SaslSsl(login(mechanism)));
-        serves(&broker);
+        check_service(&broker);
         assert_eq!(broker.refused(), 0, "{mechanism:?}");
         for (key, wrong) in [("sasl.password", "s3cre"), ("sasl.username", "app")] {
             let before = broker.refused();
             let mut config = broker.client_config();
             config.set(key, wrong);
             assert!(
-                meets(&config, RDKafkaErrorCode::Authentication),
+                gets_error(&config, RDKafkaErrorCode::Authentication),
                 "{mechanism:?} {key}"
             );
             assert!(broker.refused() > before, "{mechanism:?} {key}");
@@ -91,33 +91,33 @@ fn a_login_through_tls_is_let_in_with_the_right_password_alone() {
 }
 
 #[test]
-fn a_mechanism_that_is_not_the_right_one_is_refused() {
+fn another_mechanism_is_refused() {
     let broker = start(Gate::SaslSsl(login(Mechanism::ScramSha512)));
     let mut config = broker.client_config();
     config.set("sasl.mechanism", Mechanism::Plain.name());
-    assert!(meets(&config, RDKafkaErrorCode::Authentication));
+    assert!(gets_error(&config, RDKafkaErrorCode::Authentication));
     assert!(broker.refused() > 0);
 }
 
 #[test]
-fn a_client_that_trusts_others_alone_does_not_come() {
+fn a_client_with_another_authority_does_not_connect() {
     let (broker, other) = (start(Gate::Ssl), start(Gate::Ssl));
     assert_ne!(broker.ca_pem(), other.ca_pem());
     let mut config = broker.client_config();
     config.set("ssl.ca.pem", other.ca_pem().unwrap());
-    assert!(meets(&config, RDKafkaErrorCode::SSL));
+    assert!(gets_error(&config, RDKafkaErrorCode::SSL));
     assert_eq!(broker.refused(), 0);
-    serves(&broker);
+    check_service(&broker);
 }
 
 #[test]
-fn a_login_may_be_in_plain_text() {
+fn a_login_without_tls_works() {
     let broker = start(Gate::SaslPlaintext(login(Mechanism::ScramSha256)));
     assert_eq!(broker.ca_pem(), None);
-    serves(&broker);
+    check_service(&broker);
     let mut config = broker.client_config();
     config.set("sasl.password", "wrong");
-    assert!(meets(&config, RDKafkaErrorCode::Authentication));
+    assert!(gets_error(&config, RDKafkaErrorCode::Authentication));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_gate_follows_its_broker_down_and_up() {
 }
 
 #[test]
-fn what_is_no_client_is_hung_up_on() {
+fn invalid_messages_close_the_connection() {
     let broker = start(Gate::SaslPlaintext(login(Mechanism::Plain)));
     let metadata = b"\0\0\0\x10\0\x03\0\x01\0\0\0\x01\0\0\xff\xff\xff\xff\0\0";
     let unasked = b"\0\0\0\x10\0\x24\0\x01\0\0\0\x01\0\0\0\0\0\x02hi";
@@ -157,7 +157,7 @@ fn what_is_no_client_is_hung_up_on() {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(bytes).unwrap();
         let mut answer = Vec::new();
-        // A reset says the same.
+        // A reset has the same meaning.
         let _ = stream.read_to_end(&mut answer);
         let expected = if bytes == unasked {
             4 + 4 + 2 + 2 + 21 + 4 + 8
@@ -166,7 +166,7 @@ fn what_is_no_client_is_hung_up_on() {
         };
         assert_eq!(answer.len(), expected, "{bytes:?}");
     }
-    // Whoever asked nothing was not refused but misunderstood.
+    // Only the token without a handshake counts as a refused login.
     assert_eq!(broker.refused(), 1);
-    serves(&broker);
+    check_service(&broker);
 }

@@ -1,8 +1,8 @@
-//! The broker as its clients see it. One program, so that librdkafka is linked once.
+//! Tests of the broker through its clients. One program, so that librdkafka is linked once.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a helper of a test may panic as the test itself may"
+    reason = "helpers of tests may panic like the tests themselves"
 )]
 
 mod gate;
@@ -18,15 +18,15 @@ use rdkafka::message::Message;
 
 const TOPIC: &str = "intents";
 
-/// Far longer than anything takes on a busy machine.
+/// A time limit far above what anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Records whose keys and values are their numbers.
+/// Records with their numbers as keys and values.
 fn numbered(count: usize) -> impl Iterator<Item = Record> {
     (0..count).map(|number| Record::new(number.to_string()).key(number.to_string()))
 }
 
-/// A member of a group; with KIP-848 unless `classic`.
+/// A member of a group, by KIP-848 unless `classic`.
 fn member(mut config: ClientConfig, group: &str, classic: bool) -> BaseConsumer {
     config
         .set("group.id", group)
@@ -43,7 +43,7 @@ fn member(mut config: ClientConfig, group: &str, classic: bool) -> BaseConsumer 
     member
 }
 
-/// Reads and commits `count` records; the time until the first.
+/// Reads and commits `count` records; returns the time until the first.
 fn read(member: &BaseConsumer, count: usize) -> Duration {
     let started = Instant::now();
     let mut first = None;
@@ -60,6 +60,7 @@ fn read(member: &BaseConsumer, count: usize) -> Duration {
     first.unwrap_or_default()
 }
 
+/// The sum of a group's committed offsets.
 fn sum(broker: &Broker, group: &str) -> i64 {
     let committed = broker.committed(group, TOPIC).unwrap();
     committed.into_iter().map(Option::unwrap_or_default).sum()

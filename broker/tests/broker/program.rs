@@ -18,7 +18,7 @@ fn command(flags: &[&str]) -> Command {
     command
 }
 
-/// The program once it has printed its address, and that.
+/// Starts the program; returns it and the address that it prints.
 fn start(flags: &[&str]) -> (Child, String) {
     let mut child = command(flags).spawn().unwrap();
     let mut address = String::new();
@@ -59,7 +59,7 @@ fn it_serves_until_it_is_told_to_end() {
 }
 
 #[test]
-fn it_serves_logins_through_tls_until_its_input_ends() {
+fn it_serves_logins_over_tls_until_its_input_ends() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (ca, password) = (path("ca.pem"), path("password"));
@@ -90,7 +90,7 @@ fn it_serves_logins_through_tls_until_its_input_ends() {
 }
 
 #[test]
-fn flags_that_are_wrong_are_named() {
+fn wrong_flags_are_named() {
     for (flags, named) in [
         (&["--topic", "intents"][..], "--topic"),
         (&["--topic", "intents:x"], "--topic"),

@@ -1,4 +1,4 @@
-//! Records in and out, groups, and what a test does to the broker.
+//! Records, consumer groups, and injected failures.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ fn start() -> Broker {
 }
 
 #[test]
-fn records_come_back_as_they_were() {
+fn records_come_back_unchanged() {
     let broker = start();
     let sent = [
         Record::new("play some jazz").key("a").partition(2),
@@ -97,7 +97,7 @@ fn a_hundred_thousand_records_take_seconds() {
 }
 
 #[test]
-fn what_a_partition_cannot_keep_is_gone_and_can_be_seen() {
+fn dropped_records_show_in_the_low_watermark() {
     let settings = Settings {
         compression: Compression::None,
         ..Settings::topic(TOPIC, 1)
@@ -117,7 +117,7 @@ fn what_a_partition_cannot_keep_is_gone_and_can_be_seen() {
 }
 
 #[test]
-fn groups_share_a_topic_and_go_on_where_they_were() {
+fn groups_resume_at_their_committed_offsets() {
     let broker = start();
     broker.produce(TOPIC, numbered(500)).unwrap();
     for (group, classic) in [("classic", true), ("kip-848", false)] {
@@ -139,7 +139,7 @@ fn groups_share_a_topic_and_go_on_where_they_were() {
 }
 
 #[test]
-fn two_members_have_a_part_each_and_one_that_stays_has_all() {
+fn two_members_share_the_partitions_and_one_gets_all() {
     let settings = Settings::topic(TOPIC, 4);
     let broker = Broker::start(&settings).unwrap();
     let (one, other) = (
@@ -163,7 +163,7 @@ fn two_members_have_a_part_each_and_one_that_stays_has_all() {
 }
 
 #[test]
-fn a_broker_that_was_down_has_what_it_had() {
+fn a_broker_that_was_down_keeps_its_records() {
     let broker = start();
     broker.produce(TOPIC, numbered(5)).unwrap();
     let reader = member(broker.client_config(), "g", false);
@@ -184,7 +184,7 @@ fn a_broker_that_was_down_has_what_it_had() {
 }
 
 #[test]
-fn errors_that_were_ordered_are_met() {
+fn injected_errors_reach_clients() {
     let broker = start();
     let again = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 3];
     broker.fail_next(Api::Produce, &again).unwrap();
@@ -229,7 +229,7 @@ fn errors_that_were_ordered_are_met() {
 }
 
 #[test]
-fn answers_take_the_time_they_are_told_to() {
+fn responses_take_the_round_trip_time() {
     let broker = start();
     broker.produce(TOPIC, numbered(3)).unwrap();
     let reader = member(broker.client_config(), "g", false);
@@ -250,7 +250,7 @@ fn answers_take_the_time_they_are_told_to() {
 }
 
 #[test]
-fn what_cannot_be_is_an_error() {
+fn invalid_requests_are_errors() {
     let broker = start();
     for (name, partitions) in [
         (TOPIC, 3),
@@ -293,7 +293,7 @@ fn what_cannot_be_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_broker_needs_no_runtime_and_minds_none() {
+async fn a_broker_works_inside_a_runtime() {
     fn is_shared<T: Send + Sync + 'static>(_: &T) {}
     let broker = start();
     is_shared(&broker);

@@ -14,8 +14,8 @@ use super::batch::Batch;
 use super::pipeline::Pipeline;
 use crate::engine::{Engine, EngineError, Logits, RaggedBatch};
 use crate::error::Refusal;
+use crate::log_throttle::LogThrottle;
 use crate::metrics::Metrics;
-use crate::seldom::Seldom;
 use crate::serving::queue::{Answered, BatchLimits, Patience, Waiting, Work};
 use crate::serving::timing::{Pace, thread_time};
 
@@ -335,8 +335,8 @@ impl Batcher {
             Err(batch) => batch,
         };
         self.metrics.engine_failures.inc();
-        static FAILED: Seldom = Seldom::new();
-        if let Some(times) = FAILED.now() {
+        static FAILED: LogThrottle = LogThrottle::new();
+        if let Some(times) = FAILED.event() {
             tracing::error!(texts, %error, times, "batch failed");
         }
         match &error {

@@ -1,6 +1,6 @@
 //! `intentd bench kafka`.
 
-use super::{TOPIC, broker};
+use super::fixture::{TOPIC, broker};
 use crate::support::process::{failure, run, stdout};
 
 #[test]

@@ -1,4 +1,4 @@
-//! `intentd relay`: records to a URL.
+//! `intentd relay`: delivers records to a URL.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use intentd_broker::Record;
 
-use super::{LETTERS, TOPIC, all_is_committed, broker, produce, read};
+use super::fixture::{LETTERS, TOPIC, all_is_committed, broker, produce, read};
 use crate::support::process::{intentd, kill};
 use crate::support::server::{TestServer, eventually};
 
@@ -22,7 +22,7 @@ const GROUP: &str = "relays";
 struct Relay(Child);
 
 impl Relay {
-    /// One that is reading.
+    /// Starts a relay and waits until it reads.
     fn start(bootstrap: &str, sink: &str, more: &[&str]) -> Self {
         let mut child = intentd()
             .args(["relay", "--sink", sink, "--kafka-brokers", bootstrap])
@@ -72,7 +72,7 @@ impl Drop for Relay {
 
 type Seen = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
 
-/// A sink that answers each key's first requests with these statuses, and then with 200.
+/// A sink that answers the first requests of each key with these statuses, and later ones with 200.
 async fn sink(statuses: BTreeMap<&'static str, Vec<u16>>) -> (SocketAddr, Seen) {
     let seen = Seen::default();
     let state = (Arc::clone(&seen), Arc::new(Mutex::new(statuses)));
@@ -97,7 +97,7 @@ async fn sink(statuses: BTreeMap<&'static str, Vec<u16>>) -> (SocketAddr, Seen) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_reach_a_server_of_ours() {
+async fn records_reach_an_intentd_server() {
     let broker = broker();
     produce(&broker, 0..200);
     let server = TestServer::start(&[]).await;
@@ -111,7 +111,7 @@ async fn records_reach_a_server_of_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_is_tried_again_or_becomes_a_dead_letter() {
+async fn a_refused_record_is_retried_or_becomes_a_dead_letter() {
     let broker = broker();
     let statuses = [
         ("busy", vec![429, 503]),
@@ -173,7 +173,7 @@ async fn what_is_refused_is_tried_again_or_becomes_a_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_dead_letters_a_record_waits_for_its_sink() {
+async fn without_a_dead_letter_topic_a_record_is_retried_until_accepted() {
     let broker = broker();
     let (address, seen) = sink([("late", vec![503; 8])].into()).await;
     broker

@@ -1,11 +1,11 @@
-//! TLS, logins, and what is said when they fail.
+//! TLS and logins, and the errors when they fail.
 
 use std::io::{BufRead as _, Write as _};
 
 use intentd_broker::{Broker, Gate, Login, Mechanism, Settings};
 use tempfile::NamedTempFile;
 
-use super::{GROUP, TOPIC, all_is_committed, flags, produce};
+use super::fixture::{self, GROUP, TOPIC, all_is_committed, flags, produce};
 use crate::support::http;
 use crate::support::process::{Server, failure, run};
 
@@ -29,8 +29,8 @@ fn guarded(mechanism: Mechanism) -> Broker {
     Broker::start(&settings).unwrap()
 }
 
-/// A server whose flags are those for `broker` with these changes, and its log until it says `expected`.
-async fn says(broker: &Broker, changes: &[(&str, &str)], expected: &str) {
+/// Starts a server for `broker` with some flags changed, and checks that its log says `expected`.
+async fn reports(broker: &Broker, changes: &[(&str, &str)], expected: &str) {
     let (ca, password) = (file(broker.ca_pem().unwrap()), file("right"));
     let mut flags = flags(&broker.bootstrap());
     for (flag, value) in [
@@ -65,7 +65,7 @@ async fn says(broker: &Broker, changes: &[(&str, &str)], expected: &str) {
         (503, "waiting for Kafka")
     );
     let (code, _) = server.signal("TERM");
-    assert_eq!(code, Some(0), "it ends at once, and well");
+    assert_eq!(code, Some(0), "it ends at once and successfully");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +73,7 @@ async fn logins_over_tls() {
     for mechanism in Mechanism::ALL {
         let broker = guarded(mechanism);
         produce(&broker, 0..100);
-        // A newline at the end of a mounted secret is none of the password's.
+        // A newline at the end of a mounted secret is not part of the password.
         let (ca, password) = (file(broker.ca_pem().unwrap()), file("right\n"));
         let mechanism = mechanism.name().to_lowercase();
         let mut flags = flags(&broker.bootstrap());
@@ -86,7 +86,7 @@ async fn logins_over_tls() {
         ] {
             flags.extend([flag.to_owned(), value.to_owned()]);
         }
-        let server = super::server(&flags).await;
+        let server = fixture::server(&flags).await;
         all_is_committed(&broker, GROUP).await;
         assert_eq!(broker.refused(), 0);
         server.stop().await;
@@ -94,10 +94,10 @@ async fn logins_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_said_and_the_server_is_not_ready() {
+async fn errors_are_reported_and_the_server_is_not_ready() {
     let broker = guarded(Mechanism::Plain);
     let wrong = file("wrong");
-    says(
+    reports(
         &broker,
         &[("--kafka-password-file", path(&wrong))],
         "uthentication",
@@ -106,13 +106,13 @@ async fn what_is_wrong_is_said_and_the_server_is_not_ready() {
     assert!(broker.refused() > 0);
     let other = guarded(Mechanism::Plain);
     let foreign = file(other.ca_pem().unwrap());
-    says(
+    reports(
         &broker,
         &[("--kafka-ca", path(&foreign))],
         "certificate verify failed",
     )
     .await;
-    says(
+    reports(
         &broker,
         &[("--kafka-topic", "nothing-here")],
         "nothing-here",
@@ -121,7 +121,7 @@ async fn what_is_wrong_is_said_and_the_server_is_not_ready() {
 }
 
 #[test]
-fn settings_that_make_no_sense_end_the_program() {
+fn invalid_settings_end_the_program() {
     let (code, message) = {
         let flags = [
             "--kafka-brokers",

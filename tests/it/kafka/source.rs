@@ -7,7 +7,7 @@ use intentd_broker::{Api, Record, Stored};
 use rdkafka::types::RDKafkaRespErr as RespErr;
 use serde_json::Value;
 
-use super::{
+use super::fixture::{
     GROUP, LETTERS, RESULTS, TOPIC, all_is_committed, broker, flags, metric_becomes, produce, read,
     server,
 };
@@ -25,7 +25,7 @@ fn with(mut flags: Vec<String>, more: &[&str]) -> Vec<String> {
     flags
 }
 
-/// A record of each kind: seven events that can be answered, four records with which something is wrong.
+/// A record of each kind: seven valid events, and four records with an error.
 fn one_of_each() -> Vec<Record> {
     let event = r#"{"specversion":"1.0","id":"7","source":"/shop","type":"t","data":"play"}"#;
     let typed = |value: &str, name: &str, content_type: &str| {
@@ -61,7 +61,7 @@ fn of<'a>(records: &'a [Stored], key: &str) -> &'a Stored {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_record_gets_its_answer_or_its_reason() {
+async fn every_kind_of_record_gets_an_answer_or_an_error() {
     let broker = broker();
     broker.produce(TOPIC, one_of_each()).unwrap();
     let more = [
@@ -76,7 +76,11 @@ async fn every_kind_of_record_gets_its_answer_or_its_reason() {
 
     let answers = read(&broker, RESULTS, 7).await;
     let keys: BTreeSet<_> = answers.iter().map(|answer| answer.key.clone()).collect();
-    assert_eq!((answers.len(), keys.len()), (7, 6), "two are of one record");
+    assert_eq!(
+        (answers.len(), keys.len()),
+        (7, 6),
+        "two belong to one record"
+    );
     for answer in &answers {
         assert_eq!(text(answer, "ce_type"), "dev.intentd.prediction");
         assert_eq!(text(answer, "ce_source"), "/intents/test");
@@ -113,7 +117,7 @@ async fn every_kind_of_record_gets_its_answer_or_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_ends_hands_over_to_the_next() {
+async fn a_server_that_ends_hands_its_partitions_over() {
     let broker = broker();
     produce(&broker, 0..500);
     let flags = with(
@@ -138,7 +142,7 @@ async fn a_server_that_ends_hands_over_to_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_taken_on_waits_in_the_topic_and_counts_as_demand() {
+async fn records_beyond_the_window_wait_in_the_topic_and_count_as_demand() {
     let broker = broker();
     produce(&broker, 0..3000);
     let flags = with(
@@ -196,7 +200,7 @@ async fn a_backlog_is_demand_before_it_is_read() {
         ],
     );
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    // One record at a time, each slow: what is written stays unread for a while.
+    // One slow record at a time, so records stay unread for a while.
     let server = TestServer::with_engine(&flags, |engine| crate::support::engine::Faulty {
         engine,
         fault: |_: &intentd::engine::RaggedBatch| {
@@ -213,14 +217,14 @@ async fn a_backlog_is_demand_before_it_is_read() {
     assert!(demand.is_finite());
     let hints = http::get(server.admin, "/autoscaling", &[]).await.json();
     assert!(hints["backlog"].as_u64().unwrap() > 0, "{hints}");
-    // Somebody who waits for an answer is not kept waiting by it.
+    // The backlog does not delay a request.
     let answer = http::get(server.address, "/predict?query=music", &[]).await;
     assert_eq!(answer.status, 200);
     all_is_committed(&broker, GROUP).await;
     server.stop().await;
 }
 
-/// Two members, one of which leaves while records are written: by the protocol of either kind.
+/// Runs two members by either protocol; one leaves while records are written.
 async fn a_member_leaves(protocol: &str, more: &[&str]) {
     let broker = broker();
     let mut flags = with(
@@ -255,7 +259,7 @@ async fn nothing_is_lost_when_a_member_leaves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_a_member_leaves_a_classic_group() {
-    // The broker's classic groups wait for the session's end when members come and go.
+    // The mock's classic groups wait for the end of a session when members join or leave.
     let short = [
         "--kafka-config",
         "session.timeout.ms=1500",
@@ -266,7 +270,7 @@ async fn nothing_is_lost_when_a_member_leaves_a_classic_group() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_begins_at_the_end_loses_nothing_of_what_comes_then() {
+async fn a_group_that_begins_at_the_end_loses_no_later_record() {
     let broker = broker();
     produce(&broker, 0..100);
     let flags = with(
@@ -276,7 +280,7 @@ async fn a_group_that_begins_at_the_end_loses_nothing_of_what_comes_then() {
     let first = server(&flags).await;
     all_is_committed(&broker, GROUP).await;
     first.stop().await;
-    // Nobody is there when these come.
+    // No member is present when these are written.
     produce(&broker, 100..150);
     let second = server(&flags).await;
     all_is_committed(&broker, GROUP).await;
@@ -286,7 +290,7 @@ async fn a_group_that_begins_at_the_end_loses_nothing_of_what_comes_then() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_is_too_large_to_be_buried_leaves_its_place() {
+async fn a_dead_letter_that_is_too_large_keeps_its_position() {
     let broker = broker();
     let large = Record::new(vec![0xff; 300_000]).key("large");
     broker.produce(TOPIC, [large]).unwrap();
@@ -296,7 +300,7 @@ async fn a_record_that_is_too_large_to_be_buried_leaves_its_place() {
         &[
             "--kafka-dead-letter-topic",
             LETTERS,
-            // What a broker would say of it.
+            // As a broker would limit it.
             "--kafka-config",
             "message.max.bytes=100000",
         ],
@@ -311,7 +315,7 @@ async fn a_record_that_is_too_large_to_be_buried_leaves_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn errors_of_brokers_pass() {
+async fn errors_of_brokers_pass_without_loss() {
     let broker = broker();
     let flags = with(
         flags(&broker.bootstrap()),
@@ -341,7 +345,7 @@ async fn errors_of_brokers_pass() {
         connected == 0.0
     })
     .await;
-    assert!(server.classifier.is_ready(), "others are still answered");
+    assert!(server.classifier.is_ready(), "requests are still answered");
     broker.come_up().unwrap();
     produce(&broker, 200..300);
     all_is_committed(&broker, GROUP).await;

@@ -1,38 +1,38 @@
-//! Meets the brokers for the first time: what cannot work is said before anything is read.
+//! Connects to the brokers for the first time, and reports what cannot work before anything is read.
 
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 
-use super::callbacks::Context;
-use super::metrics::Trouble;
+use super::callbacks::ReaderContext;
+use super::metrics::FailedOperation;
 use super::settings::SourceSettings;
-use super::state::{Handler, State};
+use super::state::{ReaderState, RecordHandler};
 
-/// Time for an answer.
+/// Time for a response.
 const METADATA: Duration = Duration::from_secs(2);
 
-/// Time between two tries.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Pause between two attempts.
+const RETRY: Duration = Duration::from_secs(1);
 
-/// Time for what librdkafka has to complain of.
+/// Time for pending errors of librdkafka.
 const COMPLAINTS: Duration = Duration::from_millis(10);
 
-/// Meets the brokers and finds the topics; whether to go on.
-pub(super) fn meet<H: Handler>(
-    consumer: &BaseConsumer<Context<H>>,
-    state: &State<H>,
+/// Waits until the brokers answer and all topics exist. Returns false when the reader stops first.
+pub(super) fn wait_for_topics<H: RecordHandler>(
+    consumer: &BaseConsumer<ReaderContext<H>>,
+    state: &ReaderState<H>,
     settings: &SourceSettings,
 ) -> bool {
-    let mut said = None;
+    let mut reported = None;
     while let Err(why) = find_topics(consumer, state, settings) {
-        state.metrics.fail(Trouble::Read);
-        if said.as_ref() != Some(&why) {
+        state.metrics.count_error(FailedOperation::Read);
+        if reported.as_ref() != Some(&why) {
             tracing::error!("Kafka cannot be read, so this process is not ready: {why}");
-            said = Some(why);
+            reported = Some(why);
         }
-        if !state.sleep(AGAIN) {
+        if !state.sleep(RETRY) {
             return false;
         }
     }
@@ -49,15 +49,15 @@ fn topics(settings: &SourceSettings) -> impl Iterator<Item = (&str, &String)> {
         .chain(letters.map(|topic| ("--kafka-dead-letter-topic", topic)))
 }
 
-fn find_topics<H: Handler>(
-    consumer: &BaseConsumer<Context<H>>,
-    state: &State<H>,
+fn find_topics<H: RecordHandler>(
+    consumer: &BaseConsumer<ReaderContext<H>>,
+    state: &ReaderState<H>,
     settings: &SourceSettings,
 ) -> Result<(), String> {
     for (flag, topic) in topics(settings) {
         let metadata = consumer.fetch_metadata(Some(topic), METADATA);
         if metadata.is_err() {
-            // It says more than that time is up.
+            // A pending error says more than the timeout.
             while consumer.poll(COMPLAINTS).is_some() {}
         }
         let metadata = metadata.map_err(|error| {

@@ -1,29 +1,29 @@
-//! What a server reads by itself beside what it is asked: topics of Kafka, where the program knows of them.
+//! Input that a server fetches itself: topics of Kafka, if the program is built with it.
 
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::ServerError;
+use super::error::ServerError;
 use crate::config::Config;
 #[cfg(feature = "kafka")]
 use crate::events::Source;
 use crate::serving::Classifier;
 
-/// What is being read, if anything is.
+/// The topics that are being read, if any.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct KafkaInput {
     #[cfg(feature = "kafka")]
     source: Option<Source>,
 }
 
 #[cfg(feature = "kafka")]
-impl Reading {
-    /// Begins to read what `config` names.
+impl KafkaInput {
+    /// Begins to read the topics that `config` names.
     ///
     /// # Errors
-    /// When the settings make no sense.
+    /// When the settings are invalid.
     pub(super) fn start(
         config: &Config,
         classifier: &Arc<Classifier>,
@@ -35,7 +35,7 @@ impl Reading {
         Ok(Self { source })
     }
 
-    /// Ready when it cannot be read any more until another process tries.
+    /// Ready with the reason when this process cannot read any more.
     pub(super) fn failed(&self) -> impl Future<Output = String> + Send + use<> {
         let failed = self.source.as_ref().map(Source::failed);
         async {
@@ -46,8 +46,8 @@ impl Reading {
         }
     }
 
-    /// Leaves what is read to others, at once, since nobody has to notice first. What is under way is finished
-    /// until `deadline`, unless nobody answers any more.
+    /// Leaves the consumer group at once: no load balancer has to notice first. Records in flight are finished until
+    /// `deadline`, or abandoned if the engine does not answer any more.
     pub(super) fn stop(self, deadline: Instant, is_answering: bool) -> Option<JoinHandle<()>> {
         let deadline = if is_answering {
             deadline
@@ -60,8 +60,8 @@ impl Reading {
 }
 
 #[cfg(not(feature = "kafka"))]
-impl Reading {
-    /// Nothing is read: flags that ask for it are refused.
+impl KafkaInput {
+    /// Nothing is read; flags that ask for it are refused.
     pub(super) fn start(_: &Config, _: &Arc<Classifier>) -> Result<Self, ServerError> {
         Ok(Self {})
     }
