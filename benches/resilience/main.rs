@@ -18,6 +18,7 @@ mod cost;
 mod kill;
 mod overload;
 mod soak;
+mod subject;
 mod texts;
 
 use std::process::ExitCode;

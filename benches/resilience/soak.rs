@@ -1,6 +1,5 @@
 //! Everything at once, for long: does memory stay, do the counters add up, does all come back?
 
-use std::io::BufReader;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,10 +9,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::task::JoinSet;
 
 use crate::client::{Client, Outcome, get, post};
+use crate::subject::Subject;
 use crate::support::http;
 use crate::support::long_texts::bodies;
-use crate::support::process::Server;
-use crate::{resident, runtime, verdict};
+use crate::{runtime, verdict};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Flags {
@@ -26,6 +25,9 @@ pub(crate) struct Flags {
         allow_hyphen_values = true
     )]
     server: String,
+    /// Run the server within this process, and count the bytes that it has allocated instead of its pages.
+    #[arg(long)]
+    within: bool,
     /// Seconds between reloads, 0 for none.
     #[arg(long, default_value = "30")]
     reload_every: u64,
@@ -92,17 +94,16 @@ impl Seen {
 
 /// Whether it held.
 pub(crate) fn run(flags: &Flags) -> bool {
-    let mut arguments = vec!["--port", "0"];
-    arguments.extend(flags.server.split_whitespace());
-    let mut server = Server::start(&arguments, &[]);
-    let admin = server.admin();
+    let arguments: Vec<&str> = flags.server.split_whitespace().collect();
     let runtime = runtime();
-    runtime.block_on(server.ready());
-    // Read, so that the pipe does not fill up.
-    let mut log = std::mem::replace(&mut server.log, BufReader::new(Box::new(std::io::empty())));
-    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    let subject = if flags.within {
+        Subject::within(&arguments)
+    } else {
+        runtime.block_on(Subject::program(&arguments))
+    };
+    let admin = subject.admin();
     let seen = Arc::new(Seen::default());
-    let memory = runtime.block_on(load(flags, &server, admin, &seen));
+    let memory = runtime.block_on(load(flags, &subject, &seen));
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     println!(
         "{} minutes: {} answered, {} refused, {} faulty requests, {} clients left, {} reloads",
@@ -120,13 +121,8 @@ pub(crate) fn run(flags: &Flags) -> bool {
 }
 
 /// Memory in megabytes by minutes, each time the clients have rested.
-async fn load(
-    flags: &Flags,
-    server: &Server,
-    admin: SocketAddr,
-    seen: &Arc<Seen>,
-) -> Vec<(f64, f64)> {
-    let address = server.address;
+async fn load(flags: &Flags, subject: &Subject, seen: &Arc<Seen>) -> Vec<(f64, f64)> {
+    let (address, admin) = (subject.address(), subject.admin());
     let mut clients = JoinSet::new();
     for number in 0..32 {
         clients.spawn(singles(address, number, Arc::clone(seen)));
@@ -155,10 +151,10 @@ async fn load(
     let mut memory = Vec::new();
     while minutes() < flags.minutes {
         tokio::time::sleep(BETWEEN_RESTS).await;
-        let busy = resident(server.child.id()) / 1e6;
+        let busy = subject.memory() / 1e6;
         seen.resting.store(true, Ordering::Relaxed);
         tokio::time::sleep(REST).await;
-        let rested = resident(server.child.id()) / 1e6;
+        let rested = subject.memory() / 1e6;
         seen.resting.store(false, Ordering::Relaxed);
         memory.push((minutes(), rested));
         println!(
