@@ -1,26 +1,26 @@
-// softmax(q·kᵀ/√d)·v for sequences of different lengths, laid end to end; no padding, no mask but the
-// length (scaled dot-product attention, Vaswani et al. 2017, arXiv:1706.03762; the softmax is taken
-// online, Milakov and Gimelshein 2018, arXiv:1805.02867).
+// softmax(q·kᵀ/√d)·v for sequences of different lengths, stored end to end; no padding, and no mask except the
+// length (scaled dot-product attention, Vaswani et al. 2017, arXiv:1706.03762; online softmax, Milakov and
+// Gimelshein 2018, arXiv:1805.02867).
 //
-// v1 attention_rows: a warp a query, f32 arithmetic, any type and head size. What the matrix unit does
-//    not reach: f32, head sizes other than 32 and 64, and the last layer's single query a sequence.
-// v2 a warp 16 queries of one head on the matrix unit (Turing and newer), operands from global memory
-//    straight into registers. Each warp read all keys and values of its sequence for itself, and shrank
-//    its sums every 16 keys.
-// v3 attention_tiles: eight such warps share keys and values in shared memory, 128 at a time. Up to 48
-//    keys share a maximum, and sums shrink only when it rises by much. ldmatrix transposes the values.
+// v1 attention_rows: one warp per query, f32 arithmetic, any type and head size. It remains for what the matrix
+//    unit does not support: f32, head sizes other than 32 and 64, and the last layer's single query per sequence.
+// v2 one warp per 16 queries of a head, on the matrix unit (Turing and newer), operands from global memory
+//    directly into registers. Each warp read all keys and values of its sequence, and rescaled its sums every
+//    16 keys.
+// v3 attention_tiles: eight such warps share keys and values in shared memory, 128 at a time. Up to 48 keys
+//    share a maximum, and sums are rescaled only when it rises by much. ldmatrix transposes the values.
 //
-// Counted in the PTX of sm_90 for BERT-base in f16, 12 heads of 64, one layer; nothing of this was timed:
+// Counts from the PTX of sm_90 for BERT-base in f16, 12 heads of 64, one layer; not timed:
 //                            warp instructions      sectors read     products
 //    sequences x tokens         v2        v3         v2       v3      v2     v3
 //    1 x 12                  6,072    18,504     0.06 MB  0.08 MB    192    204
 //    128 x 128              27.2 M    13.7 M      429 MB    80 MB  1.57 M  1.67 M
 //    1365 x 12               8.2 M     8.9 M       78 MB    86 MB  0.26 M  0.28 M
-// What short sequences cost more is the way through shared memory, and warps of a block without a tile.
+// Short sequences cost more because of the path through shared memory and the warps of a block without a tile.
 #include "device.cuh"
 
-// A tile is 16 tokens of one sequence. The list has the tiles of all sequences in their order; an entry
-// is number of the sequence times 256, plus number of the tile in it.
+// A tile is 16 tokens of one sequence. The list has the tiles of all sequences in order; an entry is the number
+// of the sequence times 256 plus the number of the tile within the sequence.
 constexpr int TILE = 16;
 
 struct Tile {
@@ -29,7 +29,7 @@ struct Tile {
   DEVICE explicit Tile(unsigned entry) : sequence(entry / 256), number(int(entry % 256)) {}
 };
 
-// A sequence's place among the tokens.
+// The position of a sequence among the tokens.
 struct Sequence {
   int start, length;
   DEVICE Sequence(const unsigned* offsets, unsigned number)
@@ -37,7 +37,7 @@ struct Sequence {
   DEVICE int tiles() const { return (length + TILE - 1) / TILE; }
 };
 
-// The rows of the tile at `index` of the list; none from `end` on.
+// The rows of the tile at `index` of the list; no rows from `end` on.
 struct TileRows {
   unsigned first = 0;
   int count = 0;
@@ -51,16 +51,16 @@ struct TileRows {
   }
 };
 
-// A block of attention_tiles: a warp a tile of queries, and as many tiles of keys in shared memory.
-// The host launches and sizes it by these two (src/ops/attention.rs).
+// A block of attention_tiles has one warp per tile of queries, and as many tiles of keys in shared memory. The
+// host uses the same two numbers (src/ops/attention.rs).
 constexpr int ATTENTION_WARPS = 8;
 constexpr int CHUNK = ATTENTION_WARPS;
 
-// attention_tiles reads and copies in units of eight values, 16 bytes; all its strides and places count
-// them. Counted so, every batch fits 32 bits, and addresses cost one instruction.
+// attention_tiles reads and copies units of eight values, 16 bytes; all its strides and positions are in units.
+// In units, every batch fits 32 bits and an address takes one instruction.
 
-// Sixteen rows of `SIZE` values as the left operand; rows from `rows` on are copies of the last. A sum over
-// d may be taken in any order: a lane reads eight neighbours where the instruction wants four pairs.
+// Sixteen rows of `SIZE` values as the left operand; rows from `rows` on are copies of the last row. The order
+// of a sum over d is free: a lane reads eight adjacent values where the instruction expects four pairs.
 template <int SIZE> struct Queries {
   unsigned a[SIZE / 32][2][4];
 
@@ -82,19 +82,19 @@ template <int SIZE> struct Queries {
   }
 };
 
-// Where a unit of keys or values lies in shared memory: a row after the other, the units of a row trading
-// places so that no access meets a bank twice. A read of keys takes four units of two rows at a time, a
-// read of values one unit of eight rows, a write every other unit of neighbouring rows. Places repeat
-// every eight rows. Rows of four units lie side by side in pairs already.
+// The position of a unit of keys or values in shared memory. Rows are consecutive; the units of a row are
+// permuted so that no access uses a bank twice. A read of keys takes four units of two rows at a time, a read
+// of values one unit of eight rows, a write every other unit of adjacent rows. The permutation repeats every
+// eight rows. Rows of four units already lie side by side in pairs.
 template <unsigned UNITS> DEVICE unsigned place(unsigned row, unsigned unit) {
   unsigned swap = UNITS == 8 ? row % 8 ^ row % 2 * 4 : row / 2 % 4;
   return row * UNITS + (unit ^ swap);
 }
 
-// Copies keys and values of a tile into shared memory, one warp. Rows from `rows` on become copies of the
-// last: their scores are masked, and weight 0 needs a finite value.
-// Two neighbouring units of values are dealt out anew, their even pairs to the first and their odd pairs
-// to the second: a lane's columns of the product are four neighbours then, and a row's are 32 bytes.
+// Copies keys and values of a tile into shared memory, with one warp. Rows from `rows` on become copies of the
+// last row: their scores are masked, but weight 0 needs a finite value.
+// The pairs of two adjacent units of values are rearranged, even pairs into the first unit and odd pairs into
+// the second. A lane's columns of the product are then four adjacent values, and those of a row are 32 bytes.
 template <unsigned UNITS>
 DEVICE void copy_tile(const Words4* from, unsigned first_key, unsigned first_value, unsigned stride, unsigned rows,
                       Words4* keys, Words4* values) {
@@ -110,7 +110,7 @@ DEVICE void copy_tile(const Words4* from, unsigned first_key, unsigned first_val
   unsigned whole = place<UNITS>(row, unit), even = place<UNITS>(row, unit & ~1u), half = unit % 2;
 #pragma unroll
   for (unsigned pass = 0; pass < PASSES; pass++) {
-    // Four rows on, a unit's place is the one four units away.
+    // Four rows further, a unit's position is four units away.
     unsigned swap = pass * ROWS % 8, before = pass * ROWS * UNITS;
     keys[before + (whole ^ swap)] = k[pass];
     Words2* first = reinterpret_cast<Words2*>(&values[before + (even ^ swap)]);
@@ -120,16 +120,16 @@ DEVICE void copy_tile(const Words4* from, unsigned first_key, unsigned first_val
   }
 }
 
-// What 16 queries have seen so far. A lane holds parts of rows `lane / 4` and `lane / 4 + 8`; the four
-// lanes of a row hold it together.
+// The running sums and maxima of 16 queries. A lane holds parts of rows `lane / 4` and `lane / 4 + 8`; four
+// lanes together hold a row.
 template <class T, int SIZE> struct Attended {
   static constexpr unsigned UNITS = SIZE / 8;
   float out[SIZE / 8][4] = {}, sum[4] = {}, maximum[2] = {-INFINITY, -INFINITY};
   unsigned lane = threadIdx.x % WARP;
   unsigned key_at = place<UNITS>(lane / 4, lane % 4), value_at = place<UNITS>(lane % 16, lane / 16);
 
-  // The next `TILES` tiles of keys and values in shared memory, of which `present` keys are real: the
-  // last tile may end early. `factor` turns scores into exponents of 2.
+  // Attends to the next `TILES` tiles of keys and values in shared memory. `present` keys are real: the last
+  // tile may end early. `factor` converts scores to exponents of 2.
   template <int TILES>
   DEVICE void attend(const Queries<SIZE>& q, const Words4* keys, const Words4* values, int present,
                      float factor) {
@@ -170,9 +170,9 @@ template <class T, int SIZE> struct Attended {
     }
   }
 
-  // Turns scores into weights: powers of 2, relative to `maximum`, a score of the row as an exponent. It
-  // need not be the largest: up to 2^SLACK a weight is as exact, and fits f16. Only beyond that does
-  // `maximum` rise, and what was summed up shrinks; the first time there is nothing to shrink.
+  // Converts scores to weights: powers of 2 relative to `maximum`, one of the row's scores as an exponent. It
+  // need not be the largest: a weight of up to 2^SLACK is as accurate and fits f16. Only for larger scores does
+  // `maximum` rise and are the sums rescaled; the first time there are no sums.
   template <int TILES> DEVICE void weigh(float (&score)[2 * TILES][4], float factor, unsigned (&weights)[TILES][4]) {
     constexpr float SLACK = 8.0f;
     float before[2] = {maximum[0], maximum[1]};
@@ -205,7 +205,7 @@ template <class T, int SIZE> struct Attended {
     }
   }
 
-  // Rows from `rows` on are not written. `to`, `first` and `stride` count half units here.
+  // Stores the result; rows from `rows` on are not written. `to`, `first` and `stride` are in half units.
   DEVICE void store(Words2* to, unsigned first, unsigned stride, int rows) const {
 #pragma unroll
     for (unsigned row = lane / 4, high = 0; high < 2; row += 8, high++) {
@@ -220,8 +220,8 @@ template <class T, int SIZE> struct Attended {
   }
 };
 
-// Block b takes eight tiles of queries of head b % heads. The keys they need are neighbours in the list of
-// tiles as well: from the first tile of the first one's sequence to the last tile of the last one's.
+// Block b processes eight tiles of queries of head b % heads. Their keys are also adjacent in the list of
+// tiles: from the first tile of the first sequence to the last tile of the last sequence.
 template <class T, int SIZE>
 DEVICE void attention_tiles(const unsigned* tile_count, const unsigned* tiles, const unsigned* offsets, const T* qkv,
                             T* context, float scale, int heads) {
@@ -236,8 +236,8 @@ DEVICE void attention_tiles(const unsigned* tile_count, const unsigned* tiles, c
   Sequence sequence(offsets, tile.sequence);
   int begin = first - Tile(layout_word(tiles + first)).number;
   int end = last - last_tile.number + Sequence(offsets, last_tile.sequence).tiles();
-  // The next tile of this warp's keys, and their end as if each tile in front had 16 rows. A warp beyond
-  // the last tile has nothing to do but to take part in the barriers.
+  // The next tile of this warp's keys, and their end as if each preceding tile had 16 rows. A warp beyond the
+  // last tile only takes part in the barriers.
   int next = index - tile.number, keys_end = first + warp > last ? 0 : next * TILE + sequence.length;
   int own_end = (keys_end + TILE - 1) / TILE;
   unsigned hidden = unsigned(heads) * UNITS, stride = hidden * 3, column = blockIdx.x % unsigned(heads) * UNITS;
@@ -262,7 +262,7 @@ DEVICE void attention_tiles(const unsigned* tile_count, const unsigned* tiles, c
     while (next < stop) {
       const Words4 *k = keys + (next - chunk) * TILE_UNITS, *v = k + CHUNK * TILE_UNITS;
       int present = keys_end - next * TILE;
-      // Tiles taken together share their maximum; more than three would take too many registers.
+      // Tiles processed together share a maximum; more than three would need too many registers.
       if (next + 3 <= stop) {
         attended.template attend<3>(q, k, v, present, factor);
         next += 3;
@@ -276,22 +276,22 @@ DEVICE void attention_tiles(const unsigned* tile_count, const unsigned* tiles, c
     }
     if (chunk + CHUNK >= end) break;
     copied = TileRows(tiles, offsets, chunk + CHUNK + warp, end);
-    block_barrier();  // until nobody reads this chunk any more
+    block_barrier();  // until no warp reads this chunk
   }
   attended.store(reinterpret_cast<Words2*>(context), (row * hidden + column) * 2, hidden * 2,
                  keys_end - (first + warp) * TILE);
 }
 
-// Where attention_rows finds a sequence's queries.
+// The position of a sequence's queries in attention_rows.
 enum QueryRows : unsigned {
   ALL = 0,    // `items` are tiles: every token of the sequence is a query
-  FIRST = 1,  // the sequence's first token, at its own place among the tokens
-  PACKED = 2  // one query a sequence, number of the sequence = row
+  FIRST = 1,  // the sequence's first token, at its position among the tokens
+  PACKED = 2  // one query per sequence, in the row of the sequence's number
 };
 
-// `items` are counted by `item_count`: tiles with ALL, else sequences. q and context of the latter two
-// have one row a sequence (context always so). A lane computes the score of one of 32 keys; then the
-// warp adds up their values, as many rows at a time as 16-byte reads fit into it.
+// `item_count` is the number of items: tiles for ALL, otherwise sequences, for which context has one row per
+// sequence. A lane computes the score of one of 32 keys. Then the warp sums their weighted values, as many rows
+// at a time as it can read with 16 bytes per lane.
 template <class T>
 DEVICE void attention_rows(const unsigned* item_count, const unsigned* tiles, const unsigned* offsets, const T* q,
                            long long q_stride, const T* keys, const T* values, long long stride, T* context,
@@ -345,7 +345,7 @@ DEVICE void attention_rows(const unsigned* item_count, const unsigned* tiles, co
         for (int j = 0; j < 8; j++) out.v[j] += w * v.v[j];
       }
     }
-    // The first row's lanes add what the others have of their columns.
+    // The lanes of the first row add the other lanes' sums of their columns.
     float inverse = reciprocal(warp_sum(sum));
     Vector8 total = out;
     for (unsigned other = 1; other < rows; other++)

@@ -1,6 +1,6 @@
-// What the kernels need of the device, in one place: number types, 16-byte vectors, warp collectives
-// and the matrix unit. Everything else in this folder is plain C++, so that the same sources also run
-// on the CPU (../emulator), where the tests compare them with their oracles.
+// Everything that the kernels need from the device: number types, 16-byte vectors, warp collectives and the
+// matrix unit. The rest of this folder is plain C++, so the same sources also run on the CPU (../emulator),
+// where tests compare the kernels with their oracles.
 #pragma once
 
 #ifdef INTENTD_EMULATOR
@@ -9,7 +9,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-// `threads` a block, of which `blocks` shall fit on a multiprocessor: that bounds the registers.
+// A kernel with `threads` per block; `blocks` blocks have to fit on a multiprocessor, which limits registers.
 #define KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 // A kernel's dynamic shared memory as an array of `type`.
 #define SHARED(type, name)                                           \
@@ -29,7 +29,7 @@ template <> DEVICE float from_float<float>(float v) { return v; }
 template <> DEVICE half_t from_float<half_t>(float v) { return __float2half_rn(v); }
 template <> DEVICE bfloat_t from_float<bfloat_t>(float v) { return __float2bfloat16_rn(v); }
 
-// Two values as a word, the first in its lower half.
+// Packs two values into a word, the first in the lower half.
 template <class T> DEVICE unsigned pack2(float low, float high);
 template <> DEVICE unsigned pack2<half_t>(float low, float high) {
 #if __CUDA_ARCH__ >= 800
@@ -52,61 +52,61 @@ DEVICE float shuffle_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu
 DEVICE float shuffle(float v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 DEVICE void block_barrier() { __syncthreads(); }
 
-// Programmatic dependent launch (Hopper and newer; CUDA C++ Programming Guide): a kernel may begin
-// while the one before it is still running. Before `wait_for_kernel_before` returns, a kernel reads
-// nothing but weights and the batch's layout, and writes nothing. Every thread of every kernel calls
-// it, so a kernel ends after the one before, and whatever is older has ended, too.
+// Programmatic dependent launch (Hopper and newer; CUDA C++ Programming Guide): a kernel may begin while its
+// predecessor is still running. Before `wait_for_kernel_before` returns, a kernel reads only weights and the
+// batch's layout, and writes nothing. Every thread of every kernel calls it, so a kernel ends after its
+// predecessor, and all earlier kernels have ended as well.
 DEVICE void wait_for_kernel_before() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-// A word of the batch's layout: a count, an offset, a tile. Not through the cache of the multiprocessor,
-// which may still hold the batch before: a kernel that begins early is ordered behind the copy of the
-// layout by nothing but the first kernel, which began when the copy was done.
+// Reads a word of the batch's layout: a count, an offset or a tile. The read bypasses the multiprocessor's
+// cache, which may still hold the previous batch: a kernel that begins early is ordered after the copy of the
+// layout only by the first kernel, which began when the copy was done.
 DEVICE unsigned layout_word(const unsigned* from) { return __ldcg(from); }
 
-// Allows the next kernel to begin, in whatever room this one leaves.
+// Allows the next kernel to begin on the resources that this kernel leaves free.
 DEVICE void let_next_kernel_begin() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
-// Loads above this line are issued before those below it. Otherwise the assembler moves a load next to its
-// use, to save registers.
+// Loads before this call are issued before those after it. Without it, the assembler moves a load next to its
+// use to save registers.
 DEVICE void keep_order() { __syncwarp(); }
 
-// Starts to bring the cache line at `from` into the L2 cache.
+// Prefetches the cache line at `from` into the L2 cache.
 DEVICE void prefetch(const void* from) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from)));
 }
 
-// 2^v to two units in the last place; results below 2^-126 are zero.
+// 2^v, accurate to two units in the last place; results below 2^-126 are zero.
 DEVICE float power_of_2(float v) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(v));
   return result;
 }
 
-// 1/v to one unit in the last place, for what is neither tiny nor huge.
+// 1/v, accurate to one unit in the last place unless v is tiny or huge.
 DEVICE float reciprocal(float v) {
   float result;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(v));
   return result;
 }
 
-// The thread's number in its warp. The compiler reads it wherever it is asked for; what is computed from
-// threadIdx instead, it keeps in registers over whole loops.
+// The thread's lane in its warp. The compiler reads it again at each use; a value computed from threadIdx
+// would occupy registers during whole loops.
 DEVICE unsigned lane_id() {
   unsigned result;
   asm volatile("mov.u32 %0, %%laneid;" : "=r"(result));
   return result;
 }
 
-// Four 8x8 matrices of 2-byte values from shared memory, each transposed: lane 8i+r names row r of matrix
-// i, 16 bytes; lane 4c+p receives rows 2p and 2p+1 of column c of each (PTX ISA, ldmatrix).
+// Loads four 8x8 matrices of 2-byte values from shared memory and transposes each: lane 8i+r passes the address
+// of row r of matrix i, 16 bytes; lane 4c+p receives rows 2p and 2p+1 of column c of each (PTX ISA, ldmatrix).
 DEVICE void load_transposed(unsigned (&to)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
@@ -114,8 +114,8 @@ DEVICE void load_transposed(unsigned (&to)[4], const void* row) {
                : "memory");
 }
 
-// c += a·b on the matrix unit: a is 16x16, b is 16x8, c is 16x8 in f32, spread over a warp as PTX's
-// mma.m16n8k16 has it. Turing has k8 only; its two halves are the same registers.
+// c += a·b on the matrix unit: a is 16x16, b is 16x8, c is 16x8 in f32, distributed over a warp as for PTX's
+// mma.m16n8k16. Turing has only k8; the two halves use the same registers.
 template <class T> DEVICE void multiply_16x8x16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]);
 
 template <> DEVICE void multiply_16x8x16<half_t>(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
@@ -142,7 +142,7 @@ template <> DEVICE void multiply_16x8x16<bfloat_t>(float (&c)[4], const unsigned
       : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 #else
-  // Turing has no bf16 products; the host refuses the type there before it launches anything.
+  // Turing has no bf16 products; the host refuses the type before it launches anything.
   __trap();
 #endif
 }
@@ -151,12 +151,12 @@ template <> DEVICE void multiply_16x8x16<bfloat_t>(float (&c)[4], const unsigned
 constexpr int WARP = 32;
 constexpr float LOG2_E = 1.4426950408889634f;
 
-// Sixteen bytes as the matrix unit's registers: eight 2-byte values, two a word.
+// Sixteen bytes as registers of the matrix unit: eight 2-byte values, two per word.
 struct alignas(16) Words4 {
   unsigned w[4];
 };
 
-// Half of that: four values.
+// Eight bytes: four 2-byte values.
 struct alignas(8) Words2 {
   unsigned w[2];
 };
@@ -171,7 +171,7 @@ template <class T> DEVICE void unpack2(unsigned word, float& low, float& high) {
   high = to_float(pair[1]);
 }
 
-// Eight consecutive values of a row, whatever their type in memory; read and written in 16-byte accesses.
+// Eight consecutive values of a row, of any type in memory; read and written in 16-byte accesses.
 struct Vector8 {
   float v[8];
 };
@@ -212,7 +212,7 @@ template <class T> DEVICE void store8(T* to, const Vector8& from) {
   }
 }
 
-// Sum over the warp, the same in every lane.
+// Sum over the warp, in every lane.
 DEVICE float warp_sum(float v) {
 #pragma unroll
   for (int mask = WARP / 2; mask > 0; mask /= 2) v += shuffle_xor(v, mask);
@@ -225,14 +225,15 @@ DEVICE float warp_max(float v) {
   return v;
 }
 
-// The activations, numbered as the host numbers them (src/ops, Activation).
+// The activations, with the host's numbers (Activation in src/activation.rs).
 enum Activation : unsigned { NONE = 0, GELU = 1, GELU_TANH = 2, RELU = 3, TANH = 4 };
 
-// x·Φ(x) = max(x, 0) - |x|·Φ(-|x|), Φ the normal distribution. log2 Φ(-a) is a polynomial of degree
-// seven here, fitted by reweighted least squares to a in [0, 6.5]: the result is within 1e-6, and below
-// zero within 1e-5 of itself, a twentieth of what rounding to f16 does. Beyond, GELU is x, or in f16 zero.
+// x·Φ(x) = max(x, 0) - |x|·Φ(-|x|), where Φ is the normal distribution. log2 Φ(-a) is approximated by a
+// polynomial of degree seven, fitted to a in [0, 6.5] by reweighted least squares. The absolute error is below
+// 1e-6; for negative x the relative error is below 1e-5, a twentieth of the error of rounding to f16. Outside
+// of the interval GELU is x, or zero in f16.
 DEVICE float gelu_rounded(float v) {
-  // Not fminf, which would turn NaN into 10.
+  // Not fminf, which would replace NaN with 10.
   float a = fabsf(v) > 10.0f ? 10.0f : fabsf(v), log2 = -1.757776800e-6f;
   constexpr float LOWER[7] = {5.9936585e-5f, -9.163629e-4f, 8.447385e-3f, -5.3824503e-2f, -4.5861572e-1f,
                               -1.151180100f, -1.000003800f};
@@ -241,7 +242,7 @@ DEVICE float gelu_rounded(float v) {
   return fmaxf(v, 0.0f) - a * power_of_2(log2);
 }
 
-// `T` is the type that the result is rounded to.
+// Applies an activation. `T` is the type to which the caller rounds the result.
 template <class T> DEVICE float activate(float v, unsigned activation) {
   switch (activation) {
     case GELU:

@@ -1,21 +1,21 @@
-// What is left between the products: bias and activation, the [CLS] rows, the classifier's logits, and
+// The element-wise steps between products: bias and activation, the [CLS] rows, the classifier's logits, and
 // the conversion of weights at load.
 //
 // bias_activation, in warp instructions for 16,384 rows of 3,072 (counted, not timed):
-// v1: eight columns of a row a thread, erff, a 64-bit remainder, eight 2-byte stores: 64.1 M.
-// v2: four rows a thread share bias and remainder, GELU by one exponential, one vector store: 30.0 M.
-//     That is 33 us of an H200's schedulers and less than the 47 us that its memory takes. Only a product
-//     that does it in its own epilogue would save those: half a millisecond in five of 128 x 128 tokens.
+// v1: one thread for eight columns of a row, erff, a 64-bit remainder, eight 2-byte stores: 64.1 M.
+// v2: one thread for four rows, which share bias and remainder; GELU by one exponential, one vector store:
+//     30.0 M. That is 33 us on an H200's schedulers, less than the 47 us of its memory. Only a product with
+//     bias and activation in its epilogue would save those: half a millisecond of five for 128 x 128 tokens.
 #include "device.cuh"
 
-// Rows that a thread of bias_activation does: as many loads are in flight, and one bias serves all.
+// Rows per thread of bias_activation: their loads are in flight at the same time and share one bias.
 constexpr unsigned BIAS_ROWS = 4;
 
-// x[row] = activation(x[row] + bias), in place; eight columns of BIAS_ROWS rows a thread. `columns` is a
-// multiple of 8.
+// x[row] = activation(x[row] + bias), in place; each thread does eight columns of BIAS_ROWS rows. `columns` is
+// a multiple of 8.
 template <class T>
 DEVICE void bias_activation(const unsigned* count, T* x, const T* bias, unsigned activation, int columns) {
-  // Below 2^32: a batch of 16,384 tokens has 2^23 vectors.
+  // The index fits 32 bits: a batch of 16,384 tokens has 2^23 vectors.
   unsigned index = blockIdx.x * blockDim.x + threadIdx.x, vectors = unsigned(columns) / 8;
   unsigned first = index / vectors * BIAS_ROWS, at = index % vectors * 8, rows = layout_word(count);
   let_next_kernel_begin();
@@ -34,7 +34,7 @@ DEVICE void bias_activation(const unsigned* count, T* x, const T* bias, unsigned
   }
 }
 
-// y[row] = x[rows[row]]: the first row of each sequence, when `rows` are the sequences' starts.
+// y[row] = x[rows[row]]: the first row of each sequence if `rows` are the starts of the sequences.
 template <class T> DEVICE void gather_rows(const unsigned* count, const unsigned* rows, const T* x, T* y, int columns) {
   unsigned index = blockIdx.x * blockDim.x + threadIdx.x, vectors = unsigned(columns) / 8;
   unsigned row = index / vectors, at = index % vectors * 8;
@@ -45,7 +45,7 @@ template <class T> DEVICE void gather_rows(const unsigned* count, const unsigned
   store8(y + size_t(row) * columns + at, load8(x + size_t(from) * columns + at));
 }
 
-// logits[row, label] = x[row] · w[label] + bias[label] in f32; a warp a logit, `columns` a multiple of 8.
+// logits[row, label] = x[row] · w[label] + bias[label] in f32; one warp per logit, `columns` a multiple of 8.
 template <class T>
 DEVICE void classify(const unsigned* count, const T* x, const T* w, const T* bias, float* logits, int columns,
                      int labels) {
@@ -67,7 +67,7 @@ DEVICE void classify(const unsigned* count, const T* x, const T* w, const T* bia
 
 // to[i] = from[i], rounded to nearest even.
 template <class From, class To> DEVICE void convert(const From* from, To* to, unsigned long long length) {
-  // The next kernel must not begin: it may read the result as weights, without a wait.
+  // The next kernel must not begin early: it may read the result as weights without waiting.
   wait_for_kernel_before();
   unsigned long long stride = (unsigned long long)(gridDim.x) * blockDim.x;
   for (unsigned long long i = (unsigned long long)(blockIdx.x) * blockDim.x + threadIdx.x; i < length; i += stride)

@@ -1,4 +1,4 @@
-// All kernels, as one translation unit: one fat binary holds them.
+// All kernels in one translation unit, for one fat binary.
 #include "attention.cu"
 #include "elementwise.cu"
 #include "norm.cu"

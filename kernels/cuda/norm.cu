@@ -1,14 +1,13 @@
-// LayerNorm: of the sum of the three embeddings, and of what a product with its residual gives.
+// LayerNorm of the sum of the three embeddings, and of the result of a product with residual.
 //
-// v1: a warp a row; the row stays in registers, so that the variance is taken around the mean (two
-//     passes, no cancellation) at the price of one. Statistics in f32 whatever the type. Bias and residual
-//     were added here. 16,384 rows of 768: 9.8 M warp instructions, 75 MB to and from memory.
-// v2: the product adds bias and residual, and rows go out in vector stores instead of 2-byte ones: 7.0 M,
-//     50 MB, which are 11.7 us of an H200's 4.3 TB/s. The weights come near before the kernel in front
-//     has ended.
+// v1: one warp per row. The row stays in registers, so computing the variance around the mean (two passes, no
+//     cancellation) reads memory only once. Statistics are in f32 for every type. Bias and residual were added
+//     here. 16,384 rows of 768: 9.8 M warp instructions, 75 MB to and from memory.
+// v2: the product adds bias and residual, and vector stores replace 2-byte stores: 7.0 M, 50 MB, which take
+//     11.7 us at an H200's 4.3 TB/s. The weights are prefetched before the preceding kernel has ended.
 #include "device.cuh"
 
-// A row of `hidden` values in the registers of a warp: vector i of lane l is number 32i + l.
+// A row of `hidden` values in the registers of a warp: vector i of lane l is vector 32i + l of the row.
 template <int VECTORS> struct Row {
   float v[VECTORS][8];
 

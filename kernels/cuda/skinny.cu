@@ -1,64 +1,62 @@
-// y = activation(norm(x)·wᵀ + bias) + residual for a few rows (up to 32): what a handful of short
-// queries needs. The time is the reading of w, so all that surrounds the product is done beside it:
-// LayerNorm of x on the way in (each block takes the statistics of the few rows itself), activation or
-// residual on the way out. A layer is then five launches.
+// y = activation(norm(x)·wᵀ + bias) + residual for few rows (up to 32), as for a few short queries. Reading w
+// takes most of the time, so the other steps are fused with the product: LayerNorm of x before it (each block
+// computes the statistics of all rows), activation or residual after it. A layer is then five launches.
 //
-// A block has some of w's rows and all rows of x; its eight warps share out the inner dimension and add
-// up at the end. w goes from global memory into registers in 16-byte reads, every byte once. The inner
-// dimension may be summed in any order: a lane reads eight neighbours where the instruction wants four
+// A block has some rows of w and all rows of x. Its eight warps divide the inner dimension and add their sums
+// at the end. w is read from global memory into registers, 16 bytes at a time, every byte once. The order of
+// a sum over the inner dimension is free: a lane reads eight adjacent values where the instruction expects four
 // pairs (as in attention.cu).
 //
-// v1: w was asked for behind the barrier of the statistics, four steps at a time, and each step's x
-//     behind the product of the step before; two columns' tiles a block at most, up to 64 rows.
-// v2: a block's w is asked for at once and before anything else, gain, offset and bias behind it; on
-//     Hopper that is before the kernel in front has ended. (With 32 rows, and with rows beyond 768 values, the
-//     last of it follows.) Up to four columns' tiles a block, so that
-//     every product of BERT-base is one wave of blocks, two of which fit a multiprocessor: the next
-//     kernel's weights always find room. Row statistics come from the matrix unit, and the normalized rows
-//     are written by the lanes that hold them.
+// v1: w was loaded after the barrier of the statistics, four steps at a time, and the x of each step after the
+//     product of the preceding step; at most two tiles of columns per block, up to 64 rows.
+// v2: a block loads all of its w at once and before anything else, then gain, offset and bias; on Hopper this
+//     is before the preceding kernel has ended. (With 32 rows, and with rows of more than 768 values, the end
+//     of w is loaded later.) Up to four tiles of columns per block, so that every product of BERT-base is one
+//     wave of blocks. Two blocks fit on a multiprocessor, so there is always room for the next kernel's
+//     weights. The matrix unit computes the row statistics, and the lanes that hold normalized rows write them.
 //
-// Counted in the PTX of sm_90 for 12 rows of BERT-base in f16; nothing of this was timed:
-//                             warp instructions    of a warp, v2 behind    sectors read
-//                                                    its wait; the mean
+// Counts from the PTX of sm_90 for 12 rows of BERT-base in f16; not timed:
+//                             warp instructions    per warp, mean; for     sectors read
+//                                                    v2 after its wait
 //     product                    v1        v2          v1        v2          v1        v2
 //     queries, keys, values  1.29 M    0.64 M       1,123       739     12.1 MB    5.6 MB
 //     attention output       0.13 M    0.19 M         166       162      3.0 MB    3.0 MB
 //     feed-forward in        1.75 M    0.87 M       1,140       754     16.1 MB    7.5 MB
 //     feed-forward out       0.22 M    0.27 M         291       252     11.9 MB   11.9 MB
-// Tried between the two: a warp takes the statistics of whole rows and keeps them in registers, 1,264
-// instructions a warp. Up to 64 rows (v1): 4,175 a warp, more than the library's way by the estimate.
+// Tried in between: a warp computes the statistics of whole rows and keeps them in registers, 1,264 instructions
+// per warp. Up to 64 rows (v1): 4,175 per warp, by the estimate more than the library's kernels.
 #include "device.cuh"
 
 constexpr int SKINNY_WARPS = 8;
 constexpr int SKINNY_THREADS = SKINNY_WARPS * WARP;
-// Columns that the warps take in one step, 32 each.
+// Columns that the warps process in one step, 32 each.
 constexpr int STEP = SKINNY_WARPS * 32;
 
 struct alignas(8) Float2 {
   float low, high;
 };
 
-// What a block of `ROWS`·16 rows of x and `COLUMNS`·8 rows of w holds at once, so that 128 registers do.
+// Sizes for a block with `ROWS`·16 rows of x and `COLUMNS`·8 rows of w, chosen so that 128 registers suffice.
 template <int ROWS, int COLUMNS, bool NORM> struct Skinny {
   static constexpr int TILE_COLUMNS = COLUMNS * 8;
-  // Of a row of sums; a multiple of 16 would put four rows into the same banks.
+  // Stride of a row of sums; a multiple of 16 would put four rows into the same banks.
   static constexpr int STRIDE = TILE_COLUMNS % 16 == 0 ? TILE_COLUMNS + 8 : TILE_COLUMNS;
   static constexpr int SUMS = ROWS * 16 * STRIDE;
-  // Steps whose w is in flight. Rows that are normalized are a hidden size long, three steps in BERT-base;
-  // others are up to four times that.
+  // Steps whose w is in flight. Normalized rows have the hidden size, three steps in BERT-base; other rows are up
+  // to four times as long.
   static constexpr int STEPS = NORM         ? (ROWS * COLUMNS < 3 ? 4 : 3)
                                : ROWS == 1  ? (COLUMNS == 1 ? 12 : COLUMNS == 2 ? 6 : 3)
                                             : (COLUMNS == 1 ? 8 : COLUMNS == 2 ? 4 : 3);
-  // Steps whose x is in flight: all of them, where it stays in registers from the statistics on.
+  // Steps whose x is in flight: all of them where x stays in registers after the statistics.
   static constexpr int AHEAD = ROWS == 2  ? (NORM || COLUMNS == 3 ? 1 : 2)
                                : !NORM    ? (COLUMNS == 1 ? 6 : 3)
                                           : (COLUMNS == 4 ? 1 : STEPS);
   static_assert(STEPS % AHEAD == 0, "a step finds its x where the round before has put it");
 };
 
-// x as the left operand of this lane: rows `group` and `group` + 8 of each sixteen, eight columns of a step.
+// x as the left operand of this lane: rows `group` and `group` + 8 of each 16, eight columns per step.
 template <class T, int ROWS, int AHEAD> struct Rows {
-  // Rows beyond the last are its copies; nobody stores what comes of them.
+  // Rows beyond the last are copies of it; their results are not stored.
   const T* from[ROWS * 2];
   Words4 words[AHEAD][ROWS * 2];
 
@@ -71,7 +69,7 @@ template <class T, int ROWS, int AHEAD> struct Rows {
     }
   }
 
-  // The columns from `k` on, unless the row ends there: there are `left` of them.
+  // Loads the columns from `k` on, unless the row has ended: it has `left` columns.
   DEVICE void load(int slot, int k, int left) {
     if (k >= left) return;
 #pragma unroll
@@ -93,11 +91,11 @@ template <class T, int ROWS, int AHEAD> struct Rows {
   }
 };
 
-// Sums of the rows and of their squares over this warp's columns, on the matrix unit: x times ones, and
-// the diagonal of x·xᵀ. Then, over all warps, mean and 1/σ of this lane's rows.
+// Sums of the rows and of their squares over this warp's columns, on the matrix unit: x times ones, and the
+// diagonal of x·xᵀ. Then mean and 1/σ of this lane's rows over all warps.
 //
-// The variance is the mean square less the squared mean, in f32: an error of 1e-6·(1 + mean²/variance),
-// which shows in 16 bits only where the mean is ten times σ.
+// The variance is the mean square minus the squared mean, in f32. Its error of 1e-6·(1 + mean²/variance) is
+// visible in 16 bits only if the mean is ten times σ.
 template <class T, int ROWS> struct Statistics {
   float sum[ROWS][4] = {}, low[ROWS][4] = {}, high[ROWS][4] = {};
   float mean[ROWS * 2], scale[ROWS * 2];
@@ -110,7 +108,7 @@ template <class T, int ROWS> struct Statistics {
       for (int half = 0; half < 2; half++) {
         unsigned a[4];
         rows.operand(a, slot, tile, half);
-        // The right operand holds a column where the left one holds a row: so these are the same registers.
+        // The right operand has columns where the left one has rows, so both use the same registers.
         unsigned first[2] = {a[0], a[2]}, second[2] = {a[1], a[3]};
         multiply_16x8x16<T>(sum[tile], a, ones);
         multiply_16x8x16<T>(low[tile], a, first);
@@ -118,7 +116,7 @@ template <class T, int ROWS> struct Statistics {
       }
   }
 
-  // All of this warp's columns, of which the first steps are in `rows`.
+  // Adds all of this warp's columns; the first steps are already in `rows`.
   template <int AHEAD> DEVICE void add_all(Rows<T, ROWS, AHEAD>& rows, int left) {
 #pragma unroll 1
     for (int first = 0; first < left; first += AHEAD * STEP) {
@@ -131,12 +129,12 @@ template <class T, int ROWS> struct Statistics {
     }
   }
 
-  // Through `parts`, [warp][row] of shared memory.
+  // Combines the warps' sums through `parts`, [warp][row] in shared memory.
   DEVICE void finish(Float2* parts, float eps, float inverse) {
     int warp = int(threadIdx.x) / WARP, group = int(threadIdx.x) % WARP / 4;
     bool odd = group % 2 == 1;
     if (int(threadIdx.x) % 4 == group / 2) {
-      // This lane holds the diagonal's elements of its rows.
+      // This lane holds the diagonal elements of its rows.
 #pragma unroll
       for (int tile = 0; tile < ROWS; tile++) {
         Float2* to = parts + (warp * ROWS + tile) * 16 + group;
@@ -160,8 +158,8 @@ template <class T, int ROWS> struct Statistics {
   }
 };
 
-// Normalizes eight columns of this lane's rows in place, and writes them to `copy` unless that is null.
-// `gains` are gamma at those columns; beta is `inner` further on.
+// Normalizes eight columns of this lane's rows in place, and writes them to `copy` unless it is null. `gains`
+// points to gamma at those columns; beta is `inner` elements further.
 template <class T, int ROWS>
 DEVICE void normalize(Words4 (&words)[ROWS * 2], const Statistics<T, ROWS>& statistics, const T* gains, int inner,
                       T* copy, unsigned row_count) {
@@ -178,7 +176,7 @@ DEVICE void normalize(Words4 (&words)[ROWS * 2], const Statistics<T, ROWS>& stat
   }
 }
 
-// c += x·wᵀ for a step's 32 columns.
+// c += x·wᵀ for the 32 columns of a step.
 template <class T, int ROWS, int COLUMNS, int AHEAD>
 DEVICE void multiply(float (&c)[ROWS][COLUMNS][4], const Rows<T, ROWS, AHEAD>& rows, int slot,
                      const Words4 (&w)[COLUMNS]) {
@@ -196,7 +194,7 @@ DEVICE void multiply(float (&c)[ROWS][COLUMNS][4], const Rows<T, ROWS, AHEAD>& r
     }
 }
 
-// The two neighbouring results that a thread puts together, of each round of the block over its tile.
+// The two adjacent results that a thread combines in each round of the block over its tile.
 template <int ROWS, int COLUMNS> struct Pair {
   static constexpr int PAIRS_A_ROW = COLUMNS * 4;
   static constexpr int ROUNDS = (ROWS * 16 * PAIRS_A_ROW + SKINNY_THREADS - 1) / SKINNY_THREADS;
@@ -206,7 +204,7 @@ template <int ROWS, int COLUMNS> struct Pair {
         column((round * SKINNY_THREADS + threadIdx.x) % PAIRS_A_ROW * 2) {}
 };
 
-// What this thread adds to its results; on its way while the product is computed.
+// The residuals of this thread's results, loaded while the product is computed.
 template <class T, int ROWS, int COLUMNS> struct Residuals {
   unsigned words[Pair<ROWS, COLUMNS>::ROUNDS] = {};
 
@@ -257,8 +255,8 @@ DEVICE void add_up(const float (&c)[ROWS][COLUMNS][4], float* sums, const float*
   }
 }
 
-// `ROWS`·16 rows of x at most, `COLUMNS`·8 rows of w a block; `inner` is a multiple of 32 and `outer`
-// of COLUMNS·8. `x_rows` and `residual_rows` may be null: then row r is row r.
+// At most `ROWS`·16 rows of x, and `COLUMNS`·8 rows of w per block; `inner` is a multiple of 32 and `outer` of
+// COLUMNS·8. `x_rows` and `residual_rows` may be null: then row r is row r.
 template <class T, int ROWS, int COLUMNS, bool NORM>
 DEVICE void skinny(const unsigned* count, const T* x, const unsigned* x_rows, const T* gamma, const T* beta, float eps,
                    T* normalized, const T* w, const T* bias, unsigned activation, const T* residual,
@@ -273,7 +271,7 @@ DEVICE void skinny(const unsigned* count, const T* x, const unsigned* x_rows, co
   int first_column = int(blockIdx.x) * Size::TILE_COLUMNS;
   let_next_kernel_begin();
 
-  // Everything that is no result of a kernel, w first. From here on, this lane's columns begin at 0.
+  // Load everything that is not the result of a kernel, w first. From here on, this lane's columns begin at 0.
   int left = inner - begin;
   const T* w_at = w + size_t(first_column + group) * inner + begin;
   Words4 b[Size::STEPS][COLUMNS];
@@ -308,7 +306,7 @@ DEVICE void skinny(const unsigned* count, const T* x, const unsigned* x_rows, co
   }
 
   float c[ROWS][COLUMNS][4] = {};
-  // Where, in this lane's columns, the normalized rows lie that this block writes next.
+  // The position, in this lane's columns, of the normalized values that this block writes next.
   int own = int(blockIdx.x) * 32 - int(threadIdx.x) / WARP * 32;
 #pragma unroll 1
   for (int first = 0; first < left; first += ROUND) {

@@ -26,6 +26,7 @@ impl<T> SharedPointer<T> {
     ///
     /// # Safety
     /// `offset` is inside the memory that the pointer was made for.
+    #[inline(always)]
     pub(super) unsafe fn at(self, offset: usize) -> *mut T {
         // SAFETY: the caller's promise.
         unsafe { self.0.add(offset) }
@@ -35,6 +36,7 @@ impl<T> SharedPointer<T> {
     ///
     /// # Safety
     /// `offset` is inside that memory, or at its end.
+    #[inline(always)]
     pub(super) unsafe fn add(self, offset: usize) -> Self {
         // SAFETY: the caller's promise.
         Self(unsafe { self.0.add(offset) })
