@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::super::data;
 use super::*;
 
 /// Two intents that share no word, a third that is the background.
