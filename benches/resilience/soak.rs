@@ -1,4 +1,4 @@
-//! Everything at once, for long: does memory stay, do the counters add up, does all come back?
+//! Mixed load for a long time: whether memory stays flat, the counters add up and every request is answered.
 
 use std::io::BufReader;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::{resident, runtime, verdict};
 pub(crate) struct Flags {
     #[arg(long, default_value = "20")]
     minutes: f64,
-    /// More flags for the server, as one word.
+    /// Additional flags of the server, as one word.
     #[arg(
         long,
         default_value = "--slo 20ms --max-concurrency 48",
@@ -28,10 +28,10 @@ pub(crate) struct Flags {
     server: String,
 }
 
-/// Growth of the memory that is none: 1 % an hour of a small server would be more than noise.
+/// Largest growth of the memory. 1 % an hour of a small server would be more than noise.
 const SLOPE_MAX_MB_A_MINUTE: f64 = 0.05;
 
-/// What the clients saw.
+/// The results of all clients.
 #[derive(Debug, Default)]
 struct Seen {
     answered: AtomicU64,
@@ -56,7 +56,7 @@ impl Seen {
         stays
     }
 
-    /// Of a request that makes no sense.
+    /// Counts the outcome of an invalid request.
     fn count_faulty(&self, outcome: Outcome) {
         match outcome {
             Outcome::Answered(400..=499 | 504, _) => {
@@ -74,7 +74,7 @@ impl Seen {
     }
 }
 
-/// Whether it held.
+/// Runs the measurement. Returns whether the expectations held.
 pub(crate) fn run(flags: &Flags) -> bool {
     let mut arguments = vec!["--port", "0"];
     arguments.extend(flags.server.split_whitespace());
@@ -82,7 +82,7 @@ pub(crate) fn run(flags: &Flags) -> bool {
     let admin = server.admin();
     let runtime = runtime();
     runtime.block_on(server.ready());
-    // Read, so that the pipe does not fill up.
+    // The log is read, so that the pipe does not fill up.
     let mut log = std::mem::replace(&mut server.log, BufReader::new(Box::new(std::io::empty())));
     std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
     let seen = Arc::new(Seen::default());
@@ -104,7 +104,7 @@ pub(crate) fn run(flags: &Flags) -> bool {
     verdict(&what, unexpected == 0) & judge(&memory, &metrics, load(&seen.lost))
 }
 
-/// Memory in megabytes by minutes, sampled each second.
+/// Runs all clients for `duration`. Returns the memory in megabytes over minutes, sampled each second.
 async fn load(
     server: &Server,
     admin: SocketAddr,
@@ -141,7 +141,7 @@ async fn load(
     }
     seen.end.store(true, Ordering::Relaxed);
     clients.join_all().await;
-    // What clients have left behind.
+    // Time for the server to finish abandoned requests.
     tokio::time::sleep(Duration::from_secs(2)).await;
     memory
 }
@@ -153,7 +153,7 @@ async fn reconnected(open: Option<Client>, address: SocketAddr) -> Client {
     }
 }
 
-/// One text after the other, in bursts that are more than the server takes; some have little time.
+/// Single texts in bursts beyond the server's capacity; some have short deadlines.
 async fn singles(address: SocketAddr, number: u64, seen: Arc<Seen>) {
     let patient = get("play some jazz", "");
     let hasty = get(
@@ -193,7 +193,7 @@ async fn lists(address: SocketAddr, seen: Arc<Seen>) {
     }
 }
 
-/// Clients that leave after some part of the request or right after it.
+/// Clients that disconnect within the request or right after it.
 async fn leavers(address: SocketAddr, seen: Arc<Seen>) {
     let texts: Vec<String> = (0..32)
         .map(|n| format!("what is the weather on day {n}"))
@@ -211,7 +211,7 @@ async fn leavers(address: SocketAddr, seen: Arc<Seen>) {
     }
 }
 
-/// HTTP/2 with several streams at once, every third of which is reset before its answer.
+/// HTTP/2 with several concurrent streams, every third of which is reset before its response.
 async fn streams(address: SocketAddr, seen: Arc<Seen>) {
     while !seen.is_over() {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -266,7 +266,7 @@ async fn nonsense(address: SocketAddr, seen: Arc<Seen>) {
     }
 }
 
-/// Megabytes of each kind of text that is made to be expensive, one after the other.
+/// Megabytes of each kind of expensive text, in turn.
 async fn long_texts(address: SocketAddr, number: usize, seen: Arc<Seen>) {
     let bodies = bodies(1_000_000);
     let requests: Vec<Vec<u8>> = bodies.iter().map(|(_, body)| posted(body)).collect();
@@ -278,7 +278,7 @@ async fn long_texts(address: SocketAddr, number: usize, seen: Arc<Seen>) {
         let mut client = reconnected(open.take(), address).await;
         let outcome = client.ask(&requests[round % requests.len()]).await;
         open = match outcome {
-            // Not all of them are requests.
+            // Some of them are invalid requests.
             Outcome::Answered(400, stays) => {
                 seen.faulty.fetch_add(1, Ordering::Relaxed);
                 stays.then_some(client)
@@ -327,7 +327,7 @@ fn judge(memory: &[(f64, f64)], metrics: &str, lost: u64) -> bool {
     held & verdict(&what, slope <= SLOPE_MAX_MB_A_MINUTE)
 }
 
-/// Of the least-squares line.
+/// The slope of the least-squares line.
 fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
