@@ -21,21 +21,21 @@ use super::{export, vocabulary};
 /// One training run.
 #[derive(Debug, Clone)]
 pub struct TrainOptions {
-    /// What to train on, and how.
+    /// The training data and settings.
     pub recipe: Recipe,
     /// The folder that the recipe's file names are relative to.
     pub data_dir: PathBuf,
-    /// The model directory to write; made when absent. The checkpoint lives here too.
+    /// The model directory to write, created if absent. It also has the checkpoint.
     pub output: PathBuf,
-    /// Whether to go on from the checkpoint in `output`, if there is one.
+    /// Whether to resume from the checkpoint in `output`, if there is one.
     pub resume: bool,
-    /// Stops after this many epochs in all, leaving the checkpoint; nothing is exported then.
+    /// Stops after this many epochs in total. The checkpoint stays, and nothing is exported.
     pub stop_after: Option<usize>,
     /// Whether to evaluate the recipe's test files on the exported model.
     pub test: bool,
 }
 
-/// What a run tells while it goes on.
+/// The progress of a run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Progress<'a> {
@@ -56,9 +56,9 @@ pub enum Progress<'a> {
     Epoch {
         /// The epoch, from 0.
         epoch: usize,
-        /// Its mean loss.
+        /// The mean loss.
         loss: f32,
-        /// How the network does on the validation sets.
+        /// The evaluation on the validation sets.
         validation: &'a [SetEvaluation],
     },
 }
@@ -66,48 +66,48 @@ pub enum Progress<'a> {
 /// The size of a run.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// The texts trained on, before augmentation.
+    /// Number of training texts, before augmentation.
     pub texts: usize,
-    /// Training rows left out because a validation or test file holds the same text.
+    /// Number of training rows left out because a validation or test file has the same text.
     pub excluded: usize,
-    /// Training rows kept back to validate with.
+    /// Number of training rows held out for validation.
     pub held_out: usize,
     /// The labels, in order of their ids.
     pub labels: Vec<String>,
-    /// The entries of the vocabulary.
+    /// Number of entries of the vocabulary.
     pub vocabulary: usize,
-    /// The weights of the network.
+    /// Number of weights of the network.
     pub parameters: usize,
-    /// The epochs of the run.
+    /// Number of epochs of the run.
     pub epochs: usize,
-    /// The epochs that a checkpoint brought along.
+    /// Number of epochs that were restored from a checkpoint.
     pub resumed: usize,
 }
 
-/// A named evaluation.
+/// The evaluation on one set of texts.
 #[derive(Debug, Clone)]
 pub struct SetEvaluation {
     /// The name of the set.
     pub name: String,
-    /// The figures over all its texts.
+    /// The evaluation on all texts.
     pub all: Evaluation,
-    /// The figures without the texts that the training files hold as well (and that were left out of
-    /// training), when there are such texts.
+    /// The evaluation without the texts that occur in the training files, if there are any. Those were left
+    /// out of training.
     pub without_overlap: Option<Evaluation>,
 }
 
 /// The outcome of a run.
 #[derive(Debug, Clone)]
 pub struct TrainReport {
-    /// Whether the model was finished and exported; false when [`TrainOptions::stop_after`] ended it.
+    /// Whether the model was finished and exported; false when [`TrainOptions::stop_after`] ended the run.
     pub finished: bool,
     /// The size of the run.
     pub summary: Summary,
     /// The mean loss of each epoch trained in this process.
     pub losses: Vec<f32>,
-    /// The last figures on the validation sets.
+    /// The last evaluation on the validation sets.
     pub validation: Vec<SetEvaluation>,
-    /// The figures of the exported directory on the test sets, when asked for.
+    /// The evaluation of the exported directory on the test sets, if requested.
     pub test: Vec<SetEvaluation>,
 }
 
@@ -120,7 +120,7 @@ pub fn run(
     progress: &mut dyn FnMut(&Progress<'_>),
 ) -> Result<TrainReport, TrainError> {
     let recipe = &options.recipe;
-    let run = Prepared::new(options)?;
+    let run = PreparedRun::new(options)?;
     let mut optimizer = AdamW::new(run.network.parameters(), &recipe.schedule)?;
     let checkpoint = run.checkpoint(options)?;
     let resumed = if options.resume {
@@ -188,15 +188,15 @@ pub fn run(
     Ok(report)
 }
 
-/// What a run has before its first step.
-struct Prepared {
+/// The state of a run before its first step.
+struct PreparedRun {
     corpus: Corpus,
     tokenizer: Tokenizer,
     augmenter: Augmenter,
     network: Network,
 }
 
-impl Prepared {
+impl PreparedRun {
     fn new(options: &TrainOptions) -> Result<Self, TrainError> {
         let recipe = &options.recipe;
         recipe.check()?;
