@@ -224,16 +224,18 @@ impl<'a> Case<'a> {
             responses: responses.clone(),
             signals: std::mem::take(&mut self.signals),
         });
-        self.check(&state, &responses);
+        self.check_bounds(&state);
+        self.check_sum(&state, &responses);
         self.before = Some(state);
     }
 
-    fn check(&self, state: &ReplayState, responses: &BTreeMap<SocketAddr, Option<&[u8]>>) {
+    /// Every view is within bounds, and the sum does not fall while a replica is missing.
+    fn check_bounds(&self, state: &ReplayState) {
         let ReplayState {
             demand,
-            is_active,
             replicas,
             unknown,
+            ..
         } = state;
         let ReplicaCounts {
             fresh,
@@ -257,6 +259,16 @@ impl<'a> Case<'a> {
                 "the sum fell"
             );
         }
+    }
+
+    /// Inactivity and the demand of complete rounds follow from the reports of the round.
+    fn check_sum(&self, state: &ReplayState, responses: &BTreeMap<SocketAddr, Option<&[u8]>>) {
+        let ReplayState {
+            demand,
+            is_active,
+            replicas,
+            ..
+        } = state;
         let found = self
             .endpoints
             .iter()
@@ -296,7 +308,11 @@ impl<'a> Case<'a> {
             demand.is_some_and(|demand| (demand - sum).abs() <= 1e-9 * sum),
             "{demand:?} {sum}"
         );
-        assert_eq!([*fresh, *kept, *silent], [all.len(), 0, 0]);
+        let expected = ReplicaCounts {
+            fresh: all.len(),
+            ..ReplicaCounts::default()
+        };
+        assert_eq!(*replicas, expected);
         if sum > 0.0 || all.iter().any(|report| report.is_busy) {
             assert_eq!(*is_active, Some(true));
         }

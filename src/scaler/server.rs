@@ -112,8 +112,12 @@ pub struct Running {
 pub fn start(config: &Config) -> Result<Running, ScalerError> {
     // Raises the limit of file descriptors, since each replica keeps a connection open.
     descriptors();
-    let tls = config.tls.clone().map(Tls::open_files).transpose()?;
-    let tls = tls.map(Arc::new);
+    let tls = config
+        .tls
+        .clone()
+        .map(Tls::open_files)
+        .transpose()?
+        .map(Arc::new);
     let main = Listener::tcp(config.address, "--port")?;
     let admin = config
         .admin_address

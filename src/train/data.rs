@@ -141,15 +141,7 @@ impl Corpus {
         }
         drop_held_out_duplicates(&mut train, &validation);
         let labels = labels_of(&train)?;
-        if let Some(background) = recipe
-            .background
-            .as_ref()
-            .filter(|name| !labels.contains(name))
-        {
-            return Err(TrainError::Recipe(format!(
-                "no training text has the background label {background:?}"
-            )));
-        }
+        check_background(recipe, &labels)?;
         Ok(Self {
             train,
             validation,
@@ -231,6 +223,15 @@ fn map_rows(rows: Vec<Example>, source: &Source, recipe: &Recipe) -> Vec<Example
             }
         })
         .collect()
+}
+
+fn check_background(recipe: &Recipe, labels: &[String]) -> Result<(), TrainError> {
+    match &recipe.background {
+        Some(background) if !labels.contains(background) => Err(TrainError::Recipe(format!(
+            "no training text has the background label {background:?}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn labels_of(train: &[Example]) -> Result<Vec<String>, TrainError> {

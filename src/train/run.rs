@@ -170,14 +170,7 @@ pub fn run(
     if last < recipe.schedule.epochs {
         return Ok(report);
     }
-    let labels = &run.corpus.labels;
-    export::write(
-        &options.output,
-        recipe,
-        labels,
-        &run.tokenizer,
-        &run.network,
-    )?;
+    run.export(options)?;
     checkpoint.remove()?;
     report.finished = true;
     if options.test {
@@ -243,6 +236,16 @@ impl PreparedRun {
             epochs: recipe.schedule.epochs,
             resumed,
         }
+    }
+
+    fn export(&self, options: &TrainOptions) -> Result<(), TrainError> {
+        export::write(
+            &options.output,
+            &options.recipe,
+            &self.corpus.labels,
+            &self.tokenizer,
+            &self.network,
+        )
     }
 
     fn validate(&self, recipe: &Recipe) -> Result<Vec<SetEvaluation>, TrainError> {
