@@ -1,11 +1,11 @@
-//! Many clients at once against a server in this process: `cargo bench --bench clients`, with
-//! `-- --clients 64 --seconds 60 --requests 10000` for other numbers; `--device cuda` and
-//! `--model DIR` for another server than that of the embedded model on the CPU.
+//! Many concurrent clients against a server in this process: `cargo bench --bench clients`.
+//! `-- --clients 64 --seconds 60 --requests 10000` changes the numbers; `--device cuda` and `--model DIR`
+//! select another server than that of the embedded model on the CPU.
 //!
-//! First every client asks again and again, and each answer is compared with the one the text
-//! gets alone. Then a number of requests is sent, half of which are given up in mid-flight; what
-//! was offered must equal what was answered, refused and abandoned, and the queue must be empty
-//! in the end. Ends with exit code 1 when anything does not add up.
+//! First every client sends requests back to back, and each answer is compared with the one that the text
+//! gets alone. Then a number of requests is sent, half of which are abandoned in flight. The offered requests
+//! must equal those answered, refused and abandoned, and the queue must be empty at the end. The exit code is
+//! 1 when a count is wrong.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -31,13 +31,13 @@ use support::server::{TestServer, cpu_engine, eventually};
 
 #[derive(Debug, Clone, Parser)]
 struct Flags {
-    /// Clients that ask at the same time.
+    /// Concurrent clients.
     #[arg(long, default_value = "64")]
     clients: usize,
-    /// How long they ask.
+    /// Duration of the first part in seconds.
     #[arg(long, default_value = "60")]
     seconds: u64,
-    /// Requests of the second part, half of which are given up.
+    /// Requests of the second part, half of which are abandoned.
     #[arg(long, default_value = "10000")]
     requests: usize,
     /// The server's `--device`.
@@ -46,7 +46,7 @@ struct Flags {
     /// The server's `--model`.
     #[arg(long)]
     model: Option<String>,
-    /// How far a score may be from that of the CPU engine in f32.
+    /// Largest difference of a score from that of the CPU engine in f32.
     #[arg(long, default_value = "1e-5")]
     tolerance: f64,
     /// Cargo passes this to every bench.
@@ -60,7 +60,7 @@ struct Probe {
     request: Vec<u8>,
     label: String,
     score: f64,
-    /// How far the score is ahead of the next label's.
+    /// The difference of the score to the next label's.
     margin: f64,
 }
 
@@ -118,7 +118,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everyone asks for a while; true when every answer was right.
+/// The first part: all clients send requests. Returns whether every answer was correct.
 async fn ask(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
     let server = flags.server().await;
     let end = Instant::now() + Duration::from_secs(flags.seconds);
@@ -138,7 +138,7 @@ async fn ask(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
                 latencies.push(start.elapsed());
                 let right = answer.status == 200 && {
                     let json = answer.json();
-                    // Where two labels are as good as even, either is right.
+                    // Either of two labels with almost equal scores is correct.
                     let even = probe.margin < 2.0 * tolerance;
                     (json["label"] == *probe.label || even)
                         && (json["score"].as_f64().unwrap() - probe.score).abs() < tolerance
@@ -180,7 +180,7 @@ async fn ask(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
     wrong == 0
 }
 
-/// Half of the requests are given up in mid-flight; true when the counters add up.
+/// The second part: half of the requests are abandoned in flight. Returns whether the counters add up.
 async fn give_up(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
     let server = flags.server().await;
     let lanes = flags.clients;
@@ -194,7 +194,7 @@ async fn give_up(flags: &Flags, probes: &Arc<Vec<Probe>>) -> bool {
                 let request = &probes[(lane + number) % probes.len()].request;
                 if number % 2 == 0 {
                     let mut connection = Connection::open(address).await;
-                    // A device that is too slow for so many refuses some.
+                    // A slow device refuses some requests.
                     let status = connection.send(request).await.status;
                     assert!(matches!(status, 200 | 429), "{status}");
                 } else {

@@ -1,11 +1,11 @@
-//! One engine as a program that another one drives, to compare engines on the same batches, turn
-//! by turn: `cargo bench --bench forward -- --model DIR --texts FILE`.
+//! One engine, driven by another program that compares engines on the same batches in alternation:
+//! `cargo bench --bench forward -- --model DIR --texts FILE`.
 //!
-//! `FILE` holds one text a line; all are tokenized at the start. Then a line of JSON says what
-//! runs: `{"engine": "cpu f32, AVX2, 2 threads", "threads": 2}`. For each line on standard input,
-//! `{"batches": [[0, 1], [2, 3]]}` (numbers of texts), every batch runs once, in order, and one
-//! line comes back: `{"seconds": [...], "labels": [[...], [...]]}`, the time of each forward pass
-//! without tokenizing and each text's best class. benches/peers/forward.py is such a driver.
+//! `FILE` has one text a line; all are tokenized at the start. The program then prints a line of JSON that
+//! describes the engine: `{"engine": "cpu f32, AVX2, 2 threads", "threads": 2}`. For each line on standard
+//! input, `{"batches": [[0, 1], [2, 3]]}` (indices of texts), it runs every batch once, in order, and prints
+//! one line: `{"seconds": [...], "labels": [[...], [...]]}`, with the time of each forward pass without
+//! tokenizing and the best class of each text. benches/peers/forward.py is such a driver.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -23,10 +23,10 @@ use serde_json::{Value, json};
 
 #[derive(Debug, Parser)]
 struct Flags {
-    /// Directory of the checkpoint; the embedded model when not given.
+    /// Directory of the checkpoint. The default is the embedded model.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Texts, one a line.
+    /// File with one text a line.
     #[arg(long)]
     texts: PathBuf,
     #[arg(long, value_enum, default_value = "native")]
@@ -35,7 +35,7 @@ struct Flags {
     dtype: Option<Dtype>,
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
-    /// All cores when not given.
+    /// The default is all cores.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
     #[arg(long, default_value = "best")]
@@ -85,7 +85,7 @@ fn main() {
     }
 }
 
-/// Runs one batch; its time in seconds, and the class of the largest logit of each text.
+/// Runs one batch. Returns its time in seconds, and the class of the largest logit of each text.
 fn run(engine: &mut dyn Engine, texts: &[Encoded], batch: &Value) -> (f64, Vec<usize>) {
     let mut ragged = RaggedBatch::new();
     for index in batch.as_array().unwrap() {

@@ -1,12 +1,13 @@
-//! What a request costs outside the engine: `cargo bench --bench overhead`.
+//! The cost of a request outside the engine: `cargo bench --bench overhead`.
 //!
-//! Two servers, each a process of its own, take turns under full load from 64 connections: intentd
-//! with the embedded model, and the least that the same libraries can do, an axum server whose
-//! `GET /predict` answers a constant. The operating system says how much CPU time each process
-//! took (user and system); from intentd's, what its forward passes took (measured by the clock of
-//! the thread) is taken off. Then one client asks and pauses, again and again, which shows how much
-//! the way through the server adds to the time of a forward pass. The longer the pause, the deeper
-//! a core sleeps that has to be woken; what the other server takes is what the machine takes.
+//! Two servers in separate processes alternate under full load from 64 connections: intentd with the embedded
+//! model, and the minimum with the same libraries, an axum server whose `GET /predict` answers a constant.
+//! The operating system reports the CPU time of each process (user and system). The CPU time of forward
+//! passes, measured by the clock of their thread, is subtracted from that of intentd.
+//!
+//! Then a single client alternates between requests and pauses, which shows the latency that the server adds
+//! to a forward pass. The longer the pause, the deeper the sleep that a core must wake from. The latency of
+//! the constant server shows the part of the machine.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -27,13 +28,13 @@ use rustix::time::{ClockId, clock_gettime};
 
 #[derive(Debug, Parser)]
 struct Flags {
-    /// How often each server is measured.
+    /// Measurements of each server.
     #[arg(long, default_value = "5")]
     rounds: usize,
-    /// Seconds of each measurement.
+    /// Duration of each measurement in seconds.
     #[arg(long, default_value = "4")]
     seconds: u64,
-    /// Runs as one of the servers.
+    /// Runs this process as one of the servers.
     #[arg(long, hide = true)]
     serve: Option<Kind>,
     /// Cargo passes this to every bench.
@@ -60,8 +61,8 @@ fn main() {
     }
 }
 
-/// What the engine has done: the CPU time of its thread inside forward passes, and the wall time
-/// of each since that was last asked for.
+/// The work of the engine: the CPU time of its thread in forward passes, and the wall clock time of each pass
+/// since the last query.
 #[derive(Debug, Default)]
 struct Work {
     cpu: Duration,
@@ -99,8 +100,8 @@ impl Engine for Measured {
     }
 }
 
-/// Serves until standard input ends. For each line on it, one comes back: the CPU time of forward
-/// passes so far in microseconds, and the median wall time of those since the line before.
+/// Serves until standard input ends. Answers each line with the CPU time of all forward passes so far and the
+/// median wall clock time of those since the last line, in microseconds.
 async fn intentd() {
     #[derive(Parser)]
     struct Command {
@@ -121,7 +122,7 @@ async fn intentd() {
     let shared = Arc::clone(&work);
     let running = intentd::server::start_with(&config, move || {
         let checkpoint = Checkpoint::embedded()?;
-        // One thread, so that its clock is that of the forward pass.
+        // One thread, so that its CPU clock covers the whole forward pass.
         let engine = Cpu::load(&checkpoint, CpuOptions::f32(NonZeroUsize::MIN))?;
         let measured = Measured {
             engine,
@@ -151,7 +152,7 @@ async fn intentd() {
     running.until(async { end.await.unwrap() }).await.unwrap();
 }
 
-/// The least that an HTTP server with these libraries can do.
+/// The minimal HTTP server with the same libraries.
 async fn constant() {
     let answer = async || {
         let kind = HeaderValue::from_static("text/html; charset=utf-8");
@@ -164,7 +165,7 @@ async fn constant() {
         for _ in std::io::stdin().lines() {
             println!("0 0");
         }
-        // Nothing is left to be done: its clients have had their answers.
+        // All clients have had their answers, so nothing is lost.
         std::process::abort();
     });
     axum::serve(listener, routes).await.unwrap();
@@ -208,8 +209,8 @@ impl Server {
         }
     }
 
-    /// CPU time of the process (user and system), that of its forward passes, and the median wall
-    /// time of those since the last call.
+    /// The CPU time of the process (user and system), the CPU time of its forward passes, and the median wall
+    /// clock time of those since the last call.
     fn times(&mut self) -> (Duration, Duration, Duration) {
         writeln!(self.input.as_mut().unwrap()).unwrap();
         let mut line = String::new();
@@ -217,7 +218,7 @@ impl Server {
         let (cpu, wall) = line.trim().split_once(' ').unwrap();
         let micros = |text: &str| Duration::from_micros(text.parse().unwrap());
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        // proc(5): after the name in brackets come state and so on; utime and stime are 14 and 15.
+        // proc(5): state is the first field after the name in brackets; utime and stime are fields 14 and 15.
         let fields: Vec<&str> = stat
             .rsplit(')')
             .next()
@@ -297,7 +298,7 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// CPU time of a request and of its part of the forward passes, in microseconds.
+/// CPU time of a request, and of its share of the forward passes, in microseconds.
 fn full_load(runner: &Runner, server: &mut Server, duration: Duration) -> (f64, f64) {
     runner.saturate(&server.target, duration / 4).unwrap();
     let before = server.times();
@@ -308,7 +309,7 @@ fn full_load(runner: &Runner, server: &mut Server, duration: Duration) -> (f64, 
     (each(after.0 - before.0), each(after.1 - before.1))
 }
 
-/// The median latency and the median forward pass, in microseconds.
+/// The median latency and the median time of a forward pass, in microseconds.
 fn low_load(server: &mut Server, pause: Duration) -> (f64, f64) {
     let mut client = TcpStream::connect(server.address).unwrap();
     client.set_nodelay(true).unwrap();

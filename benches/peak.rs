@@ -1,10 +1,10 @@
-//! How much of what the vector units can do a forward pass does: `cargo bench --bench peak`, with
+//! The share of the vector units' peak rate that a forward pass reaches: `cargo bench --bench peak`, with
 //! `-- --model DIR --texts FILE` for other models and texts than the embedded ones.
 //!
-//! The peak is multiply-adds on registers alone, with the widest instructions there are, on as many
-//! threads as the process may use. In each round it is measured before and after f32 forward passes
-//! of 32 texts; of those, the multiply-adds of linear layers and attention count, without padding,
-//! and without what the last layer does not compute.
+//! The peak is the rate of multiply-adds on registers alone, with the widest instructions, on as many threads
+//! as the process may use. In each round it is measured before and after f32 forward passes of 32 texts. Of
+//! the forward passes, the multiply-adds of linear layers and attention count, without padding and without the
+//! part of the last layer that is not computed.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -21,10 +21,10 @@ use pulp::{Arch, Simd, WithSimd};
 
 #[derive(Debug, Parser)]
 struct Flags {
-    /// Directory of the checkpoint; the embedded model when not given.
+    /// Directory of the checkpoint. The default is the embedded model.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Texts, one a line.
+    /// File with one text a line.
     #[arg(long)]
     texts: Option<PathBuf>,
     #[arg(long, default_value = "7")]
@@ -36,9 +36,9 @@ struct Flags {
 
 /// Texts in a batch.
 const BATCH: usize = 32;
-/// Time of a measurement.
+/// Duration of a measurement.
 const TURN: Duration = Duration::from_millis(700);
-/// Independent sums: enough to hide the latency of any unit, few enough for 16 registers.
+/// Independent sums: enough to hide the latency of any unit, and few enough for 16 registers.
 const SUMS: usize = 12;
 const STEPS: usize = 100_000;
 
@@ -47,7 +47,7 @@ struct MultiplyAdds;
 impl WithSimd for MultiplyAdds {
     type Output = u64;
 
-    /// Floating-point operations done.
+    /// Returns the number of floating-point operations.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> u64 {
         let (a, b) = (
@@ -115,7 +115,7 @@ fn peak(threads: NonZeroUsize) -> f64 {
     })
 }
 
-/// Some batches of texts, one after the other.
+/// The texts in consecutive batches.
 fn batches(checkpoint: &Checkpoint, texts: &[String]) -> Vec<RaggedBatch> {
     let encode = |batch: &mut RaggedBatch, text: &String| {
         let text = Text::Single(text.clone());
@@ -148,8 +148,8 @@ fn forward(engine: &mut Cpu, checkpoint: &Checkpoint, batches: &[RaggedBatch]) -
     done / start.elapsed().as_secs_f64() / 1e9
 }
 
-/// Multiply-adds of a forward pass that computes no padding, and in the last layer only keys and
-/// values for all tokens.
+/// Multiply-adds of a forward pass without padding, whose last layer computes only keys and values for all
+/// tokens.
 fn multiply_adds(checkpoint: &Checkpoint, batch: &RaggedBatch) -> f64 {
     let config = &checkpoint.config;
     let (h, ff) = (config.hidden_size as f64, config.intermediate_size as f64);

@@ -1,9 +1,9 @@
-//! How long tokenizer, engine and the HTTP path take: `cargo bench --bench pipeline`.
+//! The times of tokenizer, engine and HTTP path: `cargo bench --bench pipeline`.
 //!
-//! Texts are the SNIPS test set where `../shared/data` has it, else the probe texts of the
-//! embedded model; which of the two is printed. The engine is measured on the embedded model and
-//! on a BERT-base shape with random weights, in batches of 1, 8 and 32 texts. These are absolute
-//! times on whatever machine this is: good for seeing where time goes, not for comparing servers.
+//! The texts are the SNIPS test set if `../shared/data` has it, else the probe texts of the embedded model;
+//! the choice is printed. The engine is measured on the embedded model and on a BERT-base shape with random
+//! weights, in batches of 1, 8 and 32 texts. The times are absolute: they show where time is spent on this
+//! machine, and cannot be compared between servers.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 

@@ -1,10 +1,9 @@
-//! From the start of the process to the first answer, and its memory: `cargo bench --bench startup`,
-//! with `-- --model DIR` for another model than the embedded one.
+//! The time from process start to the first answer, and the memory of the process:
+//! `cargo bench --bench startup`, with `-- --model DIR` for another model than the embedded one.
 //!
-//! Starts the program on a free port and asks for `music` until it hears a label; prints the
-//! shortest, the median and the longest of a number of runs. The last one is then loaded from 64
-//! connections; what its memory is beyond the weights, as they are in the checkpoint's tensors in
-//! f32, is what the server itself takes.
+//! Starts the program on a free port and sends `music` until it gets a label. Prints the shortest, the median
+//! and the longest time of several runs. The last process is then loaded from 64 connections. Its memory
+//! beyond the size of the checkpoint's tensors in f32 is the server's own.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -19,12 +18,12 @@ use intentd::bench::{Options, Runner, read_texts};
 
 #[derive(Debug, Parser)]
 struct Flags {
-    /// Directory of the checkpoint; the embedded model when not given.
+    /// Directory of the checkpoint. The default is the embedded model.
     #[arg(long)]
     model: Option<PathBuf>,
     #[arg(long, default_value = "21")]
     runs: usize,
-    /// Seconds of load.
+    /// Duration of the load in seconds.
     #[arg(long, default_value = "5")]
     seconds: u64,
     /// Cargo passes this to every bench.
@@ -116,7 +115,7 @@ impl Server {
                 break address.trim().to_owned();
             }
         };
-        // Nobody reads the rest; the pipe stays open.
+        // The rest is discarded, so that the pipe does not fill up.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         while !ask(&address).starts_with("HTTP/1.1 200") {
             std::thread::sleep(Duration::from_micros(500));
@@ -148,7 +147,7 @@ impl Drop for Server {
     }
 }
 
-/// The answer, whatever its status.
+/// Sends one request and returns the response, whatever its status.
 fn ask(address: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let request = "GET /predict?query=music HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -158,7 +157,7 @@ fn ask(address: &str) -> String {
     answer
 }
 
-/// Numbers in all tensors of a checkpoint in one file.
+/// The number of parameters in all tensors of a checkpoint with one file.
 fn parameters(model: Option<&Path>) -> u64 {
     let directory = model.unwrap_or(Path::new("models/intent-snips"));
     let content = std::fs::read(directory.join("model.safetensors")).unwrap();

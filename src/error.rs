@@ -14,6 +14,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Characters of a text that is repeated where it is wrong: whoever wrote it knows the rest.
 const SHOWN_MAX: usize = 100;
 
+/// The message where Kafka is configured in a build without it.
+pub(crate) const NO_KAFKA: &str = "Kafka: this program was built without it; build it with cargo build --release --features kafka";
+
 /// `text` as messages repeat it: quoted, and cut where it is long.
 pub(crate) fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN_MAX) {

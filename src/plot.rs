@@ -1,4 +1,4 @@
-//! Pictures of numbers: panels of lines over one another, as SVG or PNG.
+//! Line charts: panels one below the other, as SVG or PNG.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,11 +9,11 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
-/// Points on the longer side of the picture.
+/// Width of the picture in pixels.
 const WIDTH: u32 = 960;
-/// Height of a panel.
+/// Height of a panel in pixels.
 const PANEL_HEIGHT: u32 = 360;
-/// Colours that the colour-blind can tell apart (Okabe and Ito, "Color Universal Design", 2008).
+/// Colours that colour-blind readers can tell apart (Okabe and Ito, "Color Universal Design", 2008).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -24,13 +24,13 @@ const COLOURS: [RGBColor; 6] = [
 ];
 const FONT: &str = "sans-serif";
 
-/// A picture that cannot be drawn.
+/// Why a picture cannot be drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum PlotError {
-    /// Neither SVG nor PNG.
+    /// The file name ends in neither `.svg` nor `.png`.
     #[error("{0}: expected a file name that ends in .svg or .png")]
     Form(String),
-    /// The drawing library's reason, or that of the file system.
+    /// The drawing library or the file system failed.
     #[error("{0}: {1}")]
     Failed(String, String),
 }
@@ -38,14 +38,13 @@ pub enum PlotError {
 /// One panel: lines over a common axis.
 #[derive(Debug, Clone, Default)]
 pub struct Panel {
-    /// Above it.
+    /// The title above the panel.
     pub title: String,
-    /// Below the horizontal axis.
+    /// The label of the horizontal axis.
     pub x: String,
-    /// Beside the vertical axis.
+    /// The label of the vertical axis.
     pub y: String,
-    /// Whether each step of the vertical axis is ten times the one before; what is not above zero
-    /// is left out.
+    /// Whether the vertical axis is logarithmic. Points that are not above zero are then left out.
     pub logarithmic: bool,
     /// The lines.
     pub lines: Vec<Line>,
@@ -54,29 +53,29 @@ pub struct Panel {
 /// One line of a panel.
 #[derive(Debug, Clone, Default)]
 pub struct Line {
-    /// What the legend calls it; nothing for none.
+    /// The name in the legend; an empty name has no entry.
     pub name: String,
-    /// Lines of one colour belong together.
+    /// The index of the colour. Lines of one colour belong together.
     pub colour: usize,
-    /// How it is drawn.
+    /// The style.
     pub stroke: Stroke,
     /// Pairs of horizontal and vertical values.
     pub points: Vec<(f64, f64)>,
 }
 
-/// How a line is drawn.
+/// The style of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stroke {
-    /// With a dot at each point.
+    /// A thick line with a dot at each point.
     #[default]
     Strong,
-    /// For what is less important.
+    /// A thin line, for secondary values.
     Faint,
-    /// For limits.
+    /// A dashed line, for limits.
     Dashed,
 }
 
-/// Whether pictures can be written in the form that the ending of `path` names.
+/// Checks that the extension of `path` names a supported format.
 ///
 /// # Errors
 /// When it is neither `.svg` nor `.png`.
@@ -87,32 +86,49 @@ pub fn check(path: &Path) -> Result<(), PlotError> {
     }
 }
 
-/// Writes the panels, one below the other, to `path`; its ending says in what form.
+/// Width and height of a picture, in pixels.
+#[derive(Debug, Clone, Copy)]
+struct PictureSize {
+    width: u32,
+    height: u32,
+}
+
+impl From<PictureSize> for (u32, u32) {
+    fn from(size: PictureSize) -> Self {
+        (size.width, size.height)
+    }
+}
+
+/// Writes the panels to `path`, one below the other. The extension selects the format.
 ///
 /// # Errors
-/// When the ending is neither `.svg` nor `.png`, or the file cannot be written.
+/// When the extension is neither `.svg` nor `.png`, or the file cannot be written.
 pub fn save(path: &Path, panels: &[Panel]) -> Result<(), PlotError> {
-    let size = (WIDTH, PANEL_HEIGHT * panels.len().max(1) as u32);
+    let size = PictureSize {
+        width: WIDTH,
+        height: PANEL_HEIGHT * panels.len().max(1) as u32,
+    };
     let failed = |error: String| PlotError::Failed(path.display().to_string(), error);
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("svg") => {
-            // Drawn in memory first: the library finishes a file only when it is dropped.
+            // Drawn in memory first: the library completes a file only when the backend is dropped.
             let mut svg = String::new();
-            draw(SVGBackend::with_string(&mut svg, size), panels).map_err(failed)?;
+            draw(SVGBackend::with_string(&mut svg, size.into()), panels).map_err(failed)?;
             std::fs::write(path, svg).map_err(|error| failed(error.to_string()))
         }
         Some("png") => {
-            let mut pixels = vec![0; (size.0 * size.1 * 3) as usize];
-            draw(BitMapBackend::with_buffer(&mut pixels, size), panels).map_err(failed)?;
+            let mut pixels = vec![0; (size.width * size.height * 3) as usize];
+            let bitmap = BitMapBackend::with_buffer(&mut pixels, size.into());
+            draw(bitmap, panels).map_err(failed)?;
             write_png(path, &pixels, size).map_err(|error| failed(error.to_string()))
         }
         _ => Err(PlotError::Form(path.display().to_string())),
     }
 }
 
-fn write_png(path: &Path, rgb: &[u8], (width, height): (u32, u32)) -> std::io::Result<()> {
+fn write_png(path: &Path, rgb: &[u8], size: PictureSize) -> std::io::Result<()> {
     let file = std::io::BufWriter::new(std::fs::File::create(path)?);
-    let mut encoder = png::Encoder::new(file, width, height);
+    let mut encoder = png::Encoder::new(file, size.width, size.height);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     let mut writer = encoder.write_header()?;
@@ -121,7 +137,7 @@ fn write_png(path: &Path, rgb: &[u8], (width, height): (u32, u32)) -> std::io::R
 }
 
 fn draw<D: DrawingBackend>(backend: D, panels: &[Panel]) -> Result<(), String> {
-    // The machine may have no fonts at all.
+    // The font is built in, since the machine may have none.
     register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
         .map_err(|_| "the font in this program is not one".to_owned())?;
     let area = backend.into_drawing_area();
@@ -142,9 +158,9 @@ impl Panel {
         area: &DrawingArea<D, Shift>,
     ) -> Result<(), DrawingAreaErrorKind<D::ErrorType>> {
         let lines: Vec<Vec<(f64, f64)>> = self.lines.iter().map(|line| self.scaled(line)).collect();
-        let (x, y) = self.ranges(&lines);
+        let AxisRanges { x, y } = self.ranges(&lines);
         let labels = self.labels(&y);
-        let y = Axis {
+        let y = LabelledAxis {
             values: y.into(),
             labels,
         };
@@ -195,7 +211,7 @@ impl Panel {
             .draw()
     }
 
-    /// Its points as they lie on the axes.
+    /// The points of a line in axis coordinates.
     fn scaled(&self, line: &Line) -> Vec<(f64, f64)> {
         let finite = |point: &(f64, f64)| point.0.is_finite() && point.1.is_finite();
         let points = line.points.iter().copied().filter(finite);
@@ -208,12 +224,12 @@ impl Panel {
         }
     }
 
-    /// Where the vertical axis has labels.
+    /// The positions of the labels on the vertical axis.
     fn labels(&self, y: &Range<f64>) -> Vec<f64> {
         let span = y.end - y.start;
         let steps = [1.0, 2.0, 5.0];
         if self.logarithmic {
-            // All of 1, 2 and 5 in each decade, or the decades alone where there are many.
+            // 1, 2 and 5 in each decade, or only the decades if there are many.
             let steps = &steps[..if span > 2.0 { 1 } else { 3 }];
             let decades = y.start.floor() as i32..=y.end.ceil() as i32;
             let labels = decades.flat_map(|decade| {
@@ -222,7 +238,7 @@ impl Panel {
             });
             return labels.filter(|label| y.contains(label)).collect();
         }
-        // The roundest step that gives at most eight labels.
+        // The smallest round step that gives at most eight labels.
         let decade = 10_f64.powf((span / 8.0).log10().floor());
         let step = steps.iter().chain(&[10.0]).map(|step| step * decade);
         let step = step.clone().find(|step| span / step <= 8.0).unwrap_or(span);
@@ -231,7 +247,7 @@ impl Panel {
         labels.take_while(|label| *label <= y.end).collect()
     }
 
-    fn ranges(&self, lines: &[Vec<(f64, f64)>]) -> (Range<f64>, Range<f64>) {
+    fn ranges(&self, lines: &[Vec<(f64, f64)>]) -> AxisRanges {
         let range = |of: fn(&(f64, f64)) -> f64| {
             let values = lines.iter().flatten().map(of);
             values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
@@ -249,17 +265,26 @@ impl Panel {
             y.0.min(0.0)
         };
         let wider = |(low, high): (f64, f64)| low..high + (high - low).max(1e-9) * 0.06;
-        (wider(x), wider(y))
+        AxisRanges {
+            x: wider(x),
+            y: wider(y),
+        }
     }
 }
 
-/// An axis with labels where we want them.
-struct Axis {
+/// The ranges of both axes of a panel.
+struct AxisRanges {
+    x: Range<f64>,
+    y: Range<f64>,
+}
+
+/// An axis with labels at given positions.
+struct LabelledAxis {
     values: RangedCoordf64,
     labels: Vec<f64>,
 }
 
-impl Ranged for Axis {
+impl Ranged for LabelledAxis {
     type FormatOption = DefaultFormatting;
     type ValueType = f64;
 
@@ -276,7 +301,7 @@ impl Ranged for Axis {
     }
 }
 
-/// At most three digits, without zeros at the end.
+/// A number rounded to three significant digits or to a whole number, without trailing zeros.
 fn number(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
@@ -315,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_written_in_the_form_of_their_name() {
+    fn the_extension_selects_the_format() {
         let directory = tempfile::tempdir().unwrap();
         let svg = directory.path().join("a.svg");
         save(&svg, &[panel(), Panel::default()]).unwrap();

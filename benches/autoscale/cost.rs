@@ -1,4 +1,4 @@
-//! What hints cost: throughput with everything on against everything off, in pairs.
+//! The cost of hints: throughput with all of them on against all off, in pairs.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -15,13 +15,13 @@ pub(crate) struct Flags {
     /// Pairs of runs.
     #[arg(long, default_value = "15")]
     pairs: usize,
-    /// Seconds of each run.
+    /// Duration of each run in seconds.
     #[arg(long, default_value = "4")]
     run_seconds: u64,
     /// Scrapes a second; 0 for none.
     #[arg(long, default_value = "20")]
     scrapes: u32,
-    /// What the server with hints is started with, as one word: to see what a part of it costs.
+    /// Flags of the server with hints, as one word, to measure the cost of a part of them.
     #[arg(
         long,
         default_value = "--orca always --triton-metrics",
@@ -30,7 +30,7 @@ pub(crate) struct Flags {
     hints: String,
 }
 
-/// Whether it held.
+/// Runs the measurement. Returns whether the expectation held.
 pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     let off = Replica::start(common, model, &["--slo", "off", "--orca", "off"]);
     let hints = ["--slo", "off"]
@@ -47,7 +47,7 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
             let rate = measure(&on);
             (rate, scraper.stop())
         };
-        // Who comes first takes turns.
+        // The order alternates from pair to pair.
         let (before, (rate, seen)) = if pair % 2 == 0 {
             let before = measure(&off);
             (before, with())
@@ -85,7 +85,7 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     )
 }
 
-/// Reads metrics so many times a second on a kept connection, as Prometheus does, and on a thread of its own.
+/// Scrapes metrics at a fixed rate on one connection, as Prometheus does, on its own thread.
 struct Scraper {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Vec<f64>>,
@@ -115,7 +115,7 @@ impl Scraper {
     }
 }
 
-/// Reads one answer whole, with as little work as can be: this thread shares its core with the generator.
+/// Reads one complete response with little work, since this thread shares its core with the generator.
 fn scrape(connection: &mut BufReader<TcpStream>, admin: SocketAddr) {
     let request = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\n\r\n");
     connection.get_mut().write_all(request.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! Whether the demands of replicas add up to the demand of one.
+//! Whether the demands of several replicas add up to the demand of one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ pub(crate) struct Flags {
     /// The servers' objective.
     #[arg(long, default_value = "100ms")]
     slo: String,
-    /// Load by the capacity of one server.
+    /// Load as a multiple of the capacity of one server.
     #[arg(long, default_value = "0.25")]
     load: f64,
 }
 
-/// Whether it held.
+/// Runs the measurement. Returns whether the expectation held.
 pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     let arguments = ["--slo", &*flags.slo];
     let start = || Replica::start(common, model, &arguments);
     let alone = start();
-    // Alone on its core, the first learns what it can do; the load is fixed from then on.
+    // The first server learns its capacity while it is alone on its core. The load is fixed from then on.
     for share in [0.3, 0.5, 0.5] {
         let rate = share * alone.hints().number("capacity_rps");
         ask(&alone.target(), rate, (common.seconds / 3, 7));
@@ -61,10 +61,10 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     )
 }
 
-/// Gives each connection to the next replica.
+/// A round robin proxy: each connection goes to the next replica.
 struct Proxy {
     address: SocketAddr,
-    /// Replicas that get connections, from the first on.
+    /// The number of replicas that get connections, from the first on.
     members: Arc<AtomicUsize>,
 }
 

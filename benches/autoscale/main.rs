@@ -1,15 +1,15 @@
-//! Do the hints tell the truth? Real load, the real program, and what it publishes meanwhile.
+//! Whether the hints are true: real load on the real program, compared with the hints it publishes.
 //!
 //! ```text
-//! cargo bench --bench autoscale -- truth       does the published capacity keep the objective, and is it all there is?
+//! cargo bench --bench autoscale -- truth       whether the published capacity keeps the objective, and whether more would
 //! cargo bench --bench autoscale -- overload    demand at five times the capacity, and after the last request
-//! cargo bench --bench autoscale -- fleet       three replicas behind a round robin: does their demand add up?
-//! cargo bench --bench autoscale -- signals     what other signals say at the same loads
-//! cargo bench --bench autoscale -- cost        what hints, load reports and scrapes cost, in pairs
+//! cargo bench --bench autoscale -- fleet       whether the demands of three replicas behind a round robin add up
+//! cargo bench --bench autoscale -- signals     other signals at the same loads
+//! cargo bench --bench autoscale -- cost        the cost of hints, load reports and scrapes, in pairs
 //! ```
 //!
-//! Servers run on `--server-core`, by itself core 0; run this program on another one (`taskset -c 1`), so
-//! that neither takes time from the other. Ends with exit code 1 when something that must hold did not.
+//! Servers run on `--server-core`, core 0 by default. Run this program on another core (`taskset -c 1`), so
+//! that they do not compete. The exit code is 1 when an expectation did not hold.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -49,35 +49,35 @@ struct Flags {
     common: Common,
 }
 
-/// What all of them need to know.
+/// The flags of all commands.
 #[derive(Debug, clap::Args)]
 struct Common {
     /// The model: "embedded", "base" for random weights in the shape of BERT-base, or a directory.
     #[arg(long, default_value = "embedded", global = true)]
     model: String,
-    /// Ask for texts of so many bytes of Chinese, posted as JSON, in place of short questions.
+    /// Posts texts of this many bytes of Chinese as JSON, instead of short questions.
     #[arg(long, global = true)]
     chinese: Option<usize>,
-    /// Seconds of each load.
+    /// Duration of each load in seconds.
     #[arg(long, default_value = "60", global = true)]
     seconds: u64,
-    /// Cores that a server runs on, as taskset takes them.
+    /// Cores that a server runs on, in the format of taskset.
     #[arg(long, default_value = "0", global = true)]
     server_core: String,
-    /// More flags for the server, as one word: "--dtype int8".
+    /// Additional flags of the server, as one word: "--dtype int8".
     #[arg(long, default_value = "", allow_hyphen_values = true, global = true)]
     server: String,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// The published capacity against what is measured.
+    /// The published capacity against the measured one.
     Truth(truth::Flags),
     /// Demand under overload and without load.
     Overload(overload::Flags),
     /// Demands of replicas and their sum.
     Fleet(fleet::Flags),
-    /// Other signals beside the demand.
+    /// Other signals compared with the demand.
     Signals(signals::Flags),
     /// Throughput with and without hints.
     Cost(cost::Flags),
@@ -107,10 +107,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is asked.
+/// The texts of all requests.
 static TEXTS: OnceLock<Vec<String>> = OnceLock::new();
 
-/// Says whether something that must hold did.
+/// Prints and returns whether an expectation held.
 fn verdict(what: &str, held: bool) -> bool {
     println!("{} {what}", if held { "held:    " } else { "NOT HELD:" });
     held
@@ -119,7 +119,7 @@ fn verdict(what: &str, held: bool) -> bool {
 /// A checkpoint on disk, or the embedded one.
 struct Model {
     directory: Option<PathBuf>,
-    /// Removes a checkpoint that was made for this run.
+    /// Removes a generated checkpoint when dropped.
     _made: Option<tempfile::TempDir>,
 }
 
@@ -154,16 +154,16 @@ impl Model {
     }
 }
 
-/// A running server: where it is asked, and where it says how it is.
+/// A running server with its main and its admin address.
 struct Replica {
-    /// Ends with this.
+    /// Ends the process when dropped.
     _server: Server,
     address: SocketAddr,
     admin: SocketAddr,
 }
 
 impl Replica {
-    /// Starts the server with the flags of all and `more`, and waits until it is ready.
+    /// Starts the server with the common flags and `more`, and waits until it is ready.
     fn start(common: &Common, model: &Model, more: &[&str]) -> Self {
         let mut arguments = vec!["--port", "0"];
         arguments.extend(more);
@@ -190,7 +190,7 @@ impl Replica {
     }
 }
 
-/// What a server publishes.
+/// The hints of a server.
 struct Hints(Value);
 
 impl Hints {
@@ -206,7 +206,7 @@ fn target(address: SocketAddr) -> Target {
     format!("http://{address}/predict?query={{query}}")
         .parse::<Target>()
         .map(|target| match TEXTS.get().unwrap()[0].len() {
-            // A head has no room for more.
+            // A request head has no room for longer texts.
             4000.. => Target {
                 url: format!("http://{address}/predict"),
                 body: Some("{\"query\": {json}}".to_owned()),
@@ -232,7 +232,7 @@ fn runner(seconds: u64, seed: u64) -> Runner {
     }
 }
 
-/// What becomes of `rate` Poisson arrivals a second for so many seconds.
+/// Sends `rate` Poisson arrivals a second for `seconds` and returns the results.
 fn ask(target: &Target, rate: f64, (seconds, seed): (u64, u64)) -> Measured {
     let Loads(loads) = format!("poisson:{rate:.3}").parse().unwrap();
     let load: Load = loads.into_iter().next().unwrap();

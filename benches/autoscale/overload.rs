@@ -1,16 +1,16 @@
-//! The demand while most of what is asked is refused, and once nothing is asked any more.
+//! The demand while most requests are refused, and after the last request.
 
 use std::time::{Duration, Instant};
 
 use crate::{Common, Model, Replica, ask, verdict};
 
-/// Offered load by the capacity.
+/// Offered load as a multiple of the capacity.
 const FACTOR: f64 = 5.0;
 
-/// How far the demand may be from what is offered by what one server is to do.
+/// Largest relative error of the demand. Expected is the offered rate by the target rate of one server.
 const ERROR_MAX: f64 = 0.15;
 
-/// Time after the last request by which the demand has to be zero.
+/// Time after the last request within which the demand must become zero.
 const IDLE: Duration = Duration::from_secs(90);
 
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,7 @@ pub(crate) struct Flags {
     slo: String,
 }
 
-/// Whether it held.
+/// Runs the measurement. Returns whether the expectation held.
 pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     let replica = Replica::start(common, model, &["--slo", &flags.slo]);
     let target = replica.target();

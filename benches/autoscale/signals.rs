@@ -1,4 +1,4 @@
-//! What other signals say at the same loads: how busy the engine is, what is in flight, what waits.
+//! Other signals at the same loads: engine utilization, requests in flight, queue depth.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ pub(crate) struct Flags {
     slo: String,
 }
 
-/// Prints; nothing has to hold.
+/// Prints the signals. There is no expectation, so it returns true.
 pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     let replica = Replica::start(common, model, &["--slo", &flags.slo]);
     let target = replica.target();
@@ -59,7 +59,7 @@ fn busy_seconds(admin: std::net::SocketAddr) -> f64 {
     metric(&answer.body, "intentd_engine_busy_seconds_total")
 }
 
-/// Means of what is in flight and of what waits.
+/// Means of the requests in flight and of the queue depth.
 fn samples(admin: std::net::SocketAddr, done: &AtomicBool) -> [f64; 2] {
     let runtime = runtime();
     let (mut sums, mut count) = ([0.0; 2], 0.0);

@@ -1,4 +1,4 @@
-//! Whether the published capacity keeps the objective, and whether more would.
+//! Whether the published capacity keeps the objective, and whether a higher rate would.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use intentd::bench::{Measured, Objective, Target};
 
 use crate::{Common, Model, Replica, ask, verdict};
 
-/// Part of the published capacity at which the objective must hold.
+/// Share of the published capacity at which the objective must hold.
 const SAFE: f64 = 0.9;
 
-/// The highest rate that holds has to lie within these times the published capacity.
+/// Range of the highest rate that holds, as multiples of the published capacity.
 const RANGE: (f64, f64) = (0.95, 1.3);
 
-/// Steps of the bisection between the two: to 5 %.
+/// Steps of the bisection within the range, to a precision of 5 %.
 const STEPS: usize = 3;
 
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub(crate) struct Flags {
     slo: Vec<String>,
 }
 
-/// Whether it held for all objectives.
+/// Runs the measurement. Returns whether the expectations held for all objectives.
 pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     println!(
         "| model | objective | feasible | λ_slo/s | confidence | κ | τ0 µs, α µs/token, host µs a request, a batch, contention | p99 ms at 0.9·λ_slo | highest rate that holds/s | by λ_slo |"
@@ -43,7 +43,7 @@ fn row(common: &Common, model: &Model, slo: &str) -> bool {
         latency: humantime::parse_duration(slo).unwrap(),
         percentile: 99.0,
     };
-    // Load from which the server learns what requests cost it, below what it says it can do.
+    // Loads below the published capacity, from which the server learns the cost of requests.
     for share in [0.3, 0.5, 0.7, 0.7] {
         let rate = share * replica.hints().number("capacity_rps");
         ask(&target, rate, (common.seconds / 4, 7));
@@ -82,13 +82,13 @@ fn row(common: &Common, model: &Model, slo: &str) -> bool {
         &format!("{slo}: the highest rate within 0.95 to 1.30 λ_slo ({share:.2})"),
         (RANGE.0..=RANGE.1).contains(&share),
     );
-    // Let the machine forget.
+    // A pause, so that the next objective starts on an idle machine.
     std::thread::sleep(Duration::from_secs(1));
     held && within
 }
 
-/// The highest rate that holds the objective, by the capacity; looked for in the range and a little
-/// beyond.
+/// Searches the highest rate that holds the objective, in the range and a little beyond it. Returns it as a
+/// multiple of the capacity.
 fn search(target: &Target, (capacity, seconds): (f64, u64), objective: Objective) -> f64 {
     let holds = |share: f64, seed| {
         let measured = ask(target, share * capacity, (seconds, seed));
@@ -98,7 +98,7 @@ fn search(target: &Target, (capacity, seconds): (f64, u64), objective: Objective
     };
     let (mut low, mut high) = RANGE;
     if !holds(low, 21) {
-        // Not in the range; how far off?
+        // Below the range: coarse steps show how far.
         return [0.9, 0.85, 0.8, 0.7, 0.6, 0.5]
             .into_iter()
             .find(|share| holds(*share, 22))

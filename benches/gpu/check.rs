@@ -1,4 +1,4 @@
-//! Right or not: logits of ragged batches and labels of whole data sets, against the CPU.
+//! Correctness: logits of ragged batches and labels of complete data sets, against the CPU.
 
 use std::num::NonZeroUsize;
 
@@ -12,9 +12,9 @@ use crate::input::{
     CLINC, LARGEST, SMALL, SNIPS, batches, checkpoint, engine, random, texts, warm,
 };
 
-/// Types, and how far their logits may be from the CPU's, of the largest logit.
+/// Types with the largest error of their logits, relative to the largest logit of the CPU.
 const TYPES: [(Dtype, f32); 3] = [(Dtype::F32, 1e-3), (Dtype::F16, 1e-2), (Dtype::Bf16, 8e-2)];
-/// Texts that must keep their label, in f16.
+/// Share of texts that must keep their label in f16.
 const SAME_LABELS_MIN: f64 = 0.999;
 const SEQUENCES: [usize; 12] = [1, 2, 3, 5, 8, 16, 33, 64, 100, 128, 256, 512];
 
@@ -50,7 +50,7 @@ pub(crate) fn run(device: &Device, quick: bool) -> bool {
     right & same_labels(device, quick)
 }
 
-/// Both ways through a layer, all kinds of attention, once each.
+/// Runs both paths through a layer and all kinds of attention once each.
 pub(crate) fn sanitize(device: &Device) -> bool {
     let checkpoint = checkpoint("embedded");
     let mut cpu = Cpu::load(&checkpoint, CpuOptions::f32(cores())).unwrap();
@@ -75,7 +75,7 @@ fn cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap()
 }
 
-/// Batches of few to many sequences: of a query's length, and of any length.
+/// Batches of few to many sequences, with lengths of a query and with any length.
 fn ragged(checkpoint: &Checkpoint, quick: bool) -> Vec<RaggedBatch> {
     let mut random_length = ChaCha8Rng::seed_from_u64(7);
     let largest = if quick { SMALL } else { LARGEST };
@@ -90,7 +90,7 @@ fn ragged(checkpoint: &Checkpoint, quick: bool) -> Vec<RaggedBatch> {
                 left -= length;
                 lengths.extend((length > 0).then_some(length));
             }
-            // Sixteen thousand tokens of BERT-base are a minute on the CPU; two will do.
+            // 16,000 tokens of BERT-base take a minute on the CPU, so only two batches have as many.
             if left > largest.tokens / 8 || max == 24 || sequences == 512 {
                 batches.push(random(checkpoint, &lengths, sequences as u64));
             }
@@ -100,14 +100,14 @@ fn ragged(checkpoint: &Checkpoint, quick: bool) -> Vec<RaggedBatch> {
     batches
 }
 
-/// The CPU engine stands in for the slower reference; once it is compared with it.
+/// Compares the CPU engine, which replaces the slower reference here, with the reference once.
 fn cpu_is_the_reference(checkpoint: &Checkpoint, batch: &RaggedBatch, cpu: &Logits) -> bool {
     let mut reference = Reference::load(checkpoint).unwrap();
     let expected = reference.forward(batch).unwrap();
     relative_error(cpu, &expected, largest([&expected])) <= 1e-4
 }
 
-/// Every batch launch by launch and from its graph.
+/// The largest error over all batches, each run launch by launch and from its graph.
 fn largest_error(
     device: &Device,
     checkpoint: &Checkpoint,
@@ -134,7 +134,7 @@ fn largest<'a>(logits: impl IntoIterator<Item = &'a Logits>) -> f32 {
     values.fold(0.0, |max, value| max.max(value.abs()))
 }
 
-/// Infinite when anything is not a number.
+/// The largest error relative to `scale`; infinite if a value is not a number.
 fn relative_error(found: &Logits, expected: &Logits, scale: f32) -> f32 {
     let (found, expected) = (found.rows().flatten(), expected.rows().flatten());
     found.zip(expected).fold(0.0, |worst, (a, b)| {
@@ -147,7 +147,7 @@ fn relative_error(found: &Logits, expected: &Logits, scale: f32) -> f32 {
     })
 }
 
-/// The embedded model's labels in f16 against those of the CPU in f32.
+/// Compares the embedded model's labels in f16 with those of the CPU in f32.
 fn same_labels(device: &Device, quick: bool) -> bool {
     let checkpoint = checkpoint("embedded");
     let mut texts = texts(&[SNIPS, CLINC]);

@@ -1,4 +1,4 @@
-//! Batches on demand, so that another program can interleave our times with those of others.
+//! Batches on demand, so that another program can interleave these times with those of other engines.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -11,13 +11,13 @@ use intentd_kernels::{Device, Dtype};
 use crate::input::{engine, queries, warm};
 use crate::support::checkpoint::{catalog, write};
 
-/// Texts a batch.
+/// Batch sizes in texts.
 const SIZES: [usize; 4] = [1, 8, 32, 256];
-/// Batches of each size; the driver's line runs all of them once.
+/// Batches of each size. Each line of the driver runs all of them once.
 const BATCHES: usize = 20;
 
-/// Writes the checkpoint and `batches.json` (`{size: [[ids, …], …]}`) into `directory`, says
-/// `ready`, then answers each line with seconds a batch, and seconds of its copies and kernels by the
+/// Writes the checkpoint and `batches.json` (`{size: [[ids, …], …]}`) into `directory` and prints `ready`.
+/// Then it answers each line with the seconds of a batch, and the seconds of its copies and kernels by the
 /// device's clock.
 pub(crate) fn run(device: &Device, directory: &Path, small: bool) -> bool {
     let name = if small { "cased" } else { "base" };
@@ -50,7 +50,7 @@ pub(crate) fn run(device: &Device, directory: &Path, small: bool) -> bool {
         std::fs::write(directory.join(name), text).unwrap();
     };
     file("batches.json", written);
-    // For the driver to see that both compute the same.
+    // For the driver to check that both engines compute the same.
     file("logits.json", logits);
     println!("ready");
     for line in std::io::stdin().lock().lines() {

@@ -1,4 +1,4 @@
-//! Checkpoints and batches.
+//! Checkpoints and batches for the GPU benches.
 
 use std::path::Path;
 
@@ -10,27 +10,27 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::support::checkpoint::{catalog, write};
 
-/// Largest batch that is made here.
+/// The largest batch on a GPU.
 pub(crate) const LARGEST: Capacity = Capacity {
     tokens: 16_384,
     sequences: 2048,
 };
 
-/// A small one for the emulator.
+/// The largest batch on the emulator.
 pub(crate) const SMALL: Capacity = Capacity {
     tokens: 1024,
     sequences: 64,
 };
 
-/// A checkpoint with random weights from the tests' catalogue, `base` being BERT-base's shape; the
-/// embedded one for `embedded`.
+/// The embedded checkpoint for `embedded`, else one with random weights from the tests' catalogue. `base` has
+/// the shape of BERT-base.
 pub(crate) fn checkpoint(name: &str) -> Checkpoint {
     if name == "embedded" {
         return Checkpoint::embedded().unwrap();
     }
     let directory = tempfile::tempdir().unwrap();
     write(&catalog::spec(name).unwrap(), directory.path()).unwrap();
-    // The files stay mapped when their names are gone.
+    // The files stay mapped after their folder is removed.
     Checkpoint::open(directory.path()).unwrap()
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn engine(checkpoint: &Checkpoint, device: &Device, dtype: Dtype, sma
     Cuda::load(checkpoint, device.clone(), options).unwrap()
 }
 
-/// Texts of the data sets where they are, else the probes of the embedded model.
+/// The texts of the data sets that exist, else the probes of the embedded model.
 pub(crate) fn texts(files: &[&str]) -> Vec<String> {
     let found: Vec<&&str> = files
         .iter()
@@ -68,7 +68,7 @@ pub(crate) fn texts(files: &[&str]) -> Vec<String> {
 pub(crate) const SNIPS: &str = "../shared/data/snips/test.jsonl";
 pub(crate) const CLINC: &str = "../shared/data/clinc150/test.jsonl";
 
-/// The texts in batches of `size`, as often as it takes to make `count` batches.
+/// `count` batches of `size` texts, which are repeated as needed.
 pub(crate) fn batches(
     checkpoint: &Checkpoint,
     texts: &[String],
@@ -89,9 +89,9 @@ pub(crate) fn batches(
     (0..count).map(|_| batch()).collect()
 }
 
-/// Batches of random ids in sequences as long as the texts of the SNIPS test are for the embedded
-/// model's tokenizer, 11 tokens or so: that of a random checkpoint knows few words and makes twice as
-/// many of them. Type ids are zero.
+/// Batches of random ids. The sequences are as long as the texts of the SNIPS test set with the embedded
+/// model's tokenizer, about 11 tokens; the tokenizer of a random checkpoint knows few words and would make
+/// twice as many. Type ids are zero.
 pub(crate) fn queries(checkpoint: &Checkpoint, size: usize, count: usize) -> Vec<RaggedBatch> {
     let embedded = Checkpoint::embedded().unwrap();
     let texts = texts(&[SNIPS]);
@@ -131,7 +131,7 @@ pub(crate) fn random(checkpoint: &Checkpoint, lengths: &[usize], seed: u64) -> R
 /// Runs a batch until its products are tuned and its graph is recorded.
 pub(crate) fn warm(engine: &mut Cuda, batch: &RaggedBatch) {
     engine.forward(batch).unwrap();
-    // A step at a time: about ten products with some algorithms each, and the recording.
+    // Each call is one step: about ten products with several algorithms each, and the recording.
     for _ in 0..100 {
         engine.upkeep().unwrap();
     }

@@ -1,4 +1,4 @@
-//! The CUDA engine on a GPU: is it right, and how long does it take?
+//! The CUDA engine on a GPU: its correctness and its times.
 //!
 //! ```text
 //! cargo bench --features cuda --bench gpu -- check          logits and labels against the CPU
@@ -6,8 +6,8 @@
 //! cargo bench --features cuda --bench gpu -- drive DIR      batches on demand, for torch_baseline.py
 //! ```
 //!
-//! `check.sh` runs all of it on a machine with a GPU; `--emulate` tries the program itself on one
-//! without. Ends with exit code 1 when something is not right.
+//! `check.sh` runs all commands on a machine with a GPU; `--emulate` tests this program on a machine
+//! without one. The exit code is 1 when a result is wrong.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -30,7 +30,7 @@ mod support;
 struct Flags {
     #[command(subcommand)]
     command: Command,
-    /// Run on the emulator: slow, small, good for trying this program only.
+    /// Runs on the emulator, to test this program: slow and with small batches.
     #[arg(long, global = true)]
     emulate: bool,
     /// Cargo passes this to every bench.
@@ -42,19 +42,18 @@ struct Flags {
 enum Command {
     /// Logits and labels against those of the CPU engine.
     Check {
-        /// The embedded model and the smallest batches only.
+        /// Checks only the embedded model and the smallest batches.
         #[arg(long)]
         quick: bool,
-        /// A few batches, launch by launch, nothing tuned: for a tool that slows every launch.
+        /// Checks a few batches without tuning and graphs, under a tool that slows every launch.
         #[arg(long, conflicts_with = "quick")]
         sanitize: bool,
     },
-    /// Device times, and what share of the machine they are.
+    /// Device times, and their share of the device's peak rates.
     Time,
-    /// Reads a number of texts a batch from each line of standard input and answers with the
-    /// seconds that one batch takes.
+    /// Reads a batch size from each line of standard input and answers with the seconds of one batch.
     Drive {
-        /// Where the BERT-base checkpoint and the batches' token ids are written.
+        /// Folder for the BERT-base checkpoint and the token ids of the batches.
         directory: PathBuf,
     },
 }

@@ -1,7 +1,7 @@
-//! Device times of a forward pass, and what share of the machine's rates they are.
+//! Device times of a forward pass, and the share of the device's peak rates that they reach.
 //!
-//! Floors: the weights read once, and the products' arithmetic at the rate that one large product
-//! reaches on this machine in the same run.
+//! The lower bounds are the time to read the weights once, and the time of the products' arithmetic at the
+//! rate that one large product reaches on this device in the same run.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use intentd_kernels::{Device, Dtype, Product, ProductShape};
 
 use crate::input::{LARGEST, checkpoint, engine, queries, random, warm};
 
-/// Products of all layers of BERT-base for a token: queries, keys, values and output; feed-forward.
+/// Operations of all layers of BERT-base for a token: queries, keys, values and output; feed-forward.
 const FLOP_PER_TOKEN: f64 = 2.0 * 12.0 * (4.0 * 768.0 * 768.0 + 2.0 * 768.0 * 3072.0);
-/// Attention of all layers, for a token and each token of its sequence.
+/// Operations of attention in all layers, for each pair of tokens of a sequence.
 const FLOP_PER_PAIR: f64 = 12.0 * 4.0 * 768.0;
 
 pub(crate) fn run(device: &Device, small: bool) -> bool {
@@ -66,14 +66,14 @@ pub(crate) fn run(device: &Device, small: bool) -> bool {
     true
 }
 
-/// What a batch takes; medians but for the first.
+/// The times of a batch.
 struct Times {
-    /// Its kernels alone, the mean from one replay to the next.
+    /// The kernels alone: the mean time from one replay to the next.
     kernels: Duration,
-    /// With the copies in and out, by the device's clock, and another batch always behind it so that
-    /// the device never waits for the host.
+    /// The batch with its copies in and out, by the device's clock (median). Another batch always follows, so
+    /// that the device never waits for the host.
     batch: Duration,
-    /// From the batch to its logits on the host, nothing else under way.
+    /// From submission to the logits on the host, with nothing else in flight (median).
     answer: Duration,
 }
 
@@ -120,7 +120,7 @@ impl std::fmt::Display for Times {
     }
 }
 
-/// What it brings that kernels begin before the one in front has ended, three rounds in turn.
+/// Measures the gain of kernels that start before the previous one has ended, in three alternating rounds.
 fn overlap(engine: &mut Cuda, batch: &RaggedBatch, runs: u32) {
     for _ in 0..3 {
         for allowed in [false, true] {
@@ -134,10 +134,10 @@ fn overlap(engine: &mut Cuda, batch: &RaggedBatch, runs: u32) {
     }
 }
 
-/// Tokens a second by the device's clock.
+/// Measures tokens a second by the device's clock.
 fn throughput(engine: &mut Cuda, batch: &RaggedBatch, rate: f64) -> f64 {
     let times = Times::of(engine, batch, 20);
-    // The goal is about the kernels; what the copies add is in the line.
+    // The target is about the kernels alone; the printed line also shows the time with copies.
     let device = times.kernels;
     let tokens = batch.tokens() as f64;
     let pairs: f64 = batch
@@ -145,8 +145,8 @@ fn throughput(engine: &mut Cuda, batch: &RaggedBatch, rate: f64) -> f64 {
         .map(|range| (range.len() as f64).powi(2))
         .sum();
     let share = |flop: f64| 100.0 * flop / device.as_secs_f64() / rate;
-    // As benches/gpu/estimate.py has them. Of the last layer, all tokens need keys and values only: 10 of 12
-    // parts are left out of what is computed.
+    // Counted as in benches/gpu/estimate.py. In the last layer all tokens need only keys and values, so that
+    // 10 of 12 parts are not computed.
     let whole = share(tokens * FLOP_PER_TOKEN + pairs * FLOP_PER_PAIR);
     let done = share(tokens * FLOP_PER_TOKEN * (1.0 - 10.0 / 12.0 / 12.0));
     println!(
@@ -158,7 +158,7 @@ fn throughput(engine: &mut Cuda, batch: &RaggedBatch, rate: f64) -> f64 {
     tokens / device.as_secs_f64()
 }
 
-/// FLOP/s of a square product in f16, the best of five runs of ten.
+/// Measures the FLOP/s of a square product in f16: the best of five runs of ten.
 fn product_rate(device: &Device, n: usize) -> f64 {
     let shape = ProductShape {
         dtype: Dtype::F16,
@@ -174,7 +174,7 @@ fn product_rate(device: &Device, n: usize) -> f64 {
     let mut state: u32 = 1;
     for word in pinned.write_u32().unwrap() {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Two values of 1 to 2, of random sign.
+        // Two values from 1 to 2 with random signs.
         *word = 0x3c00_3c00 | (state >> 3 & 0x83ff_83ff);
     }
     device.upload(&mut pinned, &x).unwrap();
@@ -200,7 +200,7 @@ fn product_rate(device: &Device, n: usize) -> f64 {
     2.0 * (n as f64).powi(3) / fastest
 }
 
-/// Batch after batch, two under way: how much of the time the device works.
+/// Measures the share of time for which the device is busy with two batches in flight.
 fn pipelined(engine: &mut Cuda, batches: &[RaggedBatch]) {
     for batch in batches {
         warm(engine, batch);

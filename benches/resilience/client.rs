@@ -1,16 +1,16 @@
-//! An HTTP/1.1 client that knows how far a request has come when its connection ends.
+//! An HTTP/1.1 client that knows the state of a request when its connection ends.
 
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What became of a request.
+/// The end of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// A whole answer with this status; whether the connection may be used again.
+    /// A complete response with this status, and whether the connection may be reused.
     Answered(u16, bool),
-    /// The request was written, or began to be, and no whole answer came.
+    /// The request was sent, at least in part, and got no complete response.
     Lost,
 }
 
@@ -52,14 +52,14 @@ impl Client {
         }
     }
 
-    /// Sends a part of a request, or all of it, and leaves.
+    /// Sends a part of a request, or all of it, and closes the connection.
     pub(crate) async fn leave(mut self, part: &[u8]) {
-        // Whether it arrives is what this client does not care about.
+        // A failed write is part of the test.
         let _ = self.stream.write_all(part).await;
     }
 }
 
-/// The answer, when all of it has come.
+/// The response, once it is complete.
 fn whole(read: &[u8]) -> Option<Outcome> {
     let end = read.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&read[..end]).ok()?.to_ascii_lowercase();

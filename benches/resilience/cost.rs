@@ -1,4 +1,4 @@
-//! What a long text costs beside a short one of the same kind: the tokenizer alone, and the whole request.
+//! The cost of a long text compared with a short one of the same kind: in the tokenizer, and of the request.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::{runtime, verdict};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Flags {
-    /// Bytes of a short and of a long text.
+    /// Sizes of a short and a long text in bytes.
     #[arg(
         long,
         default_value = "4000,2000000",
@@ -19,21 +19,21 @@ pub(crate) struct Flags {
         num_args = 2
     )]
     bytes: Vec<usize>,
-    /// Requests of each.
+    /// Requests with each text.
     #[arg(long, default_value = "200")]
     requests: usize,
-    /// More flags for the server, as one word.
+    /// Additional flags of the server, as one word.
     #[arg(long, default_value = "--slo off", allow_hyphen_values = true)]
     server: String,
 }
 
-/// Times that a long text may cost of a short one.
+/// Largest cost of a long text as a multiple of a short one's.
 const RATIO_MAX: f64 = 3.0;
 
-/// Rounds, of which the median counts.
+/// Rounds, whose median counts.
 const ROUNDS: usize = 5;
 
-/// Whether it held.
+/// Runs the measurement. Returns whether the expectation held.
 pub(crate) fn run(flags: &Flags) -> bool {
     let mut arguments = vec!["--port", "0"];
     arguments.extend(flags.server.split_whitespace());
@@ -85,7 +85,7 @@ pub(crate) fn run(flags: &Flags) -> bool {
     )
 }
 
-/// The text in a body, where there is one.
+/// The text in a body, if it has one.
 fn text(body: &[u8]) -> Option<Text> {
     let value: serde_json::Value = serde_json::from_slice(body).ok()?;
     Some(Text::Single(value["query"].as_str()?.to_owned()))
@@ -97,7 +97,7 @@ fn median(mut measure: impl FnMut() -> f64) -> f64 {
     found[ROUNDS / 2]
 }
 
-/// CPU seconds that the server takes for a request, one after the other.
+/// CPU seconds of the server for one request, of `requests` in sequence.
 fn ask(server: &Server, request: &[u8], requests: usize) -> f64 {
     let before = cpu(server.child.id());
     runtime().block_on(async {

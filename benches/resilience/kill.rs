@@ -1,8 +1,8 @@
-//! SIGTERM under full load: whatever was sent before the port closed is answered.
+//! SIGTERM under full load: every request that was sent before the port closed is answered.
 //!
-//! The port is closed for certain once a connection is refused; the earliest attempt that was refused
-//! bounds the moment from above. So a request counts as lost when it was written before SIGTERM, or
-//! after it but before the first refused attempt began, and got no answer.
+//! The port is closed once a connection is refused, so the start of the earliest refused attempt is an upper
+//! bound of the time when it closed. A request counts as lost when it was sent before that time and got no
+//! answer.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -16,29 +16,29 @@ use crate::{runtime, verdict};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Flags {
-    /// How often.
+    /// Number of rounds.
     #[arg(long, default_value = "50")]
     times: u32,
-    /// Clients that keep their connections, and as many that open one for each request.
+    /// Clients that keep their connections, and the same number that open one for each request.
     #[arg(long, default_value = "32")]
     clients: usize,
-    /// The server's delay between SIGTERM and the closing of its port.
+    /// The server's delay from SIGTERM until it closes its port.
     #[arg(long, default_value = "off")]
     lame_duck: String,
 }
 
-/// What all clients saw of one server.
+/// The results of all clients of one server.
 #[derive(Debug, Default)]
 struct Seen {
     answered: u64,
     other_statuses: u64,
-    /// When requests were written that got no answer.
+    /// Send times of requests without an answer.
     lost: Vec<Instant>,
-    /// When the first attempt began that found the port closed.
+    /// Start of the first attempt that was refused.
     refused: Option<Instant>,
 }
 
-/// Whether it held.
+/// Runs the measurement. Returns whether the expectations held.
 pub(crate) fn run(flags: &Flags) -> bool {
     let (mut answered, mut lost, mut crossed, mut failed) = (0, 0, 0, 0);
     for round in 0..flags.times {
@@ -79,7 +79,7 @@ async fn once(server: &Server, clients: usize, round: u32) -> (Seen, Instant) {
         let keeps = client < clients;
         tasks.spawn(load(server.address, keeps, Arc::clone(&seen)));
     }
-    // Not at the same moment of everything each time.
+    // A different delay in each round, so that SIGTERM meets different states.
     let wait = Duration::from_millis(200 + u64::from(round * 37 % 100));
     tokio::time::sleep(wait).await;
     let killed = Instant::now();
@@ -89,7 +89,7 @@ async fn once(server: &Server, clients: usize, round: u32) -> (Seen, Instant) {
     (seen, killed)
 }
 
-/// Asks until the port is closed.
+/// Sends requests until the port is closed.
 async fn load(address: SocketAddr, keeps: bool, seen: Arc<Mutex<Seen>>) {
     let headers = if keeps { "" } else { "Connection: close\r\n" };
     let request = get("play some jazz", headers);

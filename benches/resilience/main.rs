@@ -1,15 +1,15 @@
-//! Does the server hold? Overload, ends under load, and hours of everything at once.
+//! The resilience of the server: overload, termination under load, hours of mixed load.
 //!
 //! ```text
 //! cargo bench --bench resilience -- overload     goodput and latency from half to ten times the capacity
 //! cargo bench --bench resilience -- kill         SIGTERM under full load, fifty times
 //! cargo bench --bench resilience -- soak         twenty minutes of mixed load, reloads, disconnects
-//! cargo bench --bench resilience -- cost         what a long text costs beside a short one
-//! cargo bench --bench resilience -- texts        megabytes of text from many clients, beside neighbours
+//! cargo bench --bench resilience -- cost         the cost of a long text compared with a short one
+//! cargo bench --bench resilience -- texts        megabytes of text from many clients, and other clients' latency
 //! ```
 //!
-//! Starts the program on free ports of the loopback address and sends to nothing else. Ends with exit
-//! code 1 when something that must hold did not.
+//! Starts the program on free ports of the loopback address and sends to nothing else. The exit code is 1
+//! when an expectation did not hold.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -42,11 +42,11 @@ struct Flags {
 enum Command {
     /// Open-loop load from half to ten times the capacity.
     Overload(overload::Flags),
-    /// SIGTERM under full load, again and again.
+    /// Repeated SIGTERM under full load.
     Kill(kill::Flags),
     /// Mixed load for a long time.
     Soak(soak::Flags),
-    /// A long text's cost by a short one's.
+    /// The cost of a long text compared with a short one.
     Cost(cost::Flags),
     /// Texts that are made to be expensive.
     Texts(texts::Flags),
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says whether something that must hold did.
+/// Prints and returns whether an expectation held.
 fn verdict(what: &str, held: bool) -> bool {
     println!("{} {what}", if held { "held:    " } else { "NOT HELD:" });
     held

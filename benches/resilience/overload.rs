@@ -1,4 +1,4 @@
-//! Goodput, refusals, latency and memory when more is asked than the engine can do.
+//! Goodput, refusals, latency and memory under more load than the engine's capacity.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,30 +14,29 @@ use crate::{resident, runtime, verdict};
 
 const FACTORS: [f64; 5] = [0.5, 1.0, 2.0, 5.0, 10.0];
 
-/// What must hold.
+/// Least goodput at the highest load, as a share of the best.
 const GOODPUT_MIN: f64 = 0.95;
+/// Largest growth of the memory from the first to the second half of a run.
 const MEMORY_GROWTH_MAX: f64 = 0.05;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Flags {
-    /// Directory of the checkpoint; random weights in the shape of MiniLM (6 layers of 384) when not
-    /// given.
+    /// Directory of the checkpoint. The default has random weights in the shape of MiniLM (6 layers of 384).
     #[arg(long)]
     model: Option<PathBuf>,
     /// The server's objective.
     #[arg(long, default_value = "100ms")]
     slo: String,
-    /// Seconds of each load.
+    /// Duration of each load in seconds.
     #[arg(long, default_value = "30")]
     seconds: u64,
-    /// Lines of text to ask; some everyday English when not given.
+    /// File with one text a line. The default is some everyday English.
     #[arg(long)]
     texts: Option<PathBuf>,
-    /// Keeps the server on this core; with `taskset -c` another one for this program, neither takes
-    /// time from the other.
+    /// Core of the server. Run this program on another one (`taskset -c`), so that they do not compete.
     #[arg(long)]
     server_core: Option<String>,
-    /// More flags for the server, as one word: "--dtype int8".
+    /// Additional flags of the server, as one word: "--dtype int8".
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     server: String,
 }
@@ -45,11 +44,11 @@ pub(crate) struct Flags {
 struct Row {
     factor: f64,
     measured: Measured,
-    /// Means of both halves of the run, and the most, in bytes.
+    /// Means over the first and the second half of the run, and the maximum, in bytes.
     memory: [f64; 3],
 }
 
-/// Whether it held.
+/// Runs the measurement. Returns whether the expectations held.
 pub(crate) fn run(flags: &Flags) -> bool {
     let directory = tempfile::tempdir().unwrap();
     let model = flags.model.clone().unwrap_or_else(|| {
@@ -125,7 +124,7 @@ fn ask(runner: &Runner, target: &Target, rate: f64) -> Measured {
         .unwrap()
 }
 
-/// What the server answers when it is asked for more and more, until that is less than it is asked for.
+/// The rate that the server answers once it no longer keeps up with a doubling load.
 fn capacity(target: &Target, texts: &[String]) -> f64 {
     let runner = runner(texts, 5);
     let mut rate = 20.0;

@@ -1,4 +1,4 @@
-//! Everything at once, for long: does memory stay, do the counters add up, does all come back?
+//! Mixed load for a long time: whether memory stays flat, the counters add up and every request is answered.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::{runtime, verdict};
 pub(crate) struct Flags {
     #[arg(long, default_value = "20")]
     minutes: f64,
-    /// More flags for the server, as one word.
+    /// Additional flags of the server, as one word.
     #[arg(
         long,
         default_value = "--slo 20ms --max-concurrency 48",
@@ -44,7 +44,7 @@ const REST: Duration = Duration::from_secs(5);
 /// Growth of the memory that is none: 1 % an hour of a small server would be more than noise.
 const SLOPE_MAX_MB_A_MINUTE: f64 = 0.05;
 
-/// What the clients saw.
+/// The results of all clients.
 #[derive(Debug, Default)]
 struct Seen {
     answered: AtomicU64,
@@ -70,7 +70,7 @@ impl Seen {
         stays
     }
 
-    /// Of a request that makes no sense.
+    /// Counts the outcome of an invalid request.
     fn count_faulty(&self, outcome: Outcome) {
         match outcome {
             Outcome::Answered(400..=499 | 504, _) => {
@@ -92,7 +92,7 @@ impl Seen {
     }
 }
 
-/// Whether it held.
+/// Runs the measurement. Returns whether the expectations held.
 pub(crate) fn run(flags: &Flags) -> bool {
     let arguments: Vec<&str> = flags.server.split_whitespace().collect();
     let runtime = runtime();
@@ -164,7 +164,7 @@ async fn load(flags: &Flags, subject: &Subject, seen: &Arc<Seen>) -> Vec<(f64, f
     }
     seen.end.store(true, Ordering::Relaxed);
     clients.join_all().await;
-    // What clients have left behind.
+    // Time for the server to finish abandoned requests.
     tokio::time::sleep(Duration::from_secs(2)).await;
     memory
 }
@@ -176,7 +176,7 @@ async fn reconnected(open: Option<Client>, address: SocketAddr) -> Client {
     }
 }
 
-/// One text after the other, in bursts that are more than the server takes; some have little time.
+/// Single texts in bursts beyond the server's capacity; some have short deadlines.
 async fn singles(address: SocketAddr, number: u64, seen: Arc<Seen>) {
     let patient = get("play some jazz", "");
     let hasty = get(
@@ -216,7 +216,7 @@ async fn lists(address: SocketAddr, seen: Arc<Seen>) {
     }
 }
 
-/// Clients that leave after some part of the request or right after it.
+/// Clients that disconnect within the request or right after it.
 async fn leavers(address: SocketAddr, seen: Arc<Seen>) {
     let texts: Vec<String> = (0..32)
         .map(|n| format!("what is the weather on day {n}"))
@@ -234,7 +234,7 @@ async fn leavers(address: SocketAddr, seen: Arc<Seen>) {
     }
 }
 
-/// HTTP/2 with several streams at once, every third of which is reset before its answer.
+/// HTTP/2 with several concurrent streams, every third of which is reset before its response.
 async fn streams(address: SocketAddr, seen: Arc<Seen>) {
     while seen.goes_on().await {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -350,7 +350,7 @@ fn judge(memory: &[(f64, f64)], metrics: &str, lost: u64) -> bool {
     held & verdict(&what, slope <= SLOPE_MAX_MB_A_MINUTE)
 }
 
-/// Of the least-squares line.
+/// The slope of the least-squares line.
 fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;

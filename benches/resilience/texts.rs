@@ -1,6 +1,7 @@
-//! Texts that are made to be expensive, from many clients, beside neighbours who want one word classified.
-//! What a text costs must not go with its length but with what the model sees of it, and a neighbour's
-//! latency must not depend on what others send.
+//! Texts that are made to be expensive, from many clients, while other clients send short requests.
+//!
+//! The cost of a text must depend on the part that the model sees and not on its length, and the latency of
+//! a client must not depend on the texts of others.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,28 +22,29 @@ pub(crate) struct Flags {
     /// Clients that send long texts.
     #[arg(long, default_value = "64")]
     clients: usize,
-    /// Bytes of a long text.
+    /// Size of a long text in bytes.
     #[arg(long, default_value = "2000000")]
     bytes: usize,
-    /// More flags for the server, as one word.
+    /// Additional flags of the server, as one word.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     server: String,
-    /// What the server is started by, as one word: a program that limits its memory and runs the rest.
+    /// The command that starts the server, as one word, such as a program that limits its memory.
     #[arg(long, default_value = "env", allow_hyphen_values = true)]
     under: String,
-    /// Kinds of texts, by their names; all when none is given.
+    /// Names of the kinds of texts to send. The default is all.
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<String>,
 }
 
-/// Memory that the clients may take beyond what the idle server has.
+/// Largest memory of the server beyond that of the idle server.
 const GROWTH_MAX_MB: f64 = 300.0;
 
-/// By how much the neighbours' 99th percentile may grow: of one word, and of lists of 120 texts.
+/// Largest growth of the 99th percentile for neighbours that send one word.
 const ONE_MAX: f64 = 2.0;
+/// Largest growth of the 99th percentile for neighbours that send lists of 120 texts.
 const LIST_MAX: f64 = 3.0;
 
-/// Seconds without long texts before and after.
+/// Seconds without long texts, before and after.
 const QUIET: u64 = 30;
 
 #[derive(Debug, Default)]
@@ -53,7 +55,7 @@ struct Seen {
     end: AtomicBool,
 }
 
-/// Whether it held.
+/// Runs the measurement. Returns whether the expectations held.
 pub(crate) fn run(flags: &Flags) -> bool {
     let mut arguments = vec!["--port", "0"];
     arguments.extend(flags.server.split_whitespace());
@@ -114,8 +116,8 @@ pub(crate) fn run(flags: &Flags) -> bool {
     held
 }
 
-/// Clients that send one long text after the other, each all kinds in turn, on a thread that gives way to
-/// everybody: they stand for other machines.
+/// Starts clients that send long texts of all kinds in turn. Their thread has the lowest priority, since they
+/// represent clients on other machines.
 fn send(address: SocketAddr, flags: &Flags, seen: &Arc<Seen>) -> std::thread::JoinHandle<()> {
     let is_wanted =
         |name: &str| flags.kinds.is_empty() || flags.kinds.iter().any(|kind| kind == name);
@@ -126,7 +128,7 @@ fn send(address: SocketAddr, flags: &Flags, seen: &Arc<Seen>) -> std::thread::Jo
         .collect();
     let (requests, seen, clients) = (Arc::new(requests), Arc::clone(seen), flags.clients);
     std::thread::spawn(move || {
-        // Where that is refused the neighbours see more of the clients.
+        // If that is refused, the clients affect the neighbours' latency more.
         let _ = rustix::process::nice(19);
         runtime().block_on(async move {
             let mut tasks = JoinSet::new();
@@ -157,7 +159,7 @@ async fn one_sender(address: SocketAddr, requests: &[Vec<u8>], number: usize, se
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if matches!(outcome, Outcome::Answered(429, _)) {
-            // A client that is told to come later does.
+            // The client backs off after a 429.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         open = matches!(outcome, Outcome::Answered(_, true)).then_some(client);
@@ -197,9 +199,9 @@ impl Latencies {
     }
 }
 
-/// What neighbours see who ask for one word, and for lists of 120 short texts, at times fixed beforehand.
+/// The latencies of neighbours that send one word, and lists of 120 short texts, at times fixed in advance.
 async fn neighbours(address: SocketAddr, duration: Duration) -> [Latencies; 2] {
-    // Words that were not met before: those who learn one must not wait either.
+    // New words each time, since unknown words must not be slower.
     let one = |number| get(&format!("music{number}"), "");
     let list = |number| {
         let list: Vec<String> = (0..120)

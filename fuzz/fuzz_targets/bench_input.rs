@@ -1,4 +1,4 @@
-//! `bench_input` of `targets/`.
+//! The fuzz target `bench_input` of `targets/`.
 #![no_main]
 
 mod bounded;

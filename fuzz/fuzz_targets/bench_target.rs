@@ -1,4 +1,4 @@
-//! `bench_target` of `targets/`.
+//! The fuzz target `bench_target` of `targets/`.
 #![no_main]
 
 mod bounded;

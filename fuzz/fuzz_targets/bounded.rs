@@ -1,25 +1,25 @@
-//! Memory by the length of the input: what a decoder takes is a small multiple of what was sent.
+//! A memory bound proportional to the input: a decoder may use a small multiple of the input's length.
 
 use std::alloc::System;
 
 use cap::Cap;
 
-/// What wants more than the limit gets nothing, which ends the run, and libFuzzer reports it.
+/// An allocation beyond the limit fails and ends the run, which libFuzzer reports.
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, 256 << 20);
 
-/// Bytes for any case, such as for messages.
+/// Bytes for every case, for example for messages.
 const ROOM: usize = 256 << 10;
 
-/// Bytes for each byte of JSON: a value takes 32 and may be one of two bytes, and lists grow by doubling.
+/// Bytes for each byte of JSON: a value of two bytes takes 32, and lists grow by doubling.
 #[allow(dead_code, reason = "each target has its own program")]
 pub(crate) const JSON: usize = 128;
 
-/// Bytes for each byte of TOML: what its parser takes grows with the file, but that steeply.
+/// Bytes for each byte of TOML: its parser's memory is proportional to the file, with a large factor.
 #[allow(dead_code, reason = "each target has its own program")]
 pub(crate) const TOML: usize = 2048;
 
-/// Lets a panic be written: with too little memory for that, the process would hang.
+/// Removes the limit when a panic is reported: without memory for the report, the process would hang.
 pub(crate) fn init() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -30,7 +30,7 @@ pub(crate) fn init() {
     }));
 }
 
-/// Runs a target on a case, within `each` bytes of memory for each of its bytes.
+/// Runs a target on a case, with a limit of `each` bytes of memory for each byte of the case.
 pub(crate) fn run(target: fn(&[u8]), data: &[u8], each: usize) {
     let limit = ALLOCATOR.allocated() + ROOM + each * data.len();
     ALLOCATOR

@@ -1,7 +1,7 @@
-//! `checkpoint_config` of `targets/`.
+//! The fuzz target `checkpoint_config` of `targets/`.
 #![no_main]
 
-/// A decoder that wants more memory than this ends the run, which libFuzzer reports.
+/// An allocation beyond this limit fails and ends the run, which libFuzzer reports.
 #[global_allocator]
 static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, 256 << 20);
 

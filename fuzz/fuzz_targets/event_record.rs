@@ -1,4 +1,4 @@
-//! `event_record` of `targets/`.
+//! The fuzz target `event_record` of `targets/`.
 #![no_main]
 
 mod bounded;

@@ -1,4 +1,4 @@
-//! `event_request` of `targets/`.
+//! The fuzz target `event_request` of `targets/`.
 #![no_main]
 
 mod bounded;

@@ -1,4 +1,4 @@
-//! `inference_grpc` of `targets/`.
+//! The fuzz target `inference_grpc` of `targets/`.
 #![no_main]
 
 mod bounded;

@@ -1,4 +1,4 @@
-//! `inference_rest` of `targets/`.
+//! The fuzz target `inference_rest` of `targets/`.
 #![no_main]
 
 mod bounded;

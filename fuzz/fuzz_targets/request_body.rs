@@ -1,7 +1,7 @@
-//! `request_body` of `targets/`.
+//! The fuzz target `request_body` of `targets/`.
 #![no_main]
 
-/// A decoder that wants more memory than this ends the run, which libFuzzer reports.
+/// An allocation beyond this limit fails and ends the run, which libFuzzer reports.
 #[global_allocator]
 static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, 256 << 20);
 

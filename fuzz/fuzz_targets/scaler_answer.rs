@@ -1,4 +1,4 @@
-//! `scaler_answer` of `targets/`.
+//! The fuzz target `scaler_answer` of `targets/`.
 #![no_main]
 
 mod bounded;

@@ -1,4 +1,4 @@
-//! `scaler_replicas` of `targets/`.
+//! The fuzz target `scaler_replicas` of `targets/`.
 #![no_main]
 
 mod bounded;

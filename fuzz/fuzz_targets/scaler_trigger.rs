@@ -1,4 +1,4 @@
-//! `scaler_trigger` of `targets/`.
+//! The fuzz target `scaler_trigger` of `targets/`.
 #![no_main]
 
 mod bounded;

@@ -1,4 +1,4 @@
-//! What `intentd bench` reads: targets, loads, texts, traces, and the answers of servers.
+//! The inputs of `intentd bench`: targets, loads, texts, traces, and the responses of servers.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub fn bench_target(data: &[u8]) {
     } else if content.contains("://") {
         content.parse()
     } else {
-        // It would be the name of a file.
+        // It would be a file name.
         return;
     };
     let most = 1000 + 16 * content.len();
@@ -30,14 +30,14 @@ pub fn bench_target(data: &[u8]) {
         Err(why) => return assert!(why.len() <= most, "{} bytes", why.len()),
     };
     assert!(!target.name.is_empty());
-    let request = target.request("music").expect("it has been checked");
+    let request = target.request("music").expect("the target is checked");
     let body = target.body.as_deref().unwrap_or_default();
     let filled = body.replace("{query}", "music").replace("{text}", "music");
     let filled = filled.replace("{json}", "\"music\"");
     assert_eq!(request.body(), filled.as_bytes());
-    // What the server is told of its name may be empty: a file may say so.
-    let is_told = request.headers().contains_key(header::HOST);
-    assert!(is_told || request.uri().authority().is_some());
+    // The host header may be empty, if the file says so.
+    let has_host = request.headers().contains_key(header::HOST);
+    assert!(has_host || request.uri().authority().is_some());
     let has_type = request.headers().contains_key(header::CONTENT_TYPE);
     assert!(has_type || target.body.is_none());
     if target.method.is_none() {
@@ -46,14 +46,14 @@ pub fn bench_target(data: &[u8]) {
     for text in ["", "a b&c=\u{fc}{json}{query}\"\\\n\u{0}"] {
         match target.request(text) {
             Ok(again) => assert!(target.has_text() || again.body() == request.body()),
-            // A URL takes a text percent-encoded alone.
+            // A URL accepts a text only percent-encoded.
             Err(why) => assert!(target.has_text() && why.len() <= most),
         }
     }
 }
 
-/// The first byte says what the rest is: `t` a text a line, `j` JSON a line, `r` recorded times, `l` the value
-/// of `--load`, any other an answer, whose first line is the pointer to its label or empty.
+/// The first byte selects the kind of the rest: `t` lines of text, `j` lines of JSON, `r` a trace, `l` a value
+/// of `--load`, any other a response, whose first line is the pointer to its label or empty.
 pub fn bench_input(data: &[u8]) {
     let [kind, data @ ..] = data else {
         return;
@@ -79,7 +79,7 @@ pub fn bench_input(data: &[u8]) {
         b'r' => match Load::parse_trace(Path::new("a.csv"), content) {
             Ok(load) => {
                 let Load::Trace { times, .. } = &load else {
-                    panic!("a trace is a trace");
+                    panic!("not a trace");
                 };
                 assert!(!times.is_empty() && times.len() <= content.lines().count());
                 assert!(times.is_sorted() && times.iter().all(|time| (0.0..=1e7).contains(time)));
@@ -87,7 +87,7 @@ pub fn bench_input(data: &[u8]) {
             }
             Err(why) => check_length(&why),
         },
-        // It would be the name of a file.
+        // It would be a file name.
         _ if content.starts_with("trace") => {}
         _ => match content.parse() {
             Ok(Loads(loads)) => {
@@ -99,7 +99,7 @@ pub fn bench_input(data: &[u8]) {
     }
 }
 
-/// A load gives times in order, within the duration, the same each time.
+/// The times of a load are in order, within the duration, and the same each time.
 fn check_load(load: &Load) {
     let (warm_up, duration) = (Duration::from_secs(1), Duration::from_secs(3));
     let rate = load.rate(duration);
@@ -114,7 +114,7 @@ fn check_load(load: &Load) {
     assert!(main.is_sorted_by(|one, next| one <= next));
 }
 
-/// A label is in the answer, and not longer than it.
+/// The label of a response is not longer than the response.
 fn answer(data: &[u8]) {
     let end = data
         .iter()

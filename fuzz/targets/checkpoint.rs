@@ -1,4 +1,4 @@
-//! Files of checkpoints.
+//! The files of a checkpoint.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +9,7 @@ use intentd::model::{
 use super::tokenizer::check_encoding;
 use super::{memory, split};
 
-/// The shape that the tiny checkpoints of these targets have.
+/// The configuration of the tiny checkpoints in these targets.
 fn tiny_config() -> ModelConfig {
     ModelConfig {
         vocab_size: 32,
@@ -26,7 +26,7 @@ fn tiny_config() -> ModelConfig {
     }
 }
 
-/// `config.json` beside tiny weights and a tiny vocabulary that stay as they are.
+/// `config.json`, with fixed tiny weights and a fixed tiny vocabulary.
 pub fn checkpoint_config(data: &[u8]) {
     static OTHERS: OnceLock<[(String, Arc<[u8]>); 2]> = OnceLock::new();
     let others = OTHERS.get_or_init(|| {
@@ -46,7 +46,7 @@ pub fn checkpoint_config(data: &[u8]) {
         Err(error) => return check_message(&error.to_string(), data.len()),
     };
     assert_eq!(config.head_size() * config.heads, config.hidden_size);
-    // Whatever the shape: names for the rows that a classifier of eight labels would have.
+    // Names for the rows of a classifier of eight labels, whatever the shape is.
     match Labels::new(&files, config.id2label.as_deref(), 8, config.scoring) {
         Ok(labels) => {
             assert_eq!(labels.len(), 8);
@@ -61,9 +61,9 @@ pub fn checkpoint_config(data: &[u8]) {
     }
 }
 
-/// An error names what it found, and so may be as long as the file, but not much longer.
+/// An error repeats what it found, so it may be as long as the file, but not much longer.
 fn check_message(message: &str, bytes: usize) {
-    // A character of one byte is written as up to six, and again escaped within its key.
+    // A character of one byte is escaped as up to six, and escaped again within its key.
     let longest = 1000 + 16 * bytes;
     assert!(message.len() <= longest, "{} bytes", message.len());
 }
@@ -71,8 +71,8 @@ fn check_message(message: &str, bytes: usize) {
 const TINY_VOCABULARY: &str =
     "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n##a\n##b\nplay\n##ing\n'\n";
 
-/// `j` and `tokenizer.json`, or another letter and `vocab.txt`; behind a separator each,
-/// `tokenizer_config.json` and a text, of which 64 bytes are encoded besides those below.
+/// `j` and `tokenizer.json`, or another letter and `vocab.txt`. After a separator each follow
+/// `tokenizer_config.json` and a text, of which 64 bytes are encoded in addition to the fixed ones.
 pub fn checkpoint_tokenizer(data: &[u8]) {
     let [kind, data @ ..] = data else {
         return;
@@ -96,7 +96,7 @@ pub fn checkpoint_tokenizer(data: &[u8]) {
     assert!(tokenizer.max_tokens() <= config.max_positions);
     let single = |text: &str| Text::Single(text.to_owned());
     let check = |text: &Text, too_long| {
-        // Whether it is refused is the tokenizer's business.
+        // The tokenizer may refuse it.
         let _ = check_encoding(&tokenizer, text, too_long, config.vocab_size, 2);
     };
     for text in [
@@ -111,9 +111,9 @@ pub fn checkpoint_tokenizer(data: &[u8]) {
     check(&Text::Pair("a b".to_owned(), text), TooLong::Truncate);
 }
 
-/// The first byte says what follows: `s` a `model.safetensors`; `h` two bytes, how much data there
-/// is, and the header of a `model.safetensors`, whose length is put before it; any other an index
-/// and two shards, separated.
+/// The first byte selects what follows: `s` a `model.safetensors`; `h` two bytes with the size of the data, and
+/// the header of a `model.safetensors`, whose length is prepended; any other an index and two shards,
+/// separated.
 pub fn checkpoint_weights(data: &[u8]) {
     let [kind, data @ ..] = data else {
         return;
@@ -151,7 +151,7 @@ pub fn checkpoint_weights(data: &[u8]) {
         if name.starts_with("classifier.") {
             continue;
         }
-        let values = weights.f32(&name, &shape).expect("it has been checked");
+        let values = weights.f32(&name, &shape).expect("the shape is checked");
         assert_eq!(values.len(), shape.iter().product::<usize>());
     }
     let rows = weights.label_count();
@@ -204,7 +204,7 @@ fn tiny_tensors() -> Vec<(String, Vec<usize>)> {
     tensors
 }
 
-/// `model.safetensors` of those, all zero.
+/// `model.safetensors` with these tensors, all zero.
 fn tiny_weights() -> Vec<u8> {
     let (mut header, mut offset) = (Vec::new(), 0);
     for (name, shape) in tiny_tensors() {

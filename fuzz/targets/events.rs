@@ -1,4 +1,4 @@
-//! CloudEvents: in requests, and in records of Kafka.
+//! CloudEvents, in requests and in records of Kafka.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,16 +13,16 @@ use serde_json::{Map, Value};
 
 use super::{check_bytes, check_refusal, header, headers};
 
-/// Events in one request.
+/// Most events in one request.
 const EVENTS_MAX: usize = 16;
 
-/// Bytes of an attribute.
+/// Most bytes of an attribute.
 const ATTRIBUTE_MAX: usize = 2048;
 
 static SOURCE: LazyLock<EventSource> = LazyLock::new(|| "/intentd".parse().expect("a path"));
 static HOME: LazyLock<Uri> = LazyLock::new(|| Uri::from_static("/"));
 
-/// The head of a case, by lines, and what stands behind the first empty line.
+/// The lines of a case up to the first empty line, and the rest after it.
 fn parts(data: &[u8]) -> (impl Iterator<Item = &[u8]>, Option<&[u8]>) {
     let end = data.windows(2).position(|pair| pair == b"\n\n");
     let (head, body) = match end {
@@ -32,14 +32,14 @@ fn parts(data: &[u8]) -> (impl Iterator<Item = &[u8]>, Option<&[u8]>) {
     (head.split(|byte| *byte == b'\n'), body)
 }
 
-/// A pointer to the text: nothing for none. `Err` where there cannot be such a setting.
+/// A pointer to the text; an empty text is none. `Err` if it is not a valid setting.
 fn pointer(text: &str) -> Result<Option<TextPointer>, String> {
     let pointer = (!text.is_empty()).then(|| text.parse());
     pointer.transpose()
 }
 
-/// A request: the first line is the pointer to the text and behind a `?` the query string, then come
-/// headers, and behind an empty line the body.
+/// A request: the first line is the pointer to the text and, after a `?`, the query string. Then follow
+/// headers and, after an empty line, the body.
 pub fn event_request(data: &[u8]) {
     let (mut lines, body) = parts(data);
     let Ok(first) = std::str::from_utf8(lines.next().unwrap_or_default()) else {
@@ -68,7 +68,7 @@ pub fn event_request(data: &[u8]) {
     }
 }
 
-/// What an answer and the cache of answers rely on.
+/// Checks the invariants that an answer and the cache of answers rely on.
 fn check_event(event: &AskedEvent, too_long: TooLong) {
     let (id, source) = event.name();
     let carried = event.carried().iter().map(|(_, value)| value.as_str());
@@ -76,14 +76,14 @@ fn check_event(event: &AskedEvent, too_long: TooLong) {
         assert!(!attribute.is_empty() && attribute.len() <= ATTRIBUTE_MAX);
     }
     assert!(!event.texts().is_empty());
-    // The event that answers is an event, and says what it answers.
+    // The answer is a valid event and names its cause.
     let answer = event.answer_headers(&SOURCE);
     assert_eq!(attribute(&answer, "ce-causationid"), id);
     let answered = only((&HOME, &answer, Bytes::from_static(b"x")));
     assert_eq!(answered.name(), (&*key(&answer), "/intentd"));
     assert_eq!(answered.carried(), event.carried());
-    // The same event in another mode is known to be the same. Only a query string refuses long texts, and
-    // that has the text as well.
+    // The same event in another content mode decodes to the same event. Only a query string can refuse long
+    // texts, and then it contains the text, too.
     let Some(again) = structured(event).filter(|_| too_long == TooLong::Truncate) else {
         return;
     };
@@ -96,26 +96,26 @@ fn check_event(event: &AskedEvent, too_long: TooLong) {
     assert_eq!(key(&again.answer_headers(&SOURCE)), key(&answer));
 }
 
-/// The one event of a request that is sound.
+/// The one event of a valid request.
 fn only(request: (&Uri, &HeaderMap, Bytes)) -> AskedEvent {
     let (events, _) = api::decode_events(request, None, 1).expect("a sound request");
     let [event] = <[_; 1]>::try_from(events).expect("one event");
     event.expect("a sound event")
 }
 
-/// The name of the event that answers.
+/// The id of the answer's event.
 fn key(headers: &HeaderMap) -> String {
     attribute(headers, "ce-id")
 }
 
-/// An attribute of an answer, decoded.
+/// A decoded attribute of an answer.
 fn attribute(headers: &HeaderMap, name: &str) -> String {
     let value = headers[name].as_bytes();
     let value = percent_encoding::percent_decode(value).decode_utf8();
     value.expect("UTF-8").into_owned()
 }
 
-/// The event as JSON, where a list of texts can be told from a pair.
+/// The event as JSON. `None` if it has a pair of texts, which JSON cannot tell from a list.
 fn structured(event: &AskedEvent) -> Option<Bytes> {
     let texts: Option<Vec<&str>> = event.texts().iter().map(single).collect();
     let (id, source) = event.name();
@@ -142,8 +142,8 @@ fn single(text: &Text) -> Option<&str> {
     }
 }
 
-/// A record: the first line is the pointer to the text, behind a `?` the time, and behind another the key,
-/// as far as there are such; then come headers, and behind an empty line the value.
+/// A record: the first line is the pointer to the text, after a `?` the time and after another `?` the key, if
+/// present. Then follow headers and, after an empty line, the value.
 pub fn event_record(data: &[u8]) {
     let (mut lines, value) = parts(data);
     let mut first = lines
@@ -162,7 +162,7 @@ pub fn event_record(data: &[u8]) {
     };
     let key = first.next().map(Bytes::copy_from_slice);
     let owned = |(name, value): (&[u8], &[u8])| {
-        // librdkafka's reader gives names as texts.
+        // librdkafka's binding returns names as strings.
         let name = String::from_utf8_lossy(name).into_owned();
         (name, Bytes::copy_from_slice(value))
     };
@@ -192,7 +192,7 @@ pub fn event_record(data: &[u8]) {
     if !survives_http(&record) {
         return;
     }
-    // Whether we read a topic or KafkaSource delivers it, the same becomes of a record.
+    // A record has the same result whether a topic is read directly or KafkaSource delivers it.
     let ((questions, wrong), delivered) = match (decoded, delivered) {
         (Ok(decoded), Ok((delivered, _))) => (decoded, delivered),
         (Err(one), Err(other)) => return assert_eq!(one.status(), other.status()),
@@ -208,7 +208,7 @@ pub fn event_record(data: &[u8]) {
     }
 }
 
-/// Whether nothing of what a record says of itself is lost or replaced where it becomes headers.
+/// Whether the metadata of a record can be converted to HTTP headers without loss.
 fn survives_http(record: &EventRecord) -> bool {
     let is_text = |value: &Bytes| std::str::from_utf8(value).is_ok();
     let is_header = |(name, value): &(String, Bytes)| {
@@ -219,11 +219,11 @@ fn survives_http(record: &EventRecord) -> bool {
     record.key.as_ref().is_none_or(is_text) && record.headers.iter().all(is_header)
 }
 
-/// The answers to one event, to a topic and to a request, say the same of it.
+/// The answers to one event have the same attributes in a topic and in a response.
 fn check_answers(answer: &RecordAnswer, event: &AskedEvent) {
     let headers = event.answer_headers(&SOURCE);
     for (name, value) in &answer.headers {
-        // The time is by the clock, and the type of the data is not an attribute.
+        // The time comes from the clock, and the content type is not an attribute.
         if name != "ce_time" && name != "content-type" {
             assert_eq!(attribute(&headers, &name.replace("ce_", "ce-")), *value);
         }

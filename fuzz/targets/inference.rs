@@ -18,11 +18,11 @@ use super::{check_bytes, check_refusal, split};
 
 const JSON_LENGTH: &str = "inference-header-content-length";
 
-/// The outputs, as [`Inference::outputs`] gives them.
+/// The requested outputs, in the form of [`Inference::outputs`].
 type Outputs = Vec<(&'static str, Option<usize>, bool)>;
 
-/// The first line is the header that says how long the JSON is, or nothing for none, or `|` where it is what
-/// stands before the separator; the rest is the body.
+/// The first line is the header with the length of the JSON, empty for none, or `|` if the JSON ends at the
+/// separator. The rest is the body.
 pub fn inference_rest(data: &[u8]) {
     let end = data
         .iter()
@@ -61,7 +61,7 @@ pub fn inference_rest(data: &[u8]) {
     }
 }
 
-/// `m` and a message, or another letter and a body that should be one behind its length.
+/// `m` and a message, or another letter and a body, which should be a message after its length.
 pub fn inference_grpc(data: &[u8]) {
     let [kind, data @ ..] = data else {
         return;
@@ -82,14 +82,14 @@ pub fn inference_grpc(data: &[u8]) {
     }
 }
 
-/// A message of gRPC.
+/// A message with gRPC's frame.
 fn framed(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).expect("a small message");
     [&[0][..], &length.to_be_bytes(), message].concat().into()
 }
 
-/// Checks what a request asks for, and that the same in each other form is the same. Gives the number of
-/// its texts.
+/// Checks a decoded request, and that it decodes to the same from every other form. Returns the number of its
+/// texts.
 fn check_infer(infer: &Inference, id: &str, bytes: usize) -> usize {
     let texts = &infer.request.texts;
     check_bytes(texts, bytes);
@@ -112,7 +112,7 @@ fn check_infer(infer: &Inference, id: &str, bytes: usize) -> usize {
         let body = framed(&as_message(infer, id, &inputs, is_raw).encode_to_vec());
         let (again, found) = api::decode_inference_message(&body).expect("a sound message");
         assert_eq!(found, id);
-        // There, binary data is asked for by sending some.
+        // In gRPC, binary outputs are requested by sending binary inputs.
         let outputs = outputs
             .iter()
             .map(|(name, classes, _)| (*name, *classes, false));
@@ -128,7 +128,7 @@ fn check_same(infer: &Inference, again: &Inference, outputs: &Outputs) {
     assert_eq!(again.outputs().collect::<Outputs>(), *outputs);
 }
 
-/// The input tensors of texts: names and elements.
+/// The input tensors for texts: names and elements.
 fn inputs(texts: &[Text]) -> Vec<(&'static str, Vec<&str>)> {
     let first = texts.iter().map(|text| match text {
         Text::Single(text) | Text::Pair(text, _) => text.as_str(),
@@ -142,7 +142,7 @@ fn inputs(texts: &[Text]) -> Vec<(&'static str, Vec<&str>)> {
     [("text", first)].into_iter().chain(second).collect()
 }
 
-/// Elements of BYTES in binary form.
+/// BYTES elements in binary form.
 fn raw(elements: &[&str]) -> Vec<u8> {
     let element = |text: &&str| {
         let length = u32::try_from(text.len()).expect("a short text");

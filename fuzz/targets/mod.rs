@@ -1,9 +1,9 @@
-//! What the fuzz targets run, one function a decoder.
+//! The fuzz targets, one function for each decoder.
 //!
-//! Takes the bytes of one case, gives nothing, panics where the server's promise is broken: input
-//! is decoded or refused, quickly, in bounded memory, and what is decoded keeps the invariants
-//! that later stages rely on. `fuzz/fuzz_targets` calls these under libFuzzer, `tests/it/fuzz.rs`
-//! with the committed corpora.
+//! A function takes the bytes of one case and panics when a guarantee of the server is broken: input is
+//! decoded or refused, quickly and in bounded memory, and decoded input has the invariants that later stages
+//! rely on. `fuzz/fuzz_targets` calls the functions under libFuzzer, `tests/it/fuzz.rs` with the committed
+//! corpora.
 
 mod bench;
 mod checkpoint;
@@ -27,10 +27,10 @@ pub use self::request::request_body;
 pub use self::scaler::{scaler_answer, scaler_replicas, scaler_trigger};
 pub use self::tokenizer::tokenizer_text;
 
-/// Separates the parts of a case, where it has several.
+/// Separates the parts of a case that has several.
 const SEPARATOR: &[u8] = b"\n====\n";
 
-/// What stands before and behind the first separator.
+/// The parts before and after the first separator.
 fn split(data: &[u8]) -> (&[u8], &[u8]) {
     let separator = data.windows(SEPARATOR.len()).position(|w| w == SEPARATOR);
     match separator {
@@ -47,7 +47,7 @@ fn memory(files: &[(&str, &[u8])]) -> Files {
     }
 }
 
-/// Lines `name: value`; those that are no header are left out, as the HTTP library refuses them.
+/// Headers from lines `name: value`. Invalid headers are left out, since the HTTP library refuses them.
 fn headers<'a>(lines: impl Iterator<Item = &'a [u8]>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in lines.filter_map(header) {
@@ -60,14 +60,14 @@ fn headers<'a>(lines: impl Iterator<Item = &'a [u8]>) -> HeaderMap {
     headers
 }
 
-/// Name and value of one such line.
+/// Name and value of one line.
 fn header(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let value = &line[colon + 1..];
     Some((&line[..colon], value.strip_prefix(b" ").unwrap_or(value)))
 }
 
-/// A refusal blames the client, and is as long as it likes but for what was sent.
+/// A refusal blames the client, and its length does not depend on the input's.
 fn check_refusal(refusal: &Refusal) {
     let status = refusal.status();
     assert!((400..500).contains(&status), "status {status}");
@@ -75,13 +75,13 @@ fn check_refusal(refusal: &Refusal) {
     check_length(&refusal.to_string());
 }
 
-/// What is said of an input does not grow with it: it repeats a hundred characters at most, each written as
-/// up to ten.
+/// A message does not grow with the input: it repeats at most a hundred characters, each escaped as up to
+/// ten.
 fn check_length(message: &str) {
     assert!(message.len() <= 1300, "{} bytes", message.len());
 }
 
-/// Texts are not longer than what they came in.
+/// Texts are not longer than their input.
 fn check_bytes(texts: &[Text], most: usize) {
     let bytes: usize = texts.iter().map(Text::bytes).sum();
     assert!(bytes <= most, "texts grew while they were decoded");

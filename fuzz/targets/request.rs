@@ -6,8 +6,8 @@ use intentd::serving::Request;
 
 use super::{check_bytes, check_refusal};
 
-/// A request: the first line is the content type, or `?` for a query string, or `-` for none; the
-/// rest is the body.
+/// A request: the first line is the content type, `?` for a query string or `-` for no content type; the rest
+/// is the body.
 pub fn request_body(data: &[u8]) {
     let mut parts = data.splitn(2, |byte| *byte == b'\n');
     let (kind, body) = (
@@ -15,7 +15,7 @@ pub fn request_body(data: &[u8]) {
         parts.next().unwrap_or_default(),
     );
     let decoded = if kind == b"?" {
-        // The HTTP library lets nothing else through.
+        // The HTTP library accepts nothing else.
         let Ok(query) = std::str::from_utf8(body) else {
             return;
         };
@@ -32,7 +32,7 @@ pub fn request_body(data: &[u8]) {
     };
     match decoded {
         Ok(Request { texts, .. }) => {
-            // JSON escapes, `+` and percent signs only ever make a text shorter.
+            // JSON escapes, `+` and percent-encoding only make a text shorter.
             check_bytes(&texts, body.len());
         }
         Err(refusal) => check_refusal(&refusal),

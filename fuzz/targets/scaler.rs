@@ -1,5 +1,5 @@
-//! What the scaler reads: answers of replicas and of Prometheus, metadata of triggers; and what it makes of
-//! them.
+//! The inputs of the scaler: responses of replicas and of Prometheus, metadata of triggers, and the view that
+//! follows from them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,35 +7,38 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use intentd::scaler::{
-    Defaults, Followed, Known, Patience, Place, Round, read_prometheus, read_report, read_trigger,
+    Defaults, DemandReport, Endpoint, Replay, ReplayRound, ReplayState, ReplicaCounts, Staleness,
+    parse_prometheus, parse_trigger,
 };
 
 use super::check_length;
 
-/// The most demand that a replica may report.
+/// Largest demand that a replica may report.
 const DEMAND_MAX: f64 = 1e6;
 
-/// `r` and what a replica says at `/autoscaling`, or another letter and an answer of Prometheus.
+/// `r` and a replica's response to `/autoscaling`, or another letter and a response of Prometheus.
 pub fn scaler_answer(data: &[u8]) {
     let [kind, body @ ..] = data else {
         return;
     };
     if *kind == b'r' {
-        match read_report(body) {
-            Ok((demand, is_busy)) => {
+        match DemandReport::parse(body) {
+            Ok(DemandReport {
+                demand, is_busy, ..
+            }) => {
                 assert!((0.0..=DEMAND_MAX).contains(&demand));
                 let queue = u8::from(is_busy);
                 let again = format!(r#"{{"demand_replicas": {demand:?}, "queue_depth": {queue}}}"#);
-                let again = read_report(again.as_bytes()).expect("it is such a number");
-                // The JSON library rounds the last digit its own way.
-                assert!((again.0 - demand).abs() <= 1e-12 * demand);
-                assert_eq!(again.1, is_busy);
+                let again = DemandReport::parse(again.as_bytes()).expect("a valid report");
+                // The JSON library may round the last digit differently.
+                assert!((again.demand - demand).abs() <= 1e-12 * demand);
+                assert_eq!(again.is_busy, is_busy);
             }
             Err(why) => check_length(&why),
         }
         return;
     }
-    match read_prometheus(body) {
+    match parse_prometheus(body) {
         Ok(value) => {
             assert!(!value.is_nan());
             let sample = format!(r#"[0, "{value}"]"#);
@@ -44,7 +47,7 @@ pub fn scaler_answer(data: &[u8]) {
                 ("vector", format!(r#"[{{"value": {sample}}}]"#)),
             ] {
                 let data = format!(r#"{{"resultType": "{kind}", "result": {result}}}"#);
-                let again = read_prometheus(format!(r#"{{"data": {data}}}"#).as_bytes());
+                let again = parse_prometheus(format!(r#"{{"data": {data}}}"#).as_bytes());
                 assert_eq!(again, Ok(value));
             }
         }
@@ -52,8 +55,8 @@ pub fn scaler_answer(data: &[u8]) {
     }
 }
 
-/// Lines `key=value` are metadata. Bit 0 of the first byte is a scaler that takes its sources from its flags
-/// alone, bit 1 one whose flags name some.
+/// Lines `key=value` are metadata. Bit 0 of the first byte selects a scaler with fixed sources, bit 1 one
+/// whose flags name sources.
 pub fn scaler_trigger(data: &[u8]) {
     let [flags, data @ ..] = data else {
         return;
@@ -67,22 +70,18 @@ pub fn scaler_trigger(data: &[u8]) {
     let pairs = || text.lines().filter_map(|line| line.split_once('='));
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
     let metadata: HashMap<String, String> = pairs().map(owned).collect();
-    let asked = read_trigger(&metadata, defaults);
-    // A map has no order, and what is read from it must not depend on any.
+    let trigger = parse_trigger(&metadata, defaults);
+    // The result must not depend on the order of the map.
     let again: HashMap<String, String> = metadata.clone().into_iter().collect();
-    assert_eq!(asked, read_trigger(&again, defaults));
-    match asked {
-        Ok(asked) => {
-            assert!(asked.target.is_finite() && asked.target > 0.0);
-            assert!(asked.activation.is_finite() && asked.activation >= 0.0);
-            assert!((1..=64).contains(&asked.places));
-            assert!(asked.thresholds.len() <= 2);
-            assert!(
-                asked
-                    .thresholds
-                    .iter()
-                    .all(|threshold| threshold.is_finite())
-            );
+    assert_eq!(trigger, parse_trigger(&again, defaults));
+    match trigger {
+        Ok(trigger) => {
+            assert!(trigger.target.is_finite() && trigger.target > 0.0);
+            assert!(trigger.activation.is_finite() && trigger.activation >= 0.0);
+            assert!((1..=64).contains(&trigger.endpoints));
+            let thresholds = &trigger.wake_thresholds;
+            assert!(thresholds.len() <= 2);
+            assert!(thresholds.iter().all(|threshold| threshold.is_finite()));
         }
         Err(mistakes) => {
             assert!((1..=11).contains(&mistakes.len()));
@@ -90,22 +89,26 @@ pub fn scaler_trigger(data: &[u8]) {
         }
     }
     for (_, value) in pairs() {
-        if let Ok(place) = value.parse::<Place>() {
-            assert_eq!(place.to_string().parse(), Ok(place));
+        if let Ok(endpoint) = value.parse::<Endpoint>() {
+            assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
         }
     }
 }
 
 fn defaults(is_fixed: bool, has_sources: bool) -> Defaults {
-    let place = "replicas.ns.svc:9100".parse().expect("a place");
+    let endpoint = "replicas.ns.svc:9100".parse().expect("an endpoint");
     let some = |text: &str| has_sources.then(|| text.to_owned());
     Defaults {
-        places: if has_sources { vec![place] } else { Vec::new() },
+        endpoints: if has_sources {
+            vec![endpoint]
+        } else {
+            Vec::new()
+        },
         activation: 0.0,
         prometheus: some("http://prometheus:9090").map(|url| url.parse().expect("a URL")),
         query: some("sum(up)"),
         threshold: 0.0,
-        // A build without Kafka refuses metadata that asks for it, and so must have no flags that do.
+        // A build without Kafka refuses metadata that names it, so the flags must not name it either.
         bootstrap: None,
         topic: None,
         group: None,
@@ -115,23 +118,25 @@ fn defaults(is_fixed: bool, has_sources: bool) -> Defaults {
     }
 }
 
-const PLACES: usize = 2;
+const ENDPOINTS: usize = 2;
 
-/// Room for addresses: fewer than there are.
+/// Most addresses of the workload: fewer than a case may name.
 const REPLICAS_MAX: usize = 6;
 
-/// Limits of the signs of work.
-const SIGNS: [f64; 2] = [0.0, 5.0];
+/// Thresholds of the wake signals.
+const WAKE_THRESHOLDS: [f64; 2] = [0.0, 5.0];
 
-const PATIENCE: Patience = Patience {
+const STALENESS: Staleness = Staleness {
     keep: Duration::from_secs(10),
     stale_after: Duration::from_secs(30),
 };
 
-/// Rounds by lines: `p`, a place and digits are its addresses from now on, `p`, a place and `!` that nobody
-/// can say; `a`, an address and a body are its answer in this round, `r` and an address that it refuses
-/// connections; `s`, a sign and a body are its answer, `f` and a sign that there is none; `t` and a number
-/// end the round, so many tenths of a second after the one before.
+/// Rounds, as lines:
+///
+/// - `p`, an endpoint and digits: its addresses from now on; `p`, an endpoint and `!`: they are unknown.
+/// - `a`, an address and a body: its response in this round; `r` and an address: it refuses connections.
+/// - `s`, a wake signal and a body: its response; `f` and a wake signal: it cannot be read.
+/// - `t` and a number: the end of the round, that many tenths of a second after the one before.
 pub fn scaler_replicas(data: &[u8]) {
     let mut case = Case::default();
     for line in data.split(|byte| *byte == b'\n').take(200) {
@@ -159,26 +164,26 @@ fn address(index: u8) -> SocketAddr {
     SocketAddr::from((ip, 9100))
 }
 
-/// The rounds of a case, and what is known of them without the scaler.
+/// The rounds of a case, and what follows from them without the scaler.
 struct Case<'a> {
-    followed: Followed,
+    replay: Replay,
     now: Duration,
-    places: [Result<Vec<SocketAddr>, String>; PLACES],
-    answers: BTreeMap<SocketAddr, Option<&'a [u8]>>,
-    signs: Vec<(usize, Result<&'a [u8], String>)>,
-    /// The last value of each sign.
-    values: [Option<f64>; SIGNS.len()],
-    before: Option<Known>,
+    endpoints: [Result<Vec<SocketAddr>, String>; ENDPOINTS],
+    responses: BTreeMap<SocketAddr, Option<&'a [u8]>>,
+    signals: Vec<(usize, Result<&'a [u8], String>)>,
+    /// The last value of each wake signal.
+    values: [Option<f64>; WAKE_THRESHOLDS.len()],
+    before: Option<ReplayState>,
 }
 
 impl Default for Case<'_> {
     fn default() -> Self {
         Self {
-            followed: Followed::new(PLACES, REPLICAS_MAX, &SIGNS, PATIENCE),
+            replay: Replay::new(ENDPOINTS, REPLICAS_MAX, &WAKE_THRESHOLDS, STALENESS),
             now: Duration::ZERO,
-            places: [Ok(Vec::new()), Ok(Vec::new())],
-            answers: BTreeMap::new(),
-            signs: Vec::new(),
+            endpoints: [Ok(Vec::new()), Ok(Vec::new())],
+            responses: BTreeMap::new(),
+            signals: Vec::new(),
             values: Default::default(),
             before: None,
         }
@@ -189,102 +194,126 @@ impl<'a> Case<'a> {
     fn take(&mut self, kind: u8, index: usize, rest: &'a [u8]) {
         let why = || "nobody knows".to_owned();
         match kind {
-            b'p' if rest == b"!" => self.places[index % PLACES] = Err(why()),
+            b'p' if rest == b"!" => self.endpoints[index % ENDPOINTS] = Err(why()),
             b'p' => {
                 let addresses: BTreeSet<_> = rest.iter().copied().map(address).collect();
-                self.places[index % PLACES] = Ok(addresses.into_iter().collect());
+                self.endpoints[index % ENDPOINTS] = Ok(addresses.into_iter().collect());
             }
-            b'a' => drop(self.answers.insert(address(index as u8), Some(rest))),
-            b'r' => drop(self.answers.insert(address(index as u8), None)),
+            b'a' => drop(self.responses.insert(address(index as u8), Some(rest))),
+            b'r' => drop(self.responses.insert(address(index as u8), None)),
             b's' => {
-                let sign = index % SIGNS.len();
-                self.signs.push((sign, Ok(rest)));
-                let value = read_prometheus(rest).ok();
-                self.values[sign] = value.or(self.values[sign]);
+                let signal = index % WAKE_THRESHOLDS.len();
+                self.signals.push((signal, Ok(rest)));
+                let value = parse_prometheus(rest).ok();
+                self.values[signal] = value.or(self.values[signal]);
             }
-            b'f' => self.signs.push((index % SIGNS.len(), Err(why()))),
+            b'f' => {
+                let signal = index % WAKE_THRESHOLDS.len();
+                self.signals.push((signal, Err(why())));
+            }
             _ => {}
         }
     }
 
     fn end_round(&mut self, after: Duration) {
         self.now += after;
-        let answers = std::mem::take(&mut self.answers);
-        let known = self.followed.round(Round {
+        let responses = std::mem::take(&mut self.responses);
+        let state = self.replay.round(ReplayRound {
             at: self.now,
-            places: self.places.to_vec(),
-            answers: answers.clone(),
-            signs: std::mem::take(&mut self.signs),
+            endpoints: self.endpoints.to_vec(),
+            responses: responses.clone(),
+            signals: std::mem::take(&mut self.signals),
         });
-        self.check(&known, &answers);
-        self.before = Some(known);
+        self.check_bounds(&state);
+        self.check_sum(&state, &responses);
+        self.before = Some(state);
     }
 
-    fn check(&self, known: &Known, answers: &BTreeMap<SocketAddr, Option<&[u8]>>) {
-        let Known {
+    /// Every view is within bounds, and the sum does not fall while a replica is missing.
+    fn check_bounds(&self, state: &ReplayState) {
+        let ReplayState {
             demand,
-            is_active,
-            replicas: [fresh, kept, silent],
+            replicas,
             unknown,
-        } = known;
+            ..
+        } = state;
+        let ReplicaCounts {
+            fresh,
+            kept,
+            silent,
+        } = replicas;
         let most = DEMAND_MAX * 8.0;
         assert!(demand.is_none_or(|demand| (0.0..=most).contains(&demand)));
         assert!(demand.is_some() || !unknown.is_empty() || self.values.contains(&None));
         assert!(unknown.len() <= 5 * 1300);
         assert!(fresh + kept + silent <= 8);
-        if let Some(Known {
+        if let Some(ReplayState {
             demand: Some(before),
             ..
         }) = self.before
             && *kept > 0
-            && self.now <= PATIENCE.stale_after
+            && self.now <= STALENESS.stale_after
         {
             assert!(
                 demand.is_some_and(|demand| demand >= before),
                 "the sum fell"
             );
         }
+    }
+
+    /// Inactivity and the demand of complete rounds follow from the reports of the round.
+    fn check_sum(&self, state: &ReplayState, responses: &BTreeMap<SocketAddr, Option<&[u8]>>) {
+        let ReplayState {
+            demand,
+            is_active,
+            replicas,
+            ..
+        } = state;
         let found = self
-            .places
+            .endpoints
             .iter()
-            .map(|place| place.as_ref().map_or(&[][..], Vec::as_slice));
-        let asked: BTreeSet<SocketAddr> = found.clone().flatten().copied().collect();
-        let is_resolved = self.places.iter().all(Result::is_ok)
+            .map(|endpoint| endpoint.as_ref().map_or(&[][..], Vec::as_slice));
+        let polled: BTreeSet<SocketAddr> = found.clone().flatten().copied().collect();
+        let is_resolved = self.endpoints.iter().all(Result::is_ok)
             && found.map(<[_]>::len).sum::<usize>() <= REPLICAS_MAX;
-        let reports = asked.iter().map(|address| match answers.get(address) {
-            Some(Some(body)) => read_report(body).ok(),
+        let reports = polled.iter().map(|address| match responses.get(address) {
+            Some(Some(body)) => DemandReport::parse(body).ok(),
             _ => None,
         });
-        let reports: Vec<Option<(f64, bool)>> = reports.collect();
+        let reports: Vec<Option<DemandReport>> = reports.collect();
         if *is_active == Some(false) {
             assert!(is_resolved, "an address may be missing");
-            // Two that are one pod are counted once; each of them says the same, or is wrong.
-            for (address, report) in asked.iter().zip(&reports) {
-                let is_refused = matches!(answers.get(address), Some(None));
+            // Two addresses of one pod count once, whichever of their reports is used.
+            for (address, report) in polled.iter().zip(&reports) {
+                let is_refused = matches!(responses.get(address), Some(None));
                 assert!(report.is_some() || is_refused, "{address} may be busy");
             }
-            for (value, limit) in self.values.iter().zip(SIGNS) {
+            for (value, limit) in self.values.iter().zip(WAKE_THRESHOLDS) {
                 assert!(
                     value.is_some_and(|value| value <= limit),
                     "there may be work"
                 );
             }
         }
-        let has_pods = answers
+        let has_pods = responses
             .values()
             .flatten()
             .any(|body| body.windows(3).any(|w| w == b"pod"));
-        let all: Option<Vec<(f64, bool)>> = reports.into_iter().collect();
+        let all: Option<Vec<DemandReport>> = reports.into_iter().collect();
         let Some(all) = all.filter(|_| is_resolved && !has_pods) else {
             return;
         };
-        let sum: f64 = all.iter().map(|(demand, _)| demand).sum();
+        let sum: f64 = all.iter().map(|report| report.demand).sum();
         assert!(
             demand.is_some_and(|demand| (demand - sum).abs() <= 1e-9 * sum),
             "{demand:?} {sum}"
         );
-        assert_eq!([*fresh, *kept, *silent], [all.len(), 0, 0]);
-        if sum > 0.0 || all.iter().any(|(_, is_busy)| *is_busy) {
+        let expected = ReplicaCounts {
+            fresh: all.len(),
+            ..ReplicaCounts::default()
+        };
+        assert_eq!(*replicas, expected);
+        if sum > 0.0 || all.iter().any(|report| report.is_busy) {
             assert_eq!(*is_active, Some(true));
         }
     }

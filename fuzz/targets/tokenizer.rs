@@ -6,7 +6,7 @@ use intentd::model::{Checkpoint, EncodeError, Encoded, Text, Tokenizer, TooLong}
 
 use super::{memory, split};
 
-/// The embedded model's tokenizer at its own length, and at one that short texts reach.
+/// The embedded model's tokenizer with its own maximum length, and with one that short texts exceed.
 struct Tokenizers {
     vocab_size: usize,
     long: Tokenizer,
@@ -29,13 +29,13 @@ fn tokenizers() -> &'static Tokenizers {
         Tokenizers {
             vocab_size: config.vocab_size,
             long,
-            short: short.expect("a shorter model takes the same tokenizer"),
+            short: short.expect("the tokenizer fits a shorter model"),
         }
     })
 }
 
-/// A text or a pair: bit 0 of the first byte refuses what is too long, bit 1 makes a pair of the
-/// halves before and after the separator, bit 2 uses the short tokenizer.
+/// A text or a pair. Bit 0 of the first byte refuses long texts, bit 1 makes a pair of the parts before and
+/// after the separator, bit 2 selects the short tokenizer.
 pub fn tokenizer_text(data: &[u8]) {
     let [flags, data @ ..] = data else {
         return;
@@ -61,10 +61,10 @@ pub fn tokenizer_text(data: &[u8]) {
     };
     let encoded = check_encoding(tokenizer, &text, too_long, tokenizers.vocab_size, 2);
     if short && matches!(text, Text::Single(_)) && too_long == TooLong::Truncate {
-        // A shorter model sees the beginning of what a longer one sees.
-        let short = encoded.expect("a text that may be cut is encoded");
+        // The ids of the shorter model are the beginning of those of the longer one.
+        let short = encoded.expect("a text that may be truncated is encoded");
         let long = tokenizers.long.encode_whole(&text, TooLong::Truncate);
-        let long = long.expect("a text that may be cut is encoded").ids;
+        let long = long.expect("a text that may be truncated is encoded").ids;
         assert_eq!(short.truncated, long.len() > SHORT_TOKENS);
         let end = short.ids.len() - 1;
         assert_eq!(short.ids[..end], long[..end]);
@@ -72,7 +72,7 @@ pub fn tokenizer_text(data: &[u8]) {
     }
 }
 
-/// Encodes `text` with and without remembered words, and checks what the engine relies on.
+/// Encodes `text` with and without cached words, and checks the invariants that the engine relies on.
 pub(super) fn check_encoding(
     tokenizer: &Tokenizer,
     text: &Text,
@@ -81,10 +81,10 @@ pub(super) fn check_encoding(
     type_vocab_size: u32,
 ) -> Result<Encoded, EncodeError> {
     let encoded = tokenizer.encode(text, too_long);
-    // Words are remembered for single texts alone.
+    // Words are cached only for single texts.
     if matches!(text, Text::Single(_)) {
         let whole = tokenizer.encode_whole(text, too_long);
-        assert_eq!(encoded, whole, "remembered words change the answer");
+        assert_eq!(encoded, whole, "cached words change the result");
     }
     match &encoded {
         Ok(Encoded { ids, type_ids, .. }) => {

@@ -1,22 +1,22 @@
-//! The label in an answer, and whether it is the one that was expected.
+//! The label in a response, and the labels that are expected.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-/// The label of each text, where answers are checked.
+/// The expected label of each text, if answers are checked.
 #[derive(Debug, Clone, Default)]
 pub struct Expected(pub(super) Option<Arc<[String]>>);
 
 impl Expected {
-    /// Answers are not checked.
+    /// Accepts any answer.
     pub fn anything() -> Self {
         Self(None)
     }
 }
 
-/// The label in the body of an answer: what `pointer` (RFC 6901) leads to, the first member called
-/// "label" in a JSON document, or the whole of a plain text.
+/// Finds the label in a response body: the value at `pointer` (a JSON pointer, RFC 6901), else the first
+/// member called "label" of a JSON document, else the whole plain text.
 pub fn label_of(body: &[u8], pointer: Option<&str>) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?.trim();
     let json: Option<Value> = serde_json::from_str(text).ok();
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_found_in_every_servers_answer() {
+    fn labels_are_found_in_the_answers_of_all_servers() {
         let label = |body: &str, pointer| label_of(body.as_bytes(), pointer);
         let music = Some("PlayMusic".to_owned());
         assert_eq!(label("PlayMusic\n", None), music);

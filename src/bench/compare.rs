@@ -1,8 +1,8 @@
-//! Targets in turn, and the ratios between them.
+//! Measuring several targets in alternation, to compare them.
 //!
-//! On a machine that others use, two servers measured one after the other may differ by what else
-//! went on. So the targets take turns, each round in another order, and what is compared is the
-//! ratio within a round.
+//! On a shared machine, two servers that are measured one after the other may differ because of other
+//! load. The targets therefore take turns, in alternating order, and only results of the same round are
+//! compared.
 
 use indicatif::ProgressBar;
 
@@ -14,28 +14,28 @@ use super::run::Runner;
 use super::search::{Search, Step};
 use super::target::Target;
 
-/// What is measured.
+/// The measurements to make.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Run in each round.
+    /// The loads of each round.
     pub loads: Vec<Load>,
-    /// What is to be held, if anything.
+    /// The objective, if any.
     pub objective: Option<Objective>,
-    /// Looks for the highest Poisson rate that holds the objective, to this precision (0.05: 5 %).
+    /// Searches the highest Poisson rate that holds the objective, to this precision (0.05 is 5 %).
     pub search: Option<f64>,
-    /// Rounds.
+    /// The number of rounds.
     pub rounds: usize,
-    /// Whether each text must get the label that it gets alone from the first target.
+    /// Whether each text must get the label that the first target gives it without load.
     pub check: bool,
     /// Whether the first target is compared with the others.
     pub compare: bool,
 }
 
-/// Measures `targets` by `plan`, in turn. What breaks off later is in the report, with all that was
-/// measured before.
+/// Measures `targets` in turn, as `plan` says. A later error is part of the report, with all results up to
+/// it.
 ///
 /// # Errors
-/// When a target cannot be reached, or gives no labels that answers can be checked by.
+/// When a target cannot be reached, or gives no labels to check answers against.
 pub fn measure(
     runner: &Runner,
     targets: &[Target],
@@ -67,13 +67,13 @@ pub fn measure(
     };
     'rounds: for round in 0..plan.rounds {
         for turn in 0..targets.len() {
-            // Whoever comes first, comes last in the next round.
+            // The order alternates from round to round.
             let index = match round % 2 {
                 0 => turn,
                 _ => targets.len() - 1 - turn,
             };
             let target = &targets[index];
-            let turn = Turn {
+            let target_round = TargetRound {
                 runner,
                 target,
                 plan,
@@ -81,7 +81,8 @@ pub fn measure(
                 bar,
                 title: format!("{}, round {} of {}", target.name, round + 1, plan.rounds),
             };
-            let (round, error) = turn.round();
+            let mut round = Round::default();
+            let error = target_round.measure(&mut round).err();
             report.series[index].rounds.push(round);
             if error.is_some() {
                 report.broken_off = error;
@@ -94,7 +95,7 @@ pub fn measure(
 }
 
 /// One target in one round.
-struct Turn<'a> {
+struct TargetRound<'a> {
     runner: &'a Runner,
     target: &'a Target,
     plan: &'a Plan,
@@ -103,14 +104,8 @@ struct Turn<'a> {
     title: String,
 }
 
-impl Turn<'_> {
-    /// What was measured, and what broke it off.
-    fn round(&self) -> (Round, Option<String>) {
-        let mut round = Round::default();
-        let error = self.measure(&mut round).err();
-        (round, error)
-    }
-
+impl TargetRound<'_> {
+    /// Adds all results to `round`, up to the first error.
     fn measure(&self, round: &mut Round) -> Result<(), String> {
         for load in &self.plan.loads {
             round.runs.push(self.run(load)?);
@@ -123,7 +118,7 @@ impl Turn<'_> {
 
     fn run(&self, load: &Load) -> Result<Run, String> {
         self.bar.set_message(format!("{}: {load}", self.title));
-        let Turn {
+        let Self {
             runner,
             target,
             expected,
@@ -149,7 +144,7 @@ impl Turn<'_> {
     ) -> Result<f64, String> {
         self.bar
             .set_message(format!("{}: how much it can do", self.title));
-        // Twice: a server that has just started is slower.
+        // Twice: a server that has just started is slower the first time.
         let most = self.runner.options.duration;
         self.runner.saturate(self.target, most / 4)?;
         let saturated = self.runner.saturate(self.target, most / 2)?;

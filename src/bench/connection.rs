@@ -1,11 +1,11 @@
-//! Connections to a target: opened when they are needed, opened again when they break.
+//! Connections to a target, opened on demand and reopened when they break.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::http::{Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -14,25 +14,23 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::answer::label_of;
 use super::measured::Outcome;
-use super::target::{Prepared, Protocol, Target};
+use super::request::{PreparedRequest, RequestBody};
+use super::target::{Protocol, Target};
 
-/// What requests carry.
-pub(super) type Body = Full<Bytes>;
-
-/// An answer that is longer than this is not one to a text.
+/// Largest response body that is read.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// Where a target is.
+/// A target's resolved addresses, and how to talk to it.
 #[derive(Debug, Clone)]
-pub(super) struct Address {
+pub(super) struct TargetAddress {
     addresses: Arc<[SocketAddr]>,
     protocol: Protocol,
     label: Option<Arc<str>>,
 }
 
-impl Address {
-    /// Looks the host up.
-    pub(super) async fn of(target: &Target) -> Result<Self, String> {
+impl TargetAddress {
+    /// Resolves the target's host.
+    pub(super) async fn resolve(target: &Target) -> Result<Self, String> {
         let authority = target.authority()?;
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         let port = authority.port_u16().unwrap_or(80);
@@ -49,33 +47,33 @@ impl Address {
 
     async fn connect(&self) -> std::io::Result<TokioIo<TcpStream>> {
         let stream = TcpStream::connect(&*self.addresses).await?;
-        // An answer must not wait for the acknowledgement of the one before.
+        // With Nagle's algorithm a request would wait for an earlier acknowledgement.
         stream.set_nodelay(true)?;
         Ok(TokioIo::new(stream))
     }
 }
 
-/// One connection. In HTTP/1.1 a request has it alone; in HTTP/2 many share it.
+/// One connection. HTTP/1.1 carries one request at a time; HTTP/2 carries many.
 #[derive(Debug)]
 pub(super) struct Connection {
-    address: Address,
-    sender: Mutex<Option<Sender>>,
+    address: TargetAddress,
+    sender: Mutex<Option<RequestSender>>,
 }
 
 #[derive(Debug)]
-enum Sender {
-    Http1(http1::SendRequest<Body>),
-    H2c(http2::SendRequest<Body>),
+enum RequestSender {
+    Http1(http1::SendRequest<RequestBody>),
+    H2c(http2::SendRequest<RequestBody>),
 }
 
-impl Sender {
-    async fn open(address: &Address) -> std::io::Result<Self> {
+impl RequestSender {
+    async fn open(address: &TargetAddress) -> std::io::Result<Self> {
         let io = address.connect().await?;
         match address.protocol {
             Protocol::Http1 => {
                 let (sender, connection) =
                     http1::handshake(io).await.map_err(std::io::Error::other)?;
-                // How it ended, the requests on it say.
+                // Requests on the connection report how it ended.
                 tokio::spawn(async { drop(connection.await) });
                 Ok(Self::Http1(sender))
             }
@@ -98,29 +96,44 @@ impl Sender {
     }
 }
 
-/// A status and a whole body.
-type Answer = (StatusCode, Bytes);
-
-/// The connection broke, before the request was sent or after it.
-enum Failed {
-    Before(String),
-    After(String),
+/// Status and complete body of a response.
+struct Received {
+    status: StatusCode,
+    body: Bytes,
 }
 
+/// Why an exchange on an open connection failed.
+enum BrokenExchange {
+    /// The connection broke before the request was sent.
+    BeforeSend(String),
+    /// The connection broke after the request was sent.
+    AfterSend(String),
+}
+
+impl BrokenExchange {
+    fn into_reason(self) -> String {
+        let (Self::BeforeSend(reason) | Self::AfterSend(reason)) = self;
+        reason
+    }
+}
+
+/// The outcome of an exchange; the outer error means that no connection could be opened.
+type Exchanged = std::io::Result<Result<Received, BrokenExchange>>;
+
 impl Connection {
-    pub(super) fn new(address: Address) -> Self {
+    pub(super) fn new(address: TargetAddress) -> Self {
         Self {
             address,
             sender: Mutex::new(None),
         }
     }
 
-    /// Opens it, if it is not open.
+    /// Opens the connection unless it is open.
     pub(super) async fn open(&self) -> std::io::Result<()> {
         self.usable().await.map(drop)
     }
 
-    async fn usable(&self) -> std::io::Result<MutexGuard<'_, Option<Sender>>> {
+    async fn usable(&self) -> std::io::Result<MutexGuard<'_, Option<RequestSender>>> {
         let mut sender = self.sender.lock().await;
         let usable = match &mut *sender {
             Some(open) => open.is_usable().await,
@@ -128,25 +141,23 @@ impl Connection {
         };
         if !usable {
             *sender = None;
-            *sender = Some(Sender::open(&self.address).await?);
+            *sender = Some(RequestSender::open(&self.address).await?);
         }
         Ok(sender)
     }
 
-    /// Sends a request and reads the whole answer.
-    pub(super) async fn ask(&self, request: &Prepared, expected: Option<&str>) -> Outcome {
-        let (status, body) = match self.exchange(request).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(Failed::Before(reason) | Failed::After(reason))) => {
-                return Outcome::Broken(reason);
-            }
+    /// Sends a request, reads the complete response and compares its label with `expected`, if given.
+    pub(super) async fn ask(&self, request: &PreparedRequest, expected: Option<&str>) -> Outcome {
+        let received = match self.exchange(request).await {
+            Ok(Ok(received)) => received,
+            Ok(Err(broken)) => return Outcome::Broken(broken.into_reason()),
             Err(error) => return Outcome::Unconnected(error.to_string()),
         };
-        if !status.is_success() {
-            return Outcome::Status(status.as_u16());
+        if !received.status.is_success() {
+            return Outcome::Status(received.status.as_u16());
         }
         let right = expected.is_none_or(|expected| {
-            let found = label_of(&body, self.address.label.as_deref());
+            let found = label_of(&received.body, self.address.label.as_deref());
             found.as_deref() == Some(expected)
         });
         match right {
@@ -155,12 +166,12 @@ impl Connection {
         }
     }
 
-    /// The label that a text gets.
-    pub(super) async fn label(&self, request: &Prepared) -> Result<String, String> {
+    /// Sends a request and returns the label in its response.
+    pub(super) async fn label(&self, request: &PreparedRequest) -> Result<String, String> {
         let exchanged = self.exchange(request).await;
-        let (status, body) = exchanged
+        let Received { status, body } = exchanged
             .map_err(|error| error.to_string())?
-            .map_err(|(Failed::Before(reason) | Failed::After(reason))| reason)?;
+            .map_err(BrokenExchange::into_reason)?;
         if !status.is_success() {
             return Err(format!("it answers {status}"));
         }
@@ -169,38 +180,41 @@ impl Connection {
         })
     }
 
-    /// Status and body, or how the connection broke; the outer error is that there is none.
-    async fn exchange(&self, request: &Prepared) -> std::io::Result<Result<Answer, Failed>> {
-        let answer = self.try_exchange(request).await;
-        match answer {
-            // The server had closed the connection while it was idle, as it may.
-            Ok(Err(Failed::Before(_))) => self.try_exchange(request).await,
-            answer => answer,
+    async fn exchange(&self, request: &PreparedRequest) -> Exchanged {
+        match self.try_exchange(request).await {
+            // A server may close an idle connection, so the request is tried once more.
+            Ok(Err(BrokenExchange::BeforeSend(_))) => self.try_exchange(request).await,
+            exchanged => exchanged,
         }
     }
 
-    async fn try_exchange(&self, request: &Prepared) -> std::io::Result<Result<Answer, Failed>> {
+    async fn try_exchange(&self, request: &PreparedRequest) -> Exchanged {
         let mut sender = self.usable().await?;
         Ok(match &mut *sender {
-            // Nobody else uses the connection until the answer has been read.
-            Some(Sender::Http1(open)) => read(open.send_request(request.request()).await).await,
-            Some(Sender::H2c(open)) => {
+            // The lock is held until the response has been read: one request at a time.
+            Some(RequestSender::Http1(open)) => {
+                receive(open.send_request(request.to_http()).await).await
+            }
+            Some(RequestSender::H2c(open)) => {
                 let mut open = open.clone();
                 drop(sender);
-                read(open.send_request(request.request()).await).await
+                receive(open.send_request(request.to_http()).await).await
             }
-            None => Err(Failed::Before("no connection".to_owned())),
+            None => Err(BrokenExchange::BeforeSend("no connection".to_owned())),
         })
     }
 }
 
-async fn read(response: hyper::Result<Response<Incoming>>) -> Result<Answer, Failed> {
+async fn receive(response: hyper::Result<Response<Incoming>>) -> Result<Received, BrokenExchange> {
     let response = response.map_err(|error| match error.is_canceled() {
-        true => Failed::Before(error.to_string()),
-        false => Failed::After(error.to_string()),
+        true => BrokenExchange::BeforeSend(error.to_string()),
+        false => BrokenExchange::AfterSend(error.to_string()),
     })?;
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
-    let broke = |error: Box<dyn std::error::Error + Send + Sync>| Failed::After(error.to_string());
-    Ok((status, body.await.map_err(broke)?.to_bytes()))
+    let broke = |error: Box<dyn std::error::Error + Send + Sync>| {
+        BrokenExchange::AfterSend(error.to_string())
+    };
+    let body = body.await.map_err(broke)?.to_bytes();
+    Ok(Received { status, body })
 }

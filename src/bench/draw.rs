@@ -1,14 +1,12 @@
-//! What was measured, as a picture: latency and throughput over the offered load, or, of a single
-//! run, over time.
+//! A report as a picture: latency and throughput over the offered load, or over time for a single run.
 
-use super::measured::Measured;
-use super::ratio::median;
-use super::report::{Report, Run};
+use super::measured::{Interval, Measured};
+use super::report::{Report, Run, Series};
 use crate::plot::{Line, Panel, Stroke};
 
-/// The panels of a report.
+/// Draws the panels of a report.
 pub fn draw(report: &Report) -> Vec<Panel> {
-    let runs = |series: &super::Series| series.loads().len();
+    let runs = |series: &Series| series.loads().len();
     match report.series.iter().any(|series| runs(series) > 1) {
         true => over_load(report),
         false => over_time(report),
@@ -21,21 +19,17 @@ fn over_load(report: &Report) -> Vec<Panel> {
     for (colour, series) in report.series.iter().enumerate() {
         let loads = series.loads();
         let points = |value: fn(&Measured) -> Option<f64>| -> Vec<(f64, f64)> {
-            let point = |measured: &[&Measured]| {
-                let values: Vec<f64> = measured.iter().filter_map(|m| value(m)).collect();
-                (!values.is_empty()).then(|| (measured[0].offered_rate(), median(&values)))
-            };
-            loads
+            let points = loads
                 .iter()
-                .filter_map(|(_, measured)| point(measured))
-                .collect()
+                .filter_map(|results| Some((results.offered_rate(), results.median(value)?)));
+            points.collect()
         };
-        for (name, stroke, value) in LATENCIES {
+        for drawn in &LATENCIES {
             latency.push(Line {
-                name: format!("{} {name}", series.name),
+                name: format!("{} {}", series.name, drawn.name),
                 colour,
-                stroke,
-                points: points(value),
+                stroke: drawn.stroke,
+                points: points(drawn.of_run),
             });
         }
         let points = points(|measured| Some(measured.answered_rate()));
@@ -59,11 +53,27 @@ fn over_load(report: &Report) -> Vec<Panel> {
     panels("offered load, requests a second", latency, throughput)
 }
 
-type Latency = (&'static str, Stroke, fn(&Measured) -> Option<f64>);
+/// A percentile of the latency, as it is drawn.
+struct LatencyLine {
+    name: &'static str,
+    stroke: Stroke,
+    of_run: fn(&Measured) -> Option<f64>,
+    of_interval: fn(&Interval) -> Option<f64>,
+}
 
-const LATENCIES: [Latency; 2] = [
-    ("p50", Stroke::Faint, |measured| measured.percentile(50.0)),
-    ("p99", Stroke::Strong, |measured| measured.percentile(99.0)),
+const LATENCIES: [LatencyLine; 2] = [
+    LatencyLine {
+        name: "p50",
+        stroke: Stroke::Faint,
+        of_run: |run| run.percentile(50.0),
+        of_interval: |interval| interval.percentile(50.0),
+    },
+    LatencyLine {
+        name: "p99",
+        stroke: Stroke::Strong,
+        of_run: |run| run.percentile(99.0),
+        of_interval: |interval| interval.percentile(99.0),
+    },
 ];
 
 fn over_time(report: &Report) -> Vec<Panel> {
@@ -80,16 +90,12 @@ fn over_time(report: &Report) -> Vec<Panel> {
             let intervals = measured.intervals.iter().enumerate();
             intervals.map(move |(n, interval)| (n as f64 * step, interval))
         };
-        for (name, stroke, percentile) in
-            [("p50", Stroke::Faint, 50.0), ("p99", Stroke::Strong, 99.0)]
-        {
-            let point = |(second, s): (f64, &super::measured::Interval)| {
-                Some((second, s.percentile(percentile)?))
-            };
+        for drawn in &LATENCIES {
+            let point = |(second, s): (f64, &Interval)| Some((second, (drawn.of_interval)(s)?));
             latency.push(Line {
-                name: format!("{} {name}", series.name),
+                name: format!("{} {}", series.name, drawn.name),
                 colour,
-                stroke,
+                stroke: drawn.stroke,
                 points: intervals().filter_map(point).collect(),
             });
         }

@@ -1,4 +1,4 @@
-//! When requests are sent: a load is a rule that gives times, counted from its start.
+//! The send times of requests: a load is a rule that gives times, counted from its start.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
@@ -11,30 +11,30 @@ use crate::input;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The arrivals of requests over time. Rates are requests a second.
+/// The arrival process of requests. Rates are in requests a second.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Load {
-    /// Equal distances.
+    /// Equal intervals.
     Constant(f64),
-    /// Independent clients: exponentially distributed distances.
+    /// Exponentially distributed intervals, as from independent clients.
     Poisson(f64),
-    /// Many at once, again and again.
+    /// Bursts of simultaneous requests at equal intervals.
     Bursts {
-        /// Requests at once.
+        /// Requests in a burst.
         size: u64,
-        /// From one burst to the next.
+        /// Time from one burst to the next.
         every: Duration,
     },
-    /// A rate that grows (or falls) evenly over the duration.
+    /// A rate that changes linearly over the duration.
     Ramp {
-        /// At the start.
+        /// The rate at the start.
         from: f64,
-        /// In the end.
+        /// The rate at the end.
         to: f64,
     },
     /// Recorded times, in seconds, ascending.
     Trace {
-        /// The file they come from.
+        /// The recorded file.
         file: PathBuf,
         /// The times.
         times: Arc<[f64]>,
@@ -44,10 +44,10 @@ pub enum Load {
 const FORMS: &str = "expected constant:RATE, poisson:RATE, bursts:SIZE/SECONDS, ramp:FROM..TO, \
                      trace:FILE or article, with rates in requests a second above 0";
 
-/// More times than this in a trace are a mistake, not a load.
+/// Most times in a trace.
 const TRACE_MAX: usize = 100_000_000;
 
-/// One or more loads, as one flag gives them: `poisson:100,200,400`.
+/// One or more loads of one flag: `poisson:100,200,400`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loads(pub Vec<Load>);
 
@@ -92,7 +92,7 @@ impl Load {
                 let (from, to) = (rate(from)?, rate(to)?);
                 Self::Ramp { from, to }
             }
-            // What the client of the article that this project started from sends.
+            // The load of the client in the article that this project started from.
             "article" if value.is_empty() => Self::Bursts {
                 size: 50,
                 every: Duration::from_secs(1),
@@ -101,11 +101,11 @@ impl Load {
         })
     }
 
-    /// The trace that the content of a file holds: a time in seconds in each line, ascending; what follows a
-    /// comma, a header and lines that start with `#` are skipped.
+    /// Parses a trace: one time in seconds a line, ascending. Anything after a comma, a header line and
+    /// lines that start with `#` are skipped.
     ///
     /// # Errors
-    /// The first line that is wrong; that there is no time at all.
+    /// The first wrong line, or that there is no time at all.
     pub fn parse_trace(file: &Path, content: &str) -> Result<Self, String> {
         let mut times: Vec<f64> = Vec::new();
         for (index, line) in content.lines().enumerate() {
@@ -137,7 +137,7 @@ impl Load {
         Ok(Self::Trace { file, times })
     }
 
-    /// Requests a second on average, over `duration`.
+    /// The mean rate over `duration`, in requests a second.
     pub fn rate(&self, duration: Duration) -> f64 {
         match self {
             Self::Constant(rate) | Self::Poisson(rate) => *rate,
@@ -150,7 +150,7 @@ impl Load {
         }
     }
 
-    /// What is sent before the measurement begins.
+    /// The load that is sent before the measurement.
     fn warm_up(&self, duration: Duration) -> Self {
         match self {
             Self::Ramp { from, .. } => Self::Poisson(*from),
@@ -159,7 +159,7 @@ impl Load {
         }
     }
 
-    /// The times of all requests: those of a warm-up, then those of the load, which begins when
+    /// The send times of all requests: first those of the warm-up, then those of the load, which begins when
     /// the warm-up ends. The same `seed` gives the same times.
     pub fn times(
         &self,
@@ -191,7 +191,7 @@ impl Load {
                 Box::new((0_u64..).map(move |n| (n / size) as f64 * every))
             }
             Self::Ramp { from, to } => {
-                // The n-th request comes when from·t + (to - from)·t²/(2·duration) = n.
+                // Request n is due when from·t + (to - from)·t²/(2·duration) = n.
                 let slope = (to - from) / seconds;
                 Box::new(numbers.map_while(move |n| {
                     let root = from * from + 2.0 * slope * n;
@@ -207,7 +207,7 @@ impl Load {
             }
         };
         let times = times.take_while(move |time| *time < seconds);
-        // Rounded to nanoseconds, the last may be at the very end.
+        // Rounding to nanoseconds may move the last time to the end of the duration.
         let times = times.map(Duration::from_secs_f64);
         Box::new(times.take_while(move |time| *time < duration))
     }
@@ -225,7 +225,7 @@ impl Display for Load {
     }
 }
 
-/// Five digits are enough to tell rates apart.
+/// A rate with five significant digits.
 fn short(rate: f64) -> String {
     let decimals = (4 - rate.log10().floor() as i32).clamp(0, 5) as usize;
     let text = format!("{rate:.decimals$}");
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn constant_bursts_and_the_article_are_on_the_second() {
+    fn constant_loads_and_bursts_have_exact_times() {
         assert_eq!(seconds("constant:4", 1.0), [0.0, 0.25, 0.5, 0.75]);
         let times = seconds("bursts:2/0.5s", 1.0);
         assert_eq!(times, [0.0, 0.0, 0.5, 0.5]);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ramp_grows_or_falls_evenly() {
+    fn a_ramp_rises_or_falls_linearly() {
         for (text, first_half) in [("ramp:100..300", 150.0), ("ramp:300..100", 250.0)] {
             let times = seconds(text, 10.0);
             assert!(
@@ -290,12 +290,12 @@ mod tests {
             assert!(times.is_sorted());
         }
         assert!(!seconds("ramp:100..1", 10.0).is_empty());
-        // The 54th after the first comes when the ramp ends.
+        // Request 54, counted from 0, would be due when the ramp ends.
         assert_eq!(seconds("ramp:31..5", 3.0).len(), 54);
     }
 
     #[test]
-    fn a_warm_up_comes_before_and_is_like_the_load() {
+    fn a_warm_up_precedes_the_load_at_the_same_rate() {
         let load = load("constant:10");
         let times: Vec<Duration> = load
             .times(Duration::from_secs(2), Duration::from_secs(1), 0)
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn loads_come_in_lists_and_nonsense_is_refused() {
+    fn lists_of_loads_are_parsed_and_mistakes_are_refused() {
         let Loads(loads) = "poisson:100,200.5".parse().unwrap();
         assert_eq!(loads, [Load::Poisson(100.0), Load::Poisson(200.5)]);
         for text in [

@@ -1,4 +1,4 @@
-//! What one run of a load against a target gave.
+//! Counts and latencies of one run of a load against a target.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Latencies are kept in microseconds, to three digits, up to this.
+/// The longest latency that is recorded. Latencies are in microseconds, with three significant digits.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 const UNCONNECTED: &str = "not connected";
 const BROKEN: &str = "connection broken";
 
-/// The percentiles of reports.
-pub(super) const PERCENTILES: [(&str, f64); 5] = [
+/// The percentiles in the JSON form, by name.
+const PERCENTILES: [(&str, f64); 5] = [
     ("p50_ms", 50.0),
     ("p90_ms", 90.0),
     ("p95_ms", 95.0),
@@ -21,80 +21,79 @@ pub(super) const PERCENTILES: [(&str, f64); 5] = [
     ("p99_9_ms", 99.9),
 ];
 
-/// A share of all requests must be answered rightly within a time.
+/// A service level objective: the share of requests that must be answered correctly within a latency.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Objective {
-    /// From the moment when the request was to be sent.
+    /// The latency, counted from the time when the request was due.
     pub latency: Duration,
-    /// In percent of all requests that were to be sent.
+    /// The share, in percent of all requests that were due.
     pub percentile: f64,
 }
 
-/// How a request ended.
+/// The end of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// 2xx, and the label that was expected, if one was.
+    /// Status 2xx, with the expected label if labels are checked.
     Answered,
-    /// 2xx with another label.
+    /// Status 2xx with another label.
     Wrong,
     /// Another status.
     Status(u16),
-    /// No connection, and why.
+    /// No connection could be opened, with the reason.
     Unconnected(String),
-    /// The connection broke, and how.
+    /// The connection broke, with the reason.
     Broken(String),
     /// No answer within the timeout.
     TimedOut,
 }
 
-/// Statuses that are no errors but the server's word that it has enough to do: Too Many Requests,
-/// Service Unavailable.
+/// Statuses by which a server sheds load: Too Many Requests, Service Unavailable.
 const REFUSALS: [u16; 2] = [429, 503];
 
 /// Counts and latencies of one run.
 #[derive(Debug, Clone)]
 pub struct Measured {
-    /// The time in which the requests were to be sent.
+    /// Duration of the load.
     pub duration: Duration,
-    /// Requests that were to be sent.
+    /// Requests that were due.
     pub offered: u64,
-    /// Answered with 2xx.
+    /// Requests that were answered with 2xx.
     pub answered: u64,
-    /// Answered with 429 or 503.
+    /// Requests that were answered with 429 or 503.
     pub refused: u64,
-    /// 2xx with another label than expected, where that was checked.
+    /// Requests that were answered with 2xx and an unexpected label, if labels are checked.
     pub wrong: u64,
-    /// Other statuses.
+    /// Requests by other status.
     pub statuses: BTreeMap<u16, u64>,
     /// Requests for which no connection could be opened.
     pub unconnected: u64,
-    /// Connections that broke under a request.
+    /// Requests whose connection broke.
     pub broken: u64,
     /// Requests without an answer within the timeout.
     pub timed_out: u64,
-    /// From the start of the first request that counts to the last answer.
+    /// Time from the start of the measurement to the last answer.
     pub took: Duration,
-    /// Of what was answered, in microseconds.
+    /// Latencies of answered requests, in microseconds.
     latencies: Histogram<u64>,
-    /// What happened in each interval, by the time when requests were to be sent.
+    /// The course of the run, by the time when requests were due.
     pub intervals: Vec<Interval>,
-    /// Seconds in one.
+    /// Seconds in an interval.
     pub interval: u64,
-    /// The share of its time for which the busiest thread of the load generator ran.
+    /// CPU share of the busiest thread of the load generator.
     pub busy: f64,
     /// The first reason of each kind of failure that has reasons.
     pub reasons: BTreeMap<&'static str, String>,
 }
 
-/// What is kept of the course of a run is bounded, however long it takes.
+/// Most intervals in a run; a longer run has longer intervals.
 const INTERVALS_MAX: u64 = 600;
 
-/// A part of a run.
+/// Counts and latencies of a part of a run.
 #[derive(Debug, Clone)]
 pub struct Interval {
-    /// Requests that were to be sent.
+    /// Requests that were due.
     pub offered: u64,
-    /// Of these, those answered.
+    /// Requests of these that were answered.
     pub answered: u64,
     latencies: Histogram<u64>,
 }
@@ -102,7 +101,7 @@ pub struct Interval {
 fn histogram(digits: u8) -> Histogram<u64> {
     let most = LONGEST.as_micros() as u64;
     let histogram = Histogram::new_with_bounds(1, most, digits);
-    histogram.expect("bounds and digits are those that the library allows")
+    histogram.expect("bounds and digits are in the range that the library allows")
 }
 
 impl Interval {
@@ -114,7 +113,7 @@ impl Interval {
         }
     }
 
-    /// A percentile of its latencies, in milliseconds; none without answers.
+    /// A percentile of the latencies, in milliseconds; `None` without answers.
     pub fn percentile(&self, percentile: f64) -> Option<f64> {
         value(&self.latencies, percentile)
     }
@@ -145,8 +144,7 @@ impl Measured {
         }
     }
 
-    /// Counts one request that was to be sent at `at` (from the start of the measurement) and
-    /// ended so much later.
+    /// Counts one request that was due at `at`, from the start of the measurement, and ended `latency` later.
     pub(super) fn count(&mut self, at: Duration, latency: Duration, outcome: Outcome) {
         let index = (at.as_secs() / self.interval) as usize;
         while self.intervals.len() <= index {
@@ -183,7 +181,7 @@ impl Measured {
         self.busy = self.busy.max(share);
     }
 
-    /// Adds what another worker counted in the same run.
+    /// Adds the results of another worker of the same run.
     pub(super) fn merge(&mut self, other: &Self) {
         self.offered += other.offered;
         self.answered += other.answered;
@@ -212,7 +210,7 @@ impl Measured {
         }
     }
 
-    /// Requests a second that were to be sent.
+    /// Requests a second that were due.
     pub fn offered_rate(&self) -> f64 {
         self.offered as f64 / self.duration.as_secs_f64()
     }
@@ -222,7 +220,7 @@ impl Measured {
         self.answered as f64 / self.duration.max(self.took).as_secs_f64()
     }
 
-    /// A percentile of the latencies of what was answered, in milliseconds.
+    /// A percentile of the latencies of answered requests, in milliseconds.
     pub fn percentile(&self, percentile: f64) -> Option<f64> {
         value(&self.latencies, percentile)
     }
@@ -237,7 +235,7 @@ impl Measured {
         (!self.latencies.is_empty()).then(|| self.latencies.max() as f64 / 1000.0)
     }
 
-    /// Whether the objective was held. What was not answered counts as late.
+    /// Whether the objective was held. An unanswered request counts as late.
     pub fn holds(&self, objective: Objective) -> bool {
         let micros = objective.latency.as_micros() as u64;
         let within = self.latencies.count_between(0, micros);
@@ -246,7 +244,7 @@ impl Measured {
         self.offered > 0 && within as f64 >= needed
     }
 
-    /// How requests failed, by kind, without the kinds that did not occur.
+    /// The number of failures by kind, without kinds that did not occur.
     pub fn failures(&self) -> Vec<(String, u64)> {
         let statuses = self.statuses.iter();
         let statuses = statuses.map(|(status, count)| (format!("status {status}"), *count));
@@ -308,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_counts_as_late() {
+    fn a_failed_request_counts_as_late() {
         let measured = measured();
         let objective = |ms, percentile| Objective {
             latency: millis(ms),
@@ -341,7 +339,7 @@ mod tests {
         );
         assert_eq!(both.intervals.len(), 2);
         assert_eq!(both.intervals[1].offered, 4);
-        // What was not answered takes no time.
+        // Unanswered requests do not extend the time.
         assert_eq!(both.took, millis(980 + 98));
         assert_eq!((both.offered_rate(), both.answered_rate()), (100.0, 98.0));
         assert_eq!(

@@ -1,8 +1,8 @@
-//! One load against one target.
+//! Running one load against one target.
 //!
-//! Each worker is a thread with a runtime of its own: it waits for the time of the next request,
-//! puts it into a queue, and whichever connection is free takes it. What waits in that queue waits
-//! for the server, so the wait is part of the latency.
+//! Each worker is a thread with its own runtime. It waits until the next request is due and puts it into
+//! a queue, from which a free connection takes it. A request waits in that queue because the server is
+//! slow, so the wait is part of its latency.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,101 +11,104 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::answer::Expected;
-use super::clock::{Busy, Clock};
-use super::connection::{Address, Connection};
-use super::crew::{self, Crew};
+use super::connection::{Connection, TargetAddress};
+use super::cpu::CpuShare;
 use super::load::Load;
 use super::measured::{Measured, Outcome};
-use super::target::{Prepared, Protocol, Target};
+use super::request::PreparedRequest;
+use super::target::{Protocol, Target};
+use super::timer::Timer;
+use super::workers::{StartGate, run_workers};
 
-/// More requests than this in one run are a mistake.
+/// Most requests in one run.
 const REQUESTS_MAX: f64 = 1e8;
 
-/// Requests that are put into the queue before the connections get their turn.
+/// Requests that are queued before the worker yields to its connections.
 const PUSHES_AT_ONCE: usize = 64;
 
-/// How a load is run.
+/// The options of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Time before the measurement in which the load already runs.
+    /// Duration of the load before the measurement.
     pub warm_up: Duration,
-    /// Time of the measurement.
+    /// Duration of the measurement.
     pub duration: Duration,
-    /// Time for an answer, from when the request was to be sent.
+    /// Time for an answer, from when the request is due.
     pub timeout: Duration,
-    /// Connections in all.
+    /// Connections of all workers together.
     pub connections: usize,
-    /// Requests at once on a connection, in HTTP/2.
+    /// Concurrent requests on a connection, in HTTP/2.
     pub streams: usize,
     /// Threads that send.
     pub workers: usize,
-    /// Of random times.
+    /// Seed of random send times.
     pub seed: u64,
 }
 
 /// Runs loads against targets.
 #[derive(Debug)]
 pub struct Runner {
-    /// How.
+    /// The options of each run.
     pub options: Options,
-    /// What is asked, again and again in this order.
+    /// The texts of the requests, cycled in this order.
     pub texts: Vec<String>,
 }
 
 /// A request that is due.
 #[derive(Debug, Clone, Copy)]
-struct Job {
+struct DueRequest {
     text: usize,
     due: Instant,
-    /// From the start of the measurement; none while warming up.
+    /// Time from the start of the measurement; `None` during the warm-up.
     at: Option<Duration>,
 }
 
-/// What the tasks of a worker share.
+/// The state that the tasks of a worker share.
 #[derive(Debug)]
-struct Worker {
-    requests: Arc<[Prepared]>,
+struct WorkerState {
+    requests: Arc<[PreparedRequest]>,
     expected: Expected,
     timeout: Duration,
-    waiting: Mutex<VecDeque<Job>>,
-    /// One permit for each job that waits; in the end one for each task, to find that none does.
-    tickets: Semaphore,
+    queue: Mutex<VecDeque<DueRequest>>,
+    /// One permit for each queued request. At the end each task gets one more, with which it finds the
+    /// queue empty and stops.
+    queued: Semaphore,
     measured: Mutex<Measured>,
     done: Arc<AtomicU64>,
 }
 
-impl Worker {
-    fn push(&self, job: Job) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push_back(job);
-        drop(waiting);
-        self.tickets.add_permits(1);
+impl WorkerState {
+    fn push(&self, request: DueRequest) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push_back(request);
+        drop(queue);
+        self.queued.add_permits(1);
     }
 
-    async fn next(&self) -> Option<Job> {
-        self.tickets.acquire().await.ok()?.forget();
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.pop_front()
+    async fn next(&self) -> Option<DueRequest> {
+        self.queued.acquire().await.ok()?.forget();
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.pop_front()
     }
 
-    /// Takes what is due, one request after the other, until there is no more.
-    async fn serve(&self, connection: &Connection) {
-        while let Some(job) = self.next().await {
-            let deadline = job.due + self.timeout;
-            // What has waited too long for a connection is not sent: the server would be asked for
-            // what nobody waits for.
+    /// Sends queued requests on `connection`, one at a time, until the run ends.
+    async fn send_on(&self, connection: &Connection) {
+        while let Some(DueRequest { text, due, at }) = self.next().await {
+            let deadline = due + self.timeout;
+            // A request that has waited beyond its deadline is not sent: its answer would be useless.
             let outcome = if Instant::now() < deadline {
-                let expected = self.expected.0.as_ref().map(|labels| &*labels[job.text]);
-                let asked = connection.ask(&self.requests[job.text], expected);
+                let expected = self.expected.0.as_ref().map(|labels| &*labels[text]);
+                let asked = connection.ask(&self.requests[text], expected);
                 let asked = tokio::time::timeout_at(deadline.into(), asked).await;
                 asked.unwrap_or(Outcome::TimedOut)
             } else {
                 Outcome::TimedOut
             };
-            let latency = job.due.elapsed();
-            if let Some(at) = job.at {
+            let latency = due.elapsed();
+            if let Some(at) = at {
                 self.measured().count(at, latency, outcome);
             }
             self.done.fetch_add(1, Ordering::Relaxed);
@@ -117,12 +120,26 @@ impl Worker {
     }
 }
 
+/// A worker's place among all workers, which determines its share of connections and requests.
+#[derive(Debug, Clone, Copy)]
+struct WorkerShare {
+    index: usize,
+    workers: usize,
+}
+
+impl WorkerShare {
+    /// The worker's part of `connections`.
+    fn of(self, connections: usize) -> usize {
+        connections / self.workers + usize::from(self.index < connections % self.workers)
+    }
+}
+
 impl Runner {
-    /// Runs `load` against `target`; `bar` shows how far it is.
+    /// Runs `load` against `target` and shows the progress on `bar`.
     ///
     /// # Errors
-    /// When the target cannot be reached at all, or the load sends nothing, or more than can be
-    /// counted; what fails later is counted.
+    /// When the target cannot be reached, or the load has no requests or too many. Later failures are
+    /// counted.
     pub fn run(
         &self,
         target: &Target,
@@ -151,93 +168,107 @@ impl Runner {
         let workers = self.options.workers.clamp(1, self.options.connections);
         let done = Arc::new(AtomicU64::new(0));
         let requests = self.requests(target)?;
-        let run = |index: usize, crew: &Crew| {
-            let worker = Arc::new(Worker {
+        let run = |index: usize, gate: &StartGate| {
+            let state = Arc::new(WorkerState {
                 requests: Arc::clone(&requests),
                 expected: expected.clone(),
                 timeout,
-                waiting: Mutex::default(),
-                tickets: Semaphore::new(0),
+                queue: Mutex::default(),
+                queued: Semaphore::new(0),
                 measured: Mutex::new(Measured::new(duration)),
                 done: Arc::clone(&done),
             });
             let times = times().enumerate().skip(index).step_by(workers);
-            self.work(target, &worker, times, (index, workers), crew)?;
-            let measured = std::mem::replace(&mut *worker.measured(), Measured::new(duration));
+            let share = WorkerShare { index, workers };
+            self.work(target, &state, times, share, gate)?;
+            let measured = std::mem::replace(&mut *state.measured(), Measured::new(duration));
             Ok(measured)
         };
-        let show = || bar.set_position(done.load(Ordering::Relaxed));
-        let parts = crew::work_together(workers, &run, &show)?;
+        let progress = || bar.set_position(done.load(Ordering::Relaxed));
+        let parts = run_workers(workers, &run, &progress)?;
         let mut all = Measured::new(duration);
         parts.iter().for_each(|part| all.merge(part));
         Ok(all)
     }
 
-    fn requests(&self, target: &Target) -> Result<Arc<[Prepared]>, String> {
+    fn requests(&self, target: &Target) -> Result<Arc<[PreparedRequest]>, String> {
         self.texts.iter().map(|text| target.prepare(text)).collect()
     }
 
-    /// A worker's life: connections, then, when all others have theirs, its share of the times.
+    /// Runs one worker: it opens its connections, waits for the others and sends its share of requests.
     fn work(
         &self,
         target: &Target,
-        worker: &Arc<Worker>,
+        state: &Arc<WorkerState>,
         times: impl Iterator<Item = (usize, Duration)>,
-        (index, workers): (usize, usize),
-        crew: &Crew,
+        share: WorkerShare,
+        gate: &StartGate,
     ) -> Result<(), String> {
         let runtime = runtime()?;
-        let all = self.options.connections;
-        let count = all / workers + usize::from(index < all % workers);
+        let count = share.of(self.options.connections);
         let connections = runtime.block_on(self.connections(target, count))?;
-        let start = crew.ready()?;
-        runtime.block_on(self.pace((target.protocol, start), worker, times, connections))
+        let start = gate.wait()?;
+        runtime.block_on(async {
+            let tasks = self.spawn_senders(target.protocol, state, &connections);
+            self.pace(start, state, times, tasks).await
+        })
     }
 
-    async fn pace(
+    /// Starts the tasks that send: one for each concurrent request of each connection.
+    fn spawn_senders(
         &self,
-        (protocol, start): (Protocol, Instant),
-        worker: &Arc<Worker>,
-        times: impl Iterator<Item = (usize, Duration)>,
-        connections: Vec<Arc<Connection>>,
-    ) -> Result<(), String> {
+        protocol: Protocol,
+        state: &Arc<WorkerState>,
+        connections: &[Arc<Connection>],
+    ) -> JoinSet<()> {
         let streams = match protocol {
             Protocol::Http1 => 1,
             Protocol::H2c => self.options.streams.max(1),
         };
-        let mut tasks = tokio::task::JoinSet::new();
+        let mut tasks = JoinSet::new();
         for connection in connections {
             for _ in 0..streams {
-                let (worker, connection) = (Arc::clone(worker), Arc::clone(&connection));
-                tasks.spawn(async move { worker.serve(&connection).await });
+                let (state, connection) = (Arc::clone(state), Arc::clone(connection));
+                tasks.spawn(async move { state.send_on(&connection).await });
             }
         }
-        let clock = Clock::new().map_err(|error| format!("no timer: {error}"))?;
-        let mut busy = Busy::new();
+        tasks
+    }
+
+    /// Queues each request when it is due, then waits for the tasks that send.
+    async fn pace(
+        &self,
+        start: Instant,
+        state: &WorkerState,
+        times: impl Iterator<Item = (usize, Duration)>,
+        mut tasks: JoinSet<()>,
+    ) -> Result<(), String> {
+        let timer = Timer::new().map_err(|error| format!("no timer: {error}"))?;
+        let mut cpu = CpuShare::new();
         for (count, (number, time)) in times.enumerate() {
             let due = start + time;
-            clock.until(due).await.map_err(|error| error.to_string())?;
+            timer.until(due).await.map_err(|error| error.to_string())?;
             if count % PUSHES_AT_ONCE == PUSHES_AT_ONCE - 1 {
-                // What is due has to be sent, too.
+                // Without a wait between due requests, the sending tasks would not run.
                 tokio::task::yield_now().await;
             }
             let at = time.checked_sub(self.options.warm_up);
             if at.is_some() {
-                busy.start();
+                cpu.start();
             }
             let text = number % self.texts.len();
-            worker.push(Job { text, due, at });
+            state.push(DueRequest { text, due, at });
         }
-        worker.measured().count_busy(busy.share());
-        worker.tickets.add_permits(tasks.len());
+        state.measured().count_busy(cpu.get());
+        state.queued.add_permits(tasks.len());
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
-    /// The rate at which `target` answers when every connection asks again and again for `duration`;
-    /// what is under way then is waited for.
+    /// Measures the rate at which `target` answers when every connection sends back to back for `duration`.
+    /// Requests in flight at the end are waited for.
     ///
     /// # Errors
     /// When the target cannot be reached.
@@ -247,7 +278,7 @@ impl Runner {
         runtime()?.block_on(async {
             let connections = self.connections(target, self.options.connections).await?;
             let start = Instant::now();
-            let mut tasks = tokio::task::JoinSet::new();
+            let mut tasks = JoinSet::new();
             for (first, connection) in connections.into_iter().enumerate() {
                 let requests = Arc::clone(&requests);
                 tasks.spawn(async move {
@@ -262,7 +293,7 @@ impl Runner {
                                 answered += 1;
                                 last = start.elapsed();
                             }
-                            // A server that refuses or breaks is not to be asked in a tight loop.
+                            // Refusals and failures must not lead to a tight loop.
                             _ => tokio::time::sleep(Duration::from_millis(10)).await,
                         }
                     }
@@ -279,10 +310,10 @@ impl Runner {
         })
     }
 
-    /// The label of each text, asked one by one.
+    /// Asks for the label of each text, one request at a time.
     ///
     /// # Errors
-    /// When a text gets no answer, or one without a label.
+    /// When a text gets no answer, or an answer without a label.
     pub fn labels(&self, target: &Target, bar: &ProgressBar) -> Result<Expected, String> {
         let requests = self.requests(target)?;
         bar.set_length(requests.len() as u64);
@@ -302,16 +333,16 @@ impl Runner {
         })
     }
 
-    /// Whether `target` can be reached.
+    /// Checks that `target` can be reached.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why it cannot.
     pub fn reach(&self, target: &Target) -> Result<(), String> {
         self.requests(target)?;
         runtime()?.block_on(self.connections(target, 1)).map(drop)
     }
 
-    /// Opens so many connections, before any time counts.
+    /// Opens `count` connections.
     async fn connections(
         &self,
         target: &Target,
@@ -319,7 +350,7 @@ impl Runner {
     ) -> Result<Vec<Arc<Connection>>, String> {
         let failed = |what: String| format!("{}: cannot connect: {what}", target.name);
         let open = async {
-            let address = Address::of(target).await?;
+            let address = TargetAddress::resolve(target).await?;
             let mut connections = Vec::with_capacity(count);
             for _ in 0..count {
                 let connection = Connection::new(address.clone());

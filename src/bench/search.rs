@@ -1,17 +1,16 @@
-//! The highest rate that holds an objective: a bisection over rates.
+//! The search for the highest rate that holds an objective: a bisection over rates.
 
-/// Below this share of what the server answers when it is saturated, the search ends: no rate
-/// holds the objective.
+/// The search ends below this share of the saturated rate: no rate holds the objective.
 const LOWEST_SHARE: f64 = 0.01;
 
-/// How much above a rate that holds the next one is, while none is known that does not.
+/// The factor to the next rate while every rate so far has held.
 const STEP_UP: f64 = 1.25;
 
-/// More than this many times what a saturated server answers is not tried: an objective that holds
-/// there is held by any server.
+/// The search ends above this multiple of the saturated rate: an objective that holds there holds at any
+/// rate.
 const HIGHEST_SHARE: f64 = 8.0;
 
-/// A search for the highest rate that holds.
+/// A search for the highest rate that holds an objective.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Search {
     next: f64,
@@ -22,18 +21,19 @@ pub struct Search {
     bad: Option<f64>,
 }
 
-/// What is to be done next.
+/// The next step of a search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Step {
-    /// See whether this rate holds.
+    /// Measure whether this rate holds.
     Try(f64),
-    /// This is the highest rate seen to hold; none when not even the lowest did.
+    /// The search is over. The highest rate that held, or `None` when not even the lowest did.
     Done(Option<f64>),
 }
 
 impl Search {
-    /// Begins just below `saturated`, the rate at which the server answers under full load. It ends
-    /// when the rate that holds and the one that does not are within `precision` (0.05: 5 %).
+    /// Starts just below `saturated`, the rate at which the server answers under full load. The search
+    /// ends when the highest rate that holds and the lowest that does not are within `precision` (0.05 is
+    /// 5 %).
     pub fn new(saturated: f64, precision: f64) -> Self {
         Self {
             next: saturated * 0.8,
@@ -45,7 +45,7 @@ impl Search {
         }
     }
 
-    /// The next step.
+    /// Returns the next step.
     pub fn step(&self) -> Step {
         let done = match (self.good, self.bad) {
             (Some(good), Some(bad)) => bad <= good * (1.0 + self.precision),
@@ -53,15 +53,15 @@ impl Search {
             (Some(good), None) => good >= self.highest,
             _ => false,
         };
-        // A server that answers nothing has no rate at all.
-        let hopeless = self.next.is_nan() || self.next <= 0.0;
-        match done || hopeless {
+        // A server that answers nothing has no saturated rate.
+        let has_no_rate = self.next.is_nan() || self.next <= 0.0;
+        match done || has_no_rate {
             true => Step::Done(self.good),
             false => Step::Try(self.next),
         }
     }
 
-    /// Tells whether the rate of the last step held.
+    /// Reports whether the rate of the last step held.
     pub fn tell(&mut self, holds: bool) {
         let rate = self.next;
         if holds {
@@ -89,11 +89,11 @@ mod tests {
                 Step::Done(rate) => return (rate, tries),
             }
         }
-        panic!("it does not end");
+        panic!("the search does not end");
     }
 
     #[test]
-    fn it_finds_the_limit_wherever_it_is() {
+    fn the_limit_is_found_below_and_above_the_saturated_rate() {
         for limit in [20.0, 130.0, 799.0, 801.0, 1000.0, 1800.0] {
             let (found, tries) = search(1000.0, limit);
             let found = found.unwrap();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_that_holds_it_says_so() {
+    fn a_search_without_a_rate_that_holds_ends_with_none() {
         assert_eq!(search(1000.0, 0.0).0, None);
         assert_eq!(search(0.0, 0.0), (None, 0));
         assert_eq!(search(f64::NAN, 0.0), (None, 0));

@@ -1,4 +1,4 @@
-//! What is asked and how: a URL, or a TOML file that says what a request looks like.
+//! A target of the load: a URL, or a TOML file that describes the requests.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -8,14 +8,13 @@ use std::str::FromStr;
 use axum::body::Bytes;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
-use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use super::connection::Body;
+use super::request::PreparedRequest;
 use crate::input;
 
-/// What a query string may hold unescaped (RFC 3986, section 2.3).
+/// The characters that a query string escapes: all but the unreserved ones of RFC 3986, section 2.3.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -33,33 +32,33 @@ pub enum Protocol {
     H2c,
 }
 
-/// A server and the form of a request to it.
+/// A server and the template of a request to it.
 ///
-/// In `url` and `body`, `{query}` stands for the text percent-encoded, `{json}` for the text as a
-/// JSON string with its quotes, and `{text}` for the text as it is.
+/// In `url` and `body`, `{query}` is replaced by the percent-encoded text, `{json}` by the text as a
+/// JSON string with its quotes, and `{text}` by the text itself.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
-    /// What reports call it.
+    /// The name in reports.
     #[serde(default)]
     pub name: String,
     /// `http://host[:port]/path?query`.
     pub url: String,
-    /// GET, or POST where there is a body.
+    /// The method. The default is GET without a body and POST with one.
     pub method: Option<String>,
-    /// What is sent.
+    /// The body of each request.
     pub body: Option<String>,
-    /// Sent with each request. Where there is a body and no `content-type`: JSON when the body
-    /// begins as JSON does, else text.
+    /// Headers of each request. Without a `content-type`, a body that begins like JSON is sent as JSON
+    /// and any other as text.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// Where in a JSON answer the label is (a JSON pointer, RFC 6901), where it is not the first
-    /// member called "label".
+    /// JSON pointer (RFC 6901) to the label in a response. The default is the first member called
+    /// "label".
     pub label: Option<String>,
     /// The version of HTTP.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Whether it was read from a file, which says all there is to say.
+    /// Whether the target was read from a file, which is then complete.
     #[serde(skip)]
     pub from_file: bool,
 }
@@ -67,7 +66,7 @@ pub struct Target {
 impl FromStr for Target {
     type Err = String;
 
-    /// A URL, or the path of a file that holds a target.
+    /// Parses a URL, or reads the file at that path.
     fn from_str(text: &str) -> Result<Self, String> {
         if text.contains("://") {
             let target = Self {
@@ -91,10 +90,10 @@ impl FromStr for Target {
 }
 
 impl Target {
-    /// The target that the content of a file describes.
+    /// Parses the content of a target file.
     ///
     /// # Errors
-    /// What is wrong with it, with the file's name.
+    /// The mistake in it, with the file's name.
     pub fn read(file: &Path, content: &str) -> Result<Self, String> {
         let wrong = |error: &dyn Display| format!("{}: {error}", file.display());
         let mut target: Self = toml::from_str(content).map_err(|error| wrong(&error))?;
@@ -106,25 +105,25 @@ impl Target {
         target.named().map_err(|error| wrong(&error))
     }
 
-    /// The request for one text.
+    /// Builds the request for one text.
     ///
     /// # Errors
-    /// What is wrong with the target, or a text that makes no request of it.
+    /// A mistake in the target, or a text that gives no valid request.
     pub fn request(&self, text: &str) -> Result<Request<Bytes>, String> {
         let prepared = self.prepare(text)?;
-        let (parts, _) = prepared.request().into_parts();
+        let (parts, _) = prepared.to_http().into_parts();
         Ok(Request::from_parts(parts, prepared.body))
     }
 
-    /// Whether requests can be made of it.
+    /// Checks that the target gives valid requests.
     ///
     /// # Errors
-    /// What is wrong with which of its parts.
+    /// The part that is wrong, and why.
     pub fn check(&self) -> Result<(), String> {
         self.prepare("music").map(drop)
     }
 
-    /// Whether requests differ from text to text.
+    /// Whether the request contains the text.
     pub fn has_text(&self) -> bool {
         let names = ["{query}", "{json}", "{text}"];
         let holds = |template: &str| names.iter().any(|name| template.contains(name));
@@ -157,8 +156,8 @@ impl Target {
             .map_err(|error| format!("{:?}: host {authority:?}: {error}", self.url))
     }
 
-    /// The request for one text.
-    pub(super) fn prepare(&self, text: &str) -> Result<Prepared, String> {
+    /// Builds the request for one text, to be sent repeatedly.
+    pub(super) fn prepare(&self, text: &str) -> Result<PreparedRequest, String> {
         let authority = self.authority()?;
         let json = serde_json::Value::from(text).to_string();
         let query = utf8_percent_encode(text, QUERY).to_string();
@@ -207,7 +206,7 @@ impl Target {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
         let body = body.unwrap_or_default().into();
-        Ok(Prepared {
+        Ok(PreparedRequest {
             method,
             uri,
             headers,
@@ -216,7 +215,7 @@ impl Target {
     }
 }
 
-/// Replaces the placeholders in one pass: what a text brings in is never replaced again.
+/// Replaces the placeholders in one pass, so that placeholders inside a text stay as they are.
 fn fill(template: &str, query: &str, json: &str, text: &str) -> String {
     let names = [("{query}", query), ("{json}", json), ("{text}", text)];
     let mut filled = String::with_capacity(template.len() + json.len());
@@ -239,25 +238,6 @@ fn fill(template: &str, query: &str, json: &str, text: &str) -> String {
     filled
 }
 
-/// A request that can be sent again and again.
-#[derive(Debug, Clone)]
-pub(super) struct Prepared {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Prepared {
-    pub(super) fn request(&self) -> Request<Body> {
-        let mut request = Request::new(Full::new(self.body.clone()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        request
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_a_target() {
+    fn a_url_describes_a_target() {
         let target: Target = "http://[::1]:8080/predict?query={query}".parse().unwrap();
         assert_eq!(target.name, "[::1]:8080");
         let prepared = target.prepare("a b&c=ü{json}").unwrap();
@@ -284,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_a_target() {
+    fn a_file_describes_a_target() {
         let target = from_toml(
             r#"
             url = "http://localhost:3000/predict"
@@ -307,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_mistake() {
         for (text, part) in [
             ("https://localhost/", "no TLS"),
             ("http://", "host"),

@@ -1,33 +1,33 @@
-//! What is asked: texts, one a line.
+//! The texts of requests, read from a file with one text a line.
 
 use std::path::{Path, PathBuf};
 
 use crate::input;
 use serde_json::Value;
 
-/// The probes of the embedded model's card: short requests of everyday English.
+/// The probes of the embedded model's card: short sentences of everyday English.
 const PROBES: &str = include_str!("../../models/intent-snips/probes.jsonl");
 
-/// A file that holds no texts.
+/// Why a file gives no texts.
 #[derive(Debug, thiserror::Error)]
 pub enum TextsError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{}: {source}", file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A line is not what the file's other lines are.
+    /// A line of a JSONL file has no text.
     #[error("{}, line {line}: expected a JSON object with a \"text\"", file.display())]
     NotAText {
         /// The file.
         file: PathBuf,
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
     },
-    /// It is empty.
+    /// The file has no texts.
     #[error("{}: no texts in it", file.display())]
     Empty {
         /// The file.
@@ -35,11 +35,11 @@ pub enum TextsError {
     },
 }
 
-/// The texts of a file: lines of `{"text": …}` in a `.jsonl`, else each line that is not blank.
-/// Without a file, the probes of the embedded model.
+/// Reads the texts of a file: lines of `{"text": …}` in a `.jsonl`, otherwise every line that is not blank.
+/// Without a file it returns the probes of the embedded model.
 ///
 /// # Errors
-/// When there is no text, or a line of a `.jsonl` that has none.
+/// When the file has no text, or a line of a `.jsonl` has none.
 pub fn read_texts(file: Option<&Path>) -> Result<Vec<String>, TextsError> {
     let Some(path) = file else {
         return parse_texts(Path::new("probes.jsonl"), PROBES);
@@ -52,10 +52,10 @@ pub fn read_texts(file: Option<&Path>) -> Result<Vec<String>, TextsError> {
     parse_texts(path, &content)
 }
 
-/// The texts that the content of a file holds.
+/// Parses the content of a file of texts. The extension of `path` selects the format.
 ///
 /// # Errors
-/// As [`read_texts`].
+/// See [`read_texts`].
 pub fn parse_texts(path: &Path, content: &str) -> Result<Vec<String>, TextsError> {
     let file = path.to_owned();
     let json = path

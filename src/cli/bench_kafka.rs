@@ -57,7 +57,7 @@ pub(super) fn run(args: &BenchKafkaArgs) -> Result<(), Failure> {
     } = args;
     Err(Failure::usage(format!(
         "bench kafka: {}",
-        crate::scaler::NO_KAFKA
+        crate::error::NO_KAFKA
     )))
 }
 

@@ -43,6 +43,6 @@ pub(super) fn run(args: RelayArgs, mut mistakes: Vec<String>) -> Result<(), Fail
     {
         // The check of the flags has said so already.
         drop(settings);
-        Err(Failure::usage(crate::scaler::NO_KAFKA))
+        Err(Failure::usage(crate::error::NO_KAFKA))
     }
 }

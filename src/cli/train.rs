@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::terminal;
 use crate::train::data::read_examples;
 use crate::train::recipe::{Schedule, StoredType};
-use crate::train::{self, Measured, Progress, Recipe, Summary, TrainError, TrainOptions};
+use crate::train::{self, Progress, Recipe, SetEvaluation, Summary, TrainError, TrainOptions};
 
 /// Train a classifier from JSONL files of {"text", "label"} and write a Hugging Face directory
 #[derive(Debug, Clone, Args)]
@@ -211,7 +211,7 @@ fn print_summary(summary: &Summary) {
     }
 }
 
-fn print_measured(measured: &Measured) {
+fn print_measured(measured: &SetEvaluation) {
     say(format_args!("{}: {}", measured.name, measured.all));
     if let Some(rest) = &measured.without_overlap {
         let percent = 100.0 * rest.accuracy();

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use super::ConfigError;
 use super::check::both;
 use super::scaler::{Entry, entries, entry};
+use crate::error::NO_KAFKA;
 use crate::events::{
     Connection, Credentials, GroupProtocol, Mechanism, Security, SourceSettings, Start,
 };
-use crate::scaler::NO_KAFKA;
 
 /// Settings of librdkafka that have flags of their own, or that decide whether records may be lost.
 const OURS: [&str; 10] = [

@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, Uri};
 
 use super::check::log_filter;
 use super::{AdminPort, ConfigError, KafkaArgs, KafkaGroupArgs, LogFormat, span};
+use crate::error::NO_KAFKA;
 use crate::events::{RelaySettings, RetryPolicy};
-use crate::scaler::NO_KAFKA;
 
 /// The flags of `intentd relay`.
 #[derive(Debug, Clone, clap::Args)]

@@ -9,7 +9,8 @@ use clap::builder::BoolishValueParser;
 
 use super::check::log_filter;
 use super::{AdminPort, ConfigError, LogFormat, MainPort, span};
-use crate::scaler::{Config, Defaults, NO_KAFKA, Patience, Place, PrometheusUrl};
+use crate::error::NO_KAFKA;
+use crate::scaler::{Config, Defaults, Endpoint, PrometheusUrl, Staleness};
 use crate::transport::TlsFiles;
 
 /// Where KEDA asks unless told otherwise.
@@ -33,7 +34,7 @@ pub struct ScalerArgs {
         value_name = "HOST:PORT",
         value_delimiter = ','
     )]
-    pub replicas: Vec<Entry<Place>>,
+    pub replicas: Vec<Entry<Endpoint>>,
     /// Time between two rounds of asking all replicas.
     #[arg(long, env = "INTENTD_SCALER_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = span::parse_limit)]
     pub interval: Duration,
@@ -255,7 +256,7 @@ impl Config {
                 client_ca: args.tls_client_ca,
             }),
             defaults: Defaults {
-                places: entries(args.replicas),
+                endpoints: entries(args.replicas),
                 activation: args.activation_demand,
                 prometheus: wake.wake_prometheus,
                 query: wake.wake_query,
@@ -274,7 +275,7 @@ impl Config {
             interval: args.interval,
             wake_interval: wake.wake_interval,
             timeout: args.timeout,
-            patience: Patience {
+            staleness: Staleness {
                 keep: args.keep,
                 stale_after: args.stale_after,
             },

@@ -1,18 +1,20 @@
-//! A profile as a picture: the time of batches, and latency over the rate.
+//! A profile as a picture: times of batches, and latency over the rate.
 
 use super::file::Profile;
 use super::outlook::{Outlook, model};
 use crate::autoscale::tail::Tail;
 use crate::plot::{Line, Panel, Stroke};
 
-/// Tokens of the batches in the second panel: in the first these are all in its corner.
+/// Most tokens of a batch in the second panel, which enlarges the corner of the first.
 const SMALL: usize = 256;
 
-/// Part of the highest rate up to which latency is drawn, and steps to there.
+/// Share of the highest rate up to which latency is drawn.
 const LOAD_MAX: f64 = 0.97;
+
+/// Points of a latency line.
 const STEPS: u32 = 30;
 
-/// Panels: all batches, the small ones, latency.
+/// Draws three panels: all batches, small batches, latency.
 pub fn draw(profile: &Profile, outlook: &Outlook) -> Vec<Panel> {
     let title = format!(
         "Time of a batch: {} on {}",
@@ -61,7 +63,10 @@ fn batches(profile: &Profile, title: String, most: usize) -> Panel {
 
 fn latency(profile: &Profile, outlook: &Outlook) -> Panel {
     let tokens = outlook.request_tokens;
-    let longest = outlook.objectives.iter().map(|promise| promise.slo_seconds);
+    let longest = outlook
+        .objectives
+        .iter()
+        .map(|capacity| capacity.slo_seconds);
     let longest = longest.fold(0.1, f64::max);
     let model = model(profile, tokens, longest);
     let rate_max = model.service.rate(model.batch_max);
@@ -87,8 +92,8 @@ fn latency(profile: &Profile, outlook: &Outlook) -> Panel {
             points: p99.collect(),
         },
     ];
-    for (n, promise) in outlook.objectives.iter().enumerate() {
-        let ms = promise.slo_seconds * 1e3;
+    for (n, capacity) in outlook.objectives.iter().enumerate() {
+        let ms = capacity.slo_seconds * 1e3;
         let name = if n == 0 { "objectives" } else { "" };
         lines.push(Line {
             name: name.to_owned(),

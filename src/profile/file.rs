@@ -1,4 +1,4 @@
-//! `profile.json`: what was measured, of what, where and when.
+//! `profile.json`: the measured times, with model, engine, machine and date.
 
 use std::path::Path;
 
@@ -6,106 +6,66 @@ use serde::{Deserialize, Serialize};
 
 use super::fit::Fit;
 use super::grid::{Grid, Shape};
+use super::point::{Point, Skipped};
 use crate::input;
 use crate::serving::{Prior, PriorBatch};
 
-/// The version of the file: it changes when a key changes its meaning or goes away.
+/// The version of the file format. It changes when a key changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// A larger file is none of ours.
+/// Largest file that is read.
 const BYTES_MAX: u64 = 4 << 20;
 
-/// A file that is no profile.
+/// Why a file cannot be used as a profile.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{0}: {1}")]
     Unreadable(String, std::io::Error),
-    /// It is not what `intentd profile --json` writes.
+    /// The file is not in the format that `intentd profile --json` writes.
     #[error("{0}: expected what `intentd profile --json` writes, found {1}")]
     Invalid(String, String),
 }
 
-/// Times of batches of one model on one engine.
+/// The measured times of batches, for one model on one engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    /// See [`SCHEMA_VERSION`].
+    /// The version of the format, [`SCHEMA_VERSION`].
     pub schema_version: u32,
     /// The version of the program that measured.
     pub intentd: String,
     /// The model.
     pub model: ModelName,
-    /// The engine: what runs where, on how many threads.
+    /// The engine's description: implementation, device, number of threads.
     pub engine: String,
-    /// Cores that the process could use.
+    /// Cores available to the process.
     pub cores: usize,
-    /// When it was measured, as RFC 3339 has it.
+    /// Time of the measurement, in the format of RFC 3339.
     pub date: String,
     /// Seconds from the first byte of the checkpoint to the first answer.
     pub startup_seconds: f64,
-    /// Bounds of what was to be measured.
+    /// Bounds of the measured shapes.
     pub grid: Grid,
     /// The line through the points.
     pub fit: Fit,
-    /// What was measured.
+    /// The measured shapes.
     pub points: Vec<Point>,
-    /// What was not, although it is within the bounds.
+    /// Shapes within the bounds that were not measured.
     #[serde(default)]
     pub skipped: Vec<Skipped>,
 }
 
-/// Which model it was.
+/// The identity of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelName {
-    /// For people: the last part of the checkpoint's path.
+    /// A readable name: the last part of the checkpoint's path.
     pub name: String,
     /// [`Checkpoint::digest`](crate::model::Checkpoint::digest).
     pub sha256: String,
 }
 
-/// One size of batch; times in seconds, from start to end unless it says otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Point {
-    /// The batch.
-    #[serde(flatten)]
-    pub shape: Shape,
-    /// The median.
-    pub seconds_median: f64,
-    /// The first quartile.
-    pub seconds_q1: f64,
-    /// The third quartile.
-    pub seconds_q3: f64,
-    /// CPU time of the engine's thread, which does not count what others took of the cores; none where it
-    /// does not compute alone: with several threads, or on a device.
-    pub cpu_seconds_median: Option<f64>,
-    /// How often it ran.
-    pub repeats: usize,
-}
-
-/// A size of batch that was not measured.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Skipped {
-    /// The batch.
-    #[serde(flatten)]
-    pub shape: Shape,
-    /// Why not.
-    pub reason: Reason,
-    /// What it would take by the line through those before; 0 where nothing is known.
-    pub seconds_expected: f64,
-}
-
-/// Why a batch was not measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// There was no time for it.
-    Time,
-    /// The device has no memory for it.
-    Memory,
-}
-
 impl Profile {
-    /// Reads a file.
+    /// Reads a profile from a file.
     ///
     /// # Errors
     /// See [`ProfileError`].
@@ -116,10 +76,10 @@ impl Profile {
         Self::parse(&content).map_err(|found| ProfileError::Invalid(name(), found))
     }
 
-    /// Reads the content of a file.
+    /// Parses and checks the content of a file.
     ///
     /// # Errors
-    /// What was found that should not be there.
+    /// What was found instead of the expected content.
     pub fn parse(content: &[u8]) -> Result<Self, String> {
         if content.len() as u64 > BYTES_MAX {
             return Err(format!("more than {BYTES_MAX} bytes"));
@@ -156,7 +116,7 @@ impl Profile {
                 return Err(format!("{found} in points[{index}]"));
             }
             let (q1, q2, q3) = (point.seconds_q1, point.seconds_median, point.seconds_q3);
-            // An hour, so that sums and products stay finite.
+            // The bound of an hour keeps sums and products finite.
             if !(q1 > 0.0 && q1 <= q2 && q2 <= q3 && q3 < 3600.0) {
                 let found = format!("quartiles of {q1}, {q2} and {q3} seconds");
                 return Err(format!("{found} in points[{index}]"));
@@ -171,18 +131,18 @@ impl Profile {
         Ok(())
     }
 
-    /// The points that count for the line.
+    /// The points that the line is fitted to.
     fn usual(&self) -> impl Iterator<Item = &Point> {
         let tokens = self.fit.text_tokens;
         self.points.iter().filter(move |p| p.shape.tokens <= tokens)
     }
 
-    /// The point of this shape.
+    /// The point of a shape, if it was measured.
     pub fn point(&self, shape: Shape) -> Option<&Point> {
         self.points.iter().find(|point| point.shape == shape)
     }
 
-    /// What a server makes of it that read it from `path`.
+    /// Converts the profile to the prior of a server's calibration. `path` is the file it was read from.
     pub fn prior(&self, path: &Path) -> Prior {
         let batch = |point: &Point| PriorBatch {
             texts: point.shape.texts,
@@ -200,7 +160,7 @@ impl Profile {
     }
 }
 
-/// What every version of the file has.
+/// The part that every version of the format has.
 #[derive(Deserialize)]
 struct Version {
     schema_version: u32,
@@ -208,8 +168,9 @@ struct Version {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::fit::tests::points;
+    use super::super::point::SkipReason;
     use super::*;
-    use crate::profile::fit::tests::points;
 
     pub(in crate::profile) fn profile() -> Profile {
         let points = points();
@@ -229,7 +190,7 @@ pub(super) mod tests {
                 batch_texts: 256,
                 text_tokens: 512,
             },
-            // Short numbers: of long ones the JSON reader may miss the last digit.
+            // Short numbers: the JSON reader may round the last digit of long ones.
             fit: Fit {
                 tau0_seconds: 1e-3,
                 alpha_seconds: 1e-5,
@@ -243,14 +204,14 @@ pub(super) mod tests {
                     texts: 8,
                     tokens: 512,
                 },
-                reason: Reason::Time,
+                reason: SkipReason::Time,
                 seconds_expected: 1.0,
             }],
         }
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_written_profile_can_be_read() {
         let profile = profile();
         let text = serde_json::to_string(&profile).unwrap();
         assert_eq!(Profile::parse(text.as_bytes()), Ok(profile.clone()));
@@ -265,7 +226,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_mistake() {
         let broken = |change: fn(&mut serde_json::Value)| {
             let mut value = serde_json::to_value(profile()).unwrap();
             change(&mut value);

@@ -1,32 +1,33 @@
-//! The line through what was measured.
+//! The line through the measured times of batches.
 
 use serde::{Deserialize, Serialize};
 
-use super::file::Point;
+use super::point::Point;
 use crate::autoscale::queueing::Service;
 use crate::serving::Line;
 
-/// Longer texts do not count for the line, unless requests are long: what attention costs them grows with
-/// the square of their length, which a line cannot say.
+/// Most tokens of the texts that the line is fitted to, unless requests are longer. The cost of attention
+/// grows with the square of the length, which a line cannot express.
 const TEXT_TOKENS: usize = 64;
 
-/// τ(n) = τ0 + α·n seconds for a batch of n tokens, by least squares of relative errors.
+/// The service curve τ(n) = τ0 + α·n: seconds for a batch of n tokens, fitted by least squares of relative
+/// errors.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Fit {
-    /// τ0: what any batch takes.
+    /// τ0: the fixed time of a batch.
     pub tau0_seconds: f64,
-    /// α: what a token adds.
+    /// α: the time that each token adds.
     pub alpha_seconds: f64,
-    /// Mean distance of the points from the line, as a part of what they took.
+    /// Mean absolute error of the line, relative to the measured time.
     pub error_ratio: f64,
-    /// The largest distance.
+    /// Largest absolute error of the line, relative to the measured time.
     pub error_ratio_max: f64,
-    /// Points of texts up to so many tokens count.
+    /// Most tokens of the texts that the line is fitted to.
     pub text_tokens: usize,
 }
 
 impl Fit {
-    /// The line for requests of `tokens`.
+    /// Fits the line for requests of `tokens` tokens.
     pub fn new(points: &[Point], tokens: usize) -> Self {
         let wanted = TEXT_TOKENS.max(2 * tokens);
         let least = points.iter().map(|p| p.shape.tokens).min().unwrap_or(1);
@@ -54,13 +55,13 @@ impl Fit {
         self.tau0_seconds + self.alpha_seconds * tokens
     }
 
-    /// How far a point is above the line, as a part of what it took; below zero where it is under it.
+    /// How far a point is above the line, relative to its measured time; negative below the line.
     pub fn distance(&self, point: &Point) -> f64 {
         let expected = self.seconds(point.shape.total() as f64);
         (point.seconds_median - expected) / point.seconds_median.max(1e-9)
     }
 
-    /// Batches of requests of `tokens` each.
+    /// The service curve for batches of requests of `tokens` tokens each.
     pub fn service(&self, tokens: f64) -> Service {
         Service {
             setup: self.tau0_seconds,
@@ -74,15 +75,15 @@ pub(super) mod tests {
     use super::*;
     use crate::profile::Grid;
 
-    /// What an engine would give that takes exactly 1 ms a batch and 10 µs a token, and for texts of more
-    /// than 64 tokens twice as long.
+    /// Points of an engine that takes exactly 1 ms a batch and 10 µs a token, and twice as long for texts of
+    /// more than 64 tokens.
     pub(in crate::profile) fn points() -> Vec<Point> {
         let grid = Grid {
             batch_tokens: 4096,
             batch_texts: 256,
             text_tokens: 512,
         };
-        // As a clock gives them; the JSON reader may miss the last digit of longer numbers.
+        // Whole nanoseconds: the JSON reader may round the last digit of longer numbers.
         let nanos = |seconds: f64| (seconds * 1e9).round() / 1e9;
         let point = |shape: super::super::Shape| {
             let linear = 1e-3 + 10e-6 * shape.total() as f64;
@@ -101,7 +102,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_known_line_is_found_again() {
+    fn a_fit_recovers_a_known_line() {
         let fit = Fit::new(&points(), 16);
         assert!((fit.tau0_seconds - 1e-3).abs() < 1e-9, "{fit:?}");
         assert!((fit.alpha_seconds - 10e-6).abs() < 1e-12, "{fit:?}");
@@ -114,7 +115,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_error_is_that_of_the_points() {
+    fn the_error_is_the_distance_of_the_points() {
         let mut points = points();
         points.retain(|point| point.shape.tokens <= 64);
         for (n, point) in points.iter_mut().enumerate() {

@@ -1,12 +1,12 @@
-//! Which batches are measured.
+//! The batch shapes to measure.
 
 use intentd_kernels::Capacity;
 use serde::{Deserialize, Serialize};
 
-/// Tokens of the texts that are measured, where the model takes so many.
+/// Lengths of texts in tokens, as far as the model supports them.
 const TOKENS: [usize; 7] = [8, 16, 32, 64, 128, 256, 512];
 
-/// Equal texts in one batch.
+/// A batch of texts of equal length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
     /// Texts in the batch.
@@ -22,19 +22,19 @@ impl Shape {
     }
 }
 
-/// Bounds of what is measured.
+/// Bounds of the measured shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grid {
-    /// Tokens in a batch; a single longer text is a batch all the same.
+    /// Most tokens in a batch of several texts. A longer text is measured in a batch of its own.
     pub batch_tokens: usize,
-    /// Texts in a batch.
+    /// Most texts in a batch.
     pub batch_texts: usize,
-    /// Tokens of the longest text that the model takes.
+    /// Tokens of the longest text that the model supports.
     pub text_tokens: usize,
 }
 
 impl Grid {
-    /// What both these bounds and an engine allow that takes `largest` at once.
+    /// Reduces the bounds to the largest batch of an engine.
     pub fn within(self, largest: Option<Capacity>) -> Self {
         let Some(largest) = largest else { return self };
         Self {
@@ -44,7 +44,7 @@ impl Grid {
         }
     }
 
-    /// Tokens of the texts.
+    /// The measured lengths of texts, in tokens.
     pub fn columns(self) -> Vec<usize> {
         let fitting = TOKENS.iter().filter(|tokens| **tokens <= self.text_tokens);
         let columns: Vec<usize> = fitting.copied().collect();
@@ -54,7 +54,7 @@ impl Grid {
         }
     }
 
-    /// Texts in a batch: powers of two, and the most there may be.
+    /// The measured numbers of texts in a batch: powers of two, and the maximum.
     pub fn rows(self) -> Vec<usize> {
         let powers = std::iter::successors(Some(1_usize), |texts| texts.checked_mul(2));
         let mut rows: Vec<usize> = powers.take_while(|n| *n < self.batch_texts).collect();
@@ -62,7 +62,7 @@ impl Grid {
         rows
     }
 
-    /// All batches, the smaller ones first.
+    /// All shapes, in order of their tokens.
     pub fn shapes(self) -> Vec<Shape> {
         let rows = self.rows();
         let mut shapes = Vec::new();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_bounds_it_as_well() {
+    fn the_capacity_of_a_device_reduces_the_grid() {
         let grid = Grid {
             batch_tokens: 4096,
             batch_texts: 256,

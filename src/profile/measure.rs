@@ -1,4 +1,4 @@
-//! Batches by turns.
+//! Measuring the times of batches, in alternation.
 
 use std::time::{Duration, Instant};
 
@@ -6,36 +6,51 @@ use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::file::{Point, Reason, Skipped};
 use super::grid::{Grid, Shape};
+use super::point::{Point, SkipReason, Skipped};
 use crate::engine::{Engine, EngineError, RaggedBatch};
 use crate::model::Tokenizer;
 use crate::serving::{Line, batch_of, timed};
 
-/// Every batch that is measured should run so often at least, once to warm up.
+/// Runs that a shape should have at least, including the warm-up. Shapes without time for them are left out.
 const RUNS: f64 = 4.0;
 
-/// A short batch is repeated for so long before the next one has its turn.
+/// Time for which a short batch is repeated in each round.
 const SLICE: Duration = Duration::from_millis(1);
 
-/// Seed of the orders in which batches take their turns: the same in every run.
+/// Seed of the order of batches in each round, the same for every measurement.
 const ORDER_SEED: u64 = 1;
 
-/// A batch and its times: from start to end, and what the engine spent.
-struct Cell {
+/// A batch with its measured times.
+struct MeasuredBatch {
     shape: Shape,
     batch: RaggedBatch,
-    times: Vec<(Duration, Duration)>,
+    times: Vec<BatchTime>,
 }
 
-/// Measures the batches of `grid` within about `duration`, and says which were left out. `tick` hears how
-/// long it has taken so far.
+/// The time of one run of a batch.
+#[derive(Debug, Clone, Copy)]
+struct BatchTime {
+    /// Wall clock time.
+    elapsed: Duration,
+    /// CPU time of the engine's thread.
+    cpu: Duration,
+}
+
+impl BatchTime {
+    fn of(engine: &mut dyn Engine, batch: &RaggedBatch) -> Result<Self, EngineError> {
+        let (elapsed, cpu) = timed(engine, batch)?;
+        Ok(Self { elapsed, cpu })
+    }
+}
+
+/// Measures the shapes of `grid` within about `duration`, and returns those it left out as well. `tick` is
+/// called with the elapsed time after each batch.
 ///
-/// Every batch has its turn in every round, so that a moment in which the machine is busy does not fall on
-/// one of them alone.
+/// Every batch runs in every round, so that a busy moment of the machine does not affect one of them alone.
 ///
 /// # Errors
-/// The engine's, except that what the device has no memory for is left out.
+/// An error of the engine. Batches that the device has no memory for are left out instead.
 pub fn measure(
     engine: &mut dyn Engine,
     tokenizer: &Tokenizer,
@@ -44,18 +59,19 @@ pub fn measure(
     mut tick: impl FnMut(Duration),
 ) -> Result<(Vec<Point>, Vec<Skipped>), EngineError> {
     let start = Instant::now();
-    let (mut cells, skipped) = warm_up(engine, tokenizer, grid, duration)?;
+    let (mut batches, skipped) = warm_up(engine, tokenizer, grid, duration)?;
     let mut orders = ChaCha8Rng::seed_from_u64(ORDER_SEED);
     for round in 0_usize.. {
-        if cells.is_empty() || (round > 0 && start.elapsed() >= duration) {
+        if batches.is_empty() || (round > 0 && start.elapsed() >= duration) {
             break;
         }
-        // No batch always runs behind the same one.
-        cells.shuffle(&mut orders);
-        for cell in &mut cells {
+        // Another order in each round, so that no batch always follows the same one.
+        batches.shuffle(&mut orders);
+        for measured in &mut batches {
             let slice = Instant::now();
-            while cell.times.len() <= round || slice.elapsed() < SLICE {
-                cell.times.push(timed(engine, &cell.batch)?);
+            while measured.times.len() <= round || slice.elapsed() < SLICE {
+                let time = BatchTime::of(engine, &measured.batch)?;
+                measured.times.push(time);
             }
             tick(start.elapsed());
             if round > 0 && start.elapsed() >= duration {
@@ -63,21 +79,21 @@ pub fn measure(
             }
         }
     }
-    // Of several threads, or of a device, this one's CPU time says nothing.
+    // With several threads or a device, the CPU time of this thread is not that of the batch.
     let is_alone = engine.computes_alone();
-    let mut points: Vec<Point> = cells.iter().map(|cell| cell.point(is_alone)).collect();
+    let mut points: Vec<Point> = batches.iter().map(|b| b.point(is_alone)).collect();
     points.sort_by_key(|point| (point.shape.tokens, point.shape.texts));
     Ok((points, skipped))
 }
 
-/// Runs every batch once for which there will be time to run it again.
+/// Runs every batch once, except those that would take too long to be repeated.
 fn warm_up(
     engine: &mut dyn Engine,
     tokenizer: &Tokenizer,
     grid: Grid,
     duration: Duration,
-) -> Result<(Vec<Cell>, Vec<Skipped>), EngineError> {
-    let (mut cells, mut skipped) = (Vec::new(), Vec::new());
+) -> Result<(Vec<MeasuredBatch>, Vec<Skipped>), EngineError> {
+    let (mut batches, mut skipped) = (Vec::new(), Vec::new());
     let mut known: Vec<(f64, f64)> = Vec::new();
     let mut round = 0.0;
     for asked in grid.within(engine.largest()).shapes() {
@@ -92,20 +108,19 @@ fn warm_up(
             _ => Line::through(known.iter().copied()).seconds(1.0, total),
         };
         if RUNS * (round + expected) > duration.as_secs_f64() && known.len() > 1 {
-            let reason = Reason::Time;
             skipped.push(Skipped {
                 shape,
-                reason,
+                reason: SkipReason::Time,
                 seconds_expected: expected,
             });
             continue;
         }
-        match timed(engine, &batch) {
-            Ok((took, _)) => {
-                round += took.as_secs_f64();
-                known.push((total, took.as_secs_f64()));
+        match BatchTime::of(engine, &batch) {
+            Ok(BatchTime { elapsed, .. }) => {
+                round += elapsed.as_secs_f64();
+                known.push((total, elapsed.as_secs_f64()));
                 let times = Vec::new();
-                cells.push(Cell {
+                batches.push(MeasuredBatch {
                     shape,
                     batch,
                     times,
@@ -113,26 +128,26 @@ fn warm_up(
             }
             Err(EngineError::OutOfMemory { .. }) => skipped.push(Skipped {
                 shape,
-                reason: Reason::Memory,
+                reason: SkipReason::Memory,
                 seconds_expected: expected,
             }),
             Err(error) => return Err(error),
         }
     }
-    Ok((cells, skipped))
+    Ok((batches, skipped))
 }
 
-impl Cell {
+impl MeasuredBatch {
     fn point(&self, is_alone: bool) -> Point {
-        let took = sorted(self.times.iter().map(|(took, _)| *took));
-        let spent = sorted(self.times.iter().map(|(_, spent)| *spent));
+        let elapsed = sorted(self.times.iter().map(|time| time.elapsed));
+        let cpu = sorted(self.times.iter().map(|time| time.cpu));
         Point {
             shape: self.shape,
-            seconds_median: quantile(&took, 0.5),
-            seconds_q1: quantile(&took, 0.25),
-            seconds_q3: quantile(&took, 0.75),
-            cpu_seconds_median: is_alone.then(|| quantile(&spent, 0.5)),
-            repeats: took.len(),
+            seconds_median: quantile(&elapsed, 0.5),
+            seconds_q1: quantile(&elapsed, 0.25),
+            seconds_q3: quantile(&elapsed, 0.75),
+            cpu_seconds_median: is_alone.then(|| quantile(&cpu, 0.5)),
+            repeats: elapsed.len(),
         }
     }
 }
@@ -143,9 +158,9 @@ fn sorted(times: impl Iterator<Item = Duration>) -> Vec<f64> {
     seconds
 }
 
-/// The value below which the part `part` of `sorted` lies; 0 of nothing.
-fn quantile(sorted: &[f64], part: f64) -> f64 {
-    let index = (sorted.len().saturating_sub(1) as f64 * part).round() as usize;
+/// The quantile `share` of sorted values; 0 without values.
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let index = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
     sorted.get(index).copied().unwrap_or(0.0)
 }
 
@@ -155,15 +170,15 @@ mod tests {
     use crate::engine::Logits;
     use crate::model::Checkpoint;
 
-    /// Takes a time for each token, and has memory for so many.
+    /// An engine that takes a fixed time for each token and has memory for a number of tokens.
     #[derive(Debug)]
-    struct Slow {
+    struct SlowEngine {
         token: Duration,
         memory: usize,
         is_alone: bool,
     }
 
-    impl Engine for Slow {
+    impl Engine for SlowEngine {
         fn computes_alone(&self) -> bool {
             self.is_alone
         }
@@ -188,7 +203,7 @@ mod tests {
 
     fn measured(token_us: u64, memory: usize) -> (Vec<Point>, Vec<Skipped>) {
         let checkpoint = Checkpoint::embedded().unwrap();
-        let mut engine = Slow {
+        let mut engine = SlowEngine {
             token: Duration::from_micros(token_us),
             memory,
             is_alone: memory < 1000,
@@ -203,11 +218,11 @@ mod tests {
     }
 
     #[test]
-    fn every_batch_is_measured_or_said_to_be_left_out() {
+    fn every_batch_is_measured_or_reported_as_left_out() {
         let (points, skipped) = measured(0, 100);
         assert_eq!(points.len() + skipped.len(), 12);
         let is_large = |skipped: &Skipped| {
-            skipped.shape.total() > 100 && matches!(skipped.reason, Reason::Memory)
+            skipped.shape.total() > 100 && matches!(skipped.reason, SkipReason::Memory)
         };
         assert!(skipped.len() == 3 && skipped.iter().all(is_large));
         for point in &points {
@@ -218,22 +233,22 @@ mod tests {
     }
 
     #[test]
-    fn what_would_take_too_long_is_left_out() {
-        // 8 tokens take 4 ms, all sizes together half a second and more.
+    fn a_batch_that_takes_too_long_is_left_out() {
+        // 8 tokens take 4 ms, and all shapes together more than half a second.
         let (points, skipped) = measured(500, 10_000);
         assert!(points.len() >= 2, "{points:?}");
-        // By this engine's account several threads compute.
+        // This engine reports that several threads compute.
         assert!(points.iter().all(|p| p.cpu_seconds_median.is_none()));
         assert!(skipped.iter().any(|skipped| skipped.shape.total() == 256));
-        assert!(skipped.iter().all(|s| matches!(s.reason, Reason::Time)));
+        assert!(skipped.iter().all(|s| matches!(s.reason, SkipReason::Time)));
         assert!(skipped.iter().all(|s| s.seconds_expected > 0.0));
     }
 
     #[test]
-    fn quartiles_are_values_that_were_seen() {
+    fn quartiles_are_measured_values() {
         let seconds = [1.0, 2.0, 3.0, 4.0, 5.0];
         assert_eq!(
-            [0.25, 0.5, 0.75].map(|part| quantile(&seconds, part)),
+            [0.25, 0.5, 0.75].map(|share| quantile(&seconds, share)),
             [2.0, 3.0, 4.0]
         );
         assert_eq!(quantile(&[], 0.5), 0.0);

@@ -1,9 +1,9 @@
 //! `intentd profile`: how long batches take on this machine, and what one server can do with that.
 //!
-//! Batches of many shapes are measured by turns ([`measure()`]), a line is laid through them ([`Fit`]), and
-//! the model of the hints ([`crate::autoscale`]) says what follows for objectives and for settings of
-//! scalers ([`Outlook`]). [`Profile`] is what is kept of it in a file, for `intentd serve --profile` and
-//! for whoever plans a fleet. docs/profile.md has the form of the file.
+//! [`measure()`] times batches of many shapes in alternation, and [`Fit`] fits a line to them. [`Outlook`]
+//! derives rates for objectives and settings of autoscalers with the queueing model of the hints
+//! ([`crate::autoscale`]). [`Profile`] is the file that keeps the measurement, for `intentd serve
+//! --profile` and for capacity planning. docs/profile.md describes its format.
 
 mod draw;
 mod file;
@@ -11,12 +11,14 @@ mod fit;
 mod grid;
 mod measure;
 mod outlook;
+mod point;
 mod table;
 
 pub use draw::draw;
-pub use file::{ModelName, Point, Profile, ProfileError, Reason, SCHEMA_VERSION, Skipped};
+pub use file::{ModelName, Profile, ProfileError, SCHEMA_VERSION};
 pub use fit::Fit;
 pub use grid::{Grid, Shape};
 pub use measure::measure;
-pub use outlook::{Limited, Outlook, Promise};
+pub use outlook::{LimitedConcurrency, ObjectiveCapacity, Outlook};
+pub use point::{Point, SkipReason, Skipped};
 pub use table::table;

@@ -1,4 +1,5 @@
-//! What follows from a profile: rates within objectives, settings of scalers, the price of a limit.
+//! The capacity of a server by its profile: rates within objectives, settings of autoscalers, the cost of a
+//! concurrency limit.
 
 use serde::Serialize;
 
@@ -9,71 +10,72 @@ use crate::autoscale::tail::{TAIL, Tail};
 use crate::autoscale::{Settings, Trend};
 use crate::serving::{Line, tokens_a_batch};
 
-/// Part of the capacity that a replica is to use, and seconds within which a backlog is to be gone: the
-/// defaults of `intentd serve`.
+/// Target utilization of a replica: the default of `intentd serve`.
 const UTILIZATION: f64 = 0.8;
+
+/// Seconds within which a backlog should be drained: the default of `intentd serve`.
 const DRAIN: f64 = 30.0;
 
-/// Values of Knative's `containerConcurrency`; 2 is the one of the article that this program answers to.
+/// Values of Knative's `containerConcurrency`. 2 is the value of the article that this project started from.
 const CONTAINER_CONCURRENCY: [usize; 3] = [1, 2, 10];
 
-/// What a server could do by a profile. The engine alone is counted: what sockets and HTTP cost is learnt
-/// while serving.
+/// The capacity of a server by its profile. Only the engine is counted: the cost of sockets and HTTP is
+/// learned while serving.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outlook {
     /// Tokens of the mean request, which is one text.
     pub request_tokens: usize,
     /// Requests a second in batches of the best size.
     pub max_rps: f64,
-    /// By objective.
-    pub objectives: Vec<Promise>,
-    /// By limit.
-    pub container_concurrency: Vec<Limited>,
+    /// The capacity within each objective.
+    pub objectives: Vec<ObjectiveCapacity>,
+    /// The capacity under each concurrency limit.
+    pub container_concurrency: Vec<LimitedConcurrency>,
 }
 
-/// What a server can do within an objective.
+/// The capacity of a server within an objective.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Promise {
-    /// Seconds within which 99 of 100 requests are to be answered.
+pub struct ObjectiveCapacity {
+    /// The objective: seconds within which 99 of 100 requests should be answered.
     pub slo_seconds: f64,
-    /// Whether any rate keeps that.
+    /// Whether any rate keeps the objective.
     pub feasible: bool,
-    /// λ_slo: the highest rate in requests a second that does; where none does, 85 % of `max_rps`.
+    /// λ_slo: the highest rate that keeps the objective, in requests a second. 85 % of `max_rps` if none does.
     pub capacity_rps: f64,
-    /// L*: requests in flight, on average, at that rate; 0 where no rate keeps the objective.
+    /// L*: mean requests in flight at that rate; 0 if no rate keeps the objective.
     pub in_flight: f64,
-    /// Requests a second in the largest batches that leave time within the objective.
+    /// Requests a second in the largest batches that fit into the objective.
     pub max_rps: f64,
     /// Requests in such a batch.
     pub batch_max: f64,
-    /// κ: 99th percentile of the latency by its mean.
+    /// κ: the ratio of the latency's 99th percentile to its mean.
     pub kappa: f64,
-    /// Settings of scalers that follow.
+    /// The resulting settings of autoscalers.
     pub recommended: Recommended,
 }
 
-/// What is left when the server is let have only so many requests at once.
+/// The capacity of a server under a concurrency limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Limited {
-    /// Requests in the server at once, and so in a batch.
+pub struct LimitedConcurrency {
+    /// The limit: requests in the server at once, and therefore in a batch.
     pub container_concurrency: usize,
-    /// Requests a second at most, when the next ones come without a pause.
+    /// Most requests a second, when the next requests arrive without a pause.
     pub max_rps: f64,
-    /// That, by the rate without the limit.
+    /// The ratio of `max_rps` to the rate without the limit.
     pub share: f64,
-    /// Servers for the load that one without the limit can do.
+    /// Servers needed for the load of one server without the limit.
     pub replicas: u64,
 }
 
 impl Outlook {
-    /// For requests of one text with `tokens` and for objectives in seconds.
+    /// Computes the outlook for requests of one text with `tokens` tokens and for objectives in seconds.
     pub fn new(profile: &Profile, tokens: usize, objectives: &[f64]) -> Self {
         let most = profile.grid.batch_tokens / tokens.max(1);
         let most = most.min(profile.grid.batch_texts).max(1);
         let max_rps = best(profile, tokens, most);
         let limited = |texts: usize| {
             let rate = best(profile, tokens, texts.min(most));
-            Limited {
+            LimitedConcurrency {
                 container_concurrency: texts,
                 max_rps: rate,
                 share: rate / max_rps,
@@ -85,24 +87,24 @@ impl Outlook {
             max_rps,
             objectives: objectives
                 .iter()
-                .map(|slo| Promise::new(profile, tokens, *slo))
+                .map(|slo| ObjectiveCapacity::new(profile, tokens, *slo))
                 .collect(),
             container_concurrency: CONTAINER_CONCURRENCY.map(limited).to_vec(),
         }
     }
 }
 
-/// Requests a second in batches of at most `texts`, of the size that is best: the largest need not be.
+/// Requests a second in batches of the best size up to `texts`, which need not be the largest.
 fn best(profile: &Profile, tokens: usize, texts: usize) -> f64 {
     let column = profile.points.iter().filter(|p| p.shape.tokens == tokens);
     let smaller = column.map(|p| p.shape.texts).filter(|size| *size < texts);
-    // Between two sizes that were measured there is none that is better than both.
+    // Only measured sizes: no size between two of them is better than both.
     smaller
         .map(|size| rate(profile, tokens, size))
         .fold(rate(profile, tokens, texts), f64::max)
 }
 
-/// Requests a second in batches of `texts`: as measured, between two sizes that were measured, or else by
+/// Requests a second in batches of `texts` texts: measured, interpolated between measured sizes, or else by
 /// the line.
 fn rate(profile: &Profile, tokens: usize, texts: usize) -> f64 {
     let column = || profile.points.iter().filter(|p| p.shape.tokens == tokens);
@@ -121,7 +123,7 @@ fn rate(profile: &Profile, tokens: usize, texts: usize) -> f64 {
     texts as f64 / seconds.max(1e-9)
 }
 
-/// The queue of a server with an objective of `slo` seconds.
+/// The queueing model of a server with an objective of `slo` seconds.
 pub(super) fn model(profile: &Profile, tokens: usize, slo: f64) -> Model {
     let fit = &profile.fit;
     let line = Line {
@@ -138,7 +140,7 @@ pub(super) fn model(profile: &Profile, tokens: usize, slo: f64) -> Model {
     }
 }
 
-impl Promise {
+impl ObjectiveCapacity {
     fn new(profile: &Profile, tokens: usize, slo: f64) -> Self {
         let model = model(profile, tokens, slo);
         let objective = |tail| Objective {
@@ -146,7 +148,7 @@ impl Promise {
             overhead: 0.0,
             tail,
         };
-        // The rate depends on κ and κ on the rate; this is close after a few steps.
+        // The rate depends on κ and κ on the rate; a few iterations converge.
         let mut kappa = TAIL;
         for _ in 0..4 {
             let rate = model.capacity(Some(objective(kappa))).rate;
@@ -191,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_of_two_costs_what_the_curve_says() {
+    fn the_cost_of_a_limit_follows_the_service_curve() {
         let outlook = Outlook::new(&profile(), 16, &[0.1]);
         // 1 ms a batch and 0.16 ms a request.
         assert!((outlook.max_rps - 256.0 / 41.96e-3).abs() < 1.0);
@@ -205,7 +207,7 @@ mod tests {
         assert!((two.share - two.max_rps / outlook.max_rps).abs() < 1e-9);
     }
 
-    /// Large batches may be slower, as where they do not fit a cache.
+    /// Large batches may be slower, for example when they exceed a cache.
     #[test]
     fn a_limit_is_compared_with_the_best_size() {
         let mut profile = profile();

@@ -1,16 +1,17 @@
-//! A profile for people.
+//! A profile as tables, for people.
 
 use std::fmt::Write as _;
 
-use super::file::{Point, Profile, Reason, Skipped};
+use super::file::Profile;
 use super::grid::Shape;
-use super::outlook::{Limited, Outlook, Promise};
+use super::outlook::{LimitedConcurrency, ObjectiveCapacity, Outlook};
+use super::point::{Point, SkipReason, Skipped};
 use crate::bench::aligned;
 
-/// A text length whose batches are further from the line than this is said not to follow it.
+/// Relative error above which a text length is reported as not linear.
 const NOT_LINEAR: f64 = 0.15;
 
-/// What was measured, and what follows.
+/// Formats the measured times and the outlook.
 pub fn table(profile: &Profile, outlook: &Outlook) -> String {
     let mut text = format!(
         "{} on {}, {} cores\n\n",
@@ -42,7 +43,7 @@ pub fn table(profile: &Profile, outlook: &Outlook) -> String {
     text
 }
 
-/// Rows of texts by columns of tokens.
+/// A table with a row for each number of texts and a column for each number of tokens.
 fn grid(profile: &Profile, value: impl Fn(&Point) -> f64) -> String {
     let mut columns: Vec<usize> = profile.points.iter().map(|p| p.shape.tokens).collect();
     columns.sort_unstable();
@@ -71,8 +72,8 @@ fn grid(profile: &Profile, value: impl Fn(&Point) -> f64) -> String {
 fn left_out(skipped: &[Skipped]) -> String {
     let mut text = String::new();
     for (reason, why) in [
-        (Reason::Time, "no time within --duration"),
-        (Reason::Memory, "no memory on the device"),
+        (SkipReason::Time, "no time within --duration"),
+        (SkipReason::Memory, "no memory on the device"),
     ] {
         let sizes = || skipped.iter().filter(|skipped| skipped.reason == reason);
         let Some(least) = sizes().map(|skipped| skipped.shape.total()).min() else {
@@ -84,7 +85,7 @@ fn left_out(skipped: &[Skipped]) -> String {
             "left out: {} batches of {least} tokens and more ({why}",
             sizes().count()
         );
-        if reason == Reason::Time {
+        if reason == SkipReason::Time {
             let _ = write!(text, "; once each would take {} s", short(seconds));
         }
         text.push_str(")\n");
@@ -92,7 +93,7 @@ fn left_out(skipped: &[Skipped]) -> String {
     text
 }
 
-/// The line, and which lengths of text do not follow it.
+/// The line, and the text lengths that do not follow it.
 fn fit(profile: &Profile) -> String {
     let fit = &profile.fit;
     let mut text = format!(
@@ -111,7 +112,7 @@ fn fit(profile: &Profile) -> String {
         let column = profile.points.iter().filter(|p| p.shape.tokens == tokens);
         let mut distances: Vec<f64> = column.map(|point| fit.distance(point)).collect();
         distances.sort_by(f64::total_cmp);
-        // The median: one batch may have been measured while the machine was busy.
+        // The median is robust against a batch that was measured while the machine was busy.
         let far = distances[distances.len() / 2];
         if far.abs() <= NOT_LINEAR {
             continue;
@@ -134,7 +135,7 @@ fn fit(profile: &Profile) -> String {
     text
 }
 
-fn objectives(objectives: &[Promise]) -> String {
+fn objectives(objectives: &[ObjectiveCapacity]) -> String {
     let head = [
         "99 % within",
         "req/s",
@@ -145,26 +146,26 @@ fn objectives(objectives: &[Promise]) -> String {
         "",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for promise in objectives {
-        let feasible = if promise.feasible {
+    for capacity in objectives {
+        let feasible = if capacity.feasible {
             ""
         } else {
             "cannot be kept"
         };
         rows.push(vec![
-            milliseconds(promise),
-            short(promise.capacity_rps),
-            short(promise.in_flight),
-            short(promise.max_rps),
-            format!("{:.0}", promise.batch_max),
-            format!("{:.2}", promise.kappa),
+            milliseconds(capacity),
+            short(capacity.capacity_rps),
+            short(capacity.in_flight),
+            short(capacity.max_rps),
+            format!("{:.0}", capacity.batch_max),
+            format!("{:.2}", capacity.kappa),
             feasible.to_owned(),
         ]);
     }
     aligned(&rows)
 }
 
-fn settings(objectives: &[Promise]) -> String {
+fn settings(objectives: &[ObjectiveCapacity]) -> String {
     let head = [
         "99 % within",
         "Knative rps target",
@@ -174,10 +175,10 @@ fn settings(objectives: &[Promise]) -> String {
         "Kafka lagThreshold",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for promise in objectives.iter().filter(|promise| promise.feasible) {
-        let settings = &promise.recommended;
+    for capacity in objectives.iter().filter(|capacity| capacity.feasible) {
+        let settings = &capacity.recommended;
         rows.push(vec![
-            milliseconds(promise),
+            milliseconds(capacity),
             settings.knative.target.to_string(),
             settings.knative_concurrency.target.to_string(),
             settings.keda.target_value.to_owned(),
@@ -188,7 +189,7 @@ fn settings(objectives: &[Promise]) -> String {
     aligned(&rows)
 }
 
-fn limits(limits: &[Limited]) -> String {
+fn limits(limits: &[LimitedConcurrency]) -> String {
     let head = [
         "limit",
         "req/s",
@@ -207,11 +208,11 @@ fn limits(limits: &[Limited]) -> String {
     aligned(&rows)
 }
 
-fn milliseconds(promise: &Promise) -> String {
-    format!("{} ms", short(promise.slo_seconds * 1e3))
+fn milliseconds(capacity: &ObjectiveCapacity) -> String {
+    format!("{} ms", short(capacity.slo_seconds * 1e3))
 }
 
-/// Three digits and more where a number is large.
+/// A number with at least three significant digits.
 fn short(value: f64) -> String {
     if value <= 0.0 {
         return "0".to_owned();
@@ -226,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_the_measured_values_and_says_what_is_not_linear() {
+    fn the_table_has_the_measured_values_and_names_what_is_not_linear() {
         let profile = profile();
         let text = table(&profile, &Outlook::new(&profile, 16, &[1e-3, 0.1]));
         for part in [

@@ -18,43 +18,43 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::place::{Place, RESOLVE_TIMEOUT, Resolution, Resolver};
+use super::endpoint::{Endpoint, RESOLVE_TIMEOUT, Resolution, Resolver};
 
-/// Bytes of an answer; ours has some hundred, a query's has one number.
+/// Most bytes of a response body. That of a replica has a few hundred, that of a query one number.
 const BODY_MAX: usize = 64 << 10;
 
-/// Bytes of its head, and what is read at once.
+/// Size of the read buffer, and most bytes of a response head.
 const BUFFER: usize = 16 << 10;
 
-/// Who is asked.
+/// The server at the other end of a link.
 #[derive(Debug, Clone)]
 pub(super) enum Peer {
     /// A replica.
     Address(SocketAddr),
-    /// A server by its name, which is looked up for each new connection.
+    /// A server by its name, which is resolved for each new connection.
     Host {
         /// Name or address.
         host: String,
         /// Port.
         port: u16,
-        /// Whether TLS is spoken, with the authorities that the system trusts.
+        /// Whether to use TLS, with the authorities that the system trusts.
         is_tls: bool,
     },
 }
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LinkError {
     /// There is no connection.
     #[error("{0}")]
     Connect(String),
-    /// Nobody listens there.
+    /// The connection was refused.
     #[error("{0}")]
     Refused(String),
-    /// It took too long.
+    /// The time was over.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// There is an answer that is not one.
+    /// The response is not usable.
     #[error("{0}")]
     Answer(String),
 }
@@ -70,24 +70,23 @@ impl LinkError {
     }
 }
 
-/// Asks one peer, one request at a time.
+/// Sends requests to one peer, one at a time.
 #[derive(Debug)]
 pub(super) struct Link {
     peer: Peer,
-    /// Looks up the peer's name.
+    /// Resolves the peer's name, if it has one.
     resolver: Option<Resolver>,
-    open: Option<Open>,
+    open: Option<OpenConnection>,
 }
 
-/// A connection that is open.
 #[derive(Debug)]
-struct Open {
+struct OpenConnection {
     sender: SendRequest<Empty<Bytes>>,
     driver: JoinHandle<()>,
 }
 
-impl Drop for Open {
-    /// A server that never ends its answer keeps nothing alive here.
+impl Drop for OpenConnection {
+    /// Ends the driver, which would live on with a server that never ends its response.
     fn drop(&mut self) {
         self.driver.abort();
     }
@@ -97,7 +96,7 @@ impl Link {
     pub(super) fn new(peer: Peer) -> Self {
         let resolver = match &peer {
             Peer::Address(_) => None,
-            Peer::Host { host, port, .. } => Some(Resolver::new(Place::of(host, *port))),
+            Peer::Host { host, port, .. } => Some(Resolver::new(Endpoint::of(host, *port))),
         };
         Self {
             peer,
@@ -106,7 +105,7 @@ impl Link {
         }
     }
 
-    /// The body of the answer to `GET path`, if that is 200, within `timeout`.
+    /// Sends `GET path` and returns the body of a response with status 200, within `timeout`.
     ///
     /// # Errors
     /// See [`LinkError`].
@@ -116,12 +115,12 @@ impl Link {
     }
 
     async fn ask(&mut self, path: &str) -> Result<Bytes, LinkError> {
-        // Taken, so that what is given up midway is not used again.
+        // Taken, so that a connection whose request is cancelled is not used again.
         if let Some(mut open) = self.open.take()
             && open.sender.ready().await.is_ok()
         {
             match self.exchange(&mut open, path).await {
-                // The server may have closed it meanwhile: that says nothing about a new one.
+                // The server may have closed an idle connection, so a new one is tried.
                 Err(LinkError::Connect(_)) => {}
                 answer => {
                     self.open = Some(open);
@@ -135,7 +134,7 @@ impl Link {
         Ok(answer)
     }
 
-    async fn exchange(&self, open: &mut Open, path: &str) -> Result<Bytes, LinkError> {
+    async fn exchange(&self, open: &mut OpenConnection, path: &str) -> Result<Bytes, LinkError> {
         let request = hyper::Request::get(path)
             .header(header::HOST, self.peer.authority())
             .header(header::ACCEPT, "application/json")
@@ -162,7 +161,8 @@ impl Link {
         Ok(body.to_bytes())
     }
 
-    /// Where the peer's name leads. One lookup at a time: one that DNS never answers takes one thread.
+    /// Resolves the peer's name. One lookup runs at a time, so that a DNS server that never answers takes one
+    /// thread.
     async fn addresses(&mut self) -> Result<Vec<SocketAddr>, LinkError> {
         let Some(resolver) = &mut self.resolver else {
             return Ok(Vec::new());
@@ -173,7 +173,7 @@ impl Link {
         }
     }
 
-    async fn connect(&mut self) -> Result<Open, LinkError> {
+    async fn connect(&mut self) -> Result<OpenConnection, LinkError> {
         let failed = |error: std::io::Error| LinkError::Connect(error.to_string());
         let (host, is_tls) = match &self.peer {
             Peer::Address(address) => return open(reach(&[*address]).await?).await,
@@ -190,7 +190,7 @@ impl Link {
     }
 }
 
-/// A connection to the first of these addresses that takes one.
+/// Connects to the first of the addresses that accepts.
 async fn reach(addresses: &[SocketAddr]) -> Result<TcpStream, LinkError> {
     let mut last = LinkError::Connect("the name has no address".to_owned());
     for address in addresses {
@@ -215,7 +215,7 @@ impl Peer {
     }
 }
 
-async fn open<S>(stream: S) -> Result<Open, LinkError>
+async fn open<S>(stream: S) -> Result<OpenConnection, LinkError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -224,14 +224,14 @@ where
     let handshake = builder.handshake(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| LinkError::Connect(error.to_string()))?;
     let driver = tokio::spawn(async move {
-        // Whoever asked hears of it.
+        // The pending request gets the error.
         let _ = connection.await;
     });
-    Ok(Open { sender, driver })
+    Ok(OpenConnection { sender, driver })
 }
 
-/// TLS with the authorities that the system trusts, read when they are needed: most scalers never do,
-/// and so many certificates take memory.
+/// TLS with the authorities that the system trusts. They are read on first use: most scalers need none, and
+/// that many certificates take memory.
 fn tls() -> Result<Arc<ClientConfig>, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();

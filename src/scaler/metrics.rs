@@ -1,21 +1,30 @@
-//! What the scaler publishes about itself.
+//! The metrics that the scaler publishes about itself.
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::watches::Totals;
-use crate::metrics::register;
+use super::tally::ReplicaCounts;
 
-/// States of a replica: answered, counts with its last answer, does not count.
+/// States of a replica, see [`ReplicaCounts`].
 const STATES: [&str; 3] = ["fresh", "kept", "silent"];
 
-/// Why something could not be asked.
+/// Kinds of failed polls.
 const KINDS: [&str; 5] = ["resolve", "connect", "timeout", "answer", "wake"];
+
+/// Sums over all workloads.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct WorkloadTotals {
+    pub(super) workloads: usize,
+    /// In replicas.
+    pub(super) demand: f64,
+    pub(super) replicas: ReplicaCounts,
+}
 
 /// The scaler's metrics.
 #[derive(Debug, Clone)]
-pub(super) struct Metrics {
+pub(super) struct ScalerMetrics {
     registry: Registry,
     replicas: IntGaugeVec,
     demand: Gauge,
@@ -25,7 +34,7 @@ pub(super) struct Metrics {
     pub(super) rpcs: IntCounterVec,
     /// Open connections, by port.
     pub(super) connections: IntGaugeVec,
-    /// Connections that were closed at once because there were too many, by port.
+    /// Connections that were closed immediately because there were too many, by port.
     pub(super) connections_refused: IntCounterVec,
 }
 
@@ -33,7 +42,18 @@ fn opts(name: &str, help: &str) -> Opts {
     Opts::new(format!("intentd_scaler_{name}"), help)
 }
 
-impl Metrics {
+fn register<T: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<T>,
+) -> T {
+    let metric = metric.expect("the name is well formed");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("the name is unique");
+    metric
+}
+
+impl ScalerMetrics {
     pub(super) fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
@@ -89,9 +109,14 @@ impl Metrics {
         self.poll_failures.with_label_values(&[kind]).inc();
     }
 
-    /// The Prometheus text exposition of all metrics and its content type.
-    pub(super) fn render(&self, totals: &Totals) -> (String, Vec<u8>) {
-        let counts = [totals.fresh, totals.kept, totals.silent];
+    /// The content type and the text of all metrics in the Prometheus exposition format.
+    pub(super) fn render(&self, totals: &WorkloadTotals) -> (String, Vec<u8>) {
+        let ReplicaCounts {
+            fresh,
+            kept,
+            silent,
+        } = totals.replicas;
+        let counts = [fresh, kept, silent];
         for (state, count) in STATES.into_iter().zip(counts) {
             let gauge = self.replicas.with_label_values(&[state]);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -113,15 +138,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_metric_has_its_help_and_its_type() {
-        let metrics = Metrics::new();
+    fn each_metric_has_help_and_type() {
+        let metrics = ScalerMetrics::new();
         metrics.poll_failed("connect");
         metrics.rpcs.with_label_values(&["IsActive", "0"]).inc();
-        let totals = Totals {
+        let totals = WorkloadTotals {
             workloads: 1,
             demand: 2.5,
-            fresh: 3,
-            ..Totals::default()
+            replicas: ReplicaCounts {
+                fresh: 3,
+                ..ReplicaCounts::default()
+            },
         };
         let (_, text) = metrics.render(&totals);
         let text = String::from_utf8(text).unwrap();

@@ -1,5 +1,5 @@
-//! The scaler's readers and its sums without its tasks: answers come from whoever calls, such as a fuzz
-//! target.
+//! The scaler's parsers and its logic without tasks and sockets, on responses from the caller, such as a
+//! fuzz target.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -7,148 +7,139 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::place::Resolution;
-use super::report::Report;
-use super::tally::Miss;
-use super::trigger::{Defaults, Limits, Trigger};
-use super::view::{Patience, State};
-use super::wake;
+use super::endpoint::Resolution;
+use super::prometheus::parse_prometheus;
+use super::report::DemandReport;
+use super::tally::{PollFailure, ReplicaCounts};
+use super::trigger::{ActivityThresholds, Defaults, Trigger};
+use super::view::{Staleness, WorkloadState};
 
-/// What the metadata of a trigger asks for.
+/// The content of a trigger's metadata, completed by the defaults.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Asked {
+pub struct ParsedTrigger {
     /// Demand for each replica that the autoscaler aims at.
     pub target: f64,
     /// Demand, in replicas, above which the workload is active.
     pub activation: f64,
-    /// Values above which the signs of work are such.
-    pub thresholds: Vec<f64>,
-    /// Places of replicas that are watched.
-    pub places: usize,
-    /// Names what is watched: the same for triggers that share it.
+    /// Values of the wake signals above which the workload is active.
+    pub wake_thresholds: Vec<f64>,
+    /// The number of watched endpoints.
+    pub endpoints: usize,
+    /// Identifies what is watched; triggers that share a workload have the same key.
     pub key: String,
 }
 
-/// Reads the metadata of a trigger.
+/// Parses the metadata of a trigger.
 ///
 /// # Errors
-/// All mistakes at once, up to some.
-pub fn read_trigger(
+/// All mistakes at once, up to a limit.
+pub fn parse_trigger(
     metadata: &HashMap<String, String>,
     defaults: &Defaults,
-) -> Result<Asked, Vec<String>> {
+) -> Result<ParsedTrigger, Vec<String>> {
     let Trigger {
         watch,
         target,
-        limits,
-    } = Trigger::read(metadata, defaults)?;
-    Ok(Asked {
+        thresholds,
+    } = Trigger::parse(metadata, defaults)?;
+    Ok(ParsedTrigger {
         target,
-        activation: limits.activation,
-        thresholds: limits.signs,
-        places: watch.places.len(),
+        activation: thresholds.demand,
+        wake_thresholds: thresholds.wake,
+        endpoints: watch.endpoints.len(),
         key: watch.key(),
     })
 }
 
-/// What a replica says at `GET /autoscaling`: its demand, and whether it holds requests.
-///
-/// # Errors
-/// What is wrong with it, without repeating it.
-pub fn read_report(body: &[u8]) -> Result<(f64, bool), String> {
-    Report::read(body).map(|report| (report.demand, report.is_busy))
-}
-
-/// The one number in an answer of Prometheus.
-///
-/// # Errors
-/// What is wrong with it, without repeating it.
-pub fn read_prometheus(body: &[u8]) -> Result<f64, String> {
-    wake::value(body)
-}
-
-/// What comes of one round of asking.
+/// The results of one polling round.
 #[derive(Debug, Clone)]
-pub struct Round<'a> {
-    /// When the round ends, counted from the beginning.
+pub struct ReplayRound<'a> {
+    /// End of the round, counted from the start of the replay.
     pub at: Duration,
-    /// What each place is, in their order: its addresses, or why nobody could say.
-    pub places: Vec<Result<Vec<SocketAddr>, String>>,
-    /// Bodies of answers by address; `None` where connections are refused. Who is not in it does not answer
-    /// in time.
-    pub answers: BTreeMap<SocketAddr, Option<&'a [u8]>>,
-    /// Bodies of Prometheus' answers by sign of work, as far as it was asked.
-    pub signs: Vec<(usize, Result<&'a [u8], String>)>,
+    /// For each endpoint, in order: its addresses, or why they are unknown.
+    pub endpoints: Vec<Result<Vec<SocketAddr>, String>>,
+    /// Response bodies by address; `None` if connections are refused. An address without an entry does not
+    /// answer in time.
+    pub responses: BTreeMap<SocketAddr, Option<&'a [u8]>>,
+    /// Response bodies of Prometheus, with the index of the wake signal, for those that were read.
+    pub signals: Vec<(usize, Result<&'a [u8], String>)>,
 }
 
-/// What is known after a round.
+/// The view after a round.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Known {
+pub struct ReplayState {
     /// Sum of the demand, in replicas, if it is known.
     pub demand: Option<f64>,
     /// Whether the workload should have a replica, if that is known.
     pub is_active: Option<bool>,
-    /// Replicas that answered, that count with their last answer, and that do not count.
-    pub replicas: [usize; 3],
-    /// Why something is not known; empty when all is.
+    /// The replicas by state.
+    pub replicas: ReplicaCounts,
+    /// Why something is not known; empty if everything is.
     pub unknown: String,
 }
 
-/// A workload that is followed from round to round.
+/// A workload whose polling results are given round by round.
 #[derive(Debug)]
-pub struct Followed {
-    state: State,
-    limits: Limits,
+pub struct Replay {
+    state: WorkloadState,
+    thresholds: ActivityThresholds,
     replicas_max: usize,
     began: Instant,
 }
 
-impl Followed {
-    /// Nothing known yet of so many places, with a sign of work for each number, which is its limit.
-    pub fn new(places: usize, replicas_max: usize, signs: &[f64], patience: Patience) -> Self {
+impl Replay {
+    /// A workload of `endpoints` endpoints, with a wake signal for each threshold. Nothing is known yet.
+    pub fn new(
+        endpoints: usize,
+        replicas_max: usize,
+        wake_thresholds: &[f64],
+        staleness: Staleness,
+    ) -> Self {
         Self {
-            state: State::new(places, signs.len(), patience),
-            limits: Limits {
-                activation: 0.0,
-                signs: signs.to_vec(),
+            state: WorkloadState::new(endpoints, wake_thresholds.len(), staleness),
+            thresholds: ActivityThresholds {
+                demand: 0.0,
+                wake: wake_thresholds.to_vec(),
             },
             replicas_max,
             began: Instant::now(),
         }
     }
 
-    /// Takes the answers of a round, and says what is known then. What is not asked is passed over.
-    pub fn round(&mut self, round: Round<'_>) -> Known {
+    /// Applies the results of a round and returns the view after it. Responses that the round would not ask
+    /// for are ignored.
+    pub fn round(&mut self, round: ReplayRound<'_>) -> ReplayState {
         let now = self.began + round.at;
-        let resolution = |place| match place {
+        let resolution = |endpoint| match endpoint {
             Ok(addresses) => Resolution::Addresses(addresses),
             Err(why) => Resolution::Failed(why),
         };
-        let places = round.places.into_iter().map(resolution).collect();
+        let resolved = round.endpoints.into_iter().map(resolution).collect();
         let replicas = &mut self.state.replicas;
-        for address in replicas.resolve(places, self.replicas_max, now) {
-            let miss = |why: &str, is_refused| Miss {
+        for address in replicas.resolve(resolved, self.replicas_max, now) {
+            let failure = |why: &str, is_refused| PollFailure {
                 why: why.to_owned(),
                 is_refused,
             };
-            let report = match round.answers.get(&address) {
-                Some(Some(body)) => Report::read(body).map_err(|why| miss(&why, false)),
-                Some(None) => Err(miss("refused", true)),
-                None => Err(miss("too late", false)),
+            let report = match round.responses.get(&address) {
+                Some(Some(body)) => DemandReport::parse(body).map_err(|why| failure(&why, false)),
+                Some(None) => Err(failure("refused", true)),
+                None => Err(failure("too late", false)),
             };
-            replicas.answer(address, report, now);
+            replicas.record(address, report, now);
         }
-        for (sign, answer) in round.signs {
-            if sign < self.limits.signs.len() {
-                self.state.read(sign, answer.and_then(wake::value), now);
+        for (signal, response) in round.signals {
+            if signal < self.thresholds.wake.len() {
+                let value = response.and_then(parse_prometheus);
+                self.state.read(signal, value, now);
             }
         }
         self.state.end_round(now);
         let view = self.state.view(now);
-        Known {
+        ReplayState {
             demand: view.demand,
-            is_active: view.is_active(&self.limits),
-            replicas: [view.fresh, view.kept, view.silent],
+            is_active: view.is_active(&self.thresholds),
+            replicas: view.replicas,
             unknown: view.unknown,
         }
     }

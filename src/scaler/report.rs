@@ -1,26 +1,26 @@
-//! What a replica says at `GET /autoscaling`, as far as it matters here.
+//! The demand report of a replica: the part of `GET /autoscaling` that the scaler uses.
 
 use serde::Deserialize;
 
-/// The version of the JSON that is understood.
+/// The supported version of the JSON.
 const SCHEMA_VERSION: f64 = 1.0;
 
-/// More than any replica's load needs: what says so is wrong, and would start all the replicas there may be.
+/// Largest demand that is accepted. A larger one is a mistake that would start as many replicas as allowed.
 const DEMAND_MAX: f64 = 1e6;
 
 /// A replica's demand.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Report {
-    /// Name of the pod, by which its IPv4 and its IPv6 address are known to be one.
-    pub(super) pod: Option<Box<str>>,
-    /// Replicas that its load needs. Neither negative nor beyond all measure.
-    pub(super) demand: f64,
-    /// Whether requests are in it, whatever its demand says.
-    pub(super) is_busy: bool,
+pub struct DemandReport {
+    /// Name of the pod, which relates its IPv4 and its IPv6 address.
+    pub pod: Option<Box<str>>,
+    /// Replicas that the load of this one needs, from 0 to a million.
+    pub demand: f64,
+    /// Whether the replica holds requests, whatever its demand is.
+    pub is_busy: bool,
 }
 
 #[derive(Deserialize)]
-struct Raw {
+struct ReportBody {
     schema_version: Option<f64>,
     pod: Option<Box<str>>,
     demand_replicas: Option<f64>,
@@ -28,14 +28,14 @@ struct Raw {
     queue_depth: Option<f64>,
 }
 
-impl Report {
-    /// Reads the body of an answer. Keys that are not known are ignored.
+impl DemandReport {
+    /// Parses the body of a response. Unknown keys are ignored.
     ///
     /// # Errors
-    /// What is wrong with it, without repeating it.
-    pub(super) fn read(body: &[u8]) -> Result<Self, String> {
-        // The parser's own words may repeat what it found, and a trigger may name any server.
-        let raw: Raw = serde_json::from_slice(body).map_err(|error| {
+    /// The mistake in it, without repeating its content.
+    pub fn parse(body: &[u8]) -> Result<Self, String> {
+        // The parser's own message may repeat the content, and a trigger may name any server.
+        let raw: ReportBody = serde_json::from_slice(body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             format!("not the JSON of /autoscaling (line {line}, column {column})")
         })?;
@@ -67,17 +67,17 @@ mod tests {
     fn unknown_keys_are_ignored() {
         let body = br#"{"schema_version": 1, "pod": "a", "model": "m", "demand_replicas": 1.25,
             "in_flight": 3, "queue_depth": 0, "new": {"deep": [1]}}"#;
-        let report = Report::read(body).unwrap();
+        let report = DemandReport::parse(body).unwrap();
         assert_eq!(report.demand, 1.25);
         assert_eq!(report.pod.as_deref(), Some("a"));
         assert!(report.is_busy);
-        let least = Report::read(b"{\"demand_replicas\": 0}").unwrap();
+        let least = DemandReport::parse(b"{\"demand_replicas\": 0}").unwrap();
         assert_eq!((least.demand, least.is_busy), (0.0, false));
     }
 
     #[test]
-    fn what_is_no_demand_is_an_error() {
-        let secret = Report::read(b"{\"demand_replicas\": \"secret\"}").unwrap_err();
+    fn anything_but_a_demand_is_an_error() {
+        let secret = DemandReport::parse(b"{\"demand_replicas\": \"secret\"}").unwrap_err();
         assert!(!secret.contains("secret"), "{secret}");
         for body in [
             "",
@@ -92,7 +92,7 @@ mod tests {
             "{\"demand_replicas\": 1e999}",
             "{\"schema_version\": 2, \"demand_replicas\": 1}",
         ] {
-            assert!(Report::read(body.as_bytes()).is_err(), "{body}");
+            assert!(DemandReport::parse(body.as_bytes()).is_err(), "{body}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The replicas of one workload and what they add up to. Pure: time is an argument.
+//! The replicas of one workload and the sum of their demand. Pure: time is an argument.
 //!
-//! A replica that answers counts with what it says. One that does not counts for a while with what it
-//! said last: whoever is too slow to answer has work. One whose address is gone from DNS is gone, and one
-//! that refuses connections and never answered is not there yet: a pod that crashes again and again.
+//! A replica that answers counts with its report. One that does not counts for a while with its last report,
+//! since a replica that is too slow to answer has work. A replica whose address has left DNS is gone. One that
+//! refuses connections and never answered is absent: a pod that crashes repeatedly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,101 +10,109 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::place::Resolution;
-use super::report::Report;
+use super::endpoint::Resolution;
+use super::report::DemandReport;
 
 /// Replicas by their addresses.
 #[derive(Debug)]
 pub(super) struct Replicas {
-    places: Vec<Known>,
+    endpoints: Vec<ResolvedEndpoint>,
     by_address: BTreeMap<SocketAddr, Replica>,
-    /// When all places were resolved last.
+    /// When all endpoints were last resolved.
     resolved: Option<Instant>,
 }
 
-/// What is known of a place.
+/// The last known addresses of an endpoint, and why the last resolution failed, if it did.
 #[derive(Debug, Default)]
-struct Known {
+struct ResolvedEndpoint {
     addresses: Vec<SocketAddr>,
     failure: Option<String>,
 }
 
 #[derive(Debug)]
 struct Replica {
-    place: usize,
-    report: Option<(Report, Instant)>,
+    /// Index of its endpoint.
+    endpoint: usize,
+    report: Option<(DemandReport, Instant)>,
     failure: Option<String>,
-    /// Since when it refuses connections, where it does nothing else.
+    /// Start of an unbroken series of refused connections.
     refuses_since: Option<Instant>,
-    /// Whether it answered in the round that ended last.
+    /// Whether it answered in the last round.
     is_fresh: bool,
 }
 
-/// Why a replica did not answer.
+/// Why a replica did not answer a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Miss {
+pub(super) struct PollFailure {
     pub(super) why: String,
-    /// Whether nobody listens there, which is known, rather than nothing being known.
+    /// Whether the connection was refused: nothing listens there. After other failures that is unknown.
     pub(super) is_refused: bool,
 }
 
-/// What the replicas add up to at the end of a round.
+/// Numbers of replicas by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReplicaCounts {
+    /// Replicas that answered in the last round.
+    pub fresh: usize,
+    /// Replicas that did not answer and count with their last report.
+    pub kept: usize,
+    /// Replicas that did not answer and do not count.
+    pub silent: usize,
+}
+
+/// The sum of the replicas at the end of a round.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Tally {
     /// Sum over the replicas that count.
     pub(super) demand: f64,
-    /// Whether one of them holds requests.
+    /// Whether one of these holds requests.
     pub(super) is_busy: bool,
-    /// Replicas that answered.
-    pub(super) fresh: usize,
-    /// Replicas that did not and count with what they said last.
-    pub(super) kept: usize,
-    /// Replicas that did not and do not count.
-    pub(super) silent: usize,
-    /// Those of them on whose address nobody has ever listened.
+    pub(super) replicas: ReplicaCounts,
+    /// Silent replicas on whose address nothing has ever listened.
     pub(super) absent: usize,
-    /// Why the places could not be resolved, if so.
+    /// Why an endpoint could not be resolved, if so.
     pub(super) unresolved: Option<String>,
-    /// When all places were resolved last.
+    /// When all endpoints were last resolved.
     pub(super) resolved: Option<Instant>,
-    /// What is wrong with a replica that does not answer, where there is one.
+    /// The failure of one replica that does not answer, if any.
     pub(super) failure: Option<String>,
 }
 
 impl Tally {
-    /// Replicas that count.
+    /// The number of replicas that count.
     pub(super) fn reporting(&self) -> usize {
-        self.fresh + self.kept
+        self.replicas.fresh + self.replicas.kept
     }
 
-    /// Whether every replica there is answered, and nobody is left out of account.
+    /// Whether all endpoints are resolved and all their replicas answered.
     pub(super) fn is_complete(&self) -> bool {
         self.unresolved.is_none() && self.is_summed()
     }
 
-    /// Whether the sum has every replica that is known.
+    /// Whether all known replicas answered, except absent ones.
     pub(super) fn is_summed(&self) -> bool {
-        self.kept == 0 && self.silent == self.absent
+        self.replicas.kept == 0 && self.replicas.silent == self.absent
     }
 
     /// Whether it is known that there is no address at all.
     pub(super) fn is_empty(&self) -> bool {
-        self.is_complete() && self.fresh == 0 && self.absent == 0
+        self.is_complete() && self.replicas.fresh == 0 && self.absent == 0
     }
 }
 
 impl Replicas {
-    pub(super) fn new(places: usize) -> Self {
+    pub(super) fn new(endpoints: usize) -> Self {
+        let endpoints = (0..endpoints).map(|_| ResolvedEndpoint::default());
         Self {
-            places: (0..places).map(|_| Known::default()).collect(),
+            endpoints: endpoints.collect(),
             by_address: BTreeMap::new(),
             resolved: None,
         }
     }
 
-    /// Begins a round with what the places are now, in their order; a place that is not resolved is
-    /// what it was, and so is one with more addresses than fit into `max` for all places. Gives the
-    /// addresses to ask.
+    /// Starts a round with the resolutions of the endpoints, in order, and returns the addresses to poll. An
+    /// endpoint keeps its addresses if its resolution failed, or if it has more addresses than `max` leaves
+    /// for it.
     pub(super) fn resolve(
         &mut self,
         found: Vec<Resolution>,
@@ -112,64 +120,63 @@ impl Replicas {
         now: Instant,
     ) -> Vec<SocketAddr> {
         let mut room = max;
-        for (place, found) in self.places.iter_mut().zip(found) {
+        for (endpoint, found) in self.endpoints.iter_mut().zip(found) {
             match found {
                 Resolution::Addresses(addresses) if addresses.len() > room => {
                     let count = addresses.len();
-                    place.failure = Some(format!(
+                    endpoint.failure = Some(format!(
                         "{count} addresses where there is room for {room} (--max-replicas)"
                     ));
                 }
                 Resolution::Addresses(addresses) => {
-                    place.addresses = addresses;
-                    place.failure = None;
+                    endpoint.addresses = addresses;
+                    endpoint.failure = None;
                 }
-                Resolution::Failed(why) => place.failure = Some(why),
+                Resolution::Failed(why) => endpoint.failure = Some(why),
             }
-            room = room.saturating_sub(place.addresses.len());
+            room = room.saturating_sub(endpoint.addresses.len());
         }
-        if self.places.iter().all(|place| place.failure.is_none()) {
+        if self.endpoints.iter().all(|e| e.failure.is_none()) {
             self.resolved = Some(now);
         }
         let mut before = std::mem::take(&mut self.by_address);
-        for (index, place) in self.places.iter().enumerate() {
-            for address in &place.addresses {
-                let fresh = || Replica {
-                    place: index,
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            for address in &endpoint.addresses {
+                let new = || Replica {
+                    endpoint: index,
                     report: None,
                     failure: None,
                     refuses_since: None,
                     is_fresh: false,
                 };
-                // An address that several places name is one replica.
+                // An address of several endpoints is one replica.
                 self.by_address
                     .entry(*address)
-                    .or_insert_with(|| before.remove(address).unwrap_or_else(fresh));
+                    .or_insert_with(|| before.remove(address).unwrap_or_else(new));
             }
         }
         self.by_address.keys().copied().collect()
     }
 
-    /// What came of asking `address`. Whether that is news: it fails where it did not, or the other
-    /// way round.
-    pub(super) fn answer(
+    /// Records the result of polling `address`. Returns whether it changed between failure and success.
+    pub(super) fn record(
         &mut self,
         address: SocketAddr,
-        answer: Result<Report, Miss>,
+        result: Result<DemandReport, PollFailure>,
         now: Instant,
     ) -> bool {
         let Some(replica) = self.by_address.get_mut(&address) else {
             return false;
         };
         let failed_before = replica.failure.is_some();
-        match answer {
+        match result {
             Ok(report) => {
                 replica.report = Some((report, now));
                 replica.failure = None;
                 replica.refuses_since = None;
                 replica.is_fresh = true;
             }
-            Err(Miss { why, is_refused }) => {
+            Err(PollFailure { why, is_refused }) => {
                 replica.failure = Some(why);
                 let since = replica.refuses_since.unwrap_or(now);
                 replica.refuses_since = is_refused.then_some(since);
@@ -179,16 +186,12 @@ impl Replicas {
         failed_before != replica.failure.is_some()
     }
 
-    /// Whether a place could not be resolved, in which case nothing is known to be gone.
+    /// Why an endpoint could not be resolved, if so. Then no replica is known to be gone.
     fn unresolved(&self) -> Option<String> {
-        let mut failures = self
-            .places
-            .iter()
-            .filter_map(|place| place.failure.as_ref());
-        failures.next().cloned()
+        self.endpoints.iter().find_map(|e| e.failure.clone())
     }
 
-    /// What they add up to; those that do not answer count for `keep` from their last answer.
+    /// Sums up the replicas. One that does not answer counts for `keep` from its last report.
     pub(super) fn tally(&self, keep: Duration, now: Instant) -> Tally {
         let mut tally = Tally {
             unresolved: self.unresolved(),
@@ -197,20 +200,21 @@ impl Replicas {
         };
         let v4 = self.pods_with_v4(keep, now);
         for (address, replica) in &self.by_address {
-            let said = replica.said(keep, now);
-            let twin = said.and_then(|report| report.pod.as_deref());
-            if address.is_ipv6() && twin.is_some_and(|pod| v4.contains(&(replica.place, pod))) {
+            let counted = replica.counted_report(keep, now);
+            let pod = counted.and_then(|report| report.pod.as_deref());
+            let has_v4 = |pod| v4.contains(&(replica.endpoint, pod));
+            if address.is_ipv6() && pod.is_some_and(has_v4) {
                 continue;
             }
-            match said {
-                Some(_) if replica.is_fresh => tally.fresh += 1,
-                Some(_) => tally.kept += 1,
+            match counted {
+                Some(_) if replica.is_fresh => tally.replicas.fresh += 1,
+                Some(_) => tally.replicas.kept += 1,
                 None => {
-                    tally.silent += 1;
+                    tally.replicas.silent += 1;
                     tally.absent += usize::from(replica.is_absent(keep, now));
                 }
             }
-            if let Some(report) = said {
+            if let Some(report) = counted {
                 tally.demand += report.demand;
                 tally.is_busy |= report.is_busy;
             }
@@ -222,26 +226,27 @@ impl Replicas {
         tally
     }
 
-    /// Pods that count with an IPv4 address. A dual-stack Service names each pod twice; it is counted
-    /// by the one.
+    /// The pods that count with an IPv4 address, by endpoint. A dual-stack Service lists each pod twice, and
+    /// only this address is counted.
     fn pods_with_v4(&self, keep: Duration, now: Instant) -> BTreeSet<(usize, &str)> {
         let all = self.by_address.iter();
         all.filter(|(address, _)| address.is_ipv4())
             .filter_map(|(_, replica)| {
-                Some((replica.place, replica.said(keep, now)?.pod.as_deref()?))
+                let report = replica.counted_report(keep, now)?;
+                Some((replica.endpoint, report.pod.as_deref()?))
             })
             .collect()
     }
 }
 
 impl Replica {
-    /// What it counts with.
-    fn said(&self, keep: Duration, now: Instant) -> Option<&Report> {
+    /// The report that it counts with, if it counts.
+    fn counted_report(&self, keep: Duration, now: Instant) -> Option<&DemandReport> {
         let (report, at) = self.report.as_ref()?;
         (self.is_fresh || now.duration_since(*at) <= keep).then_some(report)
     }
 
-    /// Whether it never answered since its address was found, and nobody has listened there for `keep`.
+    /// Whether it has never answered since its address was found, and has refused connections for `keep`.
     fn is_absent(&self, keep: Duration, now: Instant) -> bool {
         let since = self.refuses_since.filter(|_| self.report.is_none());
         since.is_some_and(|since| now.duration_since(since) >= keep)

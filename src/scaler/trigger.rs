@@ -1,87 +1,94 @@
-//! What a trigger asks for: the flags of the scaler, with what its metadata says instead.
+//! Triggers: the flags of the scaler, overridden by the metadata of a trigger.
 //!
-//! Metadata is written by whoever may create a ScaledObject. It can name any address to ask, so it gets
-//! no secret of the scaler's: settings of Kafka go to the brokers of the flag alone.
+//! Anyone who may create a ScaledObject writes metadata, which can name any address to poll. It therefore
+//! gets none of the scaler's secrets: settings of Kafka are sent only to the brokers of the flag.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 
-use super::place::Place;
-use super::wake::{KafkaGroup, PrometheusUrl, Wake};
-use crate::error::shown;
+use super::consumer_group::ConsumerGroup;
+use super::endpoint::Endpoint;
+use super::prometheus::PrometheusUrl;
+use super::wake::WakeSource;
+use crate::error::{NO_KAFKA, shown};
 
-/// Places that one trigger may name.
-const PLACES_MAX: usize = 64;
+/// Most endpoints of one trigger.
+const ENDPOINTS_MAX: usize = 64;
 
-/// Brokers that one trigger may name.
+/// Most brokers of one trigger.
 const BROKERS_MAX: usize = 16;
 
-/// Mistakes that are reported at once.
+/// Most mistakes that are reported at once.
 const MISTAKES_MAX: usize = 10;
 
-/// What the flags say.
+/// The defaults for triggers: the flags of the scaler.
 #[derive(Debug, Clone)]
 pub struct Defaults {
-    /// Replicas of triggers that name none.
-    pub places: Vec<Place>,
+    /// Endpoints of the replicas, for triggers that name none.
+    pub endpoints: Vec<Endpoint>,
     /// Demand, in replicas, above which a workload is active.
     pub activation: f64,
-    /// Prometheus for queries.
+    /// The Prometheus server for queries.
     pub prometheus: Option<PrometheusUrl>,
-    /// The query for triggers that name no replicas of their own.
+    /// The query, for triggers that name no replicas of their own.
     pub query: Option<String>,
-    /// Its threshold.
+    /// The threshold of that query.
     pub threshold: f64,
-    /// Kafka's brokers.
+    /// The bootstrap brokers of Kafka.
     pub bootstrap: Option<String>,
-    /// Topic and group for triggers that name no replicas of their own.
+    /// The topic, for triggers that name no replicas of their own.
     pub topic: Option<String>,
-    /// See `topic`.
+    /// The consumer group, for triggers that name no replicas of their own.
     pub group: Option<String>,
-    /// Lag above which they are a sign of work, in records.
+    /// Lag of that group above which the workload is active, in records.
     pub lag: f64,
     /// Settings of librdkafka for `bootstrap`.
     pub kafka_settings: Vec<(String, String)>,
-    /// Whether triggers may only choose a target and an activation.
+    /// Whether triggers may set only the target and the activation.
     pub is_fixed: bool,
 }
 
-/// What is watched for a trigger. Triggers that ask for the same share it, whatever follows for each from
-/// what is seen: else metadata could make as many as there may be, even of a scaler that is fixed.
+/// What is watched for a trigger. Triggers that watch the same share a workload, even if their thresholds
+/// differ. Otherwise metadata could exhaust the number of workloads, even of a scaler with fixed sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Watch {
-    pub(super) places: Vec<Place>,
-    pub(super) wakes: Vec<Wake>,
+pub(super) struct WatchSpec {
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) wake_sources: Vec<WakeSource>,
 }
 
-impl Watch {
-    /// The same for the same workload, and for no other.
+impl WatchSpec {
+    /// A key that is equal for equal specs only.
     pub(super) fn key(&self) -> String {
         format!("{self:?}")
     }
 }
 
-/// A trigger.
+/// A trigger of KEDA.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Trigger {
-    pub(super) watch: Watch,
+    pub(super) watch: WatchSpec,
     /// Demand for each replica that the autoscaler aims at.
     pub(super) target: f64,
-    /// From what on the workload is active.
-    pub(super) limits: Limits,
+    pub(super) thresholds: ActivityThresholds,
 }
 
-/// What a trigger takes for work.
+/// The values above which a workload is active.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Limits {
-    /// Demand, in replicas, above which the workload is active.
-    pub(super) activation: f64,
-    /// Values above which the signs of work are such, in the order of the watch's.
-    pub(super) signs: Vec<f64>,
+pub(super) struct ActivityThresholds {
+    /// Demand, in replicas.
+    pub(super) demand: f64,
+    /// Values of the wake signals, in the order of their sources.
+    pub(super) wake: Vec<f64>,
 }
 
-/// Keys of metadata that name somebody to ask.
+/// A wake source with its threshold.
+struct ThresholdSource {
+    source: WakeSource,
+    threshold: f64,
+}
+
+/// Keys of metadata that name sources to poll.
 const SOURCES: [&str; 8] = [
     "replicas",
     "wakePrometheus",
@@ -98,93 +105,97 @@ fn is_known(key: &str) -> bool {
     SOURCES.contains(&key) || matches!(key, "target" | "activationDemand")
 }
 
-/// Metadata under reading.
-struct Reading<'a> {
+/// The metadata of a trigger while it is parsed, and the mistakes so far.
+struct Metadata<'a> {
     values: HashMap<&'a str, &'a str>,
     mistakes: Vec<String>,
 }
 
 impl Trigger {
-    /// Reads the metadata of a trigger. KEDA passes on all of it, its own keys included, so keys that
-    /// are not known are ignored, unless they look like a misspelt one of ours.
+    /// Parses the metadata of a trigger. Unknown keys are ignored, since KEDA passes on its own keys, too.
+    /// Keys that look like a misspelt key of the scaler are mistakes.
     ///
     /// # Errors
     /// All mistakes at once.
-    pub(super) fn read(
+    pub(super) fn parse(
         metadata: &HashMap<String, String>,
         defaults: &Defaults,
     ) -> Result<Self, Vec<String>> {
-        let mut reading = Reading::new(metadata);
-        reading.unknown_keys();
+        let mut metadata = Metadata::new(metadata);
+        metadata.check_unknown_keys();
         if defaults.is_fixed {
-            reading.no_sources();
+            metadata.refuse_sources();
         }
-        let own = reading.text("replicas");
-        let places = match own {
-            Some(list) => reading.places(list),
-            None => defaults.places.clone(),
+        let own = metadata.text("replicas");
+        let endpoints = match own {
+            Some(list) => metadata.endpoints(list),
+            None => defaults.endpoints.clone(),
         };
-        if own.is_none() && places.is_empty() {
+        if own.is_none() && endpoints.is_empty() {
             let what =
                 "replicas: expected host:port, since the scaler has no --replicas of its own";
-            reading.wrong(what.to_owned());
+            metadata.wrong(what.to_owned());
         }
-        // What wakes the workload of the flags says nothing about another one.
+        // The wake sources of the flags belong to the workload of the flags.
         let is_own = own.is_some();
-        let wakes = [
-            reading.prometheus(defaults, is_own),
-            reading.kafka(defaults, is_own),
+        let sources = [
+            metadata.prometheus(defaults, is_own),
+            metadata.kafka(defaults, is_own),
         ];
-        let target = reading.number("target").unwrap_or(1.0);
+        let target = metadata.number("target").unwrap_or(1.0);
         if target <= 0.0 {
             let what = format!("target: expected a number above 0, found {target}");
-            reading.wrong(what);
+            metadata.wrong(what);
         }
-        let activation = reading.number("activationDemand");
-        let activation = activation.unwrap_or(defaults.activation);
-        if activation < 0.0 {
-            let what = format!("activationDemand: expected a number from 0, found {activation}");
-            reading.wrong(what);
+        let demand = metadata.number("activationDemand");
+        let demand = demand.unwrap_or(defaults.activation);
+        if demand < 0.0 {
+            let what = format!("activationDemand: expected a number from 0, found {demand}");
+            metadata.wrong(what);
         }
-        if !reading.mistakes.is_empty() {
-            return Err(reading.mistakes);
+        if !metadata.mistakes.is_empty() {
+            return Err(metadata.mistakes);
         }
-        let (wakes, signs) = wakes.into_iter().flatten().unzip();
+        let sources = sources.into_iter().flatten();
+        let (wake_sources, wake) = sources.map(|found| (found.source, found.threshold)).unzip();
         Ok(Self {
-            watch: Watch { places, wakes },
+            watch: WatchSpec {
+                endpoints,
+                wake_sources,
+            },
             target,
-            limits: Limits { activation, signs },
+            thresholds: ActivityThresholds { demand, wake },
         })
     }
 }
 
-impl<'a> Reading<'a> {
-    fn new(metadata: &'a HashMap<String, String>) -> Self {
-        let mut reading = Self {
+impl<'a> Metadata<'a> {
+    fn new(raw: &'a HashMap<String, String>) -> Self {
+        let mut metadata = Self {
             values: HashMap::new(),
             mistakes: Vec::new(),
         };
         let mut twice = BTreeSet::new();
-        let trimmed = metadata.iter().map(|(key, value)| (key, value.trim()));
-        // A template with nothing to put in leaves an empty text.
+        let trimmed = raw.iter().map(|(key, value)| (key, value.trim()));
+        // An empty value counts as absent: templates without a value leave one.
         for (key, value) in trimmed.filter(|(_, value)| !value.is_empty()) {
-            // KEDA resolves these and leaves their names.
+            // KEDA resolves these and keeps the names of their keys.
             let bare = key.strip_suffix("FromEnv");
-            let place = reading.values.entry(bare.unwrap_or(key));
-            if let Entry::Occupied(_) = place {
+            let entry = metadata.values.entry(bare.unwrap_or(key));
+            if let Entry::Occupied(_) = entry {
                 twice.insert(bare.unwrap_or(key));
             }
-            // A map has no order, and what is read from it must not depend on any.
-            let held = place.or_insert(value);
+            // The result must not depend on the order of the map.
+            let held = entry.or_insert(value);
             if bare.is_none() {
                 *held = value;
             }
         }
         for key in twice.into_iter().filter(|key| is_known(key)) {
             let what = format!("{key}, {key}FromEnv: expected one of them, found both");
-            reading.wrong(what);
+            metadata.wrong(what);
         }
-        reading
+        metadata
     }
 
     fn wrong(&mut self, what: String) {
@@ -195,7 +206,8 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn unknown_keys(&mut self) {
+    /// Reports unknown keys that look like keys of the scaler.
+    fn check_unknown_keys(&mut self) {
         let is_ours = |key: &&&str| key.starts_with("wake") || key.starts_with("activation");
         let keys = self.values.keys();
         let unknown = keys.filter(is_ours).filter(|key| !is_known(key)).copied();
@@ -208,7 +220,8 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn no_sources(&mut self) {
+    /// Reports all keys that name sources.
+    fn refuse_sources(&mut self) {
         for key in SOURCES {
             if self.values.contains_key(key) {
                 let what = format!("{key}: this scaler takes that from its flags alone (--fixed)");
@@ -242,19 +255,19 @@ impl<'a> Reading<'a> {
         number
     }
 
-    fn places(&mut self, list: &str) -> Vec<Place> {
-        // In order: the same workload in whatever order it is named.
-        let mut places = BTreeSet::new();
+    fn endpoints(&mut self, list: &str) -> Vec<Endpoint> {
+        // Sorted, so that the order in the list does not make another workload.
+        let mut endpoints = BTreeSet::new();
         let mut named = 0;
         for text in list.split(',').filter(|text| !text.trim().is_empty()) {
             named += 1;
-            if named > PLACES_MAX {
-                let what = format!("replicas: expected at most {PLACES_MAX}; use a name");
+            if named > ENDPOINTS_MAX {
+                let what = format!("replicas: expected at most {ENDPOINTS_MAX}; use a name");
                 self.wrong(what);
                 break;
             }
-            match text.parse::<Place>() {
-                Ok(place) => drop(places.insert(place)),
+            match text.parse::<Endpoint>() {
+                Ok(endpoint) => drop(endpoints.insert(endpoint)),
                 Err(why) => self.wrong(format!("replicas: {why}")),
             }
         }
@@ -262,10 +275,10 @@ impl<'a> Reading<'a> {
             let found = shown(list);
             self.wrong(format!("replicas: expected host:port, found {found}"));
         }
-        places.into_iter().collect()
+        endpoints.into_iter().collect()
     }
 
-    fn prometheus(&mut self, defaults: &Defaults, is_own: bool) -> Option<(Wake, f64)> {
+    fn prometheus(&mut self, defaults: &Defaults, is_own: bool) -> Option<ThresholdSource> {
         let named = self.parsed("wakePrometheus");
         let is_named = self.text("wakePrometheus").is_some();
         let default = defaults.query.clone().filter(|_| !is_own);
@@ -275,10 +288,10 @@ impl<'a> Reading<'a> {
         let server = named.or_else(|| defaults.prometheus.clone());
         let mut need = |what: &str| self.wrong(what.to_owned());
         match (server, query) {
-            (Some(server), Some(query)) => {
-                let wake = Wake::Prometheus { server, query };
-                Some((wake, threshold.unwrap_or(inherited)))
-            }
+            (Some(server), Some(query)) => Some(ThresholdSource {
+                source: WakeSource::Prometheus { server, query },
+                threshold: threshold.unwrap_or(inherited),
+            }),
             (None, Some(_)) if !is_named => {
                 need("wakeQuery: expected wakePrometheus beside it");
                 None
@@ -291,7 +304,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn kafka(&mut self, defaults: &Defaults, is_own: bool) -> Option<(Wake, f64)> {
+    fn kafka(&mut self, defaults: &Defaults, is_own: bool) -> Option<ThresholdSource> {
         let named = self.owned("wakeKafka");
         let inherit = |value: &Option<String>| value.clone().filter(|_| !is_own);
         let topic = self.owned("wakeTopic").or(inherit(&defaults.topic));
@@ -322,18 +335,18 @@ impl<'a> Reading<'a> {
         } else {
             Vec::new()
         };
-        let wake = Wake::Kafka(KafkaGroup {
+        let source = WakeSource::Kafka(ConsumerGroup {
             bootstrap,
             topic,
             group,
             settings,
         });
-        Some((wake, lag.unwrap_or(inherited)))
+        Some(ThresholdSource {
+            source,
+            threshold: lag.unwrap_or(inherited),
+        })
     }
 }
-
-/// What is said where Kafka is asked for and is not built in.
-pub(crate) const NO_KAFKA: &str = "Kafka: this program was built without it; build it with cargo build --release --features kafka";
 
 #[cfg(test)]
 mod tests;

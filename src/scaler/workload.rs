@@ -1,5 +1,4 @@
-//! One workload that is watched: tasks that ask its replicas and the signs of work, each interval, and
-//! what is known from that.
+//! One watched workload: tasks that poll its replicas and wake signals, and the resulting view.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,60 +12,46 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::endpoint::{Endpoint, RESOLVE_TIMEOUT, Resolver};
 use super::link::{Link, LinkError, Peer};
-use super::metrics::Metrics;
-use super::place::{Place, RESOLVE_TIMEOUT, Resolver};
-use super::report::Report;
-use super::tally::Miss;
-use super::trigger::Watch;
-use super::view::{Patience, State, View};
-use super::wake::Reader;
-use crate::log_throttle::LogThrottle;
+use super::metrics::ScalerMetrics;
+use super::report::DemandReport;
+use super::tally::PollFailure;
+use super::trigger::WatchSpec;
+use super::view::{Staleness, View, WorkloadState};
+use super::wake::WakeReader;
+use crate::seldom::Seldom;
 
-/// Replicas of one workload that are asked at once: those of another do not wait for them.
-const ASKED_AT_ONCE: usize = 256;
+/// Most replicas of one workload that are polled at once. Workloads do not wait for each other.
+const POLLED_AT_ONCE: usize = 256;
 
-/// What all workloads have in common.
+/// How workloads are polled: the same for all.
 #[derive(Debug)]
-pub(super) struct Common {
+pub(super) struct Polling {
+    /// Time between two rounds over the replicas.
     pub(super) interval: Duration,
+    /// Time between two reads of a wake signal.
     pub(super) wake_interval: Duration,
+    /// Time for a replica's response.
     pub(super) timeout: Duration,
-    pub(super) patience: Patience,
+    pub(super) staleness: Staleness,
+    /// Most addresses of a workload.
     pub(super) replicas_max: usize,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: ScalerMetrics,
 }
 
-impl Common {
-    pub(super) fn new(
-        (interval, wake_interval, timeout): (Duration, Duration, Duration),
-        patience: Patience,
-        replicas_max: usize,
-        metrics: Metrics,
-    ) -> Self {
-        Self {
-            interval,
-            wake_interval,
-            timeout,
-            patience,
-            replicas_max,
-            metrics,
-        }
-    }
-}
-
-/// Lines of the log about one workload, which come of others: addresses, and who writes triggers.
+/// Rate limits of log lines about one workload. Their number depends on addresses and authors of triggers.
 #[derive(Debug, Default)]
-struct Said {
-    lost: LogThrottle,
-    found: LogThrottle,
-    sign_lost: LogThrottle,
-    sign_found: LogThrottle,
+struct LogLimits {
+    replica_lost: Seldom,
+    replica_back: Seldom,
+    signal_lost: Seldom,
+    signal_back: Seldom,
 }
 
-/// Some of a list of places: as a whole it may have tens of kilobytes, in each line.
-fn short(places: &[String]) -> String {
-    match places {
+/// The first of a list of endpoints, for log lines: the complete list may have tens of kilobytes.
+fn short(endpoints: &[String]) -> String {
+    match endpoints {
         [first, second, third, _, rest @ ..] => {
             let more = rest.len() + 1;
             format!("{first},{second},{third} and {more} more")
@@ -75,79 +60,83 @@ fn short(places: &[String]) -> String {
     }
 }
 
-/// A workload and what is known about it.
+/// A watched workload.
 #[derive(Debug)]
 pub(super) struct Workload {
-    /// How logs call it.
+    /// Its name in log lines.
     name: String,
-    said: Said,
-    state: Mutex<State>,
+    log: LogLimits,
+    state: Mutex<WorkloadState>,
     view: watch::Sender<View>,
     is_warned: AtomicBool,
 }
 
 impl Workload {
-    /// Begins to watch. The tasks end when the set is dropped.
-    pub(super) fn start(watched: &Watch, common: &Arc<Common>) -> (Arc<Self>, JoinSet<()>) {
-        let (places, signs) = (watched.places.len(), watched.wakes.len());
-        let names: Vec<String> = watched.places.iter().map(Place::to_string).collect();
+    /// Starts to watch. The tasks end when the set is dropped.
+    pub(super) fn start(spec: &WatchSpec, polling: &Arc<Polling>) -> (Arc<Self>, JoinSet<()>) {
+        let (endpoints, signals) = (spec.endpoints.len(), spec.wake_sources.len());
+        let names: Vec<String> = spec.endpoints.iter().map(Endpoint::to_string).collect();
         let workload = Arc::new(Self {
             name: short(&names),
-            said: Said::default(),
-            state: Mutex::new(State::new(places, signs, common.patience)),
+            log: LogLimits::default(),
+            state: Mutex::new(WorkloadState::new(endpoints, signals, polling.staleness)),
             view: watch::Sender::new(View::default()),
             is_warned: AtomicBool::new(false),
         });
         let mut tasks = JoinSet::new();
         let replicas = ReplicaTask {
             workload: Arc::clone(&workload),
-            common: Arc::clone(common),
-            resolvers: watched.places.iter().cloned().map(Resolver::new).collect(),
+            polling: Arc::clone(polling),
+            resolvers: spec.endpoints.iter().cloned().map(Resolver::new).collect(),
             links: HashMap::new(),
         };
         tasks.spawn(replicas.run());
-        for (index, wake) in watched.wakes.iter().enumerate() {
-            let (workload, common) = (Arc::clone(&workload), Arc::clone(common));
-            tasks.spawn(workload.watch_sign(index, Reader::new(wake), common));
+        for (index, source) in spec.wake_sources.iter().enumerate() {
+            let (workload, polling) = (Arc::clone(&workload), Arc::clone(polling));
+            tasks.spawn(workload.poll_signal(index, WakeReader::new(source), polling));
         }
         (workload, tasks)
     }
 
-    /// What is known, now and from now on.
-    pub(super) fn views(&self) -> watch::Receiver<View> {
+    /// Subscribes to the view, starting with the present one.
+    pub(super) fn subscribe(&self) -> watch::Receiver<View> {
         self.view.subscribe()
     }
 
-    /// What is known now.
+    /// The present view.
     pub(super) fn view(&self) -> View {
         self.view.borrow().clone()
     }
 
-    /// Whether somebody waits for what it becomes.
-    pub(super) fn is_watched(&self) -> bool {
+    /// Whether the view has subscribers.
+    pub(super) fn has_subscribers(&self) -> bool {
         self.view.receiver_count() > 0
     }
 
-    async fn watch_sign(self: Arc<Self>, index: usize, mut reader: Reader, common: Arc<Common>) {
-        let mut ticks = ticks(common.wake_interval);
+    async fn poll_signal(
+        self: Arc<Self>,
+        index: usize,
+        mut reader: WakeReader,
+        polling: Arc<Polling>,
+    ) {
+        let mut ticks = ticks(polling.wake_interval);
         loop {
             ticks.tick().await;
             let value = reader.read().await;
-            let value = value.map_err(|(why, kind)| {
-                common.metrics.poll_failed(kind);
-                why
-            });
             let failure = value.as_ref().err().cloned();
-            let is_news = self.state().read(index, value, Instant::now());
+            if failure.is_some() {
+                polling.metrics.poll_failed("wake");
+            }
+            let has_changed = self.state().read(index, value, Instant::now());
             match failure {
-                Some(why) if is_news => {
-                    if let Some(times) = self.said.sign_lost.event() {
+                Some(why) if has_changed => {
+                    if let Some(times) = self.log.signal_lost.now() {
                         let workload = &self.name;
                         tracing::warn!(workload, why, times, "a sign of work is not known");
                     }
                 }
-                None if is_news => {
-                    if let Some(times) = self.said.sign_found.event() {
+                None if has_changed => {
+                    if let Some(times) = self.log.signal_back.now() {
                         let workload = &self.name;
                         tracing::info!(workload, times, "the sign of work is known again");
                     }
@@ -158,10 +147,10 @@ impl Workload {
         }
     }
 
-    /// Tells what is known now, to those who wait for a change.
+    /// Publishes the present view to the subscribers, if it has changed.
     fn publish(&self) {
         let view = self.state().view(Instant::now());
-        if view.is_asleep_for_good && !self.is_warned.swap(true, Ordering::Relaxed) {
+        if view.cannot_wake && !self.is_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 workload = self.name,
                 "no replica, and nothing that could wake one: this trigger says inactive until \
@@ -176,44 +165,48 @@ impl Workload {
         });
     }
 
-    /// One line for all replicas of a round, and not one for each round.
-    fn say(&self, news: &News) {
+    /// Logs the changes of a round: at most one line for all replicas, at a limited rate.
+    fn log(&self, changes: &RoundChanges) {
         let workload = &self.name;
-        if let Some((replicas, address, why)) = &news.lost
-            && let Some(times) = self.said.lost.events(*replicas)
+        if let Some(LostReplicas {
+            replicas,
+            address,
+            why,
+        }) = &changes.lost
+            && let Some(times) = self.log.replica_lost.many(*replicas)
         {
             tracing::warn!(workload, replicas, %address, why, times, "a replica does not answer");
         }
-        if let Some((replicas, address)) = &news.found
-            && let Some(times) = self.said.found.events(*replicas)
+        if let Some(FoundReplicas { replicas, address }) = &changes.found
+            && let Some(times) = self.log.replica_back.many(*replicas)
         {
             tracing::info!(workload, replicas, %address, times, "the replica answers again");
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WorkloadState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
-    // After a round that took longer than the interval there is nothing to catch up on.
+    // A round that takes longer than the interval is not followed by extra rounds.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
-/// Asks the replicas of a workload.
+/// Polls the replicas of a workload.
 struct ReplicaTask {
     workload: Arc<Workload>,
-    common: Arc<Common>,
+    polling: Arc<Polling>,
     resolvers: Vec<Resolver>,
     links: HashMap<SocketAddr, Link>,
 }
 
 impl ReplicaTask {
     async fn run(mut self) {
-        let mut ticks = ticks(self.common.interval);
+        let mut ticks = ticks(self.polling.interval);
         loop {
             ticks.tick().await;
             self.round().await;
@@ -225,10 +218,10 @@ impl ReplicaTask {
         let lookups = self.resolvers.iter_mut();
         let found = join_all(lookups.map(|resolver| resolver.resolve(RESOLVE_TIMEOUT))).await;
         for _ in found.iter().filter(|found| found.is_failure()) {
-            self.common.metrics.poll_failed("resolve");
+            self.polling.metrics.poll_failed("resolve");
         }
-        let (workload, common) = (&self.workload, &self.common);
-        let (max, now) = (common.replicas_max, Instant::now());
+        let (workload, polling) = (&self.workload, &self.polling);
+        let (max, now) = (polling.replicas_max, Instant::now());
         let addresses = workload.state().replicas.resolve(found, max, now);
         self.links
             .retain(|address, _| addresses.binary_search(address).is_ok());
@@ -237,54 +230,81 @@ impl ReplicaTask {
                 .entry(address)
                 .or_insert_with(|| Link::new(Peer::Address(address)));
         }
-        let news = Mutex::new(News::default());
-        let found_out = &news;
-        let asked = self.links.iter_mut().map(|(&address, link)| async move {
-            let answer = ask(link, common).await;
-            let failure = answer.as_ref().err().map(|miss| miss.why.clone());
+        let changes = Mutex::new(RoundChanges::default());
+        let shared = &changes;
+        let polls = self.links.iter_mut().map(|(&address, link)| async move {
+            let response = poll(link, polling).await;
+            let failure = response.as_ref().err().map(|failure| failure.why.clone());
             let now = Instant::now();
-            let is_news = workload.state().replicas.answer(address, answer, now);
-            if is_news {
-                found_out
+            let has_changed = workload.state().replicas.record(address, response, now);
+            if has_changed {
+                shared
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .add(address, failure);
             }
         });
-        stream::iter(asked)
-            .for_each_concurrent(ASKED_AT_ONCE, |asked| asked)
+        stream::iter(polls)
+            .for_each_concurrent(POLLED_AT_ONCE, |poll| poll)
             .await;
         workload.state().end_round(Instant::now());
-        let news = news.into_inner().unwrap_or_else(PoisonError::into_inner);
-        workload.say(&news);
+        let changes = changes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        workload.log(&changes);
     }
 }
 
-/// What a round found that was not so before: how many replicas, and one of them.
+/// The replicas that began or ceased to answer in a round.
 #[derive(Default)]
-struct News {
-    lost: Option<(u64, SocketAddr, String)>,
-    found: Option<(u64, SocketAddr)>,
+struct RoundChanges {
+    lost: Option<LostReplicas>,
+    found: Option<FoundReplicas>,
 }
 
-impl News {
+/// Replicas that ceased to answer: their number, and the first with its failure.
+struct LostReplicas {
+    replicas: u64,
+    address: SocketAddr,
+    why: String,
+}
+
+/// Replicas that answer again: their number, and the first.
+struct FoundReplicas {
+    replicas: u64,
+    address: SocketAddr,
+}
+
+impl RoundChanges {
     fn add(&mut self, address: SocketAddr, failure: Option<String>) {
         match failure {
-            Some(why) => self.lost.get_or_insert((0, address, why)).0 += 1,
-            None => self.found.get_or_insert((0, address)).0 += 1,
+            Some(why) => {
+                let lost = self.lost.get_or_insert(LostReplicas {
+                    replicas: 0,
+                    address,
+                    why,
+                });
+                lost.replicas += 1;
+            }
+            None => {
+                let found = self.found.get_or_insert(FoundReplicas {
+                    replicas: 0,
+                    address,
+                });
+                found.replicas += 1;
+            }
         }
     }
 }
 
-async fn ask(link: &mut Link, common: &Common) -> Result<Report, Miss> {
+/// Polls one replica.
+async fn poll(link: &mut Link, polling: &Polling) -> Result<DemandReport, PollFailure> {
     let failed = |error: LinkError| {
-        common.metrics.poll_failed(error.kind());
-        Miss {
+        polling.metrics.poll_failed(error.kind());
+        PollFailure {
             why: error.to_string(),
             is_refused: matches!(error, LinkError::Refused(_)),
         }
     };
-    let body = link.get("/autoscaling", common.timeout).await;
-    let report = Report::read(&body.map_err(failed)?);
+    let body = link.get("/autoscaling", polling.timeout).await;
+    let report = DemandReport::parse(&body.map_err(failed)?);
     report.map_err(|why| failed(LinkError::Answer(why)))
 }

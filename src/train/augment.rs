@@ -1,4 +1,4 @@
-//! The texts of one epoch: the real ones, lightly disturbed, and what the recipe adds to them.
+//! The texts of one epoch: the real ones, lightly disturbed, and those that the recipe adds.
 
 use rand::{Rng, RngExt};
 
@@ -6,15 +6,13 @@ use super::counterfactuals::Counterfactuals;
 use super::data::{Corpus, Example, words};
 use super::foreign;
 use super::fragments::Fragments;
+use super::labelled::LabelledText;
 use super::random::{Purpose, chance, pick, stream};
 use super::recipe::{Augmentation, Recipe};
 
-/// The share of an intent's changed texts that lose their meaning; the others get other names, so that
-/// an intent keeps more than it loses.
+/// The share of an intent's changed texts that lose their meaning. The others get other names, so that
+/// most changed texts keep the intent.
 const STRIPPED: f64 = 1.0 / 3.0;
-
-/// A text and the id of its label.
-pub(crate) type Labelled = (String, usize);
 
 /// Makes the texts of every epoch from the corpus and the seed.
 #[derive(Debug)]
@@ -22,7 +20,7 @@ pub(crate) struct Augmenter {
     seed: u64,
     settings: Augmentation,
     /// The real texts.
-    real: Vec<Labelled>,
+    real: Vec<LabelledText>,
     /// The id of the background label, when the recipe names one that occurs.
     background: Option<usize>,
     fragments: Fragments,
@@ -39,11 +37,12 @@ impl Augmenter {
         let background = recipe.background.as_ref().and_then(id);
         let settings = recipe.augmentation.clone();
         let fragments = Fragments::mine(&corpus.train, &corpus.labels, background, &settings);
-        let to_id = |row: &Example| id(&row.label).map(|label| (row.text.clone(), label));
-        let real: Vec<Labelled> = corpus.train.iter().filter_map(to_id).collect();
+        let to_id =
+            |row: &Example| id(&row.label).map(|label| LabelledText::new(row.text.as_str(), label));
+        let real: Vec<LabelledText> = corpus.train.iter().filter_map(to_id).collect();
         let mut distinct: Vec<String> = real
             .iter()
-            .flat_map(|(text, _)| words(text))
+            .flat_map(|real| words(&real.text))
             .filter(|word| word.chars().count() >= 4)
             .collect();
         distinct.sort_unstable();
@@ -62,30 +61,30 @@ impl Augmenter {
     }
 
     /// The real texts.
-    pub(crate) fn real(&self) -> &[Labelled] {
+    pub(crate) fn real(&self) -> &[LabelledText] {
         &self.real
     }
 
     /// The texts of an epoch, in no particular order. The same epoch always has the same texts.
-    pub(crate) fn epoch(&self, epoch: usize) -> Vec<Labelled> {
+    pub(crate) fn epoch(&self, epoch: usize) -> Vec<LabelledText> {
         let rng = &mut stream(self.seed, Purpose::Texts, epoch);
-        let mut texts: Vec<Labelled> = self
+        let mut texts: Vec<LabelledText> = self
             .real
             .iter()
-            .map(|(text, label)| (disturb(rng, text, &self.settings), *label))
+            .map(|real| LabelledText::new(disturb(rng, &real.text, &self.settings), real.label))
             .collect();
         let amount = |share: f64| (share * self.real.len() as f64).round() as usize;
         let by_label = self.by_label();
         self.add_fragments(rng, amount(self.settings.fragments), &by_label, &mut texts);
         for _ in 0..amount(self.settings.joined) {
-            let (first, label) = pick(rng, &self.real);
+            let LabelledText { text, label } = pick(rng, &self.real);
             let second = *pick(rng, &by_label[*label]);
-            texts.push((format!("{first} {second}"), *label));
+            texts.push(LabelledText::new(format!("{text} {second}"), *label));
         }
         if let Some(background) = self.background {
             for _ in 0..amount(self.settings.foreign) {
                 let text = foreign::draw(rng, self.fragments.neutral(), &self.words);
-                texts.push((text, background));
+                texts.push(LabelledText::new(text, background));
             }
             self.add_counterfactuals(rng, background, &mut texts);
         }
@@ -98,7 +97,7 @@ impl Augmenter {
         rng: &mut impl Rng,
         count: usize,
         by_label: &[Vec<&str>],
-        texts: &mut Vec<Labelled>,
+        texts: &mut Vec<LabelledText>,
     ) {
         let intents: Vec<usize> = (0..by_label.len())
             .filter(|label| Some(*label) != self.background)
@@ -112,7 +111,7 @@ impl Augmenter {
                 _ => *pick(rng, &intents),
             };
             if let Some(text) = self.fragments.draw(rng, label, &by_label[label]) {
-                texts.push((text, label));
+                texts.push(LabelledText::new(text, label));
             }
         }
     }
@@ -121,27 +120,27 @@ impl Augmenter {
         &self,
         rng: &mut impl Rng,
         background: usize,
-        texts: &mut Vec<Labelled>,
+        texts: &mut Vec<LabelledText>,
     ) {
         let Some(counterfactuals) = &self.counterfactuals else {
             return;
         };
         let count = (self.settings.counterfactuals * self.real.len() as f64).round() as usize;
         for _ in 0..count {
-            let (text, label) = pick(rng, &self.real);
+            let LabelledText { text, label } = pick(rng, &self.real);
             let (changed, label) = if *label == background {
-                let (other, label) = pick(rng, &self.real);
-                if *label == background {
+                let other = pick(rng, &self.real);
+                if other.label == background {
                     (counterfactuals.graft(rng, text), background)
                 } else {
-                    (counterfactuals.splice(rng, other, text), background)
+                    (counterfactuals.splice(rng, &other.text, text), background)
                 }
             } else if chance(rng, STRIPPED) {
                 (counterfactuals.strip(rng, text), background)
             } else {
                 (counterfactuals.rename(rng, text), *label)
             };
-            texts.extend(changed.map(|text| (text, label)));
+            texts.extend(changed.map(|text| LabelledText::new(text, label)));
         }
     }
 
@@ -149,11 +148,11 @@ impl Augmenter {
         let labels = self
             .real
             .iter()
-            .map(|(_, label)| label + 1)
+            .map(|real| real.label + 1)
             .max()
             .unwrap_or(0);
         let mut grouped = vec![Vec::new(); labels];
-        for (text, label) in &self.real {
+        for LabelledText { text, label } in &self.real {
             grouped[*label].push(text.as_str());
         }
         grouped
@@ -249,7 +248,7 @@ mod tests {
         assert_eq!(
             texts
                 .iter()
-                .map(|(text, _)| text.as_str())
+                .map(|labelled| labelled.text.as_str())
                 .collect::<Vec<_>>(),
             real
         );

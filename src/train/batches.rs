@@ -1,13 +1,13 @@
-//! Batches of texts of similar length: little padding, still a random order.
+//! Batches of texts of similar length in random order.
 
 use rand::Rng;
 
 use super::random::shuffle;
 
-/// Batches whose texts are sorted by length together. More would pad less and mix less.
+/// Batches in a bucket, whose texts are sorted by length. More would reduce padding and randomness.
 const BATCHES_PER_BUCKET: usize = 24;
 
-/// Cuts texts, given by their lengths, into batches of at most `size` indices each.
+/// Divides texts, given by their lengths, into batches of at most `size` indices each.
 ///
 /// Texts are shuffled, sorted by length within large buckets, cut, and the batches shuffled again.
 pub(crate) fn cut(rng: &mut impl Rng, lengths: &[usize], size: usize) -> Vec<Vec<usize>> {
@@ -28,7 +28,7 @@ mod tests {
     use crate::train::random::{Purpose, stream};
 
     #[test]
-    fn every_text_is_in_one_batch_and_lengths_are_alike() {
+    fn every_text_is_in_one_batch_of_similar_lengths() {
         let lengths: Vec<usize> = (0..1000).map(|i| 3 + i * 7 % 40).collect();
         let batches = cut(&mut stream(1, Purpose::Texts, 0), &lengths, 16);
         let mut seen: Vec<usize> = batches.concat();

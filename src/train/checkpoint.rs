@@ -1,7 +1,7 @@
 //! The state of an unfinished run: weights, optimiser moments, and how many epochs are done.
 //!
 //! No generator state is stored: every epoch draws from its own stream (see [`super::random`]).
-//! A fingerprint of recipe, texts and vocabulary guards against going on with something else.
+//! A fingerprint of recipe, texts and vocabulary prevents resuming another run.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
-use super::augment::Labelled;
 use super::error::TrainError;
+use super::labelled::LabelledText;
 use super::network::Parameter;
 use super::optimizer::{AdamW, Slot};
 use super::recipe::Recipe;
@@ -18,7 +18,7 @@ use super::recipe::Recipe;
 /// The checkpoint's file name inside the output folder.
 const FILE: &str = "checkpoint.safetensors";
 
-/// Where a run keeps its state, and what run it is.
+/// The checkpoint file of a run, with the fingerprint of the run.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     path: PathBuf,
@@ -30,14 +30,14 @@ impl Checkpoint {
     pub(crate) fn new(
         output: &Path,
         recipe: &Recipe,
-        texts: &[Labelled],
+        texts: &[LabelledText],
         tokenizer: &str,
     ) -> Result<Self, TrainError> {
         let recipe = canonical(recipe)?;
         let mut hash = Sha256::new();
         hash.update(recipe.as_bytes());
         hash.update(tokenizer.as_bytes());
-        for (text, label) in texts {
+        for LabelledText { text, label } in texts {
             hash.update(text.as_bytes());
             hash.update(label.to_le_bytes());
         }
@@ -49,8 +49,8 @@ impl Checkpoint {
         })
     }
 
-    /// Writes the state after `epochs` finished epochs, so that a crash leaves the old one or the
-    /// new one and never half of one.
+    /// Writes the state after `epochs` finished epochs. The file is replaced atomically, so that a crash
+    /// leaves the old or the new state.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -69,13 +69,14 @@ impl Checkpoint {
             ];
             for (part, values) in parts {
                 let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-                tensors.push((format!("{part}/{}", parameter.name), values.len(), bytes));
+                tensors.push((format!("{part}/{}", parameter.name), bytes));
             }
         }
         let views = tensors
             .iter()
-            .map(|(name, count, bytes)| {
-                let view = TensorView::new(Dtype::F32, vec![*count], bytes);
+            .map(|(name, bytes)| {
+                let count = bytes.len() / size_of::<f32>();
+                let view = TensorView::new(Dtype::F32, vec![count], bytes);
                 view.map(|view| (name.as_str(), view))
             })
             .collect::<Result<Vec<_>, _>>()
@@ -92,8 +93,7 @@ impl Checkpoint {
         std::fs::rename(&fresh, &self.path).map_err(TrainError::io(&self.path))
     }
 
-    /// Reads the state back into network and optimiser; gives the number of finished epochs, 0 when
-    /// there is no checkpoint.
+    /// Restores network and optimiser. Returns the number of finished epochs, 0 without a checkpoint.
     ///
     /// # Errors
     /// When the file is damaged or belongs to another run.

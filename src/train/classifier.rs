@@ -1,7 +1,7 @@
-//! A trained model directory read back, to measure what was exported rather than what was trained.
+//! A classifier read from a model directory, to evaluate the export rather than the trained network.
 //!
-//! This is the training network in evaluation mode. It reads what [`super::run`] writes; serving has
-//! its own, faster engines.
+//! This is the training network in evaluation mode, for directories that [`super::run()`] writes. The server
+//! has its own, faster engines.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,10 @@ use crate::input;
 /// Texts in one forward pass of evaluation.
 const BATCH: usize = 64;
 
+/// The part of `config.json` that the network needs.
 #[derive(Debug, Deserialize)]
-struct Config {
+#[serde(rename = "Config")]
+struct NetworkConfig {
     hidden_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
@@ -51,7 +53,7 @@ impl Classifier {
             reason,
         };
         let text = input::read_text(&path, input::CHECKPOINT).map_err(TrainError::io(&path))?;
-        let config: Config =
+        let config: NetworkConfig =
             serde_json::from_str(&text).map_err(|e| wrong(&path, e.to_string()))?;
         let labels = (0..config.id2label.len())
             .map(|id| config.id2label.get(&id.to_string()).cloned())
@@ -87,7 +89,7 @@ impl Classifier {
         })
     }
 
-    /// Gives the most likely label of each text.
+    /// Returns the most likely label of each text.
     ///
     /// # Errors
     /// When a text cannot be encoded or a tensor operation fails.
@@ -101,7 +103,7 @@ impl Classifier {
     }
 }
 
-/// Gives the id of the most likely label of each text of token ids, in order.
+/// Returns the id of the most likely label of each text of token ids, in order.
 pub(crate) fn predict(network: &Network, texts: &[Vec<u32>]) -> Result<Vec<usize>, TrainError> {
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|index| texts[*index].len());

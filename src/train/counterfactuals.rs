@@ -1,29 +1,32 @@
 //! Texts that look like an intent's and are not: the near side of the background.
 //!
-//! Names of places, songs and books stand in the texts of intents only, so a classifier trained on
-//! plain data takes any rare word for a sign of an intent, and `what is the population of oslo` for a
-//! question about the weather. Four changes of real texts tell it what counts:
+//! Names of places, songs and books occur only in the texts of intents, so a classifier trained on plain
+//! data takes any rare word for a sign of an intent, and `what is the population of oslo` for a question
+//! about the weather. Four changes of real texts correct that:
 //!
 //! - *strip*: every word that intents use much more than the background is replaced by a word of the
-//!   background. What is left are the frame and the names, and those alone are foreign.
+//!   background. The frame and the names that are left belong to the background.
 //! - *graft*: a few words of a foreign text are replaced by words that intents use rarely, most of
 //!   them names. The text stays foreign.
+//! - *splice*: the first words of an intent's text are followed by the last words of a foreign one. The text
+//!   is foreign.
+//! - *rename*: the names in an intent's text are replaced by other names. The intent stays.
 
 use std::collections::{BTreeMap, HashSet};
 
 use rand::{Rng, RngExt};
 
-use super::augment::Labelled;
 use super::fragments::surface_words;
+use super::labelled::LabelledText;
 use super::random::pick;
 
 /// A word is an intent's when this share of its use, by rates, is in the intents' texts.
 const PURITY_MIN: f64 = 0.75;
 
-/// A word that stands in more than this share of the intents' texts is no name.
+/// A word that occurs in more than this share of the intents' texts is not a name.
 const NAME_SHARE_MAX: f64 = 0.004;
 
-/// The words to take out and to put in.
+/// The words to remove and to insert.
 #[derive(Debug)]
 pub(crate) struct Counterfactuals {
     /// Words that intents use much more than the background.
@@ -37,10 +40,10 @@ pub(crate) struct Counterfactuals {
 impl Counterfactuals {
     /// Counts words over labelled texts. Words in fewer than `count_min` texts are neither an
     /// intent's nor the background's, but may be names.
-    pub(crate) fn mine(texts: &[Labelled], background: usize, count_min: usize) -> Self {
+    pub(crate) fn mine(texts: &[LabelledText], background: usize, count_min: usize) -> Self {
         let mut counts: BTreeMap<String, [usize; 2]> = BTreeMap::new();
         let mut totals = [0_usize; 2];
-        for (text, label) in texts {
+        for LabelledText { text, label } in texts {
             let side = usize::from(*label == background);
             totals[side] += 1;
             for word in surface_words(text).into_iter().collect::<HashSet<_>>() {
@@ -70,8 +73,8 @@ impl Counterfactuals {
         mined
     }
 
-    /// Takes the meaning out of an intent's text. `None` when the text has no word to replace or
-    /// consists of nothing else.
+    /// Removes the meaning of an intent's text. `None` when the text has no word to replace, or only such
+    /// words.
     pub(crate) fn strip(&self, rng: &mut impl Rng, text: &str) -> Option<String> {
         let mut words = surface_words(text);
         let before = words.len();
@@ -153,14 +156,18 @@ mod tests {
     fn mine() -> Counterfactuals {
         let mut texts = Vec::new();
         for number in 0..300 {
-            texts.push((format!("is there rain in town{number}"), 0));
-            texts.push((format!("is there money in my account {}", number % 7), 1));
+            let (intent, foreign) = (
+                format!("is there rain in town{number}"),
+                format!("is there money in my account {}", number % 7),
+            );
+            texts.push(LabelledText::new(intent, 0));
+            texts.push(LabelledText::new(foreign, 1));
         }
         Counterfactuals::mine(&texts, 1, 3)
     }
 
     #[test]
-    fn words_are_sorted_by_who_uses_them() {
+    fn words_are_assigned_to_the_side_that_uses_them() {
         let mined = mine();
         assert!(mined.intent_words.contains("rain") && !mined.intent_words.contains("there"));
         assert!(mined.names.contains(&"town5".to_owned()));

@@ -37,7 +37,7 @@ pub fn read_examples(path: &Path) -> Result<Vec<Example>, TrainError> {
             reason,
         };
         let line = line.map_err(|e| wrong(e.to_string()))?;
-        // Some editors begin a file with a byte order mark.
+        // Some editors write a byte order mark.
         let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
         if line.trim().is_empty() {
             continue;
@@ -58,24 +58,24 @@ pub fn read_examples(path: &Path) -> Result<Vec<Example>, TrainError> {
 /// A named set of texts to evaluate on.
 #[derive(Debug, Clone)]
 pub struct HeldOut {
-    /// What reports call it.
+    /// The name in reports.
     pub name: String,
-    /// Its texts, with the model's labels.
+    /// The texts, with the model's labels.
     pub examples: Vec<Example>,
 }
 
-/// Every text of a run.
+/// All texts of a run.
 #[derive(Debug, Clone)]
 pub struct Corpus {
-    /// What is trained on.
+    /// The training texts.
     pub train: Vec<Example>,
-    /// What settings are chosen by.
+    /// The sets to choose settings by.
     pub validation: Vec<HeldOut>,
-    /// What is reported on.
+    /// The sets to report on.
     pub test: Vec<HeldOut>,
     /// The model's labels in order of their ids (sorted by name).
     pub labels: Vec<String>,
-    /// How many training rows were left out because validation or test holds the same text.
+    /// The number of training rows left out because a validation or test set has the same text.
     pub excluded: usize,
     /// Training rows kept back to validate with.
     pub held_out: usize,
@@ -115,7 +115,7 @@ impl Corpus {
             let rows = map_rows(rows, source, recipe);
             let protected_row = |row: &Example| {
                 let key = text_key(&row.text);
-                // A text of punctuation alone has no key to compare by.
+                // A text of only punctuation has an empty key.
                 !key.is_empty() && protected.contains(&key)
             };
             let (known, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(protected_row);
@@ -141,15 +141,7 @@ impl Corpus {
         }
         drop_held_out_duplicates(&mut train, &validation);
         let labels = labels_of(&train)?;
-        if let Some(background) = recipe
-            .background
-            .as_ref()
-            .filter(|name| !labels.contains(name))
-        {
-            return Err(TrainError::Recipe(format!(
-                "no training text has the background label {background:?}"
-            )));
-        }
+        check_background(recipe, &labels)?;
         Ok(Self {
             train,
             validation,
@@ -162,8 +154,8 @@ impl Corpus {
     }
 }
 
-/// Which rows are kept back from training, drawn row by row; never more than half of a label's
-/// rows, and never a text that comes so often that it has to be learned.
+/// Draws the rows to keep back from training. At most half of a label's rows are kept back, and no text that
+/// occurs so often that it must be learned.
 fn draw_held_out(rows: &[Example], share: f64, rng: &mut impl Rng) -> Vec<bool> {
     const OFTEN: usize = 20;
     let mut copies: HashMap<String, usize> = HashMap::new();
@@ -185,7 +177,7 @@ fn draw_held_out(rows: &[Example], share: f64, rng: &mut impl Rng) -> Vec<bool> 
     back
 }
 
-/// The form in which two texts count as the same: case-folded words without punctuation.
+/// The key by which two texts are the same: case-folded words without punctuation.
 pub fn text_key(text: &str) -> String {
     words(text).join(" ")
 }
@@ -200,7 +192,7 @@ pub(crate) fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Rows whose text was kept back under the same key would make validation easier than it is.
+/// Removes training rows with the text of a held-out row, which would make validation too easy.
 fn drop_held_out_duplicates(train: &mut Vec<Example>, validation: &[HeldOut]) {
     let keys: HashSet<String> = validation
         .iter()
@@ -231,6 +223,15 @@ fn map_rows(rows: Vec<Example>, source: &Source, recipe: &Recipe) -> Vec<Example
             }
         })
         .collect()
+}
+
+fn check_background(recipe: &Recipe, labels: &[String]) -> Result<(), TrainError> {
+    match &recipe.background {
+        Some(background) if !labels.contains(background) => Err(TrainError::Recipe(format!(
+            "no training text has the background label {background:?}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn labels_of(train: &[Example]) -> Result<Vec<String>, TrainError> {
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_frequent_text_nor_a_rare_label_is_kept_back_whole() {
+    fn a_frequent_text_and_a_rare_label_are_not_kept_back_entirely() {
         let row = |text: String, label: &str| Example {
             text,
             label: label.into(),

@@ -1,17 +1,17 @@
-//! What can go wrong in a training run, in words that say which file, line or setting to look at.
+//! The errors of a training run. Each names the file, line or setting at fault.
 
 use std::path::{Path, PathBuf};
 
-/// The reason a training run, a checkpoint or an evaluation could not go on.
+/// Why a training run, a checkpoint or an evaluation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// A file could not be read, written or made.
+    /// A file could not be read, written or created.
     #[error("{path}: {source}")]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A line of a data file is not `{"text": …, "label": …}`.
@@ -21,16 +21,16 @@ pub enum TrainError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The mistake in it.
         reason: String,
     },
-    /// The recipe cannot be read or asks for something impossible.
+    /// The recipe cannot be read or is inconsistent.
     #[error("recipe: {0}")]
     Recipe(String),
     /// No text is left to train on.
     #[error("the training data is empty: no labelled text is left after mapping and exclusion")]
     Empty,
-    /// There is nothing to tell apart.
+    /// There is only one label.
     #[error("the training data has only one label ({0}): a classifier needs at least two")]
     OneLabel(String),
     /// The tokenizer could not be trained, read or applied.
@@ -39,12 +39,12 @@ pub enum TrainError {
     /// A tensor operation failed.
     #[error("tensor: {0}")]
     Tensor(#[from] candle_core::Error),
-    /// A model directory or a checkpoint does not hold what it must.
+    /// A model directory or a checkpoint has missing or wrong content.
     #[error("{path}: {reason}")]
     Model {
         /// The file.
         path: PathBuf,
-        /// What is missing or wrong.
+        /// The missing or wrong content.
         reason: String,
     },
     /// The checkpoint belongs to another recipe or to other data.
@@ -53,7 +53,7 @@ pub enum TrainError {
          without resuming"
     )]
     OtherRun(PathBuf),
-    /// The loss stopped being a number, so every later weight would be one too.
+    /// The loss is not finite, so no later weight would be either.
     #[error("the loss is not finite at step {step}: lower the learning rate")]
     Diverged {
         /// The optimiser step, counted from 1.

@@ -1,7 +1,7 @@
-//! How often a classifier is right, and what it takes for what.
+//! The accuracy of a classifier, and its confusions.
 //!
-//! The classifier is a closure, so that the same figures can be taken of the training network, of an
-//! exported directory and of the serving engine.
+//! The classifier is a closure, so that the training network, an exported directory and the server's engine
+//! can be evaluated alike.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ pub struct Mistake {
     pub text: String,
     /// Its label.
     pub expected: String,
-    /// The classifier's label.
+    /// The label that the classifier gave.
     pub answered: String,
 }
 
@@ -29,7 +29,7 @@ pub struct Evaluation {
     pub total: usize,
     /// The number of right answers.
     pub correct: usize,
-    /// Counts by expected and then by answered label.
+    /// Counts by expected label and then by given label.
     pub confusion: BTreeMap<String, BTreeMap<String, usize>>,
     /// Every wrong answer, in the order of the texts.
     pub mistakes: Vec<Mistake>,
@@ -38,8 +38,7 @@ pub struct Evaluation {
 /// Classifies all texts in batches and counts.
 ///
 /// # Errors
-/// The first error of the classifier. A classifier that answers fewer texts than it was given has
-/// only those counted.
+/// The first error of the classifier. If it returns fewer labels than texts, only those are counted.
 pub fn evaluate<E>(
     examples: &[Example],
     mut classify: impl FnMut(&[&str]) -> Result<Vec<String>, E>,
@@ -76,7 +75,7 @@ impl Evaluation {
         self.correct as f64 / self.total.max(1) as f64
     }
 
-    /// How many texts of other labels were answered with `label`.
+    /// The number of texts of other labels that were given `label`.
     pub fn wrongly_answered(&self, label: &str) -> usize {
         self.mistakes
             .iter()
@@ -86,7 +85,7 @@ impl Evaluation {
 }
 
 impl fmt::Display for Evaluation {
-    /// One line of accuracy, then a line for each expected label with what it was answered.
+    /// Writes a line with the accuracy, then a line for each expected label with the labels given to its texts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = 100.0 * self.accuracy();
         writeln!(f, "{}/{} right, {percent:.2} %", self.correct, self.total)?;
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_error_ends_it() {
+    fn the_first_error_ends_the_evaluation() {
         let examples = [Example {
             text: "a".into(),
             label: "A".into(),

@@ -25,7 +25,7 @@ pub(crate) fn write(
     tokenizer: &Tokenizer,
     network: &Network,
 ) -> Result<(), TrainError> {
-    // What can fail by itself comes first, so that a failed export leaves an older model whole.
+    // All conversions come before the first write, so that a failed export leaves an older model intact.
     let weights = weights(output, network, recipe.dtype)?;
     let text = tokenizer.to_string(true).map_err(TrainError::tokenizer)?;
     let vocabulary = tokenizer.get_vocab_size(true);

@@ -1,14 +1,14 @@
-//! Texts that mean nothing to any intent, generated: the part of the background no data set holds.
+//! Generated texts that belong to no intent: the part of the background that no data set has.
 //!
-//! A data set of foreign *sentences* does not teach what to do with `asdf qwer`, `42`, `...` or an
-//! empty text. Those are drawn here from the run's generator, in kinds that are equally likely.
+//! A data set of foreign *sentences* does not cover `asdf qwer`, `42`, `...` or an empty text. Those are drawn
+//! here from the run's generator, in kinds of equal probability.
 
 use rand::{Rng, RngExt};
 
 use super::random::{pick, shuffle};
 
-/// Draws one foreign text. `neutral` are frequent words without meaning of their own; `words` are
-/// real words whose letters may be mixed up.
+/// Draws one foreign text. `neutral` are frequent words without a meaning of their own; `words` are real words
+/// to scramble.
 pub(crate) fn draw(rng: &mut impl Rng, neutral: &[String], words: &[String]) -> String {
     match rng.random_range(0..8) {
         0 => punctuation(rng),
@@ -64,7 +64,7 @@ fn digits(rng: &mut impl Rng) -> String {
     groups.join(separator)
 }
 
-/// A hand sliding over one keyboard row, or one key held down.
+/// A run of keys on one keyboard row, or one key held down.
 fn keyboard_run(rng: &mut impl Rng) -> String {
     const ROWS: &[&[u8]] = &[b"qwertyuiop", b"asdfghjkl", b"zxcvbnm"];
     let row = *pick(rng, ROWS);
@@ -85,7 +85,7 @@ fn random_letters(rng: &mut impl Rng) -> String {
         .collect()
 }
 
-/// A word that could be said but does not exist.
+/// A pronounceable word that does not exist.
 fn syllables(rng: &mut impl Rng) -> String {
     const STARTS: &[&str] = &[
         "b", "bl", "d", "dr", "f", "fl", "g", "gr", "k", "l", "m", "n", "p", "pr", "sn", "t", "v",
@@ -112,7 +112,7 @@ fn scrambled(rng: &mut impl Rng, words: &[String]) -> String {
     letters.into_iter().collect()
 }
 
-/// Letters or pictures of a script the data hardly holds: they become `[UNK]`.
+/// Letters or emoji outside the training data, which become `[UNK]`.
 fn foreign_script(rng: &mut impl Rng) -> String {
     const RANGES: &[(u32, u32)] = &[
         (0x0430, 0x044f),

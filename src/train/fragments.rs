@@ -1,14 +1,13 @@
 //! Short fragments that still carry an intent, mined from the labelled texts themselves.
 //!
-//! People type `music` or `table for two`; data sets hold whole sentences, and a classifier trained
-//! on sentences alone is unsure of fragments. The rule here is counted, not written by hand: an
-//! n-gram of one to four words is a *sign* of a label when enough texts hold it and nearly all of
-//! them have that label. A piece of a sentence keeps the sentence's label when it holds a sign of
-//! that label and none of any other.
+//! People type `music` or `table for two`; data sets consist of whole sentences, and a classifier trained only
+//! on sentences is uncertain about fragments. The rule here is counted, not written by hand: an n-gram of one
+//! to four words is a *sign* of a label when enough texts contain it and nearly all of them have that label. A
+//! piece of a sentence keeps the sentence's label when it contains a sign of that label and none of any other.
 //!
-//! With a background label (the one for "none of these") the shares are taken in two ways. A sign of
-//! an intent is judged by rates, so that a large background does not drown it. A sign of the
-//! background is judged by plain counts, since the background is many topics and each word rare.
+//! With a background label (the one for "none of these") there are two criteria. A sign of an intent is
+//! determined by rates, so that a large background does not outweigh it. A sign of the background is
+//! determined by counts, since the background has many topics and each of its words is rare.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -24,14 +23,14 @@ const WORDS_MAX: usize = 4;
 /// How often a random piece of a sentence is tried before giving up.
 const TRIES_MAX: usize = 12;
 
-/// The signs of every label, and the pieces of text they vouch for.
+/// The signs of every label, from which fragments are drawn.
 #[derive(Debug)]
 pub(crate) struct Fragments {
-    /// What each n-gram is a sign of.
+    /// The label that each n-gram is a sign of.
     meaning: HashMap<String, usize>,
     /// By label and length in words: the signs, sorted.
     signs: Vec<[Vec<String>; WORDS_MAX]>,
-    /// Frequent words that are a sign of nothing, most of them function words, sorted.
+    /// Frequent words that are a sign of no label, mostly function words; sorted.
     neutral: Vec<String>,
 }
 
@@ -84,8 +83,8 @@ impl Fragments {
         &self.neutral
     }
 
-    /// Draws a fragment of a label: as often a sign itself (lengths equally often, so that single
-    /// words are not lost among the many longer ones) as a piece of one of the label's texts.
+    /// Draws a fragment of a label: with equal probability a sign or a piece of one of the label's texts. The
+    /// lengths of signs have equal probability, so that single words are not outnumbered by longer signs.
     pub(crate) fn draw(&self, rng: &mut impl Rng, label: usize, texts: &[&str]) -> Option<String> {
         if rng.random::<bool>() {
             let lengths: Vec<&Vec<String>> = self.signs[label]
@@ -108,15 +107,15 @@ impl Fragments {
             let length = rng.random_range(1..=WORDS_MAX.min(words.len()));
             let start = rng.random_range(0..=words.len() - length);
             let piece = &words[start..start + length];
-            if self.vouched(piece) == Some(label) {
+            if self.label_of(piece) == Some(label) {
                 return Some(piece.join(" "));
             }
         }
         None
     }
 
-    /// The one label whose signs a piece holds; `None` without signs or with signs of several.
-    fn vouched(&self, words: &[String]) -> Option<usize> {
+    /// The one label whose signs a piece contains; `None` without signs or with signs of several labels.
+    fn label_of(&self, words: &[String]) -> Option<usize> {
         let mut found = None;
         for gram in grams(words) {
             match (self.meaning.get(&gram), found) {
@@ -129,7 +128,7 @@ impl Fragments {
     }
 }
 
-/// Decides what an n-gram is a sign of, from the number of texts of each label that hold it.
+/// The label that an n-gram is a sign of, from the number of texts of each label that contain it.
 fn sign_of(
     held: &[usize],
     totals: &[usize],
@@ -139,7 +138,7 @@ fn sign_of(
     let purity_min = settings.fragment_purity_min;
     if let Some(background) = background {
         let all: usize = held.iter().sum();
-        // One imagined text elsewhere: four texts out of four are not yet certainty.
+        // One imaginary text of another label: four texts out of four are not certainty.
         if held[background] as f64 / (all + 1) as f64 >= purity_min {
             return Some(background);
         }
@@ -151,8 +150,8 @@ fn sign_of(
     (enough && rate(best) / rates >= purity_min).then_some(best)
 }
 
-/// A word is neutral when the background uses it at least as readily as the intents do, and texts of
-/// several labels hold it.
+/// Whether a word is neutral: the background uses it at least as often as the intents do, and texts of several
+/// labels contain it.
 fn is_neutral(held: &[usize], totals: &[usize], background: Option<usize>) -> bool {
     let Some(background) = background else {
         return false;
@@ -163,7 +162,7 @@ fn is_neutral(held: &[usize], totals: &[usize], background: Option<usize>) -> bo
     held_all >= 20 && share >= expected && held.iter().filter(|count| **count > 0).count() >= 3
 }
 
-/// The words of a text as they stand there, case-folded, without the punctuation around them.
+/// The words of a text, case-folded, without surrounding punctuation.
 pub(crate) fn surface_words(text: &str) -> Vec<String> {
     text.split_whitespace()
         .map(|word| {
@@ -179,7 +178,8 @@ fn grams(words: &[String]) -> impl Iterator<Item = String> + '_ {
     (1..=WORDS_MAX).flat_map(move |length| words.windows(length).map(|window| window.join(" ")))
 }
 
-/// For each n-gram, how many texts of each label hold it; in order, so that a run can be repeated.
+/// The number of texts of each label that contain each n-gram. The map is ordered, so that a run can be
+/// repeated.
 fn count(examples: &[Example], labels: &[String]) -> BTreeMap<String, Vec<usize>> {
     let mut counts: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for example in examples {
@@ -237,22 +237,22 @@ mod tests {
         assert!(fragments.signs(2).any(|sign| sign == "lights"));
         assert!(
             !fragments.meaning.contains_key("the"),
-            "stands under every label"
+            "occurs with every label"
         );
     }
 
     #[test]
-    fn a_piece_with_signs_of_two_labels_is_vouched_for_by_neither() {
+    fn a_piece_with_signs_of_two_labels_has_no_label() {
         let fragments = mine();
-        let vouched = |text: &str| fragments.vouched(&surface_words(text));
-        assert_eq!(vouched("some jazz music"), Some(0));
-        assert_eq!(vouched("weather in rome"), Some(1));
-        assert_eq!(vouched("play the weather"), None);
-        assert_eq!(vouched("in rome"), None);
+        let label_of = |text: &str| fragments.label_of(&surface_words(text));
+        assert_eq!(label_of("some jazz music"), Some(0));
+        assert_eq!(label_of("weather in rome"), Some(1));
+        assert_eq!(label_of("play the weather"), None);
+        assert_eq!(label_of("in rome"), None);
     }
 
     #[test]
-    fn drawn_fragments_hold_a_sign_and_repeat_with_the_seed() {
+    fn drawn_fragments_contain_a_sign_and_repeat_with_the_seed() {
         let fragments = mine();
         let texts = ["play some jazz music", "play rock music now"];
         let draw = |seed| {

@@ -1,4 +1,4 @@
-//! What a recipe may ask for: every limit of every setting.
+//! The limits of every setting of a recipe.
 
 use super::error::TrainError;
 use super::recipe::{Augmentation, Recipe, Schedule, Shape};
@@ -7,7 +7,7 @@ impl Recipe {
     /// Checks every setting and reports all mistakes at once.
     ///
     /// # Errors
-    /// [`TrainError::Recipe`] with one sentence a mistake.
+    /// [`TrainError::Recipe`] with one sentence for each mistake.
     pub fn check(&self) -> Result<(), TrainError> {
         let mut mistakes = Mistakes::default();
         mistakes.require(!self.train.is_empty(), "no [[train]] file");
@@ -38,7 +38,7 @@ impl Recipe {
     }
 }
 
-/// What is wrong with a recipe, one sentence each.
+/// The mistakes in a recipe, one sentence each.
 #[derive(Debug, Default)]
 struct Mistakes(Vec<String>);
 

@@ -15,7 +15,7 @@ use super::recipe::Shape;
 
 /// The epsilon of every layer norm, BERT's.
 pub(crate) const EPSILON: f64 = 1e-12;
-/// The standard deviation of first weights, BERT's.
+/// The standard deviation of initial weights, BERT's.
 pub(crate) const INITIAL_DEVIATION: f32 = 0.02;
 
 /// Zeroes values at random and scales the rest up, with masks from the run's own generator (candle's
@@ -115,7 +115,7 @@ struct Layer {
     output_norm: Norm,
 }
 
-/// Token ids padded to one length, and what must be ignored.
+/// Token ids padded to one length, with a mask of the padding.
 #[derive(Debug)]
 pub(crate) struct Input {
     /// `[batch, length]`, u32.
@@ -244,7 +244,7 @@ impl Network {
         })
     }
 
-    /// Builds the network with first weights drawn from a generator, as BERT draws them.
+    /// Builds the network with initial weights from BERT's distribution.
     ///
     /// # Errors
     /// When a tensor cannot be made.

@@ -1,18 +1,17 @@
 //! Every random choice of a run, drawn from one seed.
 //!
-//! Each purpose and epoch has a ChaCha stream of its own. An epoch therefore draws the same numbers
-//! whether the run was interrupted before it or not: the epoch's number is the generator's position,
-//! and a checkpoint need not store anything else.
+//! Each purpose and epoch has its own ChaCha stream. An epoch therefore draws the same numbers whether or not
+//! the run was interrupted before it, and a checkpoint need not store the state of a generator.
 
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// What a stream of random numbers is for.
+/// The purpose of a stream of random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Which texts are kept back for validation.
+    /// The choice of texts for validation.
     HoldOut = 0,
-    /// The first value of every weight.
+    /// The initial value of every weight.
     Weights = 1,
     /// The texts of an epoch: augmentation and order.
     Texts = 2,
@@ -20,7 +19,7 @@ pub(crate) enum Purpose {
     Dropout = 3,
 }
 
-/// Gives the generator for one purpose in one epoch (0 for what happens once a run).
+/// Returns the generator for one purpose in one epoch (0 for purposes that occur once in a run).
 pub(crate) fn stream(seed: u64, purpose: Purpose, epoch: usize) -> ChaCha8Rng {
     const PURPOSES: u64 = 4;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -28,7 +27,7 @@ pub(crate) fn stream(seed: u64, purpose: Purpose, epoch: usize) -> ChaCha8Rng {
     rng
 }
 
-/// Draws `true` with the given probability.
+/// Returns `true` with the given probability.
 pub(crate) fn chance(rng: &mut impl Rng, probability: f64) -> bool {
     rng.random::<f64>() < probability
 }
@@ -38,7 +37,7 @@ pub(crate) fn pick<'a, T>(rng: &mut impl Rng, from: &'a [T]) -> &'a T {
     &from[rng.random_range(0..from.len())]
 }
 
-/// Puts the elements in random order.
+/// Shuffles the elements.
 pub(crate) fn shuffle<T>(rng: &mut impl Rng, items: &mut [T]) {
     for last in (1..items.len()).rev() {
         items.swap(last, rng.random_range(0..=last));

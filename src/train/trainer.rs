@@ -1,4 +1,4 @@
-//! The loop: texts of an epoch into batches, batches into gradients, gradients into steps.
+//! The training loop: texts of an epoch into batches, batches into gradients, gradients into steps.
 
 use candle_core::{D, Device, Tensor};
 use rand::{Rng, SeedableRng};
@@ -9,6 +9,7 @@ use tokenizers::Tokenizer;
 use super::augment::Augmenter;
 use super::batches;
 use super::error::TrainError;
+use super::labelled::LabelledText;
 use super::network::{Dropout, Input, Network};
 use super::operations::values;
 use super::optimizer::{AdamW, learning_rate};
@@ -20,7 +21,7 @@ use super::vocabulary::{PAD, UNKNOWN, encode};
 /// of cores, so that sums are the same on every machine.
 const PARTS: usize = 2;
 
-/// What the loop works with; the network and the optimiser carry the state.
+/// The inputs of the loop. The network and the optimiser carry the state.
 #[derive(Debug)]
 pub(crate) struct Trainer<'a> {
     pub(crate) recipe: &'a Recipe,
@@ -31,11 +32,22 @@ pub(crate) struct Trainer<'a> {
 }
 
 /// A text as token ids with the id of its label.
-type Encoded = (Vec<u32>, usize);
+#[derive(Debug)]
+struct EncodedText {
+    ids: Vec<u32>,
+    label: usize,
+}
+
+/// The loss of a batch or a part of one, and the gradient of every parameter.
+#[derive(Debug, Default)]
+struct Gradients {
+    loss: f32,
+    gradients: Vec<Vec<f32>>,
+}
 
 impl Trainer<'_> {
-    /// Trains one epoch and gives its mean loss. `on_step` hears the step in the epoch (from 1), the
-    /// epoch's number of steps and the step's loss.
+    /// Trains one epoch and returns its mean loss. `on_step` is called with the step in the epoch (from 1),
+    /// the epoch's number of steps and the step's loss.
     ///
     /// # Errors
     /// When a text cannot be encoded, a tensor operation fails or the loss is not finite.
@@ -46,15 +58,18 @@ impl Trainer<'_> {
         on_step: &mut dyn FnMut(usize, usize, f32),
     ) -> Result<f32, TrainError> {
         let texts = self.augmenter.epoch(epoch);
-        let plain: Vec<&str> = texts.iter().map(|(text, _)| text.as_str()).collect();
+        let plain: Vec<&str> = texts
+            .iter()
+            .map(|labelled| labelled.text.as_str())
+            .collect();
         let ids = encode(self.tokenizer, &plain, self.recipe.model.max_positions)?;
-        let encoded: Vec<Encoded> = ids
+        let encoded: Vec<EncodedText> = ids
             .into_iter()
             .zip(&texts)
-            .map(|(ids, (_, label))| (ids, *label))
+            .map(|(ids, LabelledText { label, .. })| EncodedText { ids, label: *label })
             .collect();
-        let lengths: Vec<usize> = encoded.iter().map(|(ids, _)| ids.len()).collect();
-        // One stream for all of the epoch: order first, then what each step needs.
+        let lengths: Vec<usize> = encoded.iter().map(|text| text.ids.len()).collect();
+        // One stream for the whole epoch: the order first, then the draws of each step.
         let mut rng = stream(self.recipe.seed, Purpose::Dropout, epoch);
         let batches = batches::cut(&mut rng, &lengths, self.recipe.schedule.batch);
         let mut total = 0.0;
@@ -64,7 +79,7 @@ impl Trainer<'_> {
                 &self.recipe.schedule,
                 done / self.recipe.schedule.epochs as f64,
             );
-            let batch: Vec<Encoded> = batch
+            let batch: Vec<EncodedText> = batch
                 .iter()
                 .map(|at| self.with_unknowns(&mut rng, &encoded[*at]))
                 .collect();
@@ -80,11 +95,11 @@ impl Trainer<'_> {
         Ok(total / batches.len().max(1) as f32)
     }
 
-    /// Replaces some tokens by `[UNK]`, so that no single word is all a decision rests on.
-    fn with_unknowns(&self, rng: &mut impl Rng, (ids, label): &Encoded) -> Encoded {
+    /// Replaces some tokens by `[UNK]`, so that no decision depends on a single word.
+    fn with_unknowns(&self, rng: &mut impl Rng, text: &EncodedText) -> EncodedText {
         let probability = self.recipe.augmentation.unknown;
-        let mut ids = ids.clone();
-        // A text of one or two words would lose its meaning, not part of it.
+        let mut ids = text.ids.clone();
+        // A text of one or two words would lose its whole meaning.
         if probability > 0.0 && ids.len() > 5 {
             let inner = 1..ids.len() - 1;
             ids[inner]
@@ -92,19 +107,22 @@ impl Trainer<'_> {
                 .filter(|_| chance(rng, probability))
                 .for_each(|id| *id = UNKNOWN);
         }
-        (ids, *label)
+        EncodedText {
+            ids,
+            label: text.label,
+        }
     }
 
-    /// Takes one optimiser step and gives the batch's mean loss.
+    /// Takes one optimiser step and returns the batch's mean loss.
     fn step(
         &self,
         optimizer: &mut AdamW,
-        batch: &[Encoded],
+        batch: &[EncodedText],
         rng: &mut ChaCha8Rng,
         rate: f64,
     ) -> Result<f32, TrainError> {
         let part_size = batch.len().div_ceil(PARTS);
-        let parts: Vec<(&[Encoded], ChaCha8Rng)> = batch
+        let parts: Vec<(&[EncodedText], ChaCha8Rng)> = batch
             .chunks(part_size)
             .map(|part| (part, ChaCha8Rng::seed_from_u64(rng.next_u64())))
             .collect();
@@ -113,30 +131,22 @@ impl Trainer<'_> {
             .map(|(part, rng)| self.gradients(part, batch.len(), rng))
             .collect::<Result<Vec<_>, _>>()?;
         let mut results = results.into_iter();
-        let (mut loss, mut gradients) = results.next().unwrap_or_default();
-        for (part_loss, part) in results {
-            loss += part_loss;
-            for (sum, values) in gradients.iter_mut().zip(part) {
-                sum.iter_mut()
-                    .zip(values)
-                    .for_each(|(sum, value)| *sum += value);
-            }
+        let mut sum = results.next().unwrap_or_default();
+        results.for_each(|part| sum.add(part));
+        if sum.loss.is_finite() {
+            optimizer.step(self.network.parameters(), &sum.gradients, rate)?;
         }
-        if loss.is_finite() {
-            optimizer.step(self.network.parameters(), &gradients, rate)?;
-        }
-        Ok(loss)
+        Ok(sum.loss)
     }
 
-    /// The loss of part of a batch, as its share of the whole batch's mean, and the gradient of every
-    /// parameter.
+    /// Computes the gradients of a part of a batch. The loss is the part's share of the whole batch's mean.
     fn gradients(
         &self,
-        part: &[Encoded],
+        part: &[EncodedText],
         batch_size: usize,
         rng: ChaCha8Rng,
-    ) -> Result<(f32, Vec<Vec<f32>>), TrainError> {
-        let ids: Vec<&[u32]> = part.iter().map(|(ids, _)| ids.as_slice()).collect();
+    ) -> Result<Gradients, TrainError> {
+        let ids: Vec<&[u32]> = part.iter().map(|text| text.ids.as_slice()).collect();
         let mut dropout = Some(Dropout::new(rng, self.recipe.model.dropout));
         let logits = self
             .network
@@ -151,25 +161,36 @@ impl Trainer<'_> {
                 None => Ok(vec![0.0; parameter.value.elem_count()]),
             }
         });
-        Ok((
-            loss.to_scalar::<f32>()?,
-            of_parameters.collect::<candle_core::Result<_>>()?,
-        ))
+        Ok(Gradients {
+            loss: loss.to_scalar::<f32>()?,
+            gradients: of_parameters.collect::<candle_core::Result<_>>()?,
+        })
     }
 
-    /// The wanted distribution of each text, smoothed, divided by the batch size.
-    fn targets(&self, part: &[Encoded], batch_size: usize) -> Result<Tensor, TrainError> {
+    /// The target distribution of each text, smoothed, divided by the batch size.
+    fn targets(&self, part: &[EncodedText], batch_size: usize) -> Result<Tensor, TrainError> {
         let smoothing = self.recipe.schedule.label_smoothing as f32;
         let rest = smoothing / self.labels as f32;
         let scale = 1.0 / batch_size as f32;
         let mut targets = vec![rest * scale; part.len() * self.labels];
-        for (row, (_, label)) in targets.chunks_exact_mut(self.labels).zip(part) {
-            row[*label] = (1.0 - smoothing + rest) * scale;
+        for (row, text) in targets.chunks_exact_mut(self.labels).zip(part) {
+            row[text.label] = (1.0 - smoothing + rest) * scale;
         }
         Ok(Tensor::from_vec(
             targets,
             (part.len(), self.labels),
             &Device::Cpu,
         )?)
+    }
+}
+
+impl Gradients {
+    fn add(&mut self, other: Self) {
+        self.loss += other.loss;
+        for (sum, values) in self.gradients.iter_mut().zip(other.gradients) {
+            sum.iter_mut()
+                .zip(values)
+                .for_each(|(sum, value)| *sum += value);
+        }
     }
 }

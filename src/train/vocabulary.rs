@@ -1,8 +1,8 @@
 //! The WordPiece vocabulary, trained on the run's own texts, and the tokenizer around it.
 //!
-//! The tokenizers crate numbers the letters inside words (`##a`) in the order of a randomly seeded
-//! hash map, and those numbers break ties between merges: two runs would give two vocabularies. Here
-//! all letters are entered first, in order, so that nothing is left to the map.
+//! The tokenizers crate numbers the letters inside words (`##a`) in the order of a randomly seeded hash map,
+//! and those numbers break ties between merges, so two runs would give different vocabularies. Here all
+//! letters are entered first, in order, so that the map has no influence.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,11 +27,11 @@ pub(crate) const PAD: u32 = 0;
 /// The id of `[UNK]`.
 pub(crate) const UNKNOWN: u32 = 1;
 
-/// The mark of a piece that continues a word.
+/// The prefix of a piece that continues a word.
 const CONTINUES: &str = "##";
 
-/// Trains a lower-case WordPiece tokenizer of at most `size` entries (letters and special tokens
-/// included, all of which are kept even if there are more of them).
+/// Trains a lower-case WordPiece tokenizer of at most `size` entries. They include letters and special tokens,
+/// which are kept even if they are more.
 ///
 /// # Errors
 /// When the tokenizers crate refuses the texts or the settings.
@@ -78,7 +78,7 @@ pub(crate) fn read(path: &Path) -> Result<Tokenizer, TrainError> {
         .map_err(|e| TrainError::Tokenizer(format!("{}: {e}", path.display())))
 }
 
-/// Gives the token ids of each text, special tokens included, cut to `length_max`.
+/// Returns the token ids of each text, including special tokens, truncated to `length_max`.
 ///
 /// # Errors
 /// When the tokenizer fails on a text.
@@ -118,8 +118,8 @@ fn split(text: &str) -> tokenizers::Result<Vec<String>> {
         .collect())
 }
 
-/// All single letters, as word starts and as continuations, in order. Printable ASCII is always in,
-/// so that any plain text can be spelt.
+/// All single letters, as word starts and as continuations, in order. They include printable ASCII, so that any
+/// ASCII text can be spelt.
 fn letters(words: &[String]) -> Vec<String> {
     let ascii = ('!'..='~').filter(|c| !c.is_ascii_uppercase());
     let starts: BTreeSet<char> = words
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_cut_and_still_ends_with_the_separator() {
+    fn a_truncated_text_ends_with_the_separator() {
         let tokenizer = train(TEXTS.into_iter(), 140).expect("trains");
         let ids = encode(&tokenizer, &["a b c d e f g h"], 5).expect("encodes");
         assert_eq!(ids[0].len(), 5);

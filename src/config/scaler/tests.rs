@@ -60,9 +60,9 @@ fn all_mistakes_are_reported_at_once() {
 #[test]
 fn replicas_and_settings_are_lists() {
     let flags = ["--replicas", "a:1,b:2", "--replicas", "c:3"];
-    assert_eq!(config(&flags).unwrap().defaults.places.len(), 3);
+    assert_eq!(config(&flags).unwrap().defaults.endpoints.len(), 3);
     let flags = ["--replicas", "a:1, b:2,", "--kafka-config", "\n"];
-    assert_eq!(config(&flags).unwrap().defaults.places.len(), 2);
+    assert_eq!(config(&flags).unwrap().defaults.endpoints.len(), 2);
     assert!(config(&["--replicas", ",", "--fixed"]).is_err());
     let settings = ["a=b", "", "c=d\r"].map(|line| entry(line).unwrap());
     let expected = [("a", "b"), ("c", "d")].map(|(k, v)| (k.to_owned(), v.to_owned()));

@@ -12,61 +12,70 @@ fn addresses(last: &[u8]) -> Vec<Resolution> {
     )]
 }
 
-fn says(demand: f64) -> Result<Report, Miss> {
-    Ok(Report {
+fn reports(demand: f64) -> Result<DemandReport, PollFailure> {
+    Ok(DemandReport {
         pod: None,
         demand,
         is_busy: false,
     })
 }
 
-fn pod(name: &str, demand: f64) -> Result<Report, Miss> {
-    Ok(Report {
+fn pod(name: &str, demand: f64) -> Result<DemandReport, PollFailure> {
+    Ok(DemandReport {
         pod: Some(name.into()),
-        ..says(demand)?
+        ..reports(demand)?
     })
 }
 
-fn silence() -> Result<Report, Miss> {
-    Err(Miss {
+fn silence() -> Result<DemandReport, PollFailure> {
+    Err(PollFailure {
         why: "no answer".to_owned(),
         is_refused: false,
     })
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_answer_counts_for_a_while_and_who_is_gone_does_not() {
+async fn a_silent_replica_counts_for_a_while_and_a_removed_one_does_not() {
     let mut replicas = Replicas::new(1);
     let start = Instant::now();
     assert_eq!(replicas.resolve(addresses(&[1, 2, 3]), 10, start).len(), 3);
     for last in 1..=3 {
-        assert!(!replicas.answer(address(last), says(1.5), start), "no news");
+        assert!(
+            !replicas.record(address(last), reports(1.5), start),
+            "no change"
+        );
     }
     let tally = replicas.tally(KEEP, start);
-    assert_eq!((tally.demand, tally.fresh), (4.5, 3));
+    assert_eq!((tally.demand, tally.replicas.fresh), (4.5, 3));
     assert!(tally.is_complete());
 
     let later = start + KEEP;
     replicas.resolve(addresses(&[1, 2]), 10, later);
     assert!(
-        replicas.answer(address(1), silence(), later),
-        "that is news"
+        replicas.record(address(1), silence(), later),
+        "that is a change"
     );
-    assert!(!replicas.answer(address(2), says(2.0), later));
+    assert!(!replicas.record(address(2), reports(2.0), later));
     let tally = replicas.tally(KEEP, later);
-    assert_eq!((tally.demand, tally.fresh, tally.kept), (3.5, 1, 1));
+    assert_eq!(
+        (tally.demand, tally.replicas.fresh, tally.replicas.kept),
+        (3.5, 1, 1)
+    );
     assert!(!tally.is_complete());
     assert_eq!(tally.failure.as_deref(), Some("10.0.0.1:9100: no answer"));
 
     let much_later = later + Duration::from_millis(1);
     let tally = replicas.tally(KEEP, much_later);
-    assert_eq!((tally.demand, tally.kept, tally.silent), (2.0, 0, 1));
+    assert_eq!(
+        (tally.demand, tally.replicas.kept, tally.replicas.silent),
+        (2.0, 0, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_refuses_and_never_answered_is_not_there() {
+async fn a_replica_that_refuses_and_never_answered_is_absent() {
     let refuses = || {
-        Err(Miss {
+        Err(PollFailure {
             why: "refused".to_owned(),
             is_refused: true,
         })
@@ -75,30 +84,33 @@ async fn who_refuses_and_never_answered_is_not_there() {
     let start = Instant::now();
     replicas.resolve(addresses(&[1, 2, 3]), 10, start);
     for last in 1..=3 {
-        replicas.answer(address(last), refuses(), start);
+        replicas.record(address(last), refuses(), start);
     }
     assert_eq!(replicas.tally(KEEP, start).absent, 0);
     let later = start + KEEP;
-    replicas.answer(address(1), refuses(), later);
-    replicas.answer(address(2), silence(), later);
-    replicas.answer(address(3), says(0.0), later);
+    replicas.record(address(1), refuses(), later);
+    replicas.record(address(2), silence(), later);
+    replicas.record(address(3), reports(0.0), later);
     let tally = replicas.tally(KEEP, later);
-    assert_eq!((tally.fresh, tally.silent, tally.absent), (1, 2, 1));
+    assert_eq!(
+        (tally.replicas.fresh, tally.replicas.silent, tally.absent),
+        (1, 2, 1)
+    );
     assert!(!tally.is_complete(), "one may be busy");
     replicas.resolve(addresses(&[1, 3]), 10, later);
     let tally = replicas.tally(KEEP, later);
     assert!(tally.is_complete() && !tally.is_empty());
 
-    // One that has answered is not forgotten so.
-    replicas.answer(address(3), refuses(), later);
+    // A replica that has answered once is not absent.
+    replicas.record(address(3), refuses(), later);
     let tally = replicas.tally(KEEP, later + 2 * KEEP);
-    assert_eq!((tally.silent, tally.absent), (2, 1));
+    assert_eq!((tally.replicas.silent, tally.absent), (2, 1));
     replicas.resolve(addresses(&[1]), 10, later);
     assert!(!replicas.tally(KEEP, later).is_empty(), "it may yet start");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_cannot_be_resolved_is_what_it_was() {
+async fn an_endpoint_that_cannot_be_resolved_keeps_its_addresses() {
     let mut replicas = Replicas::new(2);
     let start = Instant::now();
     let mut both = addresses(&[1]);
@@ -129,30 +141,30 @@ async fn a_pod_with_two_addresses_counts_once() {
     let v6 = |last: u16| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, last], 9100));
     let all = vec![address(1), v6(1), v6(2)];
     replicas.resolve(vec![Resolution::Addresses(all)], 10, now);
-    replicas.answer(address(1), pod("a", 1.0), now);
-    replicas.answer(v6(1), pod("a", 1.0), now);
-    replicas.answer(v6(2), pod("b", 2.0), now);
+    replicas.record(address(1), pod("a", 1.0), now);
+    replicas.record(v6(1), pod("a", 1.0), now);
+    replicas.record(v6(2), pod("b", 2.0), now);
     let tally = replicas.tally(KEEP, now);
-    assert_eq!((tally.demand, tally.fresh), (3.0, 2));
+    assert_eq!((tally.demand, tally.replicas.fresh), (3.0, 2));
 }
 
-/// Several servers of one machine have its name, and are several all the same.
+/// Several servers on one machine have the same name.
 #[tokio::test(start_paused = true)]
-async fn replicas_of_one_name_and_one_family_are_several() {
+async fn replicas_of_one_name_and_one_address_family_count_separately() {
     let mut replicas = Replicas::new(1);
     let now = Instant::now();
     replicas.resolve(addresses(&[1, 2]), 10, now);
-    replicas.answer(address(1), pod("a", 1.0), now);
-    replicas.answer(address(2), pod("a", 1.0), now);
+    replicas.record(address(1), pod("a", 1.0), now);
+    replicas.record(address(2), pod("a", 1.0), now);
     assert_eq!(replicas.tally(KEEP, now).demand, 2.0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_two_places_name_is_one_replica() {
+async fn an_address_of_two_endpoints_is_one_replica() {
     let mut replicas = Replicas::new(2);
     let now = Instant::now();
     let both = [addresses(&[1]), addresses(&[1])].concat();
     assert_eq!(replicas.resolve(both, 10, now), [address(1)]);
-    replicas.answer(address(1), says(1.0), now);
+    replicas.record(address(1), reports(1.0), now);
     assert_eq!(replicas.tally(KEEP, now).demand, 1.0);
 }

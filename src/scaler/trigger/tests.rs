@@ -2,7 +2,7 @@ use super::*;
 
 fn defaults() -> Defaults {
     Defaults {
-        places: vec!["intentd:9100".parse().unwrap()],
+        endpoints: vec!["intentd:9100".parse().unwrap()],
         activation: 1e-6,
         prometheus: Some("http://prometheus:9090".parse().unwrap()),
         query: Some("up".to_owned()),
@@ -16,63 +16,69 @@ fn defaults() -> Defaults {
     }
 }
 
-fn read(metadata: &[(&str, &str)], defaults: &Defaults) -> Result<Trigger, String> {
+fn parse(metadata: &[(&str, &str)], defaults: &Defaults) -> Result<Trigger, String> {
     let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     let metadata = metadata.iter().map(owned).collect();
-    Trigger::read(&metadata, defaults).map_err(|mistakes| mistakes.join("; "))
+    Trigger::parse(&metadata, defaults).map_err(|mistakes| mistakes.join("; "))
 }
 
 fn query_of(trigger: &Trigger) -> Option<(&str, f64)> {
-    let wakes = trigger.watch.wakes.iter().zip(&trigger.limits.signs);
-    wakes.into_iter().find_map(|(wake, threshold)| match wake {
-        Wake::Prometheus { query, .. } => Some((query.as_str(), *threshold)),
-        Wake::Kafka(_) => None,
+    let sources = trigger.watch.wake_sources.iter();
+    let mut sources = sources.zip(&trigger.thresholds.wake);
+    sources.find_map(|(source, threshold)| match source {
+        WakeSource::Prometheus { query, .. } => Some((query.as_str(), *threshold)),
+        WakeSource::Kafka(_) => None,
     })
 }
 
 #[test]
-fn the_flags_count_where_metadata_says_nothing() {
-    let trigger = read(
+fn flags_are_the_defaults_of_metadata() {
+    let trigger = parse(
         &[("scalerAddress", "scaler:9101"), ("wakeQuery", " ")],
         &defaults(),
     );
     let trigger = trigger.unwrap();
     assert_eq!(trigger.target, 1.0);
-    assert_eq!(trigger.watch.places, defaults().places);
+    assert_eq!(trigger.watch.endpoints, defaults().endpoints);
     assert_eq!(query_of(&trigger), Some(("up", 5.0)));
     let changed = [
         ("target", "0.8"),
         ("wakeQueryFromEnv", "lag"),
         ("activationDemand", "0.1"),
     ];
-    let trigger = read(&changed, &defaults()).unwrap();
-    assert_eq!((trigger.target, trigger.limits.activation), (0.8, 0.1));
+    let trigger = parse(&changed, &defaults()).unwrap();
+    assert_eq!((trigger.target, trigger.thresholds.demand), (0.8, 0.1));
     assert_eq!(query_of(&trigger), Some(("lag", 5.0)));
 }
 
 #[test]
-fn a_key_that_is_there_in_both_ways_is_a_mistake() {
+fn a_key_with_and_without_from_env_is_a_mistake() {
     for key in ["replicas", "target", "wakeQuery"] {
         let from_env = format!("{key}FromEnv");
-        let mistakes = read(&[(key, "1"), (&from_env, "2")], &defaults()).unwrap_err();
+        let mistakes = parse(&[(key, "1"), (&from_env, "2")], &defaults()).unwrap_err();
         let expected = format!("{key}, {from_env}: expected one of them, found both");
         assert!(mistakes.contains(&expected), "{mistakes}");
     }
-    // What is empty is not there, and what is KEDA's is no business of ours.
+    // Empty values count as absent, and keys of KEDA are ignored.
     let one = [
         ("target", "2"),
         ("targetFromEnv", " "),
         ("x", "1"),
         ("xFromEnv", "2"),
     ];
-    assert_eq!(read(&one, &defaults()).unwrap().target, 2.0);
+    assert_eq!(parse(&one, &defaults()).unwrap().target, 2.0);
 }
 
 #[test]
-fn another_workload_is_not_woken_by_the_query_of_the_flags() {
+fn the_query_of_the_flags_does_not_wake_another_workload() {
     let other = [("replicas", "b:1, a:1,b:1")];
-    let trigger = read(&other, &defaults()).unwrap();
-    let shown: Vec<String> = trigger.watch.places.iter().map(Place::to_string).collect();
+    let trigger = parse(&other, &defaults()).unwrap();
+    let shown: Vec<String> = trigger
+        .watch
+        .endpoints
+        .iter()
+        .map(Endpoint::to_string)
+        .collect();
     assert_eq!(shown, ["a:1", "b:1"]);
     assert_eq!(query_of(&trigger), None);
     let limits = [
@@ -80,14 +86,14 @@ fn another_workload_is_not_woken_by_the_query_of_the_flags() {
         ("target", "2"),
         ("activationDemand", "3"),
     ];
-    let turned = read(&limits, &defaults()).unwrap();
+    let turned = parse(&limits, &defaults()).unwrap();
     assert_eq!(
         turned.watch.key(),
         trigger.watch.key(),
         "one watch for both"
     );
     let own = [("replicas", "a:1"), ("wakeQuery", "lag")];
-    let trigger = read(&own, &defaults()).unwrap();
+    let trigger = parse(&own, &defaults()).unwrap();
     assert_eq!(query_of(&trigger), Some(("lag", 0.0)));
 }
 
@@ -100,7 +106,7 @@ fn all_mistakes_are_reported_at_once() {
         ("wakePrometheus", "prometheus"),
         ("wakeTreshold", "1"),
     ];
-    let mistakes = read(&metadata, &defaults()).unwrap_err();
+    let mistakes = parse(&metadata, &defaults()).unwrap_err();
     for part in [
         "\"a\"",
         "\"b:0\"",
@@ -112,39 +118,39 @@ fn all_mistakes_are_reported_at_once() {
         assert!(mistakes.contains(part), "{part} is missing from {mistakes}");
     }
     let none = Defaults {
-        places: Vec::new(),
+        endpoints: Vec::new(),
         prometheus: None,
         query: None,
         ..defaults()
     };
-    let mistakes = read(&[("wakeQuery", "up")], &none).unwrap_err();
+    let mistakes = parse(&[("wakeQuery", "up")], &none).unwrap_err();
     assert!(mistakes.contains("--replicas"), "{mistakes}");
     assert!(mistakes.contains("wakePrometheus"), "{mistakes}");
 }
 
 #[test]
-fn what_is_wrong_without_end_is_said_in_part() {
+fn mistakes_are_bounded_in_length_and_number() {
     let long = "x".repeat(30_000);
     for metadata in [
         ("replicas", ","),
         ("target", &long),
         ("wakeThreshold", &long),
     ] {
-        let mistakes = read(&[metadata], &defaults()).unwrap_err();
+        let mistakes = parse(&[metadata], &defaults()).unwrap_err();
         assert!(mistakes.len() < 300, "{mistakes}");
     }
     let many = vec!["x"; 10_000].join(",");
-    let mistakes = read(&[("replicas", &many)], &defaults()).unwrap_err();
+    let mistakes = parse(&[("replicas", &many)], &defaults()).unwrap_err();
     assert!(
         mistakes.len() < 2000 && mistakes.ends_with("and more"),
         "{mistakes}"
     );
-    let places = |count: usize| {
-        let places: Vec<String> = (1..=count).map(|port| format!("a:{port}")).collect();
-        read(&[("replicas", &places.join(","))], &defaults())
+    let endpoints = |count: usize| {
+        let list: Vec<String> = (1..=count).map(|port| format!("a:{port}")).collect();
+        parse(&[("replicas", &list.join(","))], &defaults())
     };
-    assert!(places(64).is_ok());
-    assert!(places(65).unwrap_err().contains("at most 64"));
+    assert!(endpoints(64).is_ok());
+    assert!(endpoints(65).unwrap_err().contains("at most 64"));
 }
 
 #[test]
@@ -153,10 +159,10 @@ fn thresholds_share_one_watch() {
         is_fixed: true,
         ..defaults()
     };
-    let one = read(&[("activationDemand", "0.5")], &fixed).unwrap();
-    let other = read(&[("activationDemand", "0.25"), ("target", "3")], &fixed).unwrap();
+    let one = parse(&[("activationDemand", "0.5")], &fixed).unwrap();
+    let other = parse(&[("activationDemand", "0.25"), ("target", "3")], &fixed).unwrap();
     assert_eq!(one.watch.key(), other.watch.key());
-    let woken = read(&[("wakeThreshold", "9")], &defaults()).unwrap();
+    let woken = parse(&[("wakeThreshold", "9")], &defaults()).unwrap();
     assert_eq!(woken.watch.key(), one.watch.key());
     assert_eq!(query_of(&woken), Some(("up", 9.0)));
 }
@@ -170,24 +176,24 @@ fn brokers_are_bounded() {
         ("wakeTopic", "t"),
         ("wakeGroup", "g"),
     ];
-    let mistakes = read(&metadata, &defaults()).unwrap_err();
+    let mistakes = parse(&metadata, &defaults()).unwrap_err();
     assert!(mistakes.contains("at most 16"), "{mistakes}");
 }
 
 #[test]
-fn a_fixed_scaler_asks_nobody_that_a_trigger_names() {
+fn a_fixed_scaler_refuses_the_sources_of_a_trigger() {
     let fixed = Defaults {
         is_fixed: true,
         ..defaults()
     };
-    assert!(read(&[("target", "2")], &fixed).is_ok());
-    let mistakes = read(&[("replicas", "a:1"), ("wakeQuery", "up")], &fixed).unwrap_err();
+    assert!(parse(&[("target", "2")], &fixed).is_ok());
+    let mistakes = parse(&[("replicas", "a:1"), ("wakeQuery", "up")], &fixed).unwrap_err();
     assert_eq!(mistakes.matches("--fixed").count(), 2, "{mistakes}");
 }
 
 #[cfg(feature = "kafka")]
 #[test]
-fn secrets_go_to_the_brokers_of_the_flag_alone() {
+fn secrets_go_only_to_the_brokers_of_the_flag() {
     let secret = ("sasl.password".to_owned(), "secret".to_owned());
     let defaults = Defaults {
         bootstrap: Some("kafka:9092".to_owned()),
@@ -196,9 +202,9 @@ fn secrets_go_to_the_brokers_of_the_flag_alone() {
     };
     let settings = |metadata: &[(&str, &str)]| {
         let topic = [("replicas", "a:1"), ("wakeTopic", "t"), ("wakeGroup", "g")];
-        let trigger = read(&[&topic[..], metadata].concat(), &defaults).unwrap();
-        match &trigger.watch.wakes[..] {
-            [Wake::Kafka(group)] => group.settings.len(),
+        let trigger = parse(&[&topic[..], metadata].concat(), &defaults).unwrap();
+        match &trigger.watch.wake_sources[..] {
+            [WakeSource::Kafka(group)] => group.settings.len(),
             other => panic!("{other:?}"),
         }
     };
@@ -209,7 +215,7 @@ fn secrets_go_to_the_brokers_of_the_flag_alone() {
 
 #[cfg(not(feature = "kafka"))]
 #[test]
-fn without_kafka_it_is_said_how_to_build_it() {
-    let mistakes = read(&[("wakeTopic", "t")], &defaults()).unwrap_err();
+fn a_build_without_kafka_says_how_to_build_it() {
+    let mistakes = parse(&[("wakeTopic", "t")], &defaults()).unwrap_err();
     assert!(mistakes.contains("--features kafka"), "{mistakes}");
 }

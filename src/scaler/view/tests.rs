@@ -1,30 +1,30 @@
 use std::net::SocketAddr;
 
+use super::super::endpoint::Resolution;
+use super::super::report::DemandReport;
+use super::super::tally::PollFailure;
 use super::*;
-use crate::scaler::place::Resolution;
-use crate::scaler::report::Report;
-use crate::scaler::tally::Miss;
 
-const PATIENCE: Patience = Patience {
+const STALENESS: Staleness = Staleness {
     keep: Duration::from_secs(30),
     stale_after: Duration::from_secs(300),
 };
 
 struct Workload {
-    state: State,
-    limits: Limits,
+    state: WorkloadState,
+    thresholds: ActivityThresholds,
     now: Instant,
 }
 
-/// A view, and what it says for the limits of the workload.
+/// A view, and what follows from it with the thresholds of the workload.
 #[derive(Debug)]
-struct Said {
+struct Outcome {
     view: View,
     is_active: Option<bool>,
-    is_awake: bool,
+    is_woken: bool,
 }
 
-impl std::ops::Deref for Said {
+impl std::ops::Deref for Outcome {
     type Target = View;
 
     fn deref(&self) -> &View {
@@ -33,57 +33,57 @@ impl std::ops::Deref for Said {
 }
 
 impl Workload {
-    fn new(signs: &[f64]) -> Self {
+    fn new(wake_thresholds: &[f64]) -> Self {
         Self {
-            state: State::new(1, signs.len(), PATIENCE),
-            limits: Limits {
-                activation: 1e-6,
-                signs: signs.to_vec(),
+            state: WorkloadState::new(1, wake_thresholds.len(), STALENESS),
+            thresholds: ActivityThresholds {
+                demand: 1e-6,
+                wake: wake_thresholds.to_vec(),
             },
             now: Instant::now(),
         }
     }
 
-    /// A second passes, then replicas with these answers are found.
-    fn round(&mut self, answers: &[Option<f64>]) -> Said {
+    /// A round, a second later, that finds replicas with these demands; `None` does not answer.
+    fn round(&mut self, answers: &[Option<f64>]) -> Outcome {
         let addresses = (1..).zip(answers);
         let addresses = addresses.map(|(last, _)| address(last)).collect();
         self.round_with(Resolution::Addresses(addresses), answers)
     }
 
-    fn unresolved(&mut self, answers: &[Option<f64>]) -> Said {
+    fn unresolved(&mut self, answers: &[Option<f64>]) -> Outcome {
         self.round_with(Resolution::Failed("no servers".to_owned()), answers)
     }
 
-    fn round_with(&mut self, found: Resolution, answers: &[Option<f64>]) -> Said {
+    fn round_with(&mut self, found: Resolution, answers: &[Option<f64>]) -> Outcome {
         self.pass(1);
         self.state.replicas.resolve(vec![found], 100, self.now);
         for (last, answer) in (1..).zip(answers) {
-            let report = answer.map(|demand| Report {
+            let report = answer.map(|demand| DemandReport {
                 pod: None,
                 demand,
                 is_busy: false,
             });
-            let answer = report.ok_or_else(|| Miss {
+            let answer = report.ok_or_else(|| PollFailure {
                 why: "no answer".to_owned(),
                 is_refused: false,
             });
-            self.state.replicas.answer(address(last), answer, self.now);
+            self.state.replicas.record(address(last), answer, self.now);
         }
         self.state.end_round(self.now);
         self.view()
     }
 
-    fn view(&mut self) -> Said {
+    fn view(&mut self) -> Outcome {
         let view = self.state.view(self.now);
-        Said {
-            is_active: view.is_active(&self.limits),
-            is_awake: view.is_awake(&self.limits),
+        Outcome {
+            is_active: view.is_active(&self.thresholds),
+            is_woken: view.is_woken(&self.thresholds),
             view,
         }
     }
 
-    fn sign(&mut self, value: Option<f64>) -> Said {
+    fn signal(&mut self, value: Option<f64>) -> Outcome {
         let value = value.ok_or_else(|| "no metrics".to_owned());
         self.state.read(0, value, self.now);
         self.view()
@@ -117,7 +117,7 @@ async fn replicas_that_never_answered_are_neither_idle_nor_a_number() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_sum_is_kept_for_a_while_when_nobody_answers() {
+async fn the_sum_is_kept_for_a_while_when_no_replica_answers() {
     let mut workload = Workload::new(&[]);
     assert_eq!(workload.round(&[Some(1.0), Some(2.0)]).demand, Some(3.0));
     workload.pass(299);
@@ -129,19 +129,19 @@ async fn the_sum_is_kept_for_a_while_when_nobody_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_dns_the_replicas_there_were_are_asked_on_for_a_while() {
+async fn without_dns_the_known_replicas_count_for_a_while() {
     let mut workload = Workload::new(&[]);
     workload.round(&[Some(1.0)]);
     assert_eq!(workload.unresolved(&[Some(2.0)]).demand, Some(2.0));
     workload.pass(299);
     let view = workload.unresolved(&[Some(3.0)]);
     assert_eq!(view.demand, None);
-    assert_eq!(view.is_active, Some(true), "they do answer");
+    assert_eq!(view.is_active, Some(true), "the replicas answer");
     assert!(view.unknown.contains("no servers"), "{view:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_is_said_only_when_all_are_known_to_be() {
+async fn inactive_is_reported_only_when_all_replicas_are_known_to_be_idle() {
     let mut workload = Workload::new(&[]);
     assert_eq!(workload.round(&[Some(0.0), None]).is_active, None);
     assert_eq!(
@@ -160,7 +160,7 @@ async fn idle_is_said_only_when_all_are_known_to_be() {
     assert_eq!(
         workload.round(&[Some(0.0), None]).is_active,
         None,
-        "a burst may have come"
+        "a burst may have begun"
     );
     assert_eq!(workload.unresolved(&[Some(0.0); 2]).is_active, None);
     assert_eq!(workload.round(&[Some(0.0); 2]).is_active, Some(false));
@@ -171,21 +171,20 @@ async fn idle_is_said_only_when_all_are_known_to_be() {
     assert_eq!(workload.round(&[Some(0.0), None]).is_active, None);
 }
 
-/// A replica that is silent for longer than it is kept, or that nobody has heard yet, is not without
-/// demand.
+/// A replica that does not count any more, or has not answered yet, may have demand.
 #[tokio::test(start_paused = true)]
-async fn a_sum_without_a_replica_does_not_fall() {
+async fn a_sum_with_a_missing_replica_does_not_fall() {
     let mut workload = Workload::new(&[]);
     assert_eq!(workload.round(&[Some(1.0), Some(2.0)]).demand, Some(3.0));
     assert_eq!(workload.round(&[Some(0.5), None]).demand, Some(3.0));
     workload.pass(100);
     let view = workload.round(&[Some(1.0), None]);
-    assert_eq!((view.silent, view.demand), (1, Some(3.0)));
+    assert_eq!((view.replicas.silent, view.demand), (1, Some(3.0)));
     assert_eq!(workload.round(&[Some(4.0), None]).demand, Some(4.0));
     assert_eq!(workload.round(&[Some(1.0), None]).demand, Some(4.0));
     assert_eq!(workload.round(&[Some(1.0)]).demand, Some(1.0), "it is gone");
     let view = workload.round(&[Some(1.0), None]);
-    assert_eq!(view.demand, Some(1.0), "one that starts");
+    assert_eq!(view.demand, Some(1.0), "a replica starts");
     workload.round(&[Some(1.0), Some(2.0)]);
     workload.pass(300);
     assert_eq!(workload.round(&[Some(1.0), None]).demand, Some(1.0));
@@ -205,17 +204,17 @@ async fn the_first_sum_waits_for_every_replica_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_refuses_and_never_answered_is_idle_after_a_while() {
+async fn a_replica_that_refuses_and_never_answered_is_idle_after_a_while() {
     let mut workload = Workload::new(&[]);
     workload.round(&[Some(0.0), None]);
     for (seconds, is_active) in [(0, None), (29, None), (1, Some(false))] {
         workload.pass(seconds);
-        let miss = Miss {
+        let miss = PollFailure {
             why: "refused".to_owned(),
             is_refused: true,
         };
         let now = workload.now;
-        workload.state.replicas.answer(address(2), Err(miss), now);
+        workload.state.replicas.record(address(2), Err(miss), now);
         let view = workload.view();
         assert_eq!(view.is_active, is_active, "{view:?}");
     }
@@ -223,51 +222,51 @@ async fn who_refuses_and_never_answered_is_idle_after_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_that_runs_is_known_to_be_idle() {
+async fn a_workload_without_addresses_is_known_to_be_idle() {
     let mut workload = Workload::new(&[]);
     assert_eq!(workload.unresolved(&[]).is_active, None);
     let view = workload.round(&[]);
     assert_eq!((view.demand, view.is_active), (Some(0.0), Some(false)));
-    assert!(view.is_asleep_for_good);
-    assert!(!workload.round(&[Some(0.0)]).is_asleep_for_good);
+    assert!(view.cannot_wake);
+    assert!(!workload.round(&[Some(0.0)]).cannot_wake);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sign_of_work_wakes_and_an_unknown_one_leaves_it_open() {
+async fn a_wake_signal_activates_and_an_unknown_one_leaves_the_activity_unknown() {
     let mut workload = Workload::new(&[10.0]);
     let view = workload.round(&[]);
-    assert!(!view.is_settled && !view.is_asleep_for_good);
+    assert!(!view.is_settled && !view.cannot_wake);
     assert_eq!(view.is_active, None);
     assert_eq!(
-        workload.sign(Some(10.0)).is_active,
+        workload.signal(Some(10.0)).is_active,
         Some(false),
         "not above it"
     );
-    assert_eq!(workload.sign(None).is_active, Some(false), "kept");
-    let view = workload.sign(Some(10.5));
-    assert!(view.is_settled && view.is_awake);
+    assert_eq!(workload.signal(None).is_active, Some(false), "kept");
+    let view = workload.signal(Some(10.5));
+    assert!(view.is_settled && view.is_woken);
     assert_eq!(view.is_active, Some(true));
-    workload.sign(None);
+    workload.signal(None);
     workload.pass(30);
-    assert_eq!(workload.round(&[]).is_active, Some(true), "as it was");
+    assert_eq!(workload.round(&[]).is_active, Some(true), "held");
     workload.pass(300);
     let view = workload.round(&[]);
-    assert_eq!((view.is_active, view.is_awake), (None, false));
+    assert_eq!((view.is_active, view.is_woken), (None, false));
     assert!(view.unknown.contains("no metrics"), "{view:?}");
-    assert_eq!(view.demand, Some(0.0), "that is known all the same");
+    assert_eq!(view.demand, Some(0.0), "the demand is still known");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sign_that_is_asked_in_vain_counts_for_a_while() {
+async fn a_wake_signal_that_cannot_be_read_counts_for_a_while() {
     let mut workload = Workload::new(&[0.0]);
-    workload.sign(Some(0.0));
+    workload.signal(Some(0.0));
     workload.pass(100);
     assert_eq!(
         workload.round(&[]).is_active,
         Some(false),
-        "the next answer is to come"
+        "the next read is pending"
     );
-    workload.sign(None);
+    workload.signal(None);
     workload.pass(1000);
     assert_eq!(workload.round(&[]).is_active, None);
 }
@@ -276,7 +275,7 @@ async fn a_sign_that_is_asked_in_vain_counts_for_a_while() {
 async fn requests_in_a_replica_are_activity_without_demand() {
     let mut workload = Workload::new(&[]);
     workload.round(&[Some(0.0)]);
-    let busy = Report {
+    let busy = DemandReport {
         pod: None,
         demand: 0.0,
         is_busy: true,
@@ -284,6 +283,6 @@ async fn requests_in_a_replica_are_activity_without_demand() {
     workload
         .state
         .replicas
-        .answer(address(1), Ok(busy), workload.now);
+        .record(address(1), Ok(busy), workload.now);
     assert_eq!(workload.view().is_active, Some(true));
 }

@@ -1,8 +1,8 @@
-//! Where replicas are: `host:port`, of which a name is looked up afresh each time.
+//! Endpoints of replicas: `host:port`, whose name is resolved again in each round.
 //!
-//! A name that has no address is not a failure: a headless Service has none while nothing runs. So the
-//! two are told apart by the resolver's code (`EAI_NONAME`, `EAI_NODATA`, or anything else), which the
-//! standard library hides behind a text.
+//! A name without an address is not a failure: a headless Service has none while nothing runs. The two are
+//! told apart by the resolver's code (`EAI_NONAME`, `EAI_NODATA`, or anything else), which the standard
+//! library does not expose.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,21 +15,21 @@ use tokio::task::JoinHandle;
 
 use crate::error::shown;
 
-/// Length of a name in DNS (RFC 1035, section 2.3.4), with the dot at its end.
+/// Longest DNS name (RFC 1035, section 2.3.4), with the dot at its end.
 const NAME_MAX: usize = 254;
 
-/// Time for DNS: the system's resolver tries a server that does not answer again after five seconds.
+/// Time for DNS. The system's resolver retries a server that does not answer after five seconds.
 pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// An address, or a name and a port.
+/// A host, by name or address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct Endpoint {
     host: String,
     port: u16,
 }
 
-impl Place {
-    /// A host and a port that are known to be such.
+impl Endpoint {
+    /// An endpoint of a host that has been checked already.
     pub(super) fn of(host: &str, port: u16) -> Self {
         Self {
             host: host.to_owned(),
@@ -38,7 +38,7 @@ impl Place {
     }
 }
 
-impl FromStr for Place {
+impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -67,7 +67,7 @@ impl FromStr for Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -77,12 +77,12 @@ impl fmt::Display for Place {
     }
 }
 
-/// What a place is at the moment.
+/// The result of resolving an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Resolution {
-    /// These addresses, each once; none when nothing runs there.
+    /// The distinct addresses; none while nothing runs there.
     Addresses(Vec<SocketAddr>),
-    /// Nobody could say.
+    /// The addresses are unknown, with the reason.
     Failed(String),
 }
 
@@ -92,26 +92,26 @@ impl Resolution {
     }
 }
 
-/// Looks a place up, one lookup at a time.
+/// Resolves one endpoint, one lookup at a time.
 #[derive(Debug)]
 pub(super) struct Resolver {
-    place: Place,
-    /// A lookup cannot be cancelled. One that outlives its time is waited for in the next round, so
-    /// that a resolver that hangs takes one thread and not one more each second.
+    endpoint: Endpoint,
+    /// A lookup cannot be cancelled. A late one is awaited in the next round, so that a resolver that hangs
+    /// takes one thread and not another one each round.
     pending: Option<JoinHandle<Resolution>>,
 }
 
 impl Resolver {
-    pub(super) fn new(place: Place) -> Self {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
         Self {
-            place,
+            endpoint,
             pending: None,
         }
     }
 
-    /// Its addresses now, or why they are not to be had within `timeout`.
+    /// Resolves the endpoint within `timeout`.
     pub(super) async fn resolve(&mut self, timeout: Duration) -> Resolution {
-        let Place { host, port } = self.place.clone();
+        let Endpoint { host, port } = self.endpoint.clone();
         if let Ok(address) = host.parse::<IpAddr>() {
             return Resolution::Addresses(vec![SocketAddr::from((address, port))]);
         }
@@ -122,24 +122,24 @@ impl Resolver {
         let Ok(outcome) = tokio::time::timeout(timeout, pending).await else {
             return Resolution::Failed(format!(
                 "{}: no answer of DNS within {timeout:?}",
-                self.place
+                self.endpoint
             ));
         };
         self.pending = None;
-        outcome.unwrap_or_else(|error| Resolution::Failed(format!("{}: {error}", self.place)))
+        outcome.unwrap_or_else(|error| Resolution::Failed(format!("{}: {error}", self.endpoint)))
     }
 }
 
 fn lookup(host: &str, port: u16) -> Resolution {
     let hints = AddrInfoHints {
-        // Else every address comes once for each kind of socket.
+        // Otherwise every address is returned once for each socket type.
         socktype: SockType::Stream.into(),
         ..AddrInfoHints::default()
     };
     let failed = |why: &dyn fmt::Display| Resolution::Failed(format!("{host}: {why}"));
     let found = match getaddrinfo(Some(host), None, Some(hints)) {
         Ok(found) => found,
-        Err(error) if says_none(error.kind()) => return Resolution::Addresses(Vec::new()),
+        Err(error) if has_no_address(error.kind()) => return Resolution::Addresses(Vec::new()),
         Err(error) => return failed(&error),
     };
     let mut addresses = BTreeSet::new();
@@ -156,8 +156,8 @@ fn lookup(host: &str, port: u16) -> Resolution {
     Resolution::Addresses(addresses.into_iter().collect())
 }
 
-/// Whether the resolver knows that there is no address, rather than not knowing.
-fn says_none(kind: LookupErrorKind) -> bool {
+/// Whether the error means that the name has no address, rather than that the lookup failed.
+fn has_no_address(kind: LookupErrorKind) -> bool {
     matches!(kind, LookupErrorKind::NoName | LookupErrorKind::NoData)
 }
 
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_hosts_with_ports() {
+    fn endpoints_are_hosts_with_ports() {
         for (text, shown) in [
             ("127.0.0.1:9100", "127.0.0.1:9100"),
             ("[::1]:9100", "[::1]:9100"),
@@ -175,8 +175,8 @@ mod tests {
                 "intentd-headless.ns.svc.:80",
             ),
         ] {
-            let place: Place = text.parse().unwrap();
-            assert_eq!(place.to_string(), shown);
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(endpoint.to_string(), shown);
         }
         for wrong in [
             "",
@@ -192,31 +192,31 @@ mod tests {
             "host:80/path",
             "ho\0st:80",
         ] {
-            assert!(wrong.parse::<Place>().is_err(), "{wrong:?}");
+            assert!(wrong.parse::<Endpoint>().is_err(), "{wrong:?}");
         }
     }
 
     #[test]
-    fn what_is_wrong_is_repeated_in_part() {
-        let error = "ä".repeat(10_000).parse::<Place>().unwrap_err();
+    fn an_error_repeats_only_the_beginning_of_a_long_text() {
+        let error = "ä".repeat(10_000).parse::<Endpoint>().unwrap_err();
         assert!(error.len() < 400 && error.ends_with("ä\"…"), "{error}");
     }
 
     #[test]
-    fn a_name_without_addresses_is_no_failure() {
-        assert!(says_none(LookupErrorKind::NoName));
-        assert!(says_none(LookupErrorKind::NoData));
+    fn a_name_without_addresses_is_not_a_failure() {
+        assert!(has_no_address(LookupErrorKind::NoName));
+        assert!(has_no_address(LookupErrorKind::NoData));
         for kind in [
             LookupErrorKind::Again,
             LookupErrorKind::Fail,
             LookupErrorKind::System,
         ] {
-            assert!(!says_none(kind), "{kind:?}");
+            assert!(!has_no_address(kind), "{kind:?}");
         }
     }
 
     #[tokio::test]
-    async fn literals_and_names_are_resolved_to_each_address_once() {
+    async fn literals_and_names_resolve_to_distinct_addresses() {
         let mut literal = Resolver::new("127.0.0.2:9100".parse().unwrap());
         let address = SocketAddr::from(([127, 0, 0, 2], 9100));
         let found = literal.resolve(Duration::ZERO).await;

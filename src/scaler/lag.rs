@@ -1,6 +1,6 @@
-//! The lag of a consumer group: records that its members have not committed yet.
+//! The lag of a Kafka consumer group: records that it has not committed yet.
 //!
-//! librdkafka asks the brokers; the group is not joined, so its members notice nothing.
+//! librdkafka asks the brokers without joining the group, so its members are not affected.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,31 +12,31 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::wake::KafkaGroup;
+use super::consumer_group::ConsumerGroup;
 
 /// Reads the lag of one group on one topic.
 #[derive(Debug)]
 pub(super) struct LagReader {
-    group: KafkaGroup,
+    group: ConsumerGroup,
     timeout: Duration,
-    consumer: Option<Shared>,
-    /// librdkafka's calls block and end by themselves; one that is late is waited for.
+    consumer: Option<SharedConsumer>,
+    /// librdkafka's calls block and cannot be cancelled. A late one is awaited by the next read.
     pending: Option<JoinHandle<Result<f64, String>>>,
 }
 
-/// A consumer that is asked on a thread of its own, one question at a time.
+/// A consumer that is used on blocking threads, one call at a time.
 #[derive(Clone)]
-struct Shared(Arc<Mutex<BaseConsumer>>);
+struct SharedConsumer(Arc<Mutex<BaseConsumer>>);
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for SharedConsumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Consumer")
     }
 }
 
 impl LagReader {
-    /// A reader whose questions to the brokers take at most `timeout` in all.
-    pub(super) fn new(group: KafkaGroup, timeout: Duration) -> Self {
+    /// A reader whose calls to the brokers take at most `timeout` together.
+    pub(super) fn new(group: ConsumerGroup, timeout: Duration) -> Self {
         Self {
             group,
             timeout,
@@ -45,7 +45,7 @@ impl LagReader {
         }
     }
 
-    /// The lag now, in records, summed over the partitions.
+    /// The lag now: the sum over the partitions, in records.
     ///
     /// # Errors
     /// Why it is not known.
@@ -70,7 +70,7 @@ impl LagReader {
         lag.map_err(|error| error.to_string())?
     }
 
-    fn consumer(&mut self) -> Result<Shared, String> {
+    fn consumer(&mut self) -> Result<SharedConsumer, String> {
         if let Some(consumer) = &self.consumer {
             return Ok(consumer.clone());
         }
@@ -84,14 +84,14 @@ impl LagReader {
             .set("enable.auto.commit", "false")
             .create();
         let made = made.map_err(|error| error.to_string())?;
-        let consumer = Shared(Arc::new(Mutex::new(made)));
+        let consumer = SharedConsumer(Arc::new(Mutex::new(made)));
         self.consumer = Some(consumer.clone());
         Ok(consumer)
     }
 }
 
 impl Drop for LagReader {
-    /// A consumer's end waits for its threads, and so for brokers: not on a thread that serves others.
+    /// Drops the consumer on a blocking thread, since its drop waits for threads and brokers.
     fn drop(&mut self) {
         let consumer = self.consumer.take();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -101,10 +101,9 @@ impl Drop for LagReader {
 }
 
 fn lag(consumer: &BaseConsumer, topic: &str, deadline: Instant) -> Result<f64, LagError> {
-    // Nothing is consumed; this takes what librdkafka has to tell, such as errors and statistics, which
-    // would pile up otherwise.
+    // Nothing is consumed. Polling removes librdkafka's events (errors, statistics), which would accumulate.
     drop(consumer.poll(Duration::ZERO));
-    // At least a millisecond: librdkafka takes none for "do not wait".
+    // At least a millisecond: zero means "do not wait" to librdkafka.
     let left = || {
         let left = deadline.saturating_duration_since(Instant::now());
         left.max(Duration::from_millis(1))
@@ -128,7 +127,7 @@ fn lag(consumer: &BaseConsumer, topic: &str, deadline: Instant) -> Result<f64, L
         partition.error()?;
         let (low, high) = consumer.fetch_watermarks(topic, partition.partition(), left())?;
         let next = match partition.offset() {
-            // What retention has deleted nobody will read.
+            // Records that retention has deleted are not part of the lag.
             Offset::Offset(next) => next.max(low),
             _ => low,
         };

@@ -1,32 +1,32 @@
-//! Threads that begin at the same moment, or not at all.
+//! Worker threads that start at the same moment, or not at all.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How often the caller looks how far the others are.
-const LOOK: Duration = Duration::from_millis(50);
+/// Interval at which the calling thread reports progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A thread's side: it says that it is ready, and hears when to begin.
+/// A worker's side of the common start: it reports that it is ready and waits for the start time.
 #[derive(Debug)]
-pub(super) struct Crew {
-    /// True when ready; false in the end, which only matters before.
+pub(super) struct StartGate {
+    /// True when ready. The drop sends false, which matters only to a caller that still waits.
     ready: Sender<bool>,
     start: Receiver<Instant>,
 }
 
-impl Drop for Crew {
+impl Drop for StartGate {
     fn drop(&mut self) {
-        // Nobody listens any more when all were ready.
+        // Once every worker was ready, the receiver is no longer read.
         let _ = self.ready.send(false);
     }
 }
 
-impl Crew {
-    /// Returns the common start when all are ready.
+impl StartGate {
+    /// Waits until all workers are ready and returns the common start time.
     ///
     /// # Errors
-    /// When another one has failed.
-    pub(super) fn ready(&self) -> Result<Instant, String> {
+    /// When another worker has failed.
+    pub(super) fn wait(&self) -> Result<Instant, String> {
         let failed = |_| "another worker failed".to_owned();
         self.ready
             .send(true)
@@ -35,15 +35,15 @@ impl Crew {
     }
 }
 
-/// Calls `work` on so many threads, with the number of each, and `look` now and then meanwhile.
+/// Runs `work` on `count` threads, with each thread's index, and calls `progress` periodically until all end.
 ///
 /// # Errors
-/// The first that a thread returns; a panic or a thread that is not to be had is one, too. Those
-/// that wait for the start are then let go.
-pub(super) fn work_together<T: Send>(
+/// The first error of a worker. A panic and a thread that cannot be started count as errors. Workers
+/// that wait at the gate are then released with an error.
+pub(super) fn run_workers<T: Send>(
     count: usize,
-    work: &(dyn Fn(usize, &Crew) -> Result<T, String> + Sync),
-    look: &dyn Fn(),
+    work: &(dyn Fn(usize, &StartGate) -> Result<T, String> + Sync),
+    progress: &dyn Fn(),
 ) -> Result<Vec<T>, String> {
     std::thread::scope(|scope| {
         let (ready, is_ready) = channel();
@@ -51,12 +51,12 @@ pub(super) fn work_together<T: Send>(
         let mut failure = None;
         for index in 0..count {
             let (start, started) = channel();
-            let crew = Crew {
+            let gate = StartGate {
                 ready: ready.clone(),
                 start: started,
             };
             let thread = std::thread::Builder::new().name(format!("bench-{index}"));
-            match thread.spawn_scoped(scope, move || work(index, &crew)) {
+            match thread.spawn_scoped(scope, move || work(index, &gate)) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     failure = Some(format!("cannot start worker {}: {error}", index + 1));
@@ -68,15 +68,15 @@ pub(super) fn work_together<T: Send>(
         let all = failure.is_none() && (0..count).all(|_| is_ready.recv() == Ok(true));
         if all {
             let start = Instant::now();
-            // Who does not hear it has failed, and says so in the end.
+            // A worker that does not receive it has failed and returns its own error.
             for one in &starts {
                 let _ = one.send(start);
             }
         }
         drop(starts);
         while !threads.iter().all(|thread| thread.is_finished()) {
-            std::thread::sleep(LOOK);
-            look();
+            std::thread::sleep(PROGRESS_INTERVAL);
+            progress();
         }
         let results = threads.into_iter().map(|thread| {
             let panicked = |_| Err("a worker panicked".to_owned());
@@ -89,7 +89,7 @@ pub(super) fn work_together<T: Send>(
                 Err(error) => failures.push(error),
             }
         }
-        // What made the others give up comes first.
+        // The cause comes before its consequences in the other workers.
         failures.sort_by_key(|failure| failure == "another worker failed");
         match failures.into_iter().next() {
             Some(failure) => Err(failure),
@@ -103,23 +103,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_begin_together() {
-        let starts = work_together(5, &|_, crew| crew.ready(), &|| ()).unwrap();
+    fn all_workers_start_at_the_same_time() {
+        let starts = run_workers(5, &|_, gate| gate.wait(), &|| ()).unwrap();
         assert_eq!(starts.len(), 5);
         assert!(starts.iter().all(|start| *start == starts[0]));
     }
 
     #[test]
-    fn one_that_fails_or_panics_lets_the_others_go() {
+    fn a_worker_that_fails_or_panics_releases_the_others() {
         for panics in [false, true] {
-            let work = |index: usize, crew: &Crew| {
+            let work = |index: usize, gate: &StartGate| {
                 if index == 2 {
                     assert!(!panics, "on purpose");
                     return Err("number 2".to_owned());
                 }
-                crew.ready().map(drop)
+                gate.wait().map(drop)
             };
-            let error = work_together(4, &work, &|| ()).unwrap_err();
+            let error = run_workers(4, &work, &|| ()).unwrap_err();
             let expected = if panics {
                 "a worker panicked"
             } else {

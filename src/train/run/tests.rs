@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::super::data;
 use super::*;
 
 /// Two intents that share no word, a third that is the background.
@@ -175,7 +176,7 @@ fn the_default_model_answers_its_probes_and_the_front_page() {
 fn the_default_models_recipe_can_be_read() {
     let recipe = Recipe::read(&default_model().join("recipe.toml")).expect("a valid recipe");
     assert_eq!(recipe.background.as_deref(), Some("None"));
-    // The data is not in the tree; where it lies beside it, the recipe must fit it.
+    // The data is not in the repository. If it is next to it, the recipe must fit it.
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
     if !data.join("snips/train.jsonl").exists() {
         println!("skipped: no data folder beside the tree");
