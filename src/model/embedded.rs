@@ -1,6 +1,6 @@
 //! The default model, compiled into the binary. See `models/intent-snips/README.md`.
 
-use super::Files;
+use super::files::Files;
 
 macro_rules! model_file {
     ($name:literal) => {

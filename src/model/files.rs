@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::CheckpointError;
+use super::error::CheckpointError;
 use crate::input;
 
 /// A set of named files.

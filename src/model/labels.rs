@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::config::Scoring;
-use super::{CheckpointError, Files};
+use super::error::CheckpointError;
+use super::files::Files;
 
 /// Class names by row of the classifier, and how logits become scores.
 #[derive(Debug, Clone, Default)]

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tokenizers::ModelWrapper;
 
-use super::CheckpointError;
+use super::error::CheckpointError;
 
 /// The longest string that may stand in a list. The library (0.23.2) puts the tokens of a Unigram
 /// model, a list, into a tree as deep as the longest has bytes and frees it by recursion; a token

@@ -11,7 +11,8 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{AddedToken, ModelWrapper};
 
-use super::{CheckpointError, Files};
+use super::error::CheckpointError;
+use super::files::Files;
 
 /// `model_max_length` values from here on mean "no limit" (transformers writes 1e30).
 const UNLIMITED: f64 = 1e9;

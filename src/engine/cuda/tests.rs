@@ -3,7 +3,10 @@
 use intentd_kernels::{Capacity, Device, DeviceError, Dtype, Emulation};
 
 use super::{Cuda, CudaOptions};
-use crate::engine::{Engine, EngineError, Logits, RaggedBatch, Reference};
+use crate::engine::batch::{Logits, RaggedBatch};
+use crate::engine::error::EngineError;
+use crate::engine::interface::Engine;
+use crate::engine::reference::Reference;
 use crate::model::Checkpoint;
 
 const OPTIONS: CudaOptions = CudaOptions {
