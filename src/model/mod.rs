@@ -23,7 +23,7 @@ mod weights;
 mod words;
 
 pub use architecture::{
-    BERT, ConfigKeys, FAMILIES, Family, ModuleNames, Role, SizeKey, TensorKey, TensorKind,
+    Alias, BERT, ConfigKeys, FAMILIES, Family, ModuleNames, Role, SizeKey, TensorKey, TensorKind,
 };
 pub use checkpoint::Checkpoint;
 pub use config::{Activation, ModelConfig, Scoring};

@@ -108,15 +108,15 @@ impl Shards {
 /// README of safetensors).
 fn header(shard: &StoredFile) -> Result<Vec<u8>, CheckpointError> {
     let mut length = [0; LENGTH_BYTES];
-    let behind = shard.len().saturating_sub(LENGTH_BYTES as u64);
+    let available = shard.len().saturating_sub(LENGTH_BYTES as u64);
     if shard.len() >= LENGTH_BYTES as u64 {
         shard.read_at(0, &mut length)?;
     }
     let length = u64::from_le_bytes(length);
-    if length == 0 || length > behind.min(HEADER_BYTES_MAX) {
+    if length == 0 || length > available.min(HEADER_BYTES_MAX) {
         let expected = format!(
             "a complete safetensors file (a header of 1 to {} bytes)",
-            behind.min(HEADER_BYTES_MAX)
+            available.min(HEADER_BYTES_MAX)
         );
         let found = format!("a header of {length} bytes");
         return Err(CheckpointError::invalid(

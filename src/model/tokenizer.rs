@@ -16,7 +16,7 @@ use super::error::CheckpointError;
 use super::files::Files;
 use super::tokenizer_json;
 use super::tokens::{self, Token};
-use super::vocabulary::{Settings, from_vocab};
+use super::vocabulary::{TokenizerSettings, from_vocab};
 use super::words::IncrementalTokenizer;
 
 /// Bytes per token of the model's limit that are read first of a long text. English
@@ -61,7 +61,7 @@ impl Tokenizer {
     }
 
     fn build(files: &Files, config: &ModelConfig) -> Result<Self, CheckpointError> {
-        let settings = Settings::read(files)?;
+        let settings = TokenizerSettings::read(files)?;
         let (path, mut library) = match files.read("tokenizer.json")? {
             Some(content) => {
                 let path = files.path("tokenizer.json");

@@ -162,7 +162,7 @@ impl PackedModel {
         self.multiply_adds_per_token() * bytes
     }
 
-    /// Logits of a part, `[sequences, labels]`; the team split out each step.
+    /// Writes the logits of a slice, `[sequences, labels]`. The team shares the work of each step.
     pub(super) fn forward(
         &self,
         slice: &BatchSlice<'_>,
@@ -247,9 +247,9 @@ impl PackedModel {
                 sequence += usize::from(sequences[sequence].end <= token);
                 let position = token - sequences[sequence].start;
                 x.copy_from_slice(&self.words[row(ids[token])]);
-                let kind = &self.types[row(type_ids[token])];
+                let token_type = &self.types[row(type_ids[token])];
                 let position = &self.positions[position * h..][..h];
-                self.norm.of_sum(self.isa, x, kind, position);
+                self.norm.of_sum(self.isa, x, token_type, position);
             }
         });
     }

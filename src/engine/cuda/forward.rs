@@ -1,9 +1,9 @@
 //! The forward pass as a sequence of launches on a device.
 //!
 //! There are two paths through a layer. Batches of up to [`SKINNY_ROWS_MAX`] tokens are bound by launches and by
-//! reading the weights: five fused kernels per layer, one per product. Larger batches are bound by arithmetic: the
-//! library computes the products, and kernels do the steps between them. On both paths the last layer computes only
-//! what the `[CLS]` rows need.
+//! reading the weights: five kernels per layer, each product fused with the steps around it. Larger batches are bound
+//! by arithmetic: the library computes the products, and kernels do the steps between them. On both paths the last
+//! layer computes only what the `[CLS]` rows need.
 
 use intentd_kernels::{
     Activation, Buffer, Capacity, Device, DeviceError, Dtype, Placed, Product, ProductShape,

@@ -1,6 +1,6 @@
 //! BERT: Hugging Face's `BertForSequenceClassification`.
 
-use super::family::{ConfigKeys, Family, ModuleNames, SizeKey};
+use super::family::{Alias, ConfigKeys, Family, ModuleNames, SizeKey};
 
 /// Names and defaults of transformers' `BertConfig` and `BertForSequenceClassification`.
 pub static BERT: Family = Family {
@@ -19,7 +19,7 @@ pub static BERT: Family = Family {
     // Checkpoints saved from a bare `BertModel` have no prefix.
     optional_prefix: "bert.",
     // LayerNorm in checkpoints converted from TensorFlow.
-    aliases: &[("gamma", "weight"), ("beta", "bias")],
+    aliases: &[alias("gamma", "weight"), alias("beta", "bias")],
     modules: ModuleNames {
         word_embedding: "bert.embeddings.word_embeddings",
         position_embedding: "bert.embeddings.position_embeddings",
@@ -38,3 +38,7 @@ pub static BERT: Family = Family {
         classifier: "classifier",
     },
 };
+
+const fn alias(stored: &'static str, canonical: &'static str) -> Alias {
+    Alias { stored, canonical }
+}

@@ -3,7 +3,7 @@
 use super::role::{Role, TensorKey, TensorKind};
 
 /// A family of encoders: the names in its configurations and checkpoints.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Family {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
@@ -13,10 +13,19 @@ pub struct Family {
     pub keys: ConfigKeys,
     /// Prefix of tensor names, dot included, that a checkpoint may omit.
     pub optional_prefix: &'static str,
-    /// Other spellings of the last component of a tensor's name: `(in the checkpoint, meaning)`.
-    pub aliases: &'static [(&'static str, &'static str)],
+    /// Other spellings of the last component of a tensor's name.
+    pub aliases: &'static [Alias],
     /// Names of the modules.
     pub modules: ModuleNames,
+}
+
+/// Another spelling of the last component of a tensor's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alias {
+    /// As it stands in the checkpoint.
+    pub stored: &'static str,
+    /// Its meaning: `weight` or `bias`.
+    pub canonical: &'static str,
 }
 
 /// A key of `config.json` for a size, with the value that Hugging Face assumes when the key is absent.
@@ -29,7 +38,7 @@ pub struct SizeKey {
 }
 
 /// The keys of `config.json` whose names differ between families.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfigKeys {
     /// Rows of the word embedding.
     pub vocab_size: SizeKey,
@@ -50,7 +59,7 @@ pub struct ConfigKeys {
 }
 
 /// The names of modules in a checkpoint as transformers writes it. A module's tensors add `.weight` and `.bias`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModuleNames {
     /// [`Role::WordEmbedding`]
     pub word_embedding: &'static str,
@@ -113,8 +122,8 @@ impl Family {
     pub fn canonicalize(&self, stored: &str) -> String {
         let name = self.without_prefix(stored);
         let resolved = name.rsplit_once('.').and_then(|(stem, last)| {
-            let alias = self.aliases.iter().find(|(alias, _)| *alias == last);
-            alias.map(|(_, meaning)| format!("{stem}.{meaning}"))
+            let alias = self.aliases.iter().find(|alias| alias.stored == last)?;
+            Some(format!("{stem}.{}", alias.canonical))
         });
         resolved.unwrap_or_else(|| name.to_owned())
     }
@@ -143,5 +152,34 @@ impl ModuleNames {
             Role::Pooler => self.pooler.to_owned(),
             Role::Classifier => self.classifier.to_owned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bert::BERT;
+    use super::*;
+
+    #[test]
+    fn names_are_canonical_without_prefix_and_aliases() {
+        let canonical = "encoder.layer.0.output.LayerNorm.weight";
+        for stored in [
+            "bert.encoder.layer.0.output.LayerNorm.gamma",
+            "bert.encoder.layer.0.output.LayerNorm.weight",
+            "encoder.layer.0.output.LayerNorm.gamma",
+            canonical,
+        ] {
+            assert_eq!(BERT.canonicalize(stored), canonical);
+        }
+        let key = Role::FeedForwardNorm(0).weight();
+        assert_eq!(BERT.canonical_name(key).as_deref(), Some(canonical));
+    }
+
+    #[test]
+    fn every_tensor_has_a_name_of_its_own() {
+        let names: std::collections::HashSet<_> = TensorKey::of_encoder(12)
+            .map(|key| BERT.canonical_name(key).unwrap())
+            .collect();
+        assert_eq!(names.len(), 5 + 12 * 16 + 2);
     }
 }

@@ -9,7 +9,7 @@ mod family;
 mod role;
 
 pub use bert::BERT;
-pub use family::{ConfigKeys, Family, ModuleNames, SizeKey};
+pub use family::{Alias, ConfigKeys, Family, ModuleNames, SizeKey};
 pub use role::{Role, TensorKey, TensorKind};
 
 /// The families that can be loaded. The first is assumed when `config.json` has no `model_type`.

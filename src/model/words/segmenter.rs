@@ -249,9 +249,9 @@ impl<'a> Segmenter<'a> {
         let ahead = &self.text.as_bytes()[self.at..self.clear];
         let is_blank = |stride: &&[u8]| stride.iter().fold(true, |all, byte| all & (*byte == b' '));
         let strides = ahead.chunks_exact(STRIDE).take_while(is_blank).count();
-        let behind = &ahead[strides * STRIDE..];
+        let rest = &ahead[strides * STRIDE..];
         let blank = |byte: &u8| byte.is_ascii_whitespace() && *byte != b'\x0c';
-        let more = behind.iter().take_while(|byte| blank(byte)).count();
+        let more = rest.iter().take_while(|byte| blank(byte)).count();
         self.at += strides * STRIDE + more;
         strides * STRIDE + more > 0
     }
