@@ -82,7 +82,7 @@ impl Files {
             Self::Directory(directory) => {
                 let opened = input::open(&directory.join(name));
                 match opened.and_then(|file| file.metadata().map(|meta| (file, meta.len()))) {
-                    Ok((file, len)) => (Content::File(file), len),
+                    Ok((file, len)) => (FileContent::File(file), len),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                     Err(source) => return Err(CheckpointError::Unreadable { file: path, source }),
                 }
@@ -91,13 +91,16 @@ impl Files {
                 let Some((_, content)) = files.iter().find(|(file, _)| *file == name) else {
                     return Ok(None);
                 };
-                (Content::Embedded(content), content.len() as u64)
+                (FileContent::Embedded(content), content.len() as u64)
             }
             Self::Memory { files, .. } => {
                 let Some(content) = find(files, name) else {
                     return Ok(None);
                 };
-                (Content::Memory(Arc::clone(content)), content.len() as u64)
+                (
+                    FileContent::Memory(Arc::clone(content)),
+                    content.len() as u64,
+                )
             }
         };
         Ok(Some(StoredFile { path, len, content }))
@@ -150,11 +153,11 @@ fn find<'a>(files: &'a [(String, Arc<[u8]>)], name: &str) -> Option<&'a Arc<[u8]
 pub struct StoredFile {
     path: String,
     len: u64,
-    content: Content,
+    content: FileContent,
 }
 
 #[derive(Debug)]
-enum Content {
+enum FileContent {
     File(File),
     Embedded(&'static [u8]),
     Memory(Arc<[u8]>),
@@ -190,9 +193,9 @@ impl StoredFile {
                 .ok_or_else(|| end.into())
         };
         let read = match &self.content {
-            Content::File(file) => file.read_exact_at(bytes, offset),
-            Content::Embedded(content) => copy(content),
-            Content::Memory(content) => copy(content),
+            FileContent::File(file) => file.read_exact_at(bytes, offset),
+            FileContent::Embedded(content) => copy(content),
+            FileContent::Memory(content) => copy(content),
         };
         read.map_err(|source| {
             let became_shorter = source.kind() == io::ErrorKind::UnexpectedEof;

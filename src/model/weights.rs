@@ -350,7 +350,7 @@ mod tests {
         let stored = tensors
             .iter()
             .map(|(_, shape)| shape.iter().product::<usize>());
-        assert_eq!(weights.size().parameters, stored.sum());
+        assert_eq!(weights.size().parameters, stored.sum::<usize>());
     }
 
     #[test]
