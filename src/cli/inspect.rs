@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Failure, terminal};
 use crate::engine::{self, DeviceChoice};
-use crate::model::{Activation, Checkpoint, Labels, ModelConfig, Scoring};
+use crate::model::{Activation, Checkpoint, Labels, ModelConfig, Scoring, WeightsSize};
 
 /// The flags of `intentd inspect`.
 #[derive(Debug, Args)]
@@ -39,7 +39,10 @@ fn describe(checkpoint: &Checkpoint) -> String {
         weights,
     } = checkpoint;
     let device = engine::place(DeviceChoice::Auto).unwrap_or_else(|error| error.to_string());
-    let (parameters, stored) = weights.size(config);
+    let WeightsSize {
+        parameters,
+        bytes: stored,
+    } = weights.size();
     // f32 activations of the CPU engine: six buffers as wide as a token, one of the feed-forward.
     let activations = BATCH_TOKENS * 4 * (6 * config.hidden_size + config.intermediate_size);
     // The CUDA engine's: seven as wide as a token, one of the feed-forward, and the products'

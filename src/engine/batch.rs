@@ -1,6 +1,6 @@
-//! What an engine takes and gives.
+//! The input and the output of an engine.
 
-/// Token sequences of different lengths, end to end, without padding.
+/// Token sequences of different lengths, concatenated without padding.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RaggedBatch {
     ids: Vec<u32>,
@@ -10,7 +10,7 @@ pub struct RaggedBatch {
 }
 
 impl RaggedBatch {
-    /// A batch without sequences.
+    /// An empty batch.
     pub fn new() -> Self {
         Self::default()
     }
@@ -18,8 +18,7 @@ impl RaggedBatch {
     /// Adds a sequence.
     ///
     /// # Panics
-    /// When the sequence is empty or the two slices differ in length: neither can come out of a
-    /// tokenizer.
+    /// When the sequence is empty or the two slices differ in length. A tokenizer never returns such a sequence.
     pub fn push(&mut self, ids: &[u32], type_ids: &[u32]) {
         assert!(
             !ids.is_empty() && ids.len() == type_ids.len(),
@@ -30,7 +29,7 @@ impl RaggedBatch {
         self.ends.push(self.ids.len());
     }
 
-    /// Removes all sequences and keeps the memory.
+    /// Removes all sequences and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.ids.clear();
         self.type_ids.clear();
@@ -57,19 +56,19 @@ impl RaggedBatch {
         &self.type_ids
     }
 
-    /// Where each sequence lies in [`ids`](Self::ids).
+    /// The range of each sequence in [`ids`](Self::ids).
     pub fn ranges(&self) -> impl ExactSizeIterator<Item = std::ops::Range<usize>> + '_ {
         (0..self.ends.len()).map(|index| self.range(index))
     }
 
-    /// Where sequence `index` lies in [`ids`](Self::ids).
+    /// The range of sequence `index` in [`ids`](Self::ids).
     pub fn range(&self, index: usize) -> std::ops::Range<usize> {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         start..self.ends[index]
     }
 }
 
-/// One row of raw class values a sequence, `[sequences, labels]` row-major.
+/// Logits of a batch, one row per sequence: `[sequences, labels]`, row-major.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Logits {
     values: Vec<f32>,
@@ -80,7 +79,7 @@ impl Logits {
     /// Logits of `values.len() / labels` sequences.
     ///
     /// # Panics
-    /// When `values` is not a whole number of rows.
+    /// When the length of `values` is not a multiple of `labels`.
     pub fn new(values: Vec<f32>, labels: usize) -> Self {
         assert!(
             labels > 0 && values.len().is_multiple_of(labels),
@@ -94,7 +93,7 @@ impl Logits {
         &self.values[index * self.labels..][..self.labels]
     }
 
-    /// Rows in the order of the batch's sequences.
+    /// The rows, in the order of the batch's sequences.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.values.chunks_exact(self.labels.max(1))
     }

@@ -1,7 +1,7 @@
 //! The plain path: candle-transformers' BERT, on the CPU or (feature `candle-cuda`) on the GPU.
 //!
-//! A batch is padded to its longest sequence and masked, as candle's own users do it. In f32 only:
-//! candle-transformers 0.11 makes its mask by multiplying `1 - mask` with the type's smallest
+//! A batch is padded to its longest sequence and masked, as is usual with candle. In f32 only:
+//! candle-transformers 0.11 computes its mask as `1 - mask` times the type's smallest
 //! number, which f16 and bf16 round to -∞, and 0 · -∞ is NaN for every score that counts.
 
 use std::collections::{HashMap, VecDeque};
@@ -10,11 +10,15 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module, VarBuilder};
 use candle_transformers::models::bert::{BertModel, Config, HiddenAct, PositionEmbeddingType};
 
-use super::{Engine, EngineError, LoadError, Logits, RaggedBatch};
-use crate::model::{Activation, Checkpoint, CheckpointError, ModelConfig, expected_tensors};
+use super::batch::{Logits, RaggedBatch};
+use super::error::{EngineError, LoadError};
+use super::interface::Engine;
+use crate::model::{
+    Activation, BERT, Checkpoint, CheckpointError, ModelConfig, Role, TensorKey, Weights,
+};
 
 /// candle-transformers' BERT with the classification head.
-pub(super) struct Bert {
+pub(super) struct CandleBert {
     bert: BertModel,
     pooler: Linear,
     classifier: Linear,
@@ -22,39 +26,88 @@ pub(super) struct Bert {
     pub(super) labels: usize,
 }
 
-impl std::fmt::Debug for Bert {
+/// A sequence of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sequence<'a> {
+    ids: &'a [u32],
+    type_ids: &'a [u32],
+}
+
+impl<'a> Sequence<'a> {
+    /// The sequences of a batch, in order.
+    pub(super) fn all(batch: &'a RaggedBatch) -> impl Iterator<Item = Self> {
+        batch.ranges().map(|range| Self {
+            ids: &batch.ids()[range.clone()],
+            type_ids: &batch.type_ids()[range],
+        })
+    }
+}
+
+/// Reads tensors of any family into candle's.
+struct TensorReader<'a> {
+    weights: &'a Weights,
+    origin: &'a str,
+    device: &'a Device,
+}
+
+impl TensorReader<'_> {
+    /// The tensors by the names under which candle's BERT asks for them: those of BERT's checkpoints, without a
+    /// prefix.
+    fn by_candle_names(
+        &self,
+        config: &ModelConfig,
+    ) -> Result<HashMap<String, Tensor>, CheckpointError> {
+        let keys = config.encoder_tensors().map(|(key, _)| key);
+        // candle's BERT ends before the pooler.
+        keys.filter(|key| key.role != Role::Pooler)
+            .filter_map(|key| Some((BERT.canonical_name(key)?, key)))
+            .map(|(name, key)| Ok((name, self.read(key)?)))
+            .collect()
+    }
+
+    fn linear(&self, role: Role) -> Result<Linear, CheckpointError> {
+        let bias = self.read(role.bias())?;
+        Ok(Linear::new(self.read(role.weight())?, Some(bias)))
+    }
+
+    fn read(&self, key: TensorKey) -> Result<Tensor, CheckpointError> {
+        let values = self.weights.f32(key)?;
+        let shape = self.weights.tensor(key).shape();
+        Tensor::from_vec(values, shape, self.device).map_err(|error| self.invalid(&error))
+    }
+
+    fn invalid(&self, error: &candle_core::Error) -> CheckpointError {
+        CheckpointError::invalid(self.origin, "(tensors)", "a BERT classifier", error)
+    }
+}
+
+impl std::fmt::Debug for CandleBert {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bert")
+        f.debug_struct("CandleBert")
             .field("device", &self.device)
             .field("labels", &self.labels)
             .finish_non_exhaustive()
     }
 }
 
-impl Bert {
-    /// Copies the weights onto `device`, as f32.
+impl CandleBert {
+    /// Copies the weights to `device`, as f32.
     pub(super) fn load(checkpoint: &Checkpoint, device: Device) -> Result<Self, CheckpointError> {
-        let (config, labels) = (&checkpoint.config, checkpoint.labels.len());
-        let h = config.hidden_size;
-        let mut shapes: Vec<(String, Vec<usize>)> = expected_tensors(config).collect();
-        shapes.push(("classifier.weight".to_owned(), vec![labels, h]));
-        shapes.push(("classifier.bias".to_owned(), vec![labels]));
-        let candle = |error: candle_core::Error| {
-            CheckpointError::invalid(&checkpoint.origin, "(tensors)", "a BERT classifier", error)
+        let config = &checkpoint.config;
+        let reader = TensorReader {
+            weights: &checkpoint.weights,
+            origin: &checkpoint.origin,
+            device: &device,
         };
-        let mut tensors = HashMap::new();
-        for (name, shape) in shapes {
-            let values = checkpoint.weights.f32(&name, &shape)?;
-            let tensor = Tensor::from_vec(values, shape, &device).map_err(candle)?;
-            tensors.insert(name, tensor);
-        }
+        let tensors = reader.by_candle_names(config)?;
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &device);
         Ok(Self {
-            pooler: candle_nn::linear(h, h, vb.pp("pooler.dense")).map_err(candle)?,
-            classifier: candle_nn::linear(h, labels, vb.pp("classifier")).map_err(candle)?,
-            bert: BertModel::load(vb, &candle_config(config)).map_err(candle)?,
+            pooler: reader.linear(Role::Pooler)?,
+            classifier: reader.linear(Role::Classifier)?,
+            bert: BertModel::load(vb, &candle_config(config))
+                .map_err(|error| reader.invalid(&error))?,
+            labels: checkpoint.labels.len(),
             device,
-            labels,
         })
     }
 
@@ -62,9 +115,10 @@ impl Bert {
         !self.device.is_cpu()
     }
 
-    /// Logits of the sequences `batch`, padded to the longest, row after row.
-    pub(super) fn logits(&self, batch: &[(&[u32], &[u32])]) -> candle_core::Result<Vec<f32>> {
-        let width = batch.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0);
+    /// Logits of the sequences `batch`, padded to the longest: `[sequences, labels]`.
+    pub(super) fn logits(&self, batch: &[Sequence<'_>]) -> candle_core::Result<Vec<f32>> {
+        let lengths = batch.iter().map(|sequence| sequence.ids.len());
+        let width = lengths.max().unwrap_or(0);
         let padded = |row: &dyn Fn(usize) -> Vec<u32>| {
             let mut values = Vec::with_capacity(batch.len() * width);
             for index in 0..batch.len() {
@@ -73,9 +127,9 @@ impl Bert {
             }
             Tensor::from_vec(values, (batch.len(), width), &self.device)
         };
-        let ids = padded(&|index| batch[index].0.to_vec())?;
-        let type_ids = padded(&|index| batch[index].1.to_vec())?;
-        let mask = padded(&|index| vec![1; batch[index].0.len()])?;
+        let ids = padded(&|index| batch[index].ids.to_vec())?;
+        let type_ids = padded(&|index| batch[index].type_ids.to_vec())?;
+        let mask = padded(&|index| vec![1; batch[index].ids.len()])?;
         let hidden = self.bert.forward(&ids, &type_ids, Some(&mask))?;
         let cls = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
         let pooled = self.pooler.forward(&cls)?.tanh()?;
@@ -83,16 +137,16 @@ impl Bert {
     }
 }
 
-/// The plain path as an engine of its own.
+/// The padded engine.
 #[derive(Debug)]
 pub struct Candle {
-    bert: Bert,
+    bert: CandleBert,
     description: String,
     done: VecDeque<Logits>,
 }
 
 impl Candle {
-    /// On the CPU.
+    /// Loads the model on the CPU.
     ///
     /// # Errors
     /// When a tensor cannot be read.
@@ -100,13 +154,13 @@ impl Candle {
         Self::load(checkpoint, Device::Cpu, "candle f32, cpu".to_owned())
     }
 
-    /// On the CUDA device number `ordinal`.
+    /// Loads the model on CUDA device `ordinal`.
     ///
     /// # Errors
     /// When a tensor cannot be read, or when candle cannot use the device.
     #[cfg(feature = "candle-cuda")]
     pub fn cuda(checkpoint: &Checkpoint, ordinal: usize) -> Result<Self, LoadError> {
-        // A stream of its own: candle's default is a different stream on every thread.
+        // A fixed stream, because candle's default stream differs from thread to thread.
         let device = Device::new_cuda_with_stream(ordinal).map_err(|error| {
             intentd_kernels::DeviceError::Unavailable(format!(
                 "candle cannot use CUDA device {ordinal}: {error}"
@@ -121,7 +175,7 @@ impl Candle {
         description: String,
     ) -> Result<Self, LoadError> {
         Ok(Self {
-            bert: Bert::load(checkpoint, device)?,
+            bert: CandleBert::load(checkpoint, device)?,
             description,
             done: VecDeque::new(),
         })
@@ -138,10 +192,7 @@ impl Engine for Candle {
     }
 
     fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
-        let sequences: Vec<(&[u32], &[u32])> = batch
-            .ranges()
-            .map(|range| (&batch.ids()[range.clone()], &batch.type_ids()[range]))
-            .collect();
+        let sequences: Vec<Sequence<'_>> = Sequence::all(batch).collect();
         let values = self.bert.logits(&sequences);
         let values = values.map_err(|error| engine_error(&error.to_string(), batch.tokens()))?;
         self.done.push_back(Logits::new(values, self.bert.labels));
@@ -155,7 +206,7 @@ impl Engine for Candle {
     }
 }
 
-/// Names of the errors after which a CUDA context is of no use (the CUDA driver API lists them).
+/// Errors after which a CUDA context is unusable (listed in the CUDA driver API).
 const STICKY: [&str; 9] = [
     "ILLEGAL_ADDRESS",
     "LAUNCH_FAILED",
@@ -168,7 +219,7 @@ const STICKY: [&str; 9] = [
     "CUDA_ERROR_UNKNOWN",
 ];
 
-/// What a text of candle's means: CUDA's errors come as text only.
+/// Classifies an error by its text, because candle reports CUDA's errors only as text.
 fn engine_error(text: &str, tokens: usize) -> EngineError {
     if text.contains("OUT_OF_MEMORY") {
         EngineError::OutOfMemory { tokens }
@@ -179,7 +230,7 @@ fn engine_error(text: &str, tokens: usize) -> EngineError {
     }
 }
 
-/// Our configuration in candle's words.
+/// Our configuration as candle's.
 fn candle_config(config: &ModelConfig) -> Config {
     Config {
         vocab_size: config.vocab_size,
@@ -201,7 +252,7 @@ fn candle_config(config: &ModelConfig) -> Config {
         position_embedding_type: PositionEmbeddingType::Absolute,
         use_cache: false,
         classifier_dropout: None,
-        // A name here would make candle look for `bert.`-prefixed tensors after a failure.
+        // With a name here, candle would also look for tensors with the prefix `bert.`.
         model_type: None,
     }
 }
@@ -211,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_cuda_are_told_by_their_names() {
+    fn cuda_errors_are_classified_by_name() {
         let error = |text: &str| engine_error(text, 7);
         // As cudarc's `DriverError` prints itself.
         let text = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";

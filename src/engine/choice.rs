@@ -1,130 +1,15 @@
-//! Which engine runs where, from what was asked for and what there is.
-
-use std::num::NonZeroUsize;
-use std::str::FromStr;
+//! The choice of device and type, from the flags, the build and the hardware. Pure, except that it opens a device.
 
 use intentd_kernels::DeviceError;
-use intentd_kernels::cpu::IsaLimit;
 
-/// Which engine runs the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum EngineKind {
-    /// Our own forward pass, for the CPU or for CUDA: ragged, nothing computed for padding.
-    Native,
-    /// candle-transformers' BERT, padded: the plain path, f32.
-    Candle,
-    /// candle-transformers' BERT, one text at a time on the CPU: the definition of correct, slow.
-    Reference,
-}
+use super::options::{DeviceChoice, DeviceRequest, Dtype, EngineKind};
 
-/// Where the model is to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// On a GPU where there is one, else on the CPU.
-    Auto,
-    /// On the CPU.
-    Cpu,
-    /// On the CUDA device of this number.
-    Cuda(usize),
-}
-
-impl FromStr for DeviceChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => {
-                let ordinal = text.strip_prefix("cuda:").and_then(|n| n.parse().ok());
-                let expected = "expected auto, cpu, cuda or cuda:N (the device's number)";
-                ordinal.map(Self::Cuda).ok_or_else(|| expected.to_owned())
-            }
-        }
-    }
-}
-
-/// Type of weights and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Dtype {
-    /// IEEE 754 binary32.
-    F32,
-    /// IEEE 754 binary16.
-    F16,
-    /// bfloat16: on a GPU of Ampere (compute capability 8.0) or newer; on the CPU the weights,
-    /// with f32 arithmetic.
-    Bf16,
-    /// 8-bit whole numbers, on the CPU: weights with a scale for each output, activations with a
-    /// scale for each token.
-    Int8,
-}
-
-impl Dtype {
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        }
-    }
-
-    /// What it is on a GPU, if anything.
-    pub fn on_cuda(self) -> Option<intentd_kernels::Dtype> {
-        match self {
-            Self::F32 => Some(intentd_kernels::Dtype::F32),
-            Self::F16 => Some(intentd_kernels::Dtype::F16),
-            Self::Bf16 => Some(intentd_kernels::Dtype::Bf16),
-            Self::Int8 => None,
-        }
-    }
-}
-
-/// What an engine is made from, besides a checkpoint.
-#[derive(Debug, Clone, Copy)]
-pub struct EngineOptions {
-    /// Which engine.
-    pub kind: EngineKind,
-    /// Where.
-    pub device: DeviceChoice,
-    /// Type of weights and activations; f16 on CUDA and f32 elsewhere when not given.
-    pub dtype: Option<Dtype>,
-    /// Cores that a CPU engine computes on.
-    pub threads: NonZeroUsize,
-    /// Instructions that the native CPU engine uses at most.
-    pub cpu_isa: IsaLimit,
-    /// Tokens in the largest batch that will come.
-    pub batch_tokens_max: usize,
-    /// Sequences in the largest batch that will come.
-    pub batch_sequences_max: usize,
-    /// Sizes of batch kept as CUDA graphs at once; 0 for none.
-    pub graphs_max: usize,
-}
-
-impl EngineOptions {
-    /// On the CPU, for batches of up to 4096 tokens.
-    pub fn cpu(kind: EngineKind, threads: NonZeroUsize) -> Self {
-        Self {
-            kind,
-            device: DeviceChoice::Cpu,
-            dtype: None,
-            threads,
-            cpu_isa: IsaLimit::Avx512,
-            batch_tokens_max: 4096,
-            batch_sequences_max: 256,
-            graphs_max: 0,
-        }
-    }
-}
-
-/// What this program was built with.
+/// The device support that is compiled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Build {
     /// Our own CUDA engine.
     pub(super) cuda: bool,
-    /// candle with CUDA.
+    /// candle's CUDA backend.
     pub(super) candle_cuda: bool,
 }
 
@@ -151,25 +36,30 @@ impl Build {
     }
 }
 
-/// Where an engine will run, and why there.
+/// The device and type of an engine, with the reason.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place<D> {
-    /// An opened CUDA device with its number, or the CPU.
+pub(super) struct ChosenDevice<D> {
+    /// An opened CUDA device with its number. `None` for the CPU.
     pub(super) cuda: Option<(usize, D)>,
     pub(super) dtype: Dtype,
-    /// For people: `cuda:0, since --device is auto and there is a GPU`.
-    pub(super) why: String,
+    /// For people: `cuda:0, since there is a GPU`.
+    pub(super) reason: String,
 }
 
-/// Chooses device and type. `open` tries a CUDA device of a number.
+/// Chooses device and type. `open` opens the CUDA device of a number.
 ///
 /// # Errors
-/// [`DeviceError::Unavailable`] with what to do, when what was asked for is not to be had.
+/// [`DeviceError::Unavailable`], with a remedy, when the request cannot be met.
 pub(super) fn choose<D>(
-    (kind, device, dtype): (EngineKind, DeviceChoice, Option<Dtype>),
+    request: DeviceRequest,
     build: Build,
     open: impl FnOnce(usize) -> Result<D, DeviceError>,
-) -> Result<Place<D>, DeviceError> {
+) -> Result<ChosenDevice<D>, DeviceError> {
+    let DeviceRequest {
+        kind,
+        device,
+        dtype,
+    } = request;
     let opened = |ordinal: usize, open: &mut dyn FnMut(usize) -> Result<D, DeviceError>| {
         build
             .has_cuda(kind)
@@ -180,7 +70,7 @@ pub(super) fn choose<D>(
         Some(open) => open(ordinal),
         None => Err(DeviceError::Failed("a device is opened once".to_owned())),
     };
-    let (cuda, why) = match device {
+    let (cuda, reason) = match device {
         DeviceChoice::Cpu => (None, "cpu, as --device says".to_owned()),
         DeviceChoice::Cuda(ordinal) => {
             let device = opened(ordinal, &mut open).map_err(|reason| {
@@ -203,7 +93,7 @@ pub(super) fn choose<D>(
         (EngineKind::Native, Some(dtype)) if on_gpu && dtype != Dtype::Int8 => dtype,
         (EngineKind::Native, Some(dtype)) if !on_gpu && dtype != Dtype::F16 => dtype,
         (_, Some(dtype)) => {
-            let reason = match kind {
+            let obstacle = match kind {
                 EngineKind::Native if on_gpu => "there is no int8 on the GPU: take f16",
                 EngineKind::Native => "the CPU has no f16 arithmetic: take f32, bf16 or int8",
                 EngineKind::Candle => {
@@ -211,11 +101,15 @@ pub(super) fn choose<D>(
                 }
                 EngineKind::Reference => "the reference engine computes in f32",
             };
-            let text = format!("--dtype {}: {reason} (running on {why})", dtype.name());
+            let text = format!("--dtype {}: {obstacle} (running on {reason})", dtype.name());
             return Err(DeviceError::Unavailable(text));
         }
     };
-    Ok(Place { cuda, dtype, why })
+    Ok(ChosenDevice {
+        cuda,
+        dtype,
+        reason,
+    })
 }
 
 #[cfg(test)]
@@ -246,28 +140,21 @@ mod tests {
             true => Ok(()),
             false => Err(DeviceError::Unavailable("no NVIDIA driver".to_owned())),
         };
-        let place =
-            choose((kind, device, dtype), build, open).map_err(|error| error.to_string())?;
+        let request = DeviceRequest {
+            kind,
+            device,
+            dtype,
+        };
+        let chosen = choose(request, build, open).map_err(|error| error.to_string())?;
         Ok((
-            place.cuda.map(|(ordinal, ())| ordinal),
-            place.dtype,
-            place.why,
+            chosen.cuda.map(|(ordinal, ())| ordinal),
+            chosen.dtype,
+            chosen.reason,
         ))
     }
 
     #[test]
-    fn devices_are_read_from_text() {
-        assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
-        assert_eq!("cpu".parse(), Ok(DeviceChoice::Cpu));
-        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
-        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
-        for text in ["gpu", "cuda:", "cuda:x", "cuda3", ""] {
-            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn auto_takes_what_there_is_and_says_why() {
+    fn auto_takes_a_gpu_if_there_is_one_and_gives_the_reason() {
         use EngineKind::{Candle, Native, Reference};
         for (kind, build, gpus, cuda, dtype, why) in [
             (Native, NONE, 1, None, Dtype::F32, "--features cuda"),
@@ -297,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn cuda_without_a_gpu_is_an_error_that_says_what_to_do() {
+    fn cuda_without_a_gpu_is_an_error_with_a_remedy() {
         use EngineKind::{Candle, Native, Reference};
         for (kind, build, ordinal, gpus, text) in [
             (Native, NONE, 0, 1, "--features cuda"),
@@ -314,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_the_engine_does_not_have_is_an_error() {
+    fn an_unsupported_type_is_an_error() {
         use EngineKind::{Candle, Native, Reference};
         for (kind, device, dtype, build, gpus, text) in [
             (

@@ -1,17 +1,20 @@
-//! The definition of correct: candle-transformers' BERT plus pooler and classifier, one sequence
-//! at a time, in f32. Slow and plain on purpose; every other engine is tested against it, and it
-//! against Hugging Face transformers.
+//! The reference engine: candle-transformers' BERT with pooler and classifier, one sequence at a time, in f32.
+//!
+//! It defines correct logits, so it is plain and slow. It is tested against Hugging Face transformers, and every other
+//! engine is tested against it.
 
 use std::collections::VecDeque;
 
-use super::candle::Bert;
-use super::{Engine, EngineError, Logits, RaggedBatch};
+use super::batch::{Logits, RaggedBatch};
+use super::candle::{CandleBert, Sequence};
+use super::error::EngineError;
+use super::interface::Engine;
 use crate::model::{Checkpoint, CheckpointError};
 
-/// candle-transformers' BERT with the classification head.
+/// The engine that defines correct logits.
 #[derive(Debug)]
 pub struct Reference {
-    bert: Bert,
+    bert: CandleBert,
     done: VecDeque<Logits>,
 }
 
@@ -22,7 +25,7 @@ impl Reference {
     /// When a tensor cannot be read.
     pub fn load(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
         Ok(Self {
-            bert: Bert::load(checkpoint, candle_core::Device::Cpu)?,
+            bert: CandleBert::load(checkpoint, candle_core::Device::Cpu)?,
             done: VecDeque::new(),
         })
     }
@@ -35,8 +38,7 @@ impl Engine for Reference {
 
     fn submit(&mut self, batch: &RaggedBatch) -> Result<(), EngineError> {
         let mut values = Vec::with_capacity(batch.sequences() * self.bert.labels);
-        for range in batch.ranges() {
-            let sequence = (&batch.ids()[range.clone()], &batch.type_ids()[range]);
+        for sequence in Sequence::all(batch) {
             let logits = self.bert.logits(&[sequence]);
             values.extend(logits.map_err(|error| EngineError::Batch(error.to_string()))?);
         }

@@ -1,12 +1,20 @@
-//! `config.json`: the shape of a BERT classifier, checked value by value.
+//! `config.json`: the sizes and settings of a classifier, checked value by value.
 //!
-//! Absent keys take the defaults of Hugging Face's `BertConfig`, as transformers itself does.
+//! An absent key takes the default of the family's Hugging Face configuration class, as in transformers.
 
 use serde_json::{Map, Value};
 
-use super::{CheckpointError, Files};
+use super::architecture::{FAMILIES, Family, SizeKey};
+use super::error::CheckpointError;
+use super::files::Files;
 
-/// The activation between the two feed-forward products (`hidden_act`).
+/// Bound on the number of layers: each has sixteen tensors to look up.
+const LAYERS_MAX: usize = 1024;
+
+/// Bound on the length of a sequence: loading tokenizes texts of that length before the model is ready.
+const POSITIONS_MAX: usize = 65_536;
+
+/// The activation between the two feed-forward projections (`hidden_act`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x·Φ(x)` with the error function (`gelu`).
@@ -17,43 +25,45 @@ pub enum Activation {
     Relu,
 }
 
-/// How logits become scores (`problem_type`, as transformers' text classification pipeline
+/// The function from logits to scores (`problem_type`, as transformers' text classification pipeline
 /// reads it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scoring {
-    /// One label is right: scores sum to one.
+    /// Exactly one label applies: scores sum to one.
     #[default]
     Softmax,
-    /// Each label is right or wrong on its own.
+    /// Each label applies or not, independent of the others.
     Sigmoid,
-    /// A regression: the logits are the answer.
+    /// A regression: the logits are the scores.
     Identity,
 }
 
 /// The checked content of `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
+    /// The encoder's family, from `model_type`.
+    pub family: &'static Family,
     /// Rows of the word embedding.
     pub vocab_size: usize,
-    /// Width of a token's representation.
+    /// Width of a token's vector.
     pub hidden_size: usize,
-    /// Transformer layers.
+    /// Number of Transformer layers.
     pub layers: usize,
-    /// Attention heads a layer; divides `hidden_size`.
+    /// Attention heads of a layer. Divides `hidden_size`.
     pub heads: usize,
     /// Width of the feed-forward block.
     pub intermediate_size: usize,
-    /// Rows of the position embedding: no sequence is longer.
+    /// Rows of the position embedding, which is the length of the longest sequence.
     pub max_positions: usize,
-    /// Rows of the token type embedding: 2 where text pairs were trained.
+    /// Rows of the token type embedding: 2 for models trained on text pairs.
     pub type_vocab_size: usize,
     /// ε of every LayerNorm.
     pub layer_norm_eps: f64,
     /// Activation of the feed-forward block.
     pub activation: Activation,
-    /// `problem_type`, where the file names one.
+    /// `problem_type`, if present.
     pub scoring: Option<Scoring>,
-    /// `id2label`, where the file has one: `(id, label)` in no order.
+    /// `id2label`, if present: `(id, label)` in no order.
     pub id2label: Option<Vec<(usize, String)>>,
 }
 
@@ -61,8 +71,8 @@ impl ModelConfig {
     /// Reads and checks `config.json`.
     ///
     /// # Errors
-    /// The first key that is missing, of the wrong type, or describes a model that is not a
-    /// BERT classifier.
+    /// The first key that is missing, has the wrong type, or describes a model that is not a
+    /// classifier of a known family.
     pub fn read(files: &Files) -> Result<Self, CheckpointError> {
         let path = files.path("config.json");
         let content = files.read("config.json")?.ok_or_else(|| {
@@ -78,9 +88,11 @@ impl ModelConfig {
                 kind(&value),
             ));
         };
+        let family = family(&path, &map)?;
         Keys {
             path: &path,
             map: &map,
+            family,
         }
         .config()
     }
@@ -91,23 +103,45 @@ impl ModelConfig {
     }
 }
 
-/// The keys of one file, with errors that name them.
+/// The family that `model_type` names.
+fn family(path: &str, map: &Map<String, Value>) -> Result<&'static Family, CheckpointError> {
+    let found = match map.get("model_type") {
+        None | Some(Value::Null) => return Ok(FAMILIES[0]),
+        Some(found) => found,
+    };
+    let named = |family: &&&Family| found.as_str() == Some(family.model_type);
+    FAMILIES.iter().find(named).copied().ok_or_else(|| {
+        let known: Vec<String> = FAMILIES
+            .iter()
+            .map(|family| format!("{:?}", family.model_type))
+            .collect();
+        CheckpointError::invalid(path, "model_type", known.join(" or "), found)
+    })
+}
+
+/// The keys of one file. Errors name the file and the key.
 struct Keys<'a> {
     path: &'a str,
     map: &'a Map<String, Value>,
+    family: &'static Family,
 }
 
 impl Keys<'_> {
     fn config(&self) -> Result<ModelConfig, CheckpointError> {
         self.check_architecture()?;
+        let keys = &self.family.keys;
         let config = ModelConfig {
-            vocab_size: self.size("vocab_size", 30_522)?,
-            hidden_size: self.size("hidden_size", 768)?,
-            layers: self.layers()?,
-            heads: self.size("num_attention_heads", 12)?,
-            intermediate_size: self.size("intermediate_size", 3072)?,
-            max_positions: self.positions()?,
-            type_vocab_size: self.size("type_vocab_size", 2)?,
+            family: self.family,
+            vocab_size: self.size(keys.vocab_size)?,
+            hidden_size: self.size(keys.hidden_size)?,
+            layers: self.size_up_to(keys.layers, LAYERS_MAX)?,
+            heads: self.size(keys.heads)?,
+            intermediate_size: self.size(keys.intermediate_size)?,
+            max_positions: self.size_up_to(keys.max_positions, POSITIONS_MAX)?,
+            type_vocab_size: match keys.type_vocab_size {
+                Some(key) => self.size(key)?,
+                None => 1,
+            },
             layer_norm_eps: self.epsilon()?,
             activation: self.activation()?,
             scoring: self.scoring()?,
@@ -115,8 +149,11 @@ impl Keys<'_> {
         };
         if !config.hidden_size.is_multiple_of(config.heads) {
             return Err(self.invalid(
-                "num_attention_heads",
-                format!("a divisor of hidden_size {}", config.hidden_size),
+                keys.heads.name,
+                format!(
+                    "a divisor of {} {}",
+                    keys.hidden_size.name, config.hidden_size
+                ),
                 config.heads,
             ));
         }
@@ -124,17 +161,13 @@ impl Keys<'_> {
     }
 
     fn check_architecture(&self) -> Result<(), CheckpointError> {
-        match self.map.get("model_type") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(name)) if name == "bert" => {}
-            Some(other) => return Err(self.invalid("model_type", "\"bert\"", other)),
-        }
         if let Some(Value::Array(names)) = self.map.get("architectures") {
-            let usable = |v: &Value| v.as_str() == Some("BertForSequenceClassification");
+            let class = self.family.classifier_class;
+            let usable = |v: &Value| v.as_str() == Some(class);
             if !names.is_empty() && !names.iter().any(usable) {
                 return Err(self.invalid(
                     "architectures",
-                    "[\"BertForSequenceClassification\"]",
+                    format!("[{class:?}]"),
                     Value::Array(names.clone()),
                 ));
             }
@@ -152,33 +185,25 @@ impl Keys<'_> {
         }
     }
 
-    /// A positive whole number that fits the memory of this age.
-    fn size(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
-        let value = match self.map.get(key) {
-            None | Some(Value::Null) => return Ok(default),
+    /// A positive whole number of at most 2²⁴.
+    fn size(&self, key: SizeKey) -> Result<usize, CheckpointError> {
+        let value = match self.map.get(key.name) {
+            None | Some(Value::Null) => return Ok(key.default),
             Some(value) => value,
         };
         match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
             Some(n) if (1..=1 << 24).contains(&n) => Ok(n),
-            _ => Err(self.invalid(key, "a whole number from 1 to 16777216", value)),
+            _ => Err(self.invalid(key.name, "a whole number from 1 to 16777216", value)),
         }
     }
 
-    /// Bounded on its own: each layer has sixteen tensors to look for.
-    fn layers(&self) -> Result<usize, CheckpointError> {
-        let key = "num_hidden_layers";
-        match self.size(key, 12)? {
-            layers @ 1..=1024 => Ok(layers),
-            layers => Err(self.invalid(key, "a whole number from 1 to 1024", layers)),
-        }
-    }
-
-    /// Bounded on its own: texts of that length are tokenized before the model is ready.
-    fn positions(&self) -> Result<usize, CheckpointError> {
-        let key = "max_position_embeddings";
-        match self.size(key, 512)? {
-            positions @ 1..=65_536 => Ok(positions),
-            positions => Err(self.invalid(key, "a whole number from 1 to 65536", positions)),
+    fn size_up_to(&self, key: SizeKey, max: usize) -> Result<usize, CheckpointError> {
+        match self.size(key)? {
+            size if size <= max => Ok(size),
+            size => {
+                let expected = format!("a whole number from 1 to {max}");
+                Err(self.invalid(key.name, expected, size))
+            }
         }
     }
 
@@ -193,7 +218,8 @@ impl Keys<'_> {
     }
 
     fn activation(&self) -> Result<Activation, CheckpointError> {
-        let value = match self.map.get("hidden_act") {
+        let key = self.family.keys.activation;
+        let value = match self.map.get(key) {
             None | Some(Value::Null) => return Ok(Activation::Gelu),
             Some(value) => value,
         };
@@ -202,7 +228,7 @@ impl Keys<'_> {
             Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => Ok(Activation::GeluTanh),
             Some("relu") => Ok(Activation::Relu),
             _ => Err(self.invalid(
-                "hidden_act",
+                key,
                 "\"gelu\", \"gelu_new\", \"gelu_pytorch_tanh\" or \"relu\"",
                 value,
             )),
@@ -257,7 +283,7 @@ impl Keys<'_> {
     }
 }
 
-/// The JSON type of a value, for messages that must not print a whole document.
+/// The JSON type of a value, for messages that must not contain a whole document.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

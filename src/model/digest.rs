@@ -1,16 +1,18 @@
-//! A name for a checkpoint that follows from what is in it.
+//! The digest of a checkpoint: a name derived from its content.
 
 use sha2::{Digest as _, Sha256};
 
-use super::weights::expected_tensors;
-use super::{Checkpoint, CheckpointError};
+use super::checkpoint::Checkpoint;
+use super::error::CheckpointError;
 
-/// Bytes of each tensor that count. All of a large model would take longer to read than measuring it.
+/// Bytes of each tensor that are hashed. Reading a large model whole would take longer than measuring it.
 const SAMPLE: usize = 4096;
 
 impl Checkpoint {
-    /// SHA-256, in hexadecimal digits, of the shape and of the first bytes of every tensor: the same for
-    /// the same model in another directory or in other shards, another for one that was trained on.
+    /// SHA-256, as hexadecimal digits, of the shape and of the first bytes of every tensor.
+    ///
+    /// The digest does not depend on the directory or on how the tensors are split into shards. Further training
+    /// changes it.
     ///
     /// # Errors
     /// When a tensor cannot be read.
@@ -19,17 +21,12 @@ impl Checkpoint {
         let mut hash = Sha256::new();
         let shape = (config.layers, config.heads, config.activation);
         hash.update(format!("{shape:?} {}\n", self.tokenizer.max_tokens()));
-        let rows = weights.label_count();
-        let classifier = [
-            (
-                "classifier.weight".to_owned(),
-                vec![rows, config.hidden_size],
-            ),
-            ("classifier.bias".to_owned(), vec![rows]),
-        ];
         let mut bytes = [0; SAMPLE];
-        for (name, shape) in expected_tensors(config).chain(classifier) {
-            let tensor = weights.tensor(&name, &shape)?;
+        for (key, shape) in config.tensors(weights.label_count()) {
+            let Some(name) = config.family.canonical_name(key) else {
+                continue;
+            };
+            let tensor = weights.tensor(key);
             hash.update(format!("{name} {shape:?} {:?}\n", tensor.dtype()));
             let sample = &mut bytes[..tensor.len().min(SAMPLE)];
             tensor.read_bytes(0, sample)?;
@@ -45,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_digest_tells_models_apart() {
+    fn different_models_have_different_digests() {
         let mut checkpoint = Checkpoint::embedded().unwrap();
         let digest = checkpoint.digest().unwrap();
         assert_eq!(digest.len(), 64);

@@ -1,6 +1,6 @@
 //! The default model, compiled into the binary. See `models/intent-snips/README.md`.
 
-use super::Files;
+use super::files::Files;
 
 macro_rules! model_file {
     ($name:literal) => {
@@ -11,7 +11,7 @@ macro_rules! model_file {
     };
 }
 
-/// Seven voice assistant intents and `None`.
+/// Seven intents of a voice assistant, and `None`.
 pub(crate) const INTENT_SNIPS: Files = Files::Embedded(
     "embedded:intent-snips",
     &[

@@ -1,12 +1,11 @@
-//! What can be wrong with a checkpoint, always in the same words: which file, which key, what
-//! was expected, what was found.
+//! Errors in checkpoints, in one form: the file, the key, the expected value, and the found value.
 
 use std::fmt::Display;
 
-/// A checkpoint that cannot be used, and what to change about it.
+/// A checkpoint that cannot be used, and the reason.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// A file exists but the operating system does not hand it out.
+    /// A file exists but cannot be read.
     #[error("{file}: cannot be read: {source}")]
     Unreadable {
         /// Path of the file, as the user would name it.
@@ -14,12 +13,12 @@ pub enum CheckpointError {
         /// The operating system's reason.
         source: std::io::Error,
     },
-    /// A file that must be there is not.
+    /// A required file does not exist.
     #[error("{file}: missing; expected {expected}")]
     Missing {
         /// Path of the file, as the user would name it.
         file: String,
-        /// What should have been there.
+        /// Description of the required file.
         expected: String,
     },
     /// A file's content contradicts the format or another file.
@@ -29,9 +28,9 @@ pub enum CheckpointError {
         file: String,
         /// JSON key or tensor name.
         key: String,
-        /// What would have been accepted.
+        /// The accepted values.
         expected: String,
-        /// What stands there.
+        /// The value in the file.
         found: String,
     },
 }

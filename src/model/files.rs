@@ -1,4 +1,4 @@
-//! Where a checkpoint's files come from: a directory, the binary itself, or memory.
+//! The files of a checkpoint: in a directory, in the binary, or in memory.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::CheckpointError;
+use super::error::CheckpointError;
 use crate::input;
 
 /// A set of named files.
@@ -17,11 +17,11 @@ pub enum Files {
     Directory(PathBuf),
     /// Files compiled into the binary: `(name, content)`.
     Embedded(&'static str, &'static [(&'static str, &'static [u8])]),
-    /// Files that whoever calls holds in memory, such as those of an upload or a fuzz target.
+    /// Files in memory, such as those of a fuzz target.
     Memory {
-        /// What to call the checkpoint in errors.
+        /// Name of the checkpoint in errors.
         origin: String,
-        /// Each file's name and content; of two of one name the first counts.
+        /// Each file's name and content. The first file of a name counts.
         files: Vec<(String, Arc<[u8]>)>,
     },
 }
@@ -46,11 +46,11 @@ impl Files {
         ))
     }
 
-    /// The content of `name`, or `None` when there is no such file.
+    /// The content of `name`, or `None` if there is no such file.
     ///
     /// # Errors
-    /// [`CheckpointError::Unreadable`] when the file exists but cannot be read, is no regular file,
-    /// or is far larger than a file of that name has reason to be.
+    /// [`CheckpointError::Unreadable`] when the file exists but cannot be read, is not a regular file,
+    /// or exceeds the size limit for its name.
     pub fn read(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, CheckpointError> {
         match self {
             Self::Directory(directory) => match input::read(&directory.join(name), limit(name)) {
@@ -66,15 +66,15 @@ impl Files {
                 .find(|(file, _)| *file == name)
                 .map(|(_, c)| Cow::Borrowed(*c))),
             Self::Memory { files, .. } => {
-                Ok(held(files, name).map(|content| Cow::Owned(content.to_vec())))
+                Ok(find(files, name).map(|content| Cow::Owned(content.to_vec())))
             }
         }
     }
 
-    /// Opens `name` to read parts of it, or gives `None` when there is no such file.
+    /// Opens `name` for reading at offsets. `None` if there is no such file.
     ///
     /// # Errors
-    /// [`CheckpointError::Unreadable`] when the file exists but cannot be opened or is no regular
+    /// [`CheckpointError::Unreadable`] when the file exists but cannot be opened or is not a regular
     /// file.
     pub fn open(&self, name: &str) -> Result<Option<StoredFile>, CheckpointError> {
         let path = self.path(name);
@@ -82,7 +82,7 @@ impl Files {
             Self::Directory(directory) => {
                 let opened = input::open(&directory.join(name));
                 match opened.and_then(|file| file.metadata().map(|meta| (file, meta.len()))) {
-                    Ok((file, len)) => (Content::File(file), len),
+                    Ok((file, len)) => (FileContent::File(file), len),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                     Err(source) => return Err(CheckpointError::Unreadable { file: path, source }),
                 }
@@ -91,13 +91,16 @@ impl Files {
                 let Some((_, content)) = files.iter().find(|(file, _)| *file == name) else {
                     return Ok(None);
                 };
-                (Content::Embedded(content), content.len() as u64)
+                (FileContent::Embedded(content), content.len() as u64)
             }
             Self::Memory { files, .. } => {
-                let Some(content) = held(files, name) else {
+                let Some(content) = find(files, name) else {
                     return Ok(None);
                 };
-                (Content::Memory(Arc::clone(content)), content.len() as u64)
+                (
+                    FileContent::Memory(Arc::clone(content)),
+                    content.len() as u64,
+                )
             }
         };
         Ok(Some(StoredFile { path, len, content }))
@@ -108,11 +111,11 @@ impl Files {
         match self {
             Self::Directory(directory) => directory.join(name).exists(),
             Self::Embedded(_, files) => files.iter().any(|(file, _)| *file == name),
-            Self::Memory { files, .. } => held(files, name).is_some(),
+            Self::Memory { files, .. } => find(files, name).is_some(),
         }
     }
 
-    /// How a user would name the file `name` of this checkpoint.
+    /// The path of the file `name`, as a user would write it.
     pub fn path(&self, name: &str) -> String {
         match self {
             Self::Directory(directory) => directory.join(name).display().to_string(),
@@ -121,7 +124,7 @@ impl Files {
         }
     }
 
-    /// How a user would name the checkpoint.
+    /// The name of the checkpoint, as a user would write it.
     pub fn origin(&self) -> String {
         match self {
             Self::Directory(directory) => directory.display().to_string(),
@@ -131,7 +134,7 @@ impl Files {
     }
 }
 
-/// The most that a file of this name may have.
+/// The size limit of a file of this name, in bytes.
 fn limit(name: &str) -> u64 {
     match name {
         "tokenizer.json" | "vocab.txt" => input::VOCABULARY,
@@ -139,47 +142,47 @@ fn limit(name: &str) -> u64 {
     }
 }
 
-fn held<'a>(files: &'a [(String, Arc<[u8]>)], name: &str) -> Option<&'a Arc<[u8]>> {
+fn find<'a>(files: &'a [(String, Arc<[u8]>)], name: &str) -> Option<&'a Arc<[u8]>> {
     let found = files.iter().find(|(file, _)| file == name);
     found.map(|(_, content)| content)
 }
 
-/// A file of which parts are read where they are needed: the tensors of a model go straight from
-/// the operating system's cache to where the engine wants them.
+/// A file that is read at offsets. The tensors of a model are read directly from
+/// the operating system's cache into the engine's memory.
 #[derive(Debug)]
 pub struct StoredFile {
     path: String,
     len: u64,
-    content: Content,
+    content: FileContent,
 }
 
 #[derive(Debug)]
-enum Content {
+enum FileContent {
     File(File),
     Embedded(&'static [u8]),
     Memory(Arc<[u8]>),
 }
 
 impl StoredFile {
-    /// How a user would name it.
+    /// The path, as a user would write it.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Bytes in it, when it was opened.
+    /// Size in bytes when it was opened.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there is nothing in it.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Fills `bytes` from `offset` on. Any number of threads may read at once.
+    /// Fills `bytes` from byte `offset` on. Threads may read concurrently.
     ///
     /// # Errors
-    /// [`CheckpointError::Unreadable`], also when the file ends before.
+    /// [`CheckpointError::Unreadable`], also when the file is too short.
     pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), CheckpointError> {
         let mut copy = |content: &[u8]| {
             let end = io::ErrorKind::UnexpectedEof;
@@ -190,9 +193,9 @@ impl StoredFile {
                 .ok_or_else(|| end.into())
         };
         let read = match &self.content {
-            Content::File(file) => file.read_exact_at(bytes, offset),
-            Content::Embedded(content) => copy(content),
-            Content::Memory(content) => copy(content),
+            FileContent::File(file) => file.read_exact_at(bytes, offset),
+            FileContent::Embedded(content) => copy(content),
+            FileContent::Memory(content) => copy(content),
         };
         read.map_err(|source| {
             let became_shorter = source.kind() == io::ErrorKind::UnexpectedEof;

@@ -1,18 +1,19 @@
-//! The names of the classes and the step from logits to scores.
+//! The names of the classes and the conversion of logits to scores.
 
 use std::sync::Arc;
 
 use super::config::Scoring;
-use super::{CheckpointError, Files};
+use super::error::CheckpointError;
+use super::files::Files;
 
-/// Class names by row of the classifier, and how logits become scores.
+/// Class names by row of the classifier, and the scoring function.
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     names: Arc<[Arc<str>]>,
     scoring: Scoring,
 }
 
-/// One class and its score.
+/// A class and its score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
     /// The class.
@@ -22,11 +23,11 @@ pub struct Score {
 }
 
 impl Labels {
-    /// Joins `id2label` with the number of classifier rows; rows without a name are called
-    /// `LABEL_<row>`, as transformers calls them.
+    /// Labels for `rows` classifier rows, named by `id2label`. A row without a name is
+    /// `LABEL_<row>`, as in transformers.
     ///
     /// # Errors
-    /// An id that no classifier row answers to, or one id named twice (`"1"` and `"01"`).
+    /// An id without a classifier row, or an id that is named twice (`"1"` and `"01"`).
     pub fn new(
         files: &Files,
         id2label: Option<&[(usize, String)]>,
@@ -51,8 +52,8 @@ impl Labels {
         let named = |(row, name): (usize, Option<Arc<str>>)| {
             name.unwrap_or_else(|| format!("LABEL_{row}").into())
         };
-        // One output cannot be a softmax: transformers' pipeline takes the sigmoid there, whatever
-        // else problem_type says than regression.
+        // A softmax of one output is constant. transformers' pipeline uses the sigmoid then, unless
+        // problem_type is regression.
         let scoring = match scoring.unwrap_or(Scoring::Softmax) {
             Scoring::Softmax if rows == 1 => Scoring::Sigmoid,
             scoring => scoring,
@@ -68,7 +69,7 @@ impl Labels {
         self.names.len()
     }
 
-    /// Whether there is no class; never true for a loaded checkpoint.
+    /// Whether there is no class. Never true for a loaded checkpoint.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
@@ -78,24 +79,24 @@ impl Labels {
         self.names.iter().map(|name| &**name)
     }
 
-    /// How logits become scores.
+    /// The scoring function.
     pub fn scoring(&self) -> Scoring {
         self.scoring
     }
 
-    /// All classes with their scores, the best first; equal scores keep the row order.
+    /// All classes with their scores, best first. Equal scores keep the row order.
     ///
-    /// `logits` has one value a class.
+    /// `logits` has one value per class.
     pub fn scores(&self, logits: &[f32]) -> Vec<Score> {
         self.scored(self.scoring, logits)
     }
 
-    /// As [`scores`](Self::scores), with scores that are made so.
+    /// Like [`scores`](Self::scores), with another scoring function.
     pub fn scored(&self, scoring: Scoring, logits: &[f32]) -> Vec<Score> {
         self.ranked(activate(scoring, logits))
     }
 
-    /// Scores in the order of the classes.
+    /// Scores in row order.
     pub fn in_order(&self, logits: &[f32]) -> Vec<f32> {
         activate(self.scoring, logits)
     }
@@ -110,7 +111,7 @@ impl Labels {
         scores
     }
 
-    /// The best class of one row of logits and its score, without ranking the others.
+    /// The best class and its score, without ranking the others.
     pub fn best(&self, logits: &[f32]) -> Score {
         let mut best = 0;
         for (row, logit) in logits.iter().enumerate() {
@@ -132,7 +133,7 @@ fn activate(scoring: Scoring, logits: &[f32]) -> Vec<f32> {
         Scoring::Identity => logits.to_vec(),
         Scoring::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
         Scoring::Softmax => {
-            // Subtracting the maximum keeps exp in range for any finite logits.
+            // Subtracting the maximum keeps exp in range for all finite logits.
             let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let mut scores: Vec<f32> = logits.iter().map(|x| (x - max).exp()).collect();
             let sum: f32 = scores.iter().sum();
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_names_fall_back_and_stray_ids_are_refused() {
+    fn rows_without_names_get_defaults_and_ids_without_rows_are_refused() {
         let files = Files::Embedded("test", &[]);
         let given = [(1, "Yes".to_owned())];
         let labels = Labels::new(&files, Some(&given), 2, None).unwrap();
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn softmax_survives_extreme_logits() {
+    fn softmax_of_extreme_logits_is_finite() {
         let scores = labels(2, None).scores(&[1.0, -100.0]);
         assert_eq!((&*scores[0].label, scores[0].score), ("LABEL_0", 1.0));
         let scores = labels(3, None).scores(&[3e38, -3e38, 0.0]);
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn best_agrees_with_the_ranking_also_in_ties() {
+    fn best_equals_the_first_of_the_ranking_also_for_ties() {
         let labels = labels(4, None);
         for logits in [
             [0.0, 1.0, 1.0, -1.0],
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn one_output_is_a_sigmoid() {
+    fn one_output_is_scored_by_the_sigmoid() {
         assert_eq!(labels(1, None).scoring(), Scoring::Sigmoid);
     }
 }

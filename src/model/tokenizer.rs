@@ -1,7 +1,7 @@
-//! Text to token ids, as Hugging Face's fast BERT tokenizer does it.
+//! Text to token ids, as in Hugging Face's fast BERT tokenizer.
 //!
 //! Takes a text or a pair of texts, gives at most [`Tokenizer::max_tokens`] ids including
-//! `[CLS]` and `[SEP]`. Safe to call from many tasks at once; never touches the engine.
+//! `[CLS]` and `[SEP]`. Can be called from many tasks at a time. Never touches the engine.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,109 +11,42 @@ use tokenizers::utils::truncation::{
 use tokenizers::{Encoding, PostProcessor};
 
 use super::config::ModelConfig;
-use super::vocabulary::{Settings, from_vocab};
-use super::words::Words;
-use super::{CheckpointError, Files, Token, tokenizer_json, tokens};
+use super::encoding::{EncodeError, Encoded, Text, TooLong};
+use super::error::CheckpointError;
+use super::files::Files;
+use super::tokenizer_json;
+use super::tokens::{self, Token};
+use super::vocabulary::{TokenizerSettings, from_vocab};
+use super::words::IncrementalTokenizer;
 
-/// Of a long text, this many bytes for each token that the model takes are read first. English
-/// has four to five.
+/// Bytes per token of the model's limit that are read first of a long text. English
+/// has four to five bytes per token.
 const PREFIX_BYTES_PER_TOKEN: usize = 16;
 
-/// Bytes of text that the library gets at once: it takes some three hundred bytes of memory for each, and as
-/// many nanoseconds.
+/// Most bytes of text that the library gets in one call. It takes about three hundred bytes of memory and three hundred
+/// nanoseconds per byte.
 const WHOLE_MAX: usize = 128 << 10;
-
-/// What to classify.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Text {
-    /// One text.
-    Single(String),
-    /// Two texts, joined by `[SEP]` and told apart by their token types.
-    Pair(String, String),
-}
-
-impl Text {
-    /// Length in bytes.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Single(text) => text.len(),
-            Self::Pair(first, second) => first.len() + second.len(),
-        }
-    }
-}
-
-/// What to do with a text that is longer than the model takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TooLong {
-    /// Keep the beginning, as Hugging Face pipelines do.
-    Truncate,
-    /// Refuse it.
-    Refuse,
-}
-
-/// Token ids of one input.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
-    /// Ids, `[CLS]` first.
-    pub ids: Vec<u32>,
-    /// 0 for the first text, 1 for the second; as long as `ids`.
-    pub type_ids: Vec<u32>,
-    /// Whether the end of the text was cut off.
-    pub truncated: bool,
-}
-
-/// A text that cannot be encoded.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EncodeError {
-    /// The text is too long and was not to be truncated.
-    #[error(
-        "the text is longer than the {max} tokens this model takes; shorten it or allow truncation"
-    )]
-    TooLong {
-        /// The model's limit, special tokens included.
-        max: usize,
-    },
-    /// The model knows one token type only.
-    #[error("this model was not made for pairs of texts (type_vocab_size is 1); send single texts")]
-    PairUnsupported,
-    /// The text is long, and this tokenizer would have to see all of it.
-    #[error(
-        "the text has {bytes} bytes, of which this model's tokenizer takes {max} at once, and makes too few tokens \
-         of those to cut the text there; shorten it"
-    )]
-    TooLarge {
-        /// Its length.
-        bytes: usize,
-        /// What the tokenizer takes.
-        max: usize,
-    },
-    /// The checkpoint's tokenizer makes no token of the text, not even a special one.
-    #[error("the tokenizer makes no tokens of the text; send a text with words")]
-    NoTokens,
-    /// The tokenizer library refused the text.
-    #[error("the tokenizer refused the text: {0}")]
-    Refused(String),
-}
 
 /// The checkpoint's tokenizer.
 #[derive(Debug)]
 pub struct Tokenizer {
-    whole: tokenizers::Tokenizer,
-    words: Option<Words>,
+    /// The library's tokenizer, which reads whole texts.
+    library: tokenizers::Tokenizer,
+    /// `None` if only the library can tokenize as the checkpoint requires.
+    incremental: Option<IncrementalTokenizer>,
     max_tokens: usize,
     direction: TruncationDirection,
     pairs: bool,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, or builds the same from `vocab.txt`, with `tokenizer_config.json`
-    /// where there is one.
+    /// Reads `tokenizer.json`, or builds the same from `vocab.txt`, and `tokenizer_config.json` if it exists.
     ///
     /// # Errors
-    /// The file and key that are missing or wrong; ids that the word embedding does not have.
+    /// The file and key that are missing or wrong, or an id without a row in the word embedding.
     pub fn read(files: &Files, config: &ModelConfig) -> Result<Self, CheckpointError> {
-        // The library takes some of a file at its word and panics where that is wrong (0.23.2: a
-        // precompiled character map that cannot be read). No more is wrong then than the file.
+        // The library does not validate all of a file and panics on some errors (0.23.2: on an invalid precompiled
+        // character map). After such a panic only the file is invalid, nothing else.
         catch_unwind(AssertUnwindSafe(|| Self::build(files, config))).unwrap_or_else(|_| {
             let (json, vocab) = ("tokenizer.json", "vocab.txt");
             let path = files.path(if files.contains(json) { json } else { vocab });
@@ -128,8 +61,8 @@ impl Tokenizer {
     }
 
     fn build(files: &Files, config: &ModelConfig) -> Result<Self, CheckpointError> {
-        let settings = Settings::read(files)?;
-        let (path, mut whole) = match files.read("tokenizer.json")? {
+        let settings = TokenizerSettings::read(files)?;
+        let (path, mut library) = match files.read("tokenizer.json")? {
             Some(content) => {
                 let path = files.path("tokenizer.json");
                 let tokenizer = tokenizer_json::parse(&path, &content)?;
@@ -137,28 +70,31 @@ impl Tokenizer {
             }
             None => (files.path("vocab.txt"), from_vocab(files, &settings)?),
         };
-        check_ids(&path, &whole, config.vocab_size)?;
-        // Batches are ragged: padding from the file would only be computed and thrown away.
-        whole.with_padding(None);
-        whole
+        check_ids(&path, &library, config.vocab_size)?;
+        // Batches are ragged, so padding would be computed for nothing.
+        library.with_padding(None);
+        library
             .with_truncation(None)
             .map_err(|error| CheckpointError::invalid(&path, "truncation", "none", error))?;
         let max_tokens = settings.max_tokens.unwrap_or(config.max_positions);
         let direction = settings.direction;
-        let words = Words::of(&whole, direction);
+        let incremental = IncrementalTokenizer::new(&library, direction);
         let tokenizer = Self {
-            whole,
-            words,
+            library,
+            incremental,
             max_tokens: max_tokens.min(config.max_positions),
             direction,
             pairs: config.type_vocab_size > 1,
         };
-        // A template may put more around a single text than around a pair.
-        let special = tokenizer.added(false).max(tokenizer.added(tokenizer.pairs));
+        // A template may add more tokens to a single text than to a pair.
+        let special = tokenizer
+            .special_tokens(false)
+            .max(tokenizer.special_tokens(tokenizer.pairs));
         if tokenizer.max_tokens <= special {
+            let positions = config.family.keys.max_positions.name;
             return Err(CheckpointError::invalid(
                 files.path("config.json"),
-                "max_position_embeddings (or model_max_length in tokenizer_config.json)",
+                format!("{positions} (or model_max_length in tokenizer_config.json)"),
                 format!("more than the {special} special tokens"),
                 tokenizer.max_tokens,
             ));
@@ -175,32 +111,36 @@ impl Tokenizer {
         if !self.pairs && matches!(text, Text::Pair(..)) {
             return Err(EncodeError::PairUnsupported);
         }
-        let cut = (self.max_tokens, too_long);
-        let by_words = |words: &Words| words.encode(&self.whole, text, cut);
-        let encoded = self.words.as_ref().and_then(by_words);
+        let (library, max) = (&self.library, self.max_tokens);
+        let encode =
+            |tokenizer: &IncrementalTokenizer| tokenizer.encode(library, text, max, too_long);
+        let encoded = self.incremental.as_ref().and_then(encode);
         encoded.unwrap_or_else(|| self.encode_whole(text, too_long))
     }
 
-    /// As [`encode`](Self::encode), by the library alone.
+    /// Like [`encode`](Self::encode), but with the library alone.
     ///
     /// # Errors
-    /// As for [`encode`](Self::encode); [`EncodeError::TooLarge`].
+    /// As [`encode`](Self::encode), and [`EncodeError::TooLarge`].
     pub fn encode_whole(&self, text: &Text, too_long: TooLong) -> Result<Encoded, EncodeError> {
         let (first, second) = match text {
-            Text::Single(text) => (self.part(text)?, None),
+            Text::Single(text) => (self.encode_needed(text)?, None),
             Text::Pair(..) if !self.pairs => return Err(EncodeError::PairUnsupported),
-            Text::Pair(first, second) => (self.part(first)?, Some(self.part(second)?)),
+            Text::Pair(first, second) => {
+                let first = self.encode_needed(first)?;
+                (first, Some(self.encode_needed(second)?))
+            }
         };
         let tokens = first.len() + second.as_ref().map_or(0, Encoding::len);
-        let room = self.max_tokens - self.added(second.is_some());
+        let room = self.max_tokens - self.special_tokens(second.is_some());
         let truncated = tokens > room;
         if truncated && too_long == TooLong::Refuse {
             return Err(EncodeError::TooLong {
                 max: self.max_tokens,
             });
         }
-        // Not the library's own truncation in `encode`: version 0.23.2 stops at the limit in each
-        // text of a pair before it compares their lengths, and may cut the wrong one.
+        // The truncation in the library's `encode` (0.23.2) stops at the limit in each
+        // text of a pair before it compares their lengths, and may truncate the wrong one.
         let params = TruncationParams {
             max_length: room,
             strategy: TruncationStrategy::LongestFirst,
@@ -209,12 +149,12 @@ impl Tokenizer {
         };
         let (mut first, mut second) = truncate_encodings(first, second, &params)
             .map_err(|error| EncodeError::Refused(error.to_string()))?;
-        // The library keeps what it cuts off, in pieces, and would join each piece of one text of a
-        // pair with each of the other: gigabytes for two texts of some ten thousand tokens.
+        // The library keeps the truncated parts and would join each part of one text of a
+        // pair with each part of the other: gigabytes for two texts of some ten thousand tokens.
         first.take_overflowing();
         second.as_mut().map(Encoding::take_overflowing);
         let encoding = self
-            .whole
+            .library
             .post_process(first, second, true)
             .map_err(refused)?;
         if encoding.is_empty() {
@@ -227,17 +167,17 @@ impl Tokenizer {
         })
     }
 
-    /// The tokens of one text without special ones: all of them, or so many from the beginning or the end
-    /// that the rest will be cut off anyway.
+    /// The tokens of a text without special tokens: all, or more than the model takes from the side that truncation
+    /// keeps.
     ///
-    /// Words end at white space for every BERT tokenizer, so tokens do not depend on what stands beyond a
-    /// blank; what is next to the cut is cut off itself, since there are more tokens than the model takes.
-    fn part(&self, text: &str) -> Result<Encoding, EncodeError> {
-        let encode = |text: &str| self.whole.encode_fast(text, false).map_err(refused);
+    /// Words end at white space for every BERT tokenizer, so tokens do not depend on the text beyond a
+    /// blank. A tokenizer that differs affects only tokens next to the cut, which are truncated.
+    fn encode_needed(&self, text: &str) -> Result<Encoding, EncodeError> {
+        let encode = |text: &str| self.library.encode_fast(text, false).map_err(refused);
         let mut bytes = self.max_tokens * PREFIX_BYTES_PER_TOKEN;
         while bytes.min(WHOLE_MAX) < text.len() {
             let is_last = bytes >= WHOLE_MAX;
-            if let Some(part) = self.up_to_a_blank(text, bytes.min(WHOLE_MAX)) {
+            if let Some(part) = self.cut_at_blank(text, bytes.min(WHOLE_MAX)) {
                 let encoding = encode(part)?;
                 if encoding.len() > self.max_tokens {
                     return Ok(encoding);
@@ -255,8 +195,8 @@ impl Tokenizer {
         encode(text)
     }
 
-    /// At most `bytes` of a text from the side that is kept, up to a blank; none where there is no blank.
-    fn up_to_a_blank<'a>(&self, text: &'a str, bytes: usize) -> Option<&'a str> {
+    /// At most `bytes` of a text from the side that truncation keeps, up to a blank. `None` without a blank.
+    fn cut_at_blank<'a>(&self, text: &'a str, bytes: usize) -> Option<&'a str> {
         let blank = |byte: &u8| matches!(byte, b' ' | b'\n');
         let content = text.as_bytes();
         match self.direction {
@@ -272,27 +212,27 @@ impl Tokenizer {
         }
     }
 
-    /// Special tokens that are put around a text or a pair.
-    fn added(&self, pair: bool) -> usize {
-        self.whole
+    /// Number of special tokens around a text or a pair.
+    fn special_tokens(&self, pair: bool) -> usize {
+        self.library
             .get_post_processor()
             .map_or(0, |processor| processor.added_tokens(pair))
     }
 
-    /// All tokens of a text, however many, with `[CLS]` and `[SEP]` when they are wanted.
+    /// All tokens of a text, without a limit. `[CLS]` and `[SEP]` are included if `with_special` is set.
     ///
     /// # Errors
     /// [`EncodeError::Refused`].
     pub fn tokens(&self, text: &str, with_special: bool) -> Result<Vec<Token>, EncodeError> {
-        tokens::of(&self.whole, text, with_special)
+        tokens::of(&self.library, text, with_special)
             .map_err(|error| EncodeError::Refused(error.to_string()))
     }
 
-    /// Whether no more of a text, or of a pair, is read than is wanted of it.
+    /// Whether texts and pairs are read only as far as their tokens are needed.
     pub fn reads_by_need(&self) -> bool {
-        self.words
+        self.incremental
             .as_ref()
-            .is_some_and(|words| words.has_pairs() || !self.pairs)
+            .is_some_and(|tokenizer| tokenizer.has_pairs() || !self.pairs)
     }
 
     /// The longest sequence, special tokens included.
@@ -302,11 +242,11 @@ impl Tokenizer {
 
     /// Number of tokens in the vocabulary.
     pub fn vocab_size(&self) -> usize {
-        self.whole.get_vocab_size(true)
+        self.library.get_vocab_size(true)
     }
 
-    /// Encodes what is unusual, so that a missing unknown-token or a template that does not fit
-    /// the embeddings shows at start-up and not in the first odd request.
+    /// Encodes unusual texts, so that a missing unknown token or a template that does not fit
+    /// the embeddings is found at start-up and not by a request.
     fn check_probes(&self, path: &str, config: &ModelConfig) -> Result<(), CheckpointError> {
         let odd = "\u{16FE4}\u{2F9F4} \u{1E8D6}";
         let mut probes = vec![Text::Single(String::new()), Text::Single(odd.to_owned())];
@@ -348,12 +288,15 @@ impl Tokenizer {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "`map_err` passes it by value"
+)]
 fn refused(error: tokenizers::Error) -> EncodeError {
     EncodeError::Refused(error.to_string())
 }
 
-/// Refuses a tokenizer that can make ids the embedding has no row for.
+/// Refuses a tokenizer with ids that have no row in the embedding.
 fn check_ids(
     path: &str,
     tokenizer: &tokenizers::Tokenizer,

@@ -1,33 +1,32 @@
-//! `tokenizer.json`: read by the library, behind checks that the library does not make.
+//! `tokenizer.json`: parsed by the library, after checks that the library does not perform.
 //!
-//! Takes a file that anybody may have written, gives a tokenizer or a [`CheckpointError`]. Its size
-//! bounds the memory and the time; it never ends the process.
+//! Takes an untrusted file, gives a tokenizer or a [`CheckpointError`]. Memory and time are
+//! bounded by the file's size. Never ends the process.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tokenizers::ModelWrapper;
 
-use super::CheckpointError;
+use super::error::CheckpointError;
 
-/// The longest string that may stand in a list. The library (0.23.2) puts the tokens of a Unigram
-/// model, a list, into a tree as deep as the longest has bytes and frees it by recursion; a token
-/// of a megabyte overflows the stack, which cannot be caught. Real ones have tens of bytes.
+/// The longest string in a list. The library (0.23.2) puts the tokens of a Unigram
+/// model, a list, into a tree whose depth is the length of the longest token in bytes, and frees it by recursion. A token
+/// of a megabyte overflows the stack, which cannot be caught. Real tokens have tens of bytes.
 const LISTED_BYTES_MAX: usize = 4096;
 
-/// The longest word that a WordPiece model may take apart, where 100 is the default: the time goes
-/// with the square of it.
+/// The longest word that a WordPiece model may split. The default is 100. Time is quadratic in it.
 const WORD_CHARS_MAX: usize = 512;
 
-/// Reads the content of the file that a user would name `path`.
+/// Parses a file's content. `path` names the file in errors.
 ///
 /// # Errors
-/// When it is no tokenizer, or one that could exhaust the stack or the time.
+/// When it is not a tokenizer, or one that could overflow the stack or take too long.
 pub(super) fn parse(path: &str, content: &[u8]) -> Result<tokenizers::Tokenizer, CheckpointError> {
     let invalid = |error: &dyn fmt::Display| {
         CheckpointError::invalid(path, "(file)", "a Hugging Face tokenizer", error)
     };
-    let Strings { listed, .. } =
+    let StringLengths { listed, .. } =
         serde_json::from_slice(content).map_err(|error| invalid(&error))?;
     if listed > LISTED_BYTES_MAX {
         return Err(CheckpointError::invalid(
@@ -51,68 +50,68 @@ pub(super) fn parse(path: &str, content: &[u8]) -> Result<tokenizers::Tokenizer,
     Ok(tokenizer)
 }
 
-/// Lengths of the strings of a JSON value, in bytes.
+/// Lengths of strings in a JSON value, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
-struct Strings {
-    /// Its own, if it is a string.
+struct StringLengths {
+    /// Length of the value itself, if it is a string.
     own: usize,
-    /// The longest of those in it that stand in a list.
+    /// Length of the longest string in a list within the value.
     listed: usize,
 }
 
-impl<'de> Deserialize<'de> for Strings {
+impl<'de> Deserialize<'de> for StringLengths {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Measure)
+        deserializer.deserialize_any(StringLengthVisitor)
     }
 }
 
-struct Measure;
+struct StringLengthVisitor;
 
-impl<'de> Visitor<'de> for Measure {
-    type Value = Strings;
+impl<'de> Visitor<'de> for StringLengthVisitor {
+    type Value = StringLengths;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("JSON")
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Strings, E> {
-        Ok(Strings::default())
+    fn visit_bool<E>(self, _: bool) -> Result<StringLengths, E> {
+        Ok(StringLengths::default())
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Strings, E> {
-        Ok(Strings::default())
+    fn visit_i64<E>(self, _: i64) -> Result<StringLengths, E> {
+        Ok(StringLengths::default())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Strings, E> {
-        Ok(Strings::default())
+    fn visit_u64<E>(self, _: u64) -> Result<StringLengths, E> {
+        Ok(StringLengths::default())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Strings, E> {
-        Ok(Strings::default())
+    fn visit_f64<E>(self, _: f64) -> Result<StringLengths, E> {
+        Ok(StringLengths::default())
     }
 
-    fn visit_unit<E>(self) -> Result<Strings, E> {
-        Ok(Strings::default())
+    fn visit_unit<E>(self) -> Result<StringLengths, E> {
+        Ok(StringLengths::default())
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Strings, E> {
+    fn visit_str<E>(self, value: &str) -> Result<StringLengths, E> {
         let own = value.len();
-        Ok(Strings { own, listed: 0 })
+        Ok(StringLengths { own, listed: 0 })
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Strings, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<StringLengths, A::Error> {
         let mut listed = 0;
-        while let Some(item) = items.next_element::<Strings>()? {
+        while let Some(item) = items.next_element::<StringLengths>()? {
             listed = listed.max(item.own).max(item.listed);
         }
-        Ok(Strings { own: 0, listed })
+        Ok(StringLengths { own: 0, listed })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Strings, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<StringLengths, A::Error> {
         let mut listed = 0;
-        while let Some((_, value)) = entries.next_entry::<IgnoredAny, Strings>()? {
+        while let Some((_, value)) = entries.next_entry::<IgnoredAny, StringLengths>()? {
             listed = listed.max(value.listed);
         }
-        Ok(Strings { own: 0, listed })
+        Ok(StringLengths { own: 0, listed })
     }
 }

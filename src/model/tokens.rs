@@ -1,48 +1,54 @@
-//! The tokens of a text, for people who want to see them.
+//! The tokens of a text with their positions, for inspection.
+
+use std::ops::Range;
 
 /// One token of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// Its row of the word embedding.
     pub id: u32,
-    /// What stands in the text there, or the name of a special token.
+    /// The text of the token, or the name of a special token.
     pub text: String,
-    /// Where it stands, from and up to a character; `None` for a special token, which stands nowhere.
+    /// Its first character and the one after its last. `None` for a special token.
     pub span: Option<(usize, usize)>,
 }
 
-/// Slices of a text by characters. Tokens come in the order of their beginnings, so the text is walked through
+/// Slices a text by character positions. Tokens are in order of their start, so the text is scanned
 /// once.
 struct Chars<'a> {
     text: &'a str,
-    /// The character at which the slice before began, and its byte.
-    at: (usize, usize),
+    /// Start of the previous slice, as a character and as a byte position.
+    char: usize,
+    byte: usize,
 }
 
 impl<'a> Chars<'a> {
     fn of(text: &'a str) -> Self {
-        Self { text, at: (0, 0) }
+        Self {
+            text,
+            char: 0,
+            byte: 0,
+        }
     }
 
-    /// Bytes of the next `chars` characters behind a byte.
+    /// Bytes of the next `chars` characters after byte `from`.
     fn bytes(&self, from: usize, chars: usize) -> usize {
         let rest = &self.text[from..];
         rest.chars().take(chars).map(char::len_utf8).sum()
     }
 
-    fn slice(&mut self, (start, stop): (usize, usize)) -> &'a str {
-        if start < self.at.0 {
-            self.at = (0, 0);
+    fn slice(&mut self, chars: Range<usize>) -> &'a str {
+        if chars.start < self.char {
+            (self.char, self.byte) = (0, 0);
         }
-        let (char, byte) = self.at;
-        let begin = byte + self.bytes(byte, start - char);
-        self.at = (start, begin);
-        let end = begin + self.bytes(begin, stop.saturating_sub(start));
-        &self.text[begin..end]
+        self.byte += self.bytes(self.byte, chars.start - self.char);
+        self.char = chars.start;
+        let end = self.byte + self.bytes(self.byte, chars.len());
+        &self.text[self.byte..end]
     }
 }
 
-/// All tokens of a text, with special ones or without.
+/// All tokens of a text, with or without special tokens.
 pub(super) fn of(
     tokenizer: &tokenizers::Tokenizer,
     text: &str,
@@ -50,15 +56,15 @@ pub(super) fn of(
 ) -> tokenizers::Result<Vec<Token>> {
     let encoding = tokenizer.encode_char_offsets(text, with_special)?;
     let mut chars = Chars::of(text);
-    let token = |place: usize| {
-        let special = encoding.get_special_tokens_mask()[place] == 1;
-        let span = encoding.get_offsets()[place];
+    let token = |index: usize| {
+        let special = encoding.get_special_tokens_mask()[index] == 1;
+        let span = encoding.get_offsets()[index];
         Token {
-            id: encoding.get_ids()[place],
+            id: encoding.get_ids()[index],
             text: if special {
-                encoding.get_tokens()[place].clone()
+                encoding.get_tokens()[index].clone()
             } else {
-                chars.slice(span).to_owned()
+                chars.slice(span.0..span.1).to_owned()
             },
             span: (!special).then_some(span),
         }
@@ -71,13 +77,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_are_by_characters_in_any_order() {
+    fn slices_are_by_character_in_any_order() {
         let mut chars = Chars::of("añ€😀b");
-        assert_eq!(chars.slice((1, 3)), "ñ€");
-        assert_eq!(chars.slice((3, 5)), "😀b");
-        assert_eq!(chars.slice((0, 1)), "a");
-        assert_eq!(chars.slice((5, 5)), "");
-        assert_eq!(chars.slice((9, 7)), "");
-        assert_eq!((chars.slice((2, 4)), chars.slice((2, 3))), ("€😀", "€"));
+        assert_eq!(chars.slice(1..3), "ñ€");
+        assert_eq!(chars.slice(3..5), "😀b");
+        assert_eq!(chars.slice(0..1), "a");
+        assert_eq!(chars.slice(5..5), "");
+        let reversed = (9, 7);
+        assert_eq!(chars.slice(reversed.0..reversed.1), "");
+        assert_eq!((chars.slice(2..4), chars.slice(2..3)), ("€😀", "€"));
     }
 }

@@ -1,5 +1,5 @@
-//! `vocab.txt` and `tokenizer_config.json`: what the tokenizer of a checkpoint without
-//! `tokenizer.json` is made from.
+//! `vocab.txt` and `tokenizer_config.json`: the tokenizer of a checkpoint without
+//! `tokenizer.json`.
 
 use std::collections::HashMap;
 
@@ -11,13 +11,14 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{AddedToken, ModelWrapper};
 
-use super::{CheckpointError, Files};
+use super::error::CheckpointError;
+use super::files::Files;
 
-/// `model_max_length` values from here on mean "no limit" (transformers writes 1e30).
+/// `model_max_length` of at least this means "no limit" (transformers writes 1e30).
 const UNLIMITED: f64 = 1e9;
 
-/// What `tokenizer_config.json` says, with the defaults of Hugging Face's `BertTokenizer`.
-pub(super) struct Settings {
+/// The content of `tokenizer_config.json`, with the defaults of Hugging Face's `BertTokenizer`.
+pub(super) struct TokenizerSettings {
     lowercase: bool,
     strip_accents: Option<bool>,
     chinese_chars: bool,
@@ -34,7 +35,7 @@ const SPECIAL: [(&str, &str); 5] = [
     ("mask_token", "[MASK]"),
 ];
 
-impl Settings {
+impl TokenizerSettings {
     pub(super) fn read(files: &Files) -> Result<Self, CheckpointError> {
         let path = files.path("tokenizer_config.json");
         let json: Value = match files.read("tokenizer_config.json")? {
@@ -54,7 +55,7 @@ impl Settings {
         };
         let mut special = HashMap::new();
         for (key, default) in SPECIAL {
-            // Either the token itself or an object that describes it.
+            // Either a string or an object that describes the token.
             let token = json
                 .get(key)
                 .and_then(|v| v.as_str().or(v.get("content")?.as_str()));
@@ -88,10 +89,10 @@ impl Settings {
     }
 }
 
-/// The tokenizer that transformers would make of `vocab.txt`.
+/// The tokenizer that transformers builds from `vocab.txt`.
 pub(super) fn from_vocab(
     files: &Files,
-    settings: &Settings,
+    settings: &TokenizerSettings,
 ) -> Result<tokenizers::Tokenizer, CheckpointError> {
     let path = files.path("vocab.txt");
     let content = files.read("vocab.txt")?.ok_or_else(|| {

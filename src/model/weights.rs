@@ -1,236 +1,224 @@
-//! The tensors of a checkpoint: `model.safetensors`, one file or shards, f32, f16 or bf16.
+//! The tensors of a checkpoint by role, stored as f32, f16 or bf16.
 //!
-//! Names are kept in one canonical form, without the `bert.` prefix and with `weight`/`bias`
-//! for the old `gamma`/`beta`, so that an engine asks for a tensor in one way only. Only the
-//! headers are read here; the tensors stay in their files until an engine asks for them.
+//! Opening a checkpoint reads only headers. The values stay in their files until an engine asks for them.
 
 use std::collections::HashMap;
 
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
-use serde_json::Value;
 
+use super::architecture::{Family, Role, TensorKey};
 use super::config::ModelConfig;
-use super::files::StoredFile;
-use super::{CheckpointError, Files};
+use super::error::CheckpointError;
+use super::files::{Files, StoredFile};
+use super::shards::{Shards, StoredTensor};
 
-/// The longest header that the format allows (safetensors: "there's a limit on the size of the
-/// header of 100MB").
-const HEADER_BYTES_MAX: u64 = 100_000_000;
-
-/// Bytes of a header's length.
-const LENGTH_BYTES: usize = 8;
-
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-
-/// All tensors of a checkpoint by canonical name.
+/// The tensors of a classifier, each of the shape that the configuration gives it.
 #[derive(Debug)]
 pub struct Weights {
-    shards: Vec<StoredFile>,
-    tensors: HashMap<String, Location>,
+    files: Vec<StoredFile>,
+    tensors: HashMap<TensorKey, WeightEntry>,
 }
 
 #[derive(Debug)]
-struct Location {
-    shard: usize,
-    stored_name: String,
-    dtype: Dtype,
+struct WeightEntry {
     shape: Vec<usize>,
-    /// Where it begins in its file, and how many bytes it has.
-    offset: u64,
-    bytes: usize,
+    /// `None` for a role that the family does not have.
+    stored: Option<StoredTensor>,
+}
+
+/// The size of all tensors of a classifier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WeightsSize {
+    /// Number of parameters.
+    pub parameters: usize,
+    /// Bytes on disk.
+    pub bytes: usize,
 }
 
 /// A tensor in its file: little-endian, row-major.
+///
+/// The tensor of a role that the family does not have reads as zeros.
 #[derive(Debug, Clone, Copy)]
 pub struct Tensor<'a> {
-    shard: &'a StoredFile,
-    location: &'a Location,
+    shape: &'a [usize],
+    stored: Option<(&'a StoredFile, &'a StoredTensor)>,
 }
 
 impl Weights {
-    /// Reads the headers of all shards and checks every tensor a BERT classifier needs against
-    /// the shape that `config` gives it.
+    /// Reads the headers of all shards and checks every tensor of the classifier against the shape from `config`.
     ///
     /// # Errors
-    /// The first file or tensor that is missing, damaged, of an unsupported type or of the wrong
+    /// The first file or tensor that is missing, damaged, of an unsupported type, or of the wrong
     /// shape.
     pub fn read(files: &Files, config: &ModelConfig) -> Result<Self, CheckpointError> {
-        let mut weights = Self {
-            shards: Vec::new(),
-            tensors: HashMap::new(),
+        let family = config.family;
+        let mut roles = RoleReader {
+            shards: Shards::read(files, family)?,
+            family,
         };
-        for name in shard_names(files)? {
-            let shard = files.open(&name)?.ok_or_else(|| {
-                let path = files.path(&name);
-                CheckpointError::missing(&path, format!("a shard, as {INDEX} names it"))
-            })?;
-            weights.add_shard(shard)?;
+        let mut tensors = HashMap::new();
+        for (key, shape) in config.encoder_tensors() {
+            let stored = roles.take(key, &shape)?;
+            tensors.insert(key, WeightEntry { shape, stored });
         }
-        weights.check(config)?;
-        Ok(weights)
-    }
-
-    fn add_shard(&mut self, shard: StoredFile) -> Result<(), CheckpointError> {
-        let invalid = |key: &str, expected: &str, found: String| {
-            CheckpointError::invalid(shard.path(), key, expected, found)
-        };
-        let damaged = |error| {
-            invalid(
-                "(header)",
-                "a complete safetensors file",
-                format!("{error}"),
-            )
-        };
-        let header = header(&shard)?;
-        // The library checks that the tensors of a header lie end to end from 0 to `data_len`.
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(damaged)?;
-        let data = header.len() as u64 + LENGTH_BYTES as u64;
-        let len = data.saturating_add(metadata.data_len() as u64);
-        if shard.len() != len {
-            let found = format!("{} bytes", shard.len());
-            return Err(invalid("(file)", &format!("{len} bytes"), found));
+        for (key, tensor) in roles.take_classifier(config.hidden_size)? {
+            let shape = tensor.shape.clone();
+            let stored = Some(tensor);
+            tensors.insert(key, WeightEntry { shape, stored });
         }
-        for (stored_name, info) in metadata.tensors() {
-            let (start, end) = info.data_offsets;
-            let location = Location {
-                shard: self.shards.len(),
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                offset: data + start as u64,
-                bytes: end - start,
-                stored_name: stored_name.clone(),
-            };
-            if let Some(other) = self.tensors.insert(canonical(&stored_name), location) {
-                let expected = "each tensor once";
-                let found = format!("{:?} as well", other.stored_name);
-                return Err(invalid(&stored_name, expected, found));
-            }
-        }
-        self.shards.push(shard);
-        Ok(())
-    }
-
-    fn check(&self, config: &ModelConfig) -> Result<(), CheckpointError> {
-        for (name, shape) in expected_tensors(config) {
-            self.locate(&name, &shape)?;
-        }
-        let classifier = self.locate_any("classifier.weight")?;
-        let rows = match classifier.shape[..] {
-            [rows, width] if rows > 0 && width == config.hidden_size => rows,
-            _ => {
-                let expected = format!("shape [labels, {}]", config.hidden_size);
-                return Err(self.wrong_shape(classifier, &expected));
-            }
-        };
-        self.locate("classifier.bias", &[rows])?;
-        Ok(())
+        Ok(Self {
+            files: roles.shards.files,
+            tensors,
+        })
     }
 
     /// Number of classes: the rows of the classifier.
     pub fn label_count(&self) -> usize {
-        self.tensors
-            .get("classifier.weight")
-            .map_or(0, |classifier| classifier.shape[0])
+        self.tensor(Role::Classifier.weight()).shape()[0]
     }
 
-    /// The tensor `name`: of type f32, f16 or bf16.
+    /// The tensor of a role, of type f32, f16 or bf16.
     ///
-    /// # Errors
-    /// When the tensor is missing, of another shape, or neither f32, f16 nor bf16.
-    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>, CheckpointError> {
-        let location = self.locate(name, shape)?;
-        Ok(Tensor {
-            shard: &self.shards[location.shard],
-            location,
-        })
+    /// # Panics
+    /// When the checkpoint's configuration has no such layer. All others were checked by [`read`](Self::read).
+    pub fn tensor(&self, key: TensorKey) -> Tensor<'_> {
+        let entry = self.tensors.get(&key);
+        let WeightEntry { shape, stored } = entry.expect("a role of this configuration");
+        Tensor {
+            shape,
+            stored: stored
+                .as_ref()
+                .map(|tensor| (&self.files[tensor.shard], tensor)),
+        }
     }
 
-    /// The tensor `name` as f32 in row-major order.
+    /// The values of a role's tensor as f32, row-major.
     ///
     /// # Errors
-    /// As for [`tensor`](Self::tensor), and when the file cannot be read.
-    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
-        // Only what the file holds is asked memory for.
-        let tensor = self.tensor(name, shape)?;
-        let mut values = vec![0.0; shape.iter().product()];
+    /// When the file cannot be read.
+    ///
+    /// # Panics
+    /// As [`tensor`](Self::tensor).
+    pub fn f32(&self, key: TensorKey) -> Result<Vec<f32>, CheckpointError> {
+        let tensor = self.tensor(key);
+        // The shape was compared with the file, so this allocates no more than the file holds.
+        let mut values = vec![0.0; tensor.shape().iter().product()];
         tensor.read(0, &mut values)?;
         Ok(values)
     }
 
-    /// Number of parameters a BERT classifier of this checkpoint uses, and the bytes they take on
-    /// disk.
-    pub fn size(&self, config: &ModelConfig) -> (usize, usize) {
-        let mut names: Vec<String> = expected_tensors(config).map(|(name, _)| name).collect();
-        names.extend(["classifier.weight".to_owned(), "classifier.bias".to_owned()]);
-        names
-            .iter()
-            .filter_map(|name| self.tensors.get(name))
-            .fold((0, 0), |(n, b), tensor| {
-                (n + tensor.shape.iter().product::<usize>(), b + tensor.bytes)
-            })
-    }
-
-    /// The storage type of the word embedding, which stands for the checkpoint's.
-    pub fn dtype(&self) -> String {
-        let embedding = self.tensors.get("embeddings.word_embeddings.weight");
-        embedding.map_or_else(String::new, |tensor| {
-            format!("{:?}", tensor.dtype).to_lowercase()
+    /// Number of parameters that the classifier uses, and their size on disk.
+    pub fn size(&self) -> WeightsSize {
+        let stored = self
+            .tensors
+            .values()
+            .filter_map(|entry| entry.stored.as_ref());
+        stored.fold(WeightsSize::default(), |sum, tensor| WeightsSize {
+            parameters: sum.parameters + tensor.shape.iter().product::<usize>(),
+            bytes: sum.bytes + tensor.bytes,
         })
     }
 
-    /// Paths of the files the tensors stand in.
-    pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.shards.iter().map(StoredFile::path)
+    /// The storage type of the word embedding, as a name for the type of the checkpoint.
+    pub fn dtype(&self) -> String {
+        let embedding = self.tensor(Role::WordEmbedding.weight());
+        format!("{:?}", embedding.dtype()).to_lowercase()
+    }
+}
+
+/// Takes checked tensors out of the shards, role by role.
+struct RoleReader {
+    shards: Shards,
+    family: &'static Family,
+}
+
+impl RoleReader {
+    /// The tensor of a role. `None` when the family does not have the role.
+    fn take(
+        &mut self,
+        key: TensorKey,
+        shape: &[usize],
+    ) -> Result<Option<StoredTensor>, CheckpointError> {
+        let Some(name) = self.family.canonical_name(key) else {
+            return Ok(None);
+        };
+        let tensor = self.take_typed(&name)?;
+        if tensor.shape == shape {
+            return Ok(Some(tensor));
+        }
+        let expected = format!("shape {shape:?} (from config.json)");
+        Err(self.wrong_shape(&tensor, &expected))
     }
 
-    fn locate_any(&self, name: &str) -> Result<&Location, CheckpointError> {
-        let location = self.tensors.get(name).ok_or_else(|| {
-            let files: Vec<&str> = self.paths().collect();
+    /// Both tensors of the classifier. Its weight determines the number of rows.
+    fn take_classifier(
+        &mut self,
+        hidden_size: usize,
+    ) -> Result<Vec<(TensorKey, StoredTensor)>, CheckpointError> {
+        let (weight, bias) = (Role::Classifier.weight(), Role::Classifier.bias());
+        let name = self.family.canonical_name(weight).unwrap_or_default();
+        let tensor = self.take_typed(&name)?;
+        let rows = match tensor.shape[..] {
+            [rows, width] if rows > 0 && width == hidden_size => rows,
+            _ => {
+                let expected = format!("shape [labels, {hidden_size}]");
+                return Err(self.wrong_shape(&tensor, &expected));
+            }
+        };
+        let mut tensors = vec![(weight, tensor)];
+        tensors.extend(self.take(bias, &[rows])?.map(|tensor| (bias, tensor)));
+        Ok(tensors)
+    }
+
+    fn take_typed(&mut self, name: &str) -> Result<StoredTensor, CheckpointError> {
+        let tensor = self.shards.tensors.remove(name).ok_or_else(|| {
+            let files: Vec<&str> = self.shards.files.iter().map(StoredFile::path).collect();
             CheckpointError::invalid(
                 files.join(", "),
                 name,
-                "this tensor (with or without the \"bert.\" prefix)",
+                format!(
+                    "this tensor (with or without the {:?} prefix)",
+                    self.family.optional_prefix
+                ),
                 "none of that name",
             )
         })?;
-        match location.dtype {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(location),
+        match tensor.dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(tensor),
             other => Err(CheckpointError::invalid(
-                self.shards[location.shard].path(),
-                &location.stored_name,
+                self.path(&tensor),
+                &tensor.name,
                 "type F32, F16 or BF16",
                 format!("{other:?}"),
             )),
         }
     }
 
-    fn locate(&self, name: &str, shape: &[usize]) -> Result<&Location, CheckpointError> {
-        let location = self.locate_any(name)?;
-        if location.shape == shape {
-            return Ok(location);
-        }
-        let expected = format!("shape {shape:?} (from config.json)");
-        Err(self.wrong_shape(location, &expected))
+    fn wrong_shape(&self, tensor: &StoredTensor, expected: &str) -> CheckpointError {
+        let found = format!("{:?}", tensor.shape);
+        CheckpointError::invalid(self.path(tensor), &tensor.name, expected, found)
     }
 
-    fn wrong_shape(&self, location: &Location, expected: &str) -> CheckpointError {
-        let found = format!("{:?}", location.shape);
-        let path = self.shards[location.shard].path();
-        CheckpointError::invalid(path, &location.stored_name, expected, found)
+    fn path(&self, tensor: &StoredTensor) -> &str {
+        self.shards.files[tensor.shard].path()
     }
 }
 
-impl Tensor<'_> {
-    /// The type it is stored in.
-    pub fn dtype(&self) -> Dtype {
-        self.location.dtype
+impl<'a> Tensor<'a> {
+    /// The shape: `[rows, columns]` of an embedding or `[outputs, inputs]` of a projection; `[values]` of a vector.
+    pub fn shape(&self) -> &'a [usize] {
+        self.shape
     }
 
-    /// Bytes it is stored in.
+    /// The type it is stored in.
+    pub fn dtype(&self) -> Dtype {
+        self.stored.map_or(Dtype::F32, |(_, tensor)| tensor.dtype)
+    }
+
+    /// Size in bytes.
     pub fn len(&self) -> usize {
-        self.location.bytes
+        let zeros = || size_of::<f32>() * self.shape.iter().product::<usize>();
+        self.stored.map_or_else(zeros, |(_, tensor)| tensor.bytes)
     }
 
     /// Whether it has no values.
@@ -238,31 +226,34 @@ impl Tensor<'_> {
         self.len() == 0
     }
 
-    /// Fills `bytes` with what is stored from byte `offset` on.
+    /// Fills `bytes` with the stored bytes from byte `offset` on.
     ///
     /// # Errors
     /// When the file cannot be read.
     ///
     /// # Panics
-    /// When the tensor has not that many bytes.
+    /// When the range extends beyond the tensor.
     pub fn read_bytes(&self, offset: usize, bytes: &mut [u8]) -> Result<(), CheckpointError> {
         assert!(offset + bytes.len() <= self.len(), "inside the tensor");
-        self.shard
-            .read_at(self.location.offset + offset as u64, bytes)
+        let Some((file, tensor)) = self.stored else {
+            bytes.fill(0);
+            return Ok(());
+        };
+        file.read_at(tensor.offset + offset as u64, bytes)
     }
 
-    /// Fills `values` with those from the one of number `first` on, as f32.
+    /// Fills `values` with the values from index `first` on, as f32.
     ///
     /// # Errors
     /// When the file cannot be read.
     ///
     /// # Panics
-    /// When the tensor has not that many values.
+    /// When the range extends beyond the tensor.
     pub fn read(&self, first: usize, values: &mut [f32]) -> Result<(), CheckpointError> {
         let half: fn([u8; 2]) -> f32 = match self.dtype() {
             Dtype::F16 => |bytes| half::f16::from_le_bytes(bytes).to_f32(),
             Dtype::BF16 => |bytes| half::bf16::from_le_bytes(bytes).to_f32(),
-            // `locate` lets nothing else through.
+            // f32: `Weights::read` refuses all other types.
             _ => {
                 self.read_bytes(4 * first, bytemuck::cast_slice_mut(values))?;
                 values
@@ -271,9 +262,9 @@ impl Tensor<'_> {
                 return Ok(());
             }
         };
-        let mut piece = [0; 8192];
-        for (index, values) in values.chunks_mut(piece.len() / 2).enumerate() {
-            let bytes = &mut piece[..2 * values.len()];
+        let mut buffer = [0; 8192];
+        for (index, values) in values.chunks_mut(buffer.len() / 2).enumerate() {
+            let bytes = &mut buffer[..2 * values.len()];
             self.read_bytes(2 * first + index * 8192, bytes)?;
             for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
                 *value = half(*bytes);
@@ -283,132 +274,105 @@ impl Tensor<'_> {
     }
 }
 
-/// The header of a file: JSON, behind its length in 8 bytes (the format's description in the
-/// README of safetensors).
-fn header(shard: &StoredFile) -> Result<Vec<u8>, CheckpointError> {
-    let mut length = [0; LENGTH_BYTES];
-    let behind = shard.len().saturating_sub(LENGTH_BYTES as u64);
-    if shard.len() >= LENGTH_BYTES as u64 {
-        shard.read_at(0, &mut length)?;
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::TensorView;
+
+    use super::super::architecture::{BERT, ModuleNames};
+    use super::*;
+
+    /// The configuration of a tiny classifier of a family with its own names and without token types.
+    fn config() -> ModelConfig {
+        let json = br#"{"vocab_size": 3, "hidden_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1,
+            "intermediate_size": 4, "max_position_embeddings": 5, "type_vocab_size": 1}"#;
+        let family = Family {
+            model_type: "other",
+            optional_prefix: "other.",
+            modules: ModuleNames {
+                token_type_embedding: None,
+                layers: "other.blocks",
+                query: "q",
+                ..BERT.modules
+            },
+            ..BERT
+        };
+        ModelConfig {
+            family: Box::leak(Box::new(family)),
+            ..ModelConfig::read(&memory("config.json", json.to_vec())).unwrap()
+        }
     }
-    let length = u64::from_le_bytes(length);
-    if length == 0 || length > behind.min(HEADER_BYTES_MAX) {
-        let expected = format!(
-            "a complete safetensors file (a header of 1 to {} bytes)",
-            behind.min(HEADER_BYTES_MAX)
+
+    fn memory(name: &str, content: Vec<u8>) -> Files {
+        Files::Memory {
+            origin: "test".to_owned(),
+            files: vec![(name.to_owned(), content.into())],
+        }
+    }
+
+    /// A file of f32 tensors with these names and shapes, each filled with its index.
+    fn stored(tensors: &[(String, Vec<usize>)]) -> Files {
+        let bytes: Vec<Vec<u8>> = (0_u8..)
+            .zip(tensors)
+            .map(|(index, (_, shape))| {
+                f32::from(index)
+                    .to_le_bytes()
+                    .repeat(shape.iter().product())
+            })
+            .collect();
+        let views = tensors.iter().zip(&bytes).map(|((name, shape), bytes)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+            (name, view.unwrap())
+        });
+        let file = safetensors::serialize(views, None).unwrap();
+        memory("model.safetensors", file)
+    }
+
+    fn names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+        config
+            .tensors(2)
+            .filter_map(|(key, shape)| Some((config.family.tensor_name(key)?, shape)))
+            .collect()
+    }
+
+    #[test]
+    fn a_family_finds_its_tensors_by_its_own_names() {
+        let config = config();
+        let mut tensors = names(&config);
+        let query = tensors
+            .iter()
+            .position(|(name, _)| name == "other.blocks.0.q.weight");
+        let query = query.expect("the family's name");
+        "blocks.0.q.weight".clone_into(&mut tensors[query].0);
+        let weights = Weights::read(&stored(&tensors), &config).unwrap();
+        let found = weights.f32(Role::Query(0).weight()).unwrap();
+        assert_eq!(found, [query as f32; 4]);
+        assert_eq!(weights.label_count(), 2);
+        let stored = tensors
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>());
+        assert_eq!(weights.size().parameters, stored.sum::<usize>());
+    }
+
+    #[test]
+    fn a_role_that_a_family_does_not_have_reads_as_zeros() {
+        let config = config();
+        let weights = Weights::read(&stored(&names(&config)), &config).unwrap();
+        let types = Role::TokenTypeEmbedding.weight();
+        assert_eq!(weights.tensor(types).shape(), [1, 2]);
+        assert_eq!(weights.f32(types).unwrap(), [0.0; 2]);
+        assert_eq!(weights.tensor(types).len(), 8);
+    }
+
+    #[test]
+    fn an_error_names_the_missing_tensor_and_the_family_s_prefix() {
+        let config = config();
+        let mut tensors = names(&config);
+        tensors.retain(|(name, _)| name != "other.blocks.0.q.bias");
+        let error = Weights::read(&stored(&tensors), &config).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "test/model.safetensors: blocks.0.q.bias: expected this tensor (with or without the \
+             \"other.\" prefix), found none of that name"
         );
-        let found = format!("a header of {length} bytes");
-        return Err(CheckpointError::invalid(
-            shard.path(),
-            "(header)",
-            expected,
-            found,
-        ));
     }
-    let mut header = vec![0; length as usize];
-    shard.read_at(LENGTH_BYTES as u64, &mut header)?;
-    Ok(header)
-}
-
-/// The files that hold the tensors.
-fn shard_names(files: &Files) -> Result<Vec<String>, CheckpointError> {
-    if files.contains(SINGLE) {
-        return Ok(vec![SINGLE.to_owned()]);
-    }
-    let path = files.path(INDEX);
-    let Some(index) = files.read(INDEX)? else {
-        let expected = if files.contains("pytorch_model.bin") {
-            format!("{SINGLE} (pytorch_model.bin is not read: save the model with safetensors)")
-        } else {
-            format!("{SINGLE}, or {INDEX} and its shards")
-        };
-        return Err(CheckpointError::missing(files.path(SINGLE), expected));
-    };
-    let invalid = |key: &str, expected: &str, found: String| {
-        CheckpointError::invalid(&path, key, expected, found)
-    };
-    let index: Value = serde_json::from_slice(&index)
-        .map_err(|error| invalid("(file)", "JSON", error.to_string()))?;
-    let Some(map) = index.get("weight_map").and_then(Value::as_object) else {
-        return Err(invalid(
-            "weight_map",
-            "an object: tensor name to file",
-            "none".to_owned(),
-        ));
-    };
-    let mut names = std::collections::BTreeSet::new();
-    for (tensor, file) in map {
-        // A path could leave the checkpoint's directory.
-        let plain = |f: &&str| !f.is_empty() && !f.contains(['/', '\\']) && *f != "..";
-        match file.as_str().filter(plain) {
-            Some(file) => names.insert(file.to_owned()),
-            None => return Err(invalid(tensor, "a plain file name", file.to_string())),
-        };
-    }
-    Ok(names.into_iter().collect())
-}
-
-/// `bert.encoder.layer.0.output.LayerNorm.gamma` → `encoder.layer.0.output.LayerNorm.weight`.
-fn canonical(name: &str) -> String {
-    let name = name.strip_prefix("bert.").unwrap_or(name);
-    match name.rsplit_once('.') {
-        Some((stem, "gamma")) => format!("{stem}.weight"),
-        Some((stem, "beta")) => format!("{stem}.bias"),
-        _ => name.to_owned(),
-    }
-}
-
-/// Canonical names and shapes of everything but the classifier, whose rows the file decides.
-///
-/// One after the other: who looks for them stops at the first that is missing, however many layers
-/// a configuration claims.
-pub(crate) fn expected_tensors(
-    config: &ModelConfig,
-) -> impl Iterator<Item = (String, Vec<usize>)> + use<> {
-    let (h, ff) = (config.hidden_size, config.intermediate_size);
-    let embeddings = [
-        ("word", config.vocab_size),
-        ("position", config.max_positions),
-        ("token_type", config.type_vocab_size),
-    ]
-    .map(|(name, rows)| {
-        (
-            format!("embeddings.{name}_embeddings.weight"),
-            vec![rows, h],
-        )
-    });
-    let norm = move |name: &str| {
-        [
-            (format!("{name}.weight"), vec![h]),
-            (format!("{name}.bias"), vec![h]),
-        ]
-    };
-    let layer = move |layer: usize| {
-        let prefix = format!("encoder.layer.{layer}");
-        let mut tensors = Vec::new();
-        for (name, outputs, inputs) in [
-            ("attention.self.query", h, h),
-            ("attention.self.key", h, h),
-            ("attention.self.value", h, h),
-            ("attention.output.dense", h, h),
-            ("intermediate.dense", ff, h),
-            ("output.dense", h, ff),
-        ] {
-            tensors.push((format!("{prefix}.{name}.weight"), vec![outputs, inputs]));
-            tensors.push((format!("{prefix}.{name}.bias"), vec![outputs]));
-        }
-        for name in ["attention.output.LayerNorm", "output.LayerNorm"] {
-            tensors.extend(norm(&format!("{prefix}.{name}")));
-        }
-        tensors
-    };
-    let pooler = [
-        ("pooler.dense.weight".to_owned(), vec![h, h]),
-        ("pooler.dense.bias".to_owned(), vec![h]),
-    ];
-    embeddings
-        .into_iter()
-        .chain(norm("embeddings.LayerNorm"))
-        .chain((0..config.layers).flat_map(layer))
-        .chain(pooler)
 }

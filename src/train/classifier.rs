@@ -15,6 +15,7 @@ use super::network::{Input, Network};
 use super::recipe::Shape;
 use super::vocabulary::{PAD, encode, read};
 use crate::input;
+use crate::model::{BERT, TensorKey};
 
 /// Texts in one forward pass of evaluation.
 const BATCH: usize = 64;
@@ -72,8 +73,9 @@ impl Classifier {
             vocabulary: config.vocab_size,
             dropout: 0.0,
         };
-        let mut find = |name: &str, dims: &[usize]| -> candle_core::Result<Tensor> {
-            match tensors.get(name) {
+        let mut find = |key: TensorKey, dims: &[usize]| -> candle_core::Result<Tensor> {
+            let name = BERT.tensor_name(key).unwrap_or_default();
+            match tensors.get(&name) {
                 Some(tensor) if tensor.dims() == dims => tensor.to_dtype(DType::F32),
                 Some(tensor) => candle_core::bail!("{name} is {:?}, not {dims:?}", tensor.dims()),
                 None => candle_core::bail!("{name} is missing"),

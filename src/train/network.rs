@@ -1,9 +1,9 @@
-//! The classifier that is trained: BERT for sequence classification, differentiable, on the CPU.
+//! The network in training: BERT for sequence classification, differentiable, on the CPU.
 //!
-//! The architecture is Hugging Face's `BertForSequenceClassification` to the letter, names of weights
-//! included, so that an exported directory can be read by any BERT implementation. Only the first
-//! token's vector feeds the classifier; the last layer therefore computes queries, output projection
-//! and feed-forward for that token alone, which changes nothing but the time.
+//! The architecture is exactly Hugging Face's `BertForSequenceClassification`, including the names of the
+//! weights ([`BERT`]), so any BERT implementation can read an exported directory. Only the first
+//! token's vector feeds the classifier. The last layer therefore computes queries, output projection
+//! and feed-forward for that token alone, which saves time and does not change the result.
 
 use candle_core::{D, Device, Result, Tensor, Var};
 use rand::Rng;
@@ -12,23 +12,24 @@ use rand_chacha::ChaCha8Rng;
 use super::operations::{AddBias, Gelu, LayerNorm, MaskedSoftmax};
 use super::random::normal;
 use super::recipe::Shape;
+use crate::model::{BERT, Role, TensorKey, TensorKind};
 
 /// The epsilon of every layer norm, BERT's.
 pub(crate) const EPSILON: f64 = 1e-12;
 /// The standard deviation of initial weights, BERT's.
 pub(crate) const INITIAL_DEVIATION: f32 = 0.02;
 
-/// Zeroes values at random and scales the rest up, with masks from the run's own generator (candle's
-/// cannot be seeded on the CPU).
+/// Zeroes values at random and scales up the rest. The masks come from the run's own generator, because candle's
+/// cannot be seeded on the CPU.
 #[derive(Debug)]
 pub(crate) struct Dropout {
     rng: ChaCha8Rng,
-    /// Random bytes below this drop their value: the probability in 256ths.
+    /// A random byte below this drops its value: the probability in 256ths.
     threshold: u8,
 }
 
 impl Dropout {
-    /// Dropout with a probability that is rounded to 256ths.
+    /// Dropout with a probability rounded to 256ths.
     pub(crate) fn new(rng: ChaCha8Rng, probability: f64) -> Self {
         let threshold = (probability * 256.0).round().clamp(0.0, 255.0) as u8;
         Self { rng, threshold }
@@ -66,7 +67,7 @@ pub(crate) struct Parameter {
 }
 
 impl Parameter {
-    /// Whether weight decay applies: matrices yes; biases and layer norms no.
+    /// Whether weight decay applies: to matrices, but not to biases and layer norms.
     pub(crate) fn decays(&self) -> bool {
         self.value.rank() > 1
     }
@@ -115,17 +116,17 @@ struct Layer {
     output_norm: Norm,
 }
 
-/// Token ids padded to one length, with a mask of the padding.
+/// Token ids padded to one length, with the attention mask.
 #[derive(Debug)]
 pub(crate) struct Input {
     /// `[batch, length]`, u32.
     pub(crate) ids: Tensor,
-    /// `[batch, length]`: 0 for a token, minus infinity for padding.
+    /// `[batch, length]`: 0 for a token, -∞ for padding.
     pub(crate) mask: Tensor,
 }
 
 impl Input {
-    /// Pads texts of token ids to the longest of them.
+    /// Pads texts to the length of the longest.
     pub(crate) fn pad(texts: &[&[u32]], padding: u32) -> Result<Self> {
         let length = texts.iter().map(|ids| ids.len()).max().unwrap_or(0);
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
@@ -161,103 +162,100 @@ pub(crate) struct Network {
     parameters: Vec<Parameter>,
 }
 
-/// Hands out weights by name and keeps them in the order they were asked for.
+/// The source of a network's weights, by role and shape.
+pub(crate) type WeightSource<'a> = dyn FnMut(TensorKey, &[usize]) -> Result<Tensor> + 'a;
+
+/// Creates the network's modules and records their weights in order of creation.
 struct Builder<'a> {
-    source: &'a mut dyn FnMut(&str, &[usize]) -> Result<Tensor>,
+    source: &'a mut WeightSource<'a>,
     parameters: Vec<Parameter>,
 }
 
 impl Builder<'_> {
-    fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let value = Var::from_tensor(&(self.source)(name, shape)?)?;
+    fn weight(&mut self, key: TensorKey, shape: &[usize]) -> Result<Tensor> {
+        let value = Var::from_tensor(&(self.source)(key, shape)?)?;
         let tensor = value.as_tensor().clone();
         self.parameters.push(Parameter {
-            name: name.to_owned(),
+            name: BERT.tensor_name(key).expect("BERT has all roles"),
             value,
         });
         Ok(tensor)
     }
 
-    fn linear(&mut self, name: &str, input: usize, output: usize) -> Result<Linear> {
+    fn linear(&mut self, role: Role, input: usize, output: usize) -> Result<Linear> {
         Ok(Linear {
-            weight: self.weight(&format!("{name}.weight"), &[output, input])?,
-            bias: self.weight(&format!("{name}.bias"), &[output])?,
+            weight: self.weight(role.weight(), &[output, input])?,
+            bias: self.weight(role.bias(), &[output])?,
         })
     }
 
-    fn norm(&mut self, name: &str, width: usize) -> Result<Norm> {
+    fn norm(&mut self, role: Role, width: usize) -> Result<Norm> {
         Ok(Norm {
-            gain: self.weight(&format!("{name}.weight"), &[width])?,
-            shift: self.weight(&format!("{name}.bias"), &[width])?,
+            gain: self.weight(role.weight(), &[width])?,
+            shift: self.weight(role.bias(), &[width])?,
         })
     }
 
     fn layer(&mut self, index: usize, shape: &Shape) -> Result<Layer> {
-        let name = |part: &str| format!("bert.encoder.layer.{index}.{part}");
         let (hidden, wide) = (shape.hidden, shape.intermediate);
         Ok(Layer {
-            query: self.linear(&name("attention.self.query"), hidden, hidden)?,
-            key: self.linear(&name("attention.self.key"), hidden, hidden)?,
-            value: self.linear(&name("attention.self.value"), hidden, hidden)?,
-            attention_output: self.linear(&name("attention.output.dense"), hidden, hidden)?,
-            attention_norm: self.norm(&name("attention.output.LayerNorm"), hidden)?,
-            intermediate: self.linear(&name("intermediate.dense"), hidden, wide)?,
-            output: self.linear(&name("output.dense"), wide, hidden)?,
-            output_norm: self.norm(&name("output.LayerNorm"), hidden)?,
+            query: self.linear(Role::Query(index), hidden, hidden)?,
+            key: self.linear(Role::Key(index), hidden, hidden)?,
+            value: self.linear(Role::Value(index), hidden, hidden)?,
+            attention_output: self.linear(Role::AttentionOutput(index), hidden, hidden)?,
+            attention_norm: self.norm(Role::AttentionNorm(index), hidden)?,
+            intermediate: self.linear(Role::FeedForwardIn(index), hidden, wide)?,
+            output: self.linear(Role::FeedForwardOut(index), wide, hidden)?,
+            output_norm: self.norm(Role::FeedForwardNorm(index), hidden)?,
         })
     }
 }
 
 impl Network {
-    /// Builds the network from a source of weights, which is asked by name and shape.
+    /// Builds the network from a source of weights.
     ///
     /// # Errors
-    /// Whatever the source fails with.
+    /// Any error of the source.
     pub(crate) fn build(
         shape: &Shape,
         vocabulary: usize,
         labels: usize,
-        source: &mut dyn FnMut(&str, &[usize]) -> Result<Tensor>,
+        source: &mut WeightSource<'_>,
     ) -> Result<Self> {
         let mut from = Builder {
             source,
             parameters: Vec::new(),
         };
-        let hidden = shape.hidden;
-        let embedding = |part: &str| format!("bert.embeddings.{part}");
-        let positions = shape.max_positions;
+        let (hidden, positions) = (shape.hidden, shape.max_positions);
         Ok(Self {
             heads: shape.heads,
-            words: from.weight(&embedding("word_embeddings.weight"), &[vocabulary, hidden])?,
-            positions: from.weight(
-                &embedding("position_embeddings.weight"),
-                &[positions, hidden],
-            )?,
-            types: from.weight(&embedding("token_type_embeddings.weight"), &[2, hidden])?,
-            embedding_norm: from.norm(&embedding("LayerNorm"), hidden)?,
+            words: from.weight(Role::WordEmbedding.weight(), &[vocabulary, hidden])?,
+            positions: from.weight(Role::PositionEmbedding.weight(), &[positions, hidden])?,
+            types: from.weight(Role::TokenTypeEmbedding.weight(), &[2, hidden])?,
+            embedding_norm: from.norm(Role::EmbeddingNorm, hidden)?,
             layers: (0..shape.layers)
                 .map(|i| from.layer(i, shape))
                 .collect::<Result<_>>()?,
-            pooler: from.linear("bert.pooler.dense", hidden, hidden)?,
-            classifier: from.linear("classifier", hidden, labels)?,
+            pooler: from.linear(Role::Pooler, hidden, hidden)?,
+            classifier: from.linear(Role::Classifier, hidden, labels)?,
             parameters: from.parameters,
         })
     }
 
-    /// Builds the network with initial weights from BERT's distribution.
+    /// Builds the network with random initial weights, distributed as BERT's.
     ///
     /// # Errors
-    /// When a tensor cannot be made.
+    /// When a tensor cannot be created.
     pub(crate) fn initial(
         shape: &Shape,
         vocabulary: usize,
         labels: usize,
         rng: &mut impl Rng,
     ) -> Result<Self> {
-        Self::build(shape, vocabulary, labels, &mut |name, dims| {
+        Self::build(shape, vocabulary, labels, &mut |key, dims| {
             let count = dims.iter().product();
             let values = match dims {
-                [_] if name.ends_with("LayerNorm.weight") => vec![1.0; count],
+                [_] if key.role.is_norm() && key.kind == TensorKind::Weight => vec![1.0; count],
                 [_] => vec![0.0; count],
                 _ => normal(rng, count, INITIAL_DEVIATION),
             };
@@ -270,7 +268,7 @@ impl Network {
         &self.parameters
     }
 
-    /// Computes logits `[batch, labels]`; with `dropout` in training, without in evaluation.
+    /// Computes logits `[batch, labels]`: with `dropout` in training, without in evaluation.
     ///
     /// # Errors
     /// When the input does not fit the network.
@@ -278,7 +276,7 @@ impl Network {
         let (batch, length) = input.ids.dims2()?;
         let hidden = self.words.dim(1)?;
         let words = self.words.index_select(&input.ids.flatten_all()?, 0)?;
-        // Every text is segment 0; its vector is added to the positions once, not to each token.
+        // All tokens have type 0, so its vector is added to the positions once instead of to each token.
         let places = self.positions.narrow(0, 0, length)?;
         let places = places.broadcast_add(&self.types.narrow(0, 0, 1)?)?;
         let x = words
@@ -298,8 +296,8 @@ impl Network {
 }
 
 impl Layer {
-    /// Takes `[batch * length, hidden]`; gives the same, or `[batch, hidden]` for the first token of
-    /// each text when `first_only`.
+    /// Takes `[batch * length, hidden]`. Gives the same shape, or with `first_only` the first token of
+    /// each text, `[batch, hidden]`.
     fn forward(
         &self,
         x: &Tensor,

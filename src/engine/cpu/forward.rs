@@ -1,4 +1,4 @@
-//! The forward pass of some sequences of a batch, on plain buffers.
+//! The forward pass of consecutive sequences of a batch, on plain buffers.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -8,13 +8,13 @@ use intentd_kernels::cpu::{
     Activations, AttentionScratch, Form, Heads, Isa, Norm, Panels, RowsMut, Team,
 };
 
-use super::super::RaggedBatch;
+use crate::engine::batch::RaggedBatch;
 
-/// A BERT classifier with its weights in panels.
+/// A classifier with its weights packed in panels.
 #[derive(Debug)]
-pub(super) struct Bert {
+pub(super) struct PackedModel {
     pub(super) isa: Isa,
-    /// Of the encoder's products; those after it are few and always f32.
+    /// Form of the encoder's weights. The pooler and the classifier are small and always f32.
     pub(super) form: Form,
     pub(super) hidden: usize,
     pub(super) heads: Heads,
@@ -24,13 +24,13 @@ pub(super) struct Bert {
     pub(super) positions: Vec<f32>,
     pub(super) types: Vec<f32>,
     pub(super) norm: Norm,
-    pub(super) layers: Vec<Layer>,
+    pub(super) layers: Vec<PackedLayer>,
     pub(super) pooler: Panels,
     pub(super) classifier: Panels,
 }
 
 #[derive(Debug)]
-pub(super) struct Layer {
+pub(super) struct PackedLayer {
     pub(super) query: Panels,
     pub(super) key_value: Panels,
     pub(super) attention_output: Panels,
@@ -40,14 +40,14 @@ pub(super) struct Layer {
     pub(super) output_norm: Norm,
 }
 
-/// Some sequences of a batch.
+/// Consecutive sequences of a batch.
 #[derive(Debug)]
-pub(super) struct Part<'a> {
+pub(super) struct BatchSlice<'a> {
     pub(super) batch: &'a RaggedBatch,
     pub(super) sequences: Range<usize>,
 }
 
-impl Part<'_> {
+impl BatchSlice<'_> {
     fn tokens(&self) -> Range<usize> {
         match self.sequences.is_empty() {
             true => 0..0,
@@ -59,9 +59,9 @@ impl Part<'_> {
     }
 }
 
-/// Activations of one forward pass, kept from batch to batch.
+/// Buffers of one forward pass, reused from batch to batch.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(super) struct Workspace {
     /// The layer's input, `[tokens, hidden]`.
     x: Activations,
     query: Activations,
@@ -72,51 +72,55 @@ pub(super) struct Scratch {
     intermediate: Activations,
     pooled: Activations,
     logits: Activations,
-    /// One for each thread.
+    /// One per thread.
     attention: Vec<Mutex<AttentionScratch>>,
-    shares: Shares,
+    split: WorkSplit,
 }
 
-/// How the rows of a part are shared out.
+/// The division of a slice's rows between threads.
 #[derive(Debug, Default)]
-struct Shares {
-    /// Token ranges of the sequences, counted from the part's first token.
+struct WorkSplit {
+    /// Token ranges of the sequences, relative to the first token of the slice.
     sequences: Vec<Range<usize>>,
-    /// All tokens, in about equal pieces.
+    /// All tokens, in pieces of about equal size.
     tokens: Vec<Range<usize>>,
-    /// The sequences, in about equal pieces: one `[CLS]` row each.
+    /// All sequences, in pieces of about equal size. Each sequence has one `[CLS]` row.
     firsts: Vec<Range<usize>>,
 }
 
-impl Shares {
-    fn of(part: &Part<'_>, threads: usize, shares: &mut Self) {
-        let tokens = part.tokens();
-        shares.sequences.clear();
-        let ranges = part.sequences.clone().map(|index| part.batch.range(index));
+impl WorkSplit {
+    /// Divides a slice between `threads`.
+    fn divide(&mut self, slice: &BatchSlice<'_>, threads: usize) {
+        let tokens = slice.tokens();
+        self.sequences.clear();
+        let ranges = slice
+            .sequences
+            .clone()
+            .map(|index| slice.batch.range(index));
         let relative = |range: Range<usize>| range.start - tokens.start..range.end - tokens.start;
-        shares.sequences.extend(ranges.map(relative));
-        // More pieces than threads, since a thread may be held up by another process.
+        self.sequences.extend(ranges.map(relative));
+        // More pieces than threads, because another process may delay a thread.
         let pieces = if threads == 1 { 1 } else { 2 * threads };
-        cut(tokens.len(), pieces, &mut shares.tokens);
-        cut(shares.sequences.len(), pieces, &mut shares.firsts);
+        divide(tokens.len(), pieces, &mut self.tokens);
+        divide(self.sequences.len(), pieces, &mut self.firsts);
     }
 }
 
-/// `0..count` in at most `pieces` parts of equal size, none empty.
-fn cut(count: usize, pieces: usize, parts: &mut Vec<Range<usize>>) {
+/// Divides `0..count` into at most `pieces` non-empty ranges of about equal size.
+fn divide(count: usize, pieces: usize, ranges: &mut Vec<Range<usize>>) {
     let pieces = pieces.min(count);
-    parts.clear();
-    parts.extend((0..pieces).map(|n| count * n / pieces..count * (n + 1) / pieces));
+    ranges.clear();
+    ranges.extend((0..pieces).map(|n| count * n / pieces..count * (n + 1) / pieces));
 }
 
-impl Scratch {
-    /// For a team of `threads`.
-    pub(super) fn new(bert: &Bert, threads: usize) -> Self {
-        let Bert {
+impl Workspace {
+    /// A workspace for a team of `threads`.
+    pub(super) fn new(model: &PackedModel, threads: usize) -> Self {
+        let PackedModel {
             isa, form, hidden, ..
-        } = *bert;
+        } = *model;
         let of = |width, form| Activations::new(isa, width, form);
-        let intermediate = bert
+        let intermediate = model
             .layers
             .first()
             .map_or(hidden, |layer| layer.intermediate.outputs());
@@ -128,26 +132,27 @@ impl Scratch {
             attended: of(hidden, form),
             intermediate: of(intermediate, form),
             pooled: of(hidden, Form::F32),
-            logits: of(bert.labels(), Form::F32),
+            logits: of(model.labels(), Form::F32),
             attention: (0..threads).map(|_| Mutex::default()).collect(),
-            shares: Shares::default(),
+            split: WorkSplit::default(),
         }
     }
 }
 
-impl Bert {
+impl PackedModel {
     /// Number of classes.
     pub(super) fn labels(&self) -> usize {
         self.classifier.outputs()
     }
 
-    /// Multiply-adds of the linear layers for one token.
+    /// Multiply-adds of the projections for one token.
     pub(super) fn multiply_adds_per_token(&self) -> usize {
-        let layer = |l: &Layer| self.hidden * (4 * self.hidden + 2 * l.intermediate.outputs());
+        let layer =
+            |l: &PackedLayer| self.hidden * (4 * self.hidden + 2 * l.intermediate.outputs());
         self.layers.iter().map(layer).sum()
     }
 
-    /// Bytes of the weights of the linear layers, which every token is multiplied with.
+    /// Bytes of the projections' weights, by which every token is multiplied.
     pub(super) fn weight_bytes(&self) -> usize {
         let bytes = match self.form {
             Form::F32 => 4,
@@ -157,21 +162,21 @@ impl Bert {
         self.multiply_adds_per_token() * bytes
     }
 
-    /// Logits of a part, `[sequences, labels]`; the team shares out each step.
+    /// Writes the logits of a slice, `[sequences, labels]`. The team shares the work of each step.
     pub(super) fn forward(
         &self,
-        part: &Part<'_>,
+        slice: &BatchSlice<'_>,
         team: &mut Team,
-        s: &mut Scratch,
+        s: &mut Workspace,
         logits: &mut [f32],
     ) {
-        Shares::of(part, team.threads(), &mut s.shares);
-        self.embed(part, team, s);
+        s.split.divide(slice, team.threads());
+        self.embed(slice, team, s);
         for (index, layer) in self.layers.iter().enumerate() {
             layer
                 .key_value
                 .multiply(team, &s.x, &mut s.key_value, Activation::None);
-            // From here on the last layer goes on with the [CLS] rows alone.
+            // After its keys and values, the last layer needs only the [CLS] rows.
             let firsts_only = index + 1 == self.layers.len();
             if firsts_only {
                 keep_first_rows(team, s);
@@ -190,8 +195,8 @@ impl Bert {
         }
     }
 
-    /// What is left of a layer when its keys and values are there.
-    fn layer(&self, layer: &Layer, firsts_only: bool, team: &mut Team, s: &mut Scratch) {
+    /// The rest of a layer, after its keys and values.
+    fn layer(&self, layer: &PackedLayer, firsts_only: bool, team: &mut Team, s: &mut Workspace) {
         let isa = self.isa;
         layer
             .query
@@ -201,9 +206,9 @@ impl Bert {
             .attention_output
             .multiply(team, &s.context, &mut s.attended, Activation::None);
         let rows = if firsts_only {
-            &s.shares.firsts
+            &s.split.firsts
         } else {
-            &s.shares.tokens
+            &s.split.tokens
         };
         let residual = s.x.rows();
         s.attended.write(team, rows, |_, range, attended| {
@@ -226,15 +231,15 @@ impl Bert {
         });
     }
 
-    fn embed(&self, part: &Part<'_>, team: &mut Team, s: &mut Scratch) {
+    fn embed(&self, slice: &BatchSlice<'_>, team: &mut Team, s: &mut Workspace) {
         let h = self.hidden;
         let row = |index: u32| index as usize * h..(index as usize + 1) * h;
-        let tokens = part.tokens();
-        let ids = &part.batch.ids()[tokens.clone()];
-        let type_ids = &part.batch.type_ids()[tokens];
-        let Shares {
+        let tokens = slice.tokens();
+        let ids = &slice.batch.ids()[tokens.clone()];
+        let type_ids = &slice.batch.type_ids()[tokens];
+        let WorkSplit {
             sequences, tokens, ..
-        } = &s.shares;
+        } = &s.split;
         s.x.resize(ids.len());
         s.x.write(team, tokens, |_, range, x| {
             let mut sequence = sequences.partition_point(|s| s.end <= range.start);
@@ -242,25 +247,25 @@ impl Bert {
                 sequence += usize::from(sequences[sequence].end <= token);
                 let position = token - sequences[sequence].start;
                 x.copy_from_slice(&self.words[row(ids[token])]);
-                let kind = &self.types[row(type_ids[token])];
-                let place = &self.positions[position * h..][..h];
-                self.norm.of_sum(self.isa, x, kind, place);
+                let token_type = &self.types[row(type_ids[token])];
+                let position = &self.positions[position * h..][..h];
+                self.norm.of_sum(self.isa, x, token_type, position);
             }
         });
     }
 
-    /// Attention of each sequence; with `firsts_only` there is one query a sequence.
-    fn attend(&self, firsts_only: bool, team: &mut Team, s: &mut Scratch) {
-        let Shares {
+    /// Attention of each sequence. With `firsts_only` each sequence has one query.
+    fn attend(&self, firsts_only: bool, team: &mut Team, s: &mut Workspace) {
+        let WorkSplit {
             sequences,
             tokens,
             firsts,
-        } = &s.shares;
+        } = &s.split;
         let (query, key_value) = (s.query.rows(), s.key_value.rows());
         let attend = |queries, tokens: &Range<usize>, context: &mut RowsMut<'_>, member: usize| {
             let scratch = &s.attention[member];
-            // No two threads have the same number; a panic leaves nothing that the next use
-            // would not write anew.
+            // Each thread has its own number, so the lock is never contended. After a panic the next use overwrites
+            // everything.
             let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
             let (query, key_value) = ((query, queries), (key_value, tokens.clone()));
             self.heads
@@ -293,11 +298,11 @@ impl Bert {
     }
 }
 
-/// Moves each sequence's first row to the front and drops the others.
-fn keep_first_rows(team: &mut Team, s: &mut Scratch) {
-    let Shares {
+/// Keeps the first row of each sequence and drops the others.
+fn keep_first_rows(team: &mut Team, s: &mut Workspace) {
+    let WorkSplit {
         sequences, firsts, ..
-    } = &s.shares;
+    } = &s.split;
     s.x.keep_rows(sequences.iter().map(|tokens| tokens.start));
     s.x.prepare(team, firsts);
 }

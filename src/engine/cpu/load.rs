@@ -1,28 +1,31 @@
-//! From a checkpoint's tensors to panels.
+//! Reading a checkpoint's tensors into packed panels.
 
 use intentd_kernels::Activation as Kernel;
 use intentd_kernels::cpu::{Form, Heads, Isa, Norm, Panels, Team};
 
-use super::forward::{Bert, Layer};
-use crate::model::{Activation, Checkpoint, CheckpointError};
+use super::forward::{PackedLayer, PackedModel};
+use crate::model::{Activation, Checkpoint, CheckpointError, Role};
 
-/// Reads tensors of one checkpoint into this engine's forms, all threads of the team at once.
-struct Reader<'a> {
+/// Reads tensors of one checkpoint into this engine's forms, with all threads of the team.
+struct PanelReader<'a> {
     checkpoint: &'a Checkpoint,
     isa: Isa,
     team: &'a mut Team,
 }
 
-impl Bert {
+impl PackedModel {
     /// Reads and packs all tensors.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
     pub(super) fn load(
         checkpoint: &Checkpoint,
-        (isa, form): (Isa, Form),
+        isa: Isa,
+        form: Form,
         team: &mut Team,
     ) -> Result<Self, CheckpointError> {
         let config = &checkpoint.config;
-        let (h, labels) = (config.hidden_size, checkpoint.labels.len());
-        let mut read = Reader {
+        let mut read = PanelReader {
             checkpoint,
             isa,
             team,
@@ -30,7 +33,7 @@ impl Bert {
         Ok(Self {
             isa,
             form,
-            hidden: h,
+            hidden: config.hidden_size,
             heads: Heads {
                 count: config.heads,
                 size: config.head_size(),
@@ -40,58 +43,50 @@ impl Bert {
                 Activation::GeluTanh => Kernel::GeluTanh,
                 Activation::Relu => Kernel::Relu,
             },
-            words: read.table("word", config.vocab_size)?,
-            positions: read.table("position", config.max_positions)?,
-            types: read.table("token_type", config.type_vocab_size)?,
-            norm: read.norm("embeddings.LayerNorm")?,
+            words: read.table(Role::WordEmbedding)?,
+            positions: read.table(Role::PositionEmbedding)?,
+            types: read.table(Role::TokenTypeEmbedding)?,
+            norm: read.norm(Role::EmbeddingNorm)?,
             layers: (0..config.layers)
                 .map(|index| read.layer(index, form))
                 .collect::<Result<_, _>>()?,
-            pooler: read.linear(&["pooler.dense"], [h, h], Form::F32, 1.0)?,
-            classifier: read.linear(&["classifier"], [labels, h], Form::F32, 1.0)?,
+            pooler: read.linear(&[Role::Pooler], Form::F32, 1.0)?,
+            classifier: read.linear(&[Role::Classifier], Form::F32, 1.0)?,
         })
     }
 }
 
-impl Reader<'_> {
-    fn layer(&mut self, index: usize, form: Form) -> Result<Layer, CheckpointError> {
-        let config = &self.checkpoint.config;
-        let (h, ff) = (config.hidden_size, config.intermediate_size);
-        // Scaling the queries' weights by 1/√d here saves scaling the scores each time.
-        let scale = 1.0 / (config.head_size() as f32).sqrt();
-        let name = |name: &str| format!("encoder.layer.{index}.{name}");
-        let [query, key, value] =
-            ["query", "key", "value"].map(|part| name(&format!("attention.self.{part}")));
-        let (attention_output, output) = (name("attention.output"), name("output"));
-        let intermediate = name("intermediate.dense");
-        Ok(Layer {
-            query: self.linear(&[&query], [h, h], form, scale)?,
-            key_value: self.linear(&[&key, &value], [h, h], form, 1.0)?,
-            attention_output: {
-                self.linear(&[&format!("{attention_output}.dense")], [h, h], form, 1.0)?
-            },
-            attention_norm: self.norm(&format!("{attention_output}.LayerNorm"))?,
-            intermediate: self.linear(&[&intermediate], [ff, h], form, 1.0)?,
-            output: self.linear(&[&format!("{output}.dense")], [h, ff], form, 1.0)?,
-            output_norm: self.norm(&format!("{output}.LayerNorm"))?,
+impl PanelReader<'_> {
+    fn layer(&mut self, index: usize, form: Form) -> Result<PackedLayer, CheckpointError> {
+        // Scaling the query weights by 1/√d once at load saves scaling the scores in every pass.
+        let scale = 1.0 / (self.checkpoint.config.head_size() as f32).sqrt();
+        let (key, value) = (Role::Key(index), Role::Value(index));
+        Ok(PackedLayer {
+            query: self.linear(&[Role::Query(index)], form, scale)?,
+            key_value: self.linear(&[key, value], form, 1.0)?,
+            attention_output: self.linear(&[Role::AttentionOutput(index)], form, 1.0)?,
+            attention_norm: self.norm(Role::AttentionNorm(index))?,
+            intermediate: self.linear(&[Role::FeedForwardIn(index)], form, 1.0)?,
+            output: self.linear(&[Role::FeedForwardOut(index)], form, 1.0)?,
+            output_norm: self.norm(Role::FeedForwardNorm(index))?,
         })
     }
 
-    /// One layer of the stacked rows of `names`, each `[outputs, inputs]`, times `scale`.
+    /// One projection from the stacked rows of `roles`, which have equal shapes, times `scale`.
     fn linear(
         &mut self,
-        names: &[&str],
-        [outputs, inputs]: [usize; 2],
+        roles: &[Role],
         form: Form,
         scale: f32,
     ) -> Result<Panels, CheckpointError> {
-        let (mut tensors, mut bias) = (Vec::new(), Vec::new());
         let weights = &self.checkpoint.weights;
-        for name in names {
-            tensors.push(weights.tensor(&format!("{name}.weight"), &[outputs, inputs])?);
-            bias.extend(weights.f32(&format!("{name}.bias"), &[outputs])?);
+        let (mut tensors, mut bias) = (Vec::new(), Vec::new());
+        for role in roles {
+            tensors.push(weights.tensor(role.weight()));
+            bias.extend(weights.f32(role.bias())?);
         }
         bias.iter_mut().for_each(|value| *value *= scale);
+        let (outputs, inputs) = (tensors[0].shape()[0], tensors[0].shape()[1]);
         Panels::pack(self.team, (self.isa, form), inputs, bias, |output, row| {
             tensors[output / outputs].read(output % outputs * inputs, row)?;
             if scale != 1.0 {
@@ -101,20 +96,17 @@ impl Reader<'_> {
         })
     }
 
-    fn table(&self, name: &str, rows: usize) -> Result<Vec<f32>, CheckpointError> {
-        let name = format!("embeddings.{name}_embeddings.weight");
-        let shape = [rows, self.checkpoint.config.hidden_size];
-        self.checkpoint.weights.f32(&name, &shape)
+    fn table(&self, role: Role) -> Result<Vec<f32>, CheckpointError> {
+        self.checkpoint.weights.f32(role.weight())
     }
 
-    fn norm(&self, name: &str) -> Result<Norm, CheckpointError> {
+    fn norm(&self, role: Role) -> Result<Norm, CheckpointError> {
         let Checkpoint {
             weights, config, ..
         } = self.checkpoint;
-        let shape = [config.hidden_size];
         Ok(Norm {
-            weight: weights.f32(&format!("{name}.weight"), &shape)?,
-            bias: weights.f32(&format!("{name}.bias"), &shape)?,
+            weight: weights.f32(role.weight())?,
+            bias: weights.f32(role.bias())?,
             eps: config.layer_norm_eps as f32,
         })
     }

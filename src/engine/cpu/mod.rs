@@ -1,13 +1,13 @@
-//! The CPU engine: our own BERT forward pass over ragged batches.
+//! The CPU engine: our own forward pass over ragged batches.
 //!
-//! Weights are cut into panels once at load. Linear layers run on all tokens of a batch at once,
-//! attention on each sequence by itself; nothing is computed for padding, and the last layer
-//! computes only what the `[CLS]` rows need, since only they feed the classifier.
+//! Weights are packed into panels once at load. Projections run on all tokens of a batch at once,
+//! attention on each sequence separately. Nothing is computed for padding. The last layer
+//! computes only what the `[CLS]` rows need, because only they feed the classifier.
 //!
-//! A batch that is small runs on one thread. Otherwise a team of threads either shares out each
-//! step (the columns of products, the rows of what lies between them), so that each weight is
-//! read once; or, where the weights fit the cache, each thread takes some sequences and nobody
-//! waits for anybody.
+//! A small batch runs on one thread. A larger batch is divided in one of two ways. Either the threads share each
+//! step (the columns of products, the rows of the steps between them), so that each weight is
+//! read once. Or, if the weights fit the cache, each thread takes some sequences and runs without waiting for the
+//! others.
 
 mod forward;
 mod load;
@@ -19,32 +19,35 @@ use std::sync::{Mutex, PoisonError};
 
 use intentd_kernels::cpu::{Form, INT8_INPUTS_MAX, Isa, IsaLimit, Team};
 
-use self::forward::{Bert, Part, Scratch};
-use super::{Dtype, Engine, EngineError, Logits, RaggedBatch};
+use self::forward::{BatchSlice, PackedModel, Workspace};
+use super::batch::{Logits, RaggedBatch};
+use super::error::EngineError;
+use super::interface::Engine;
+use super::options::Dtype;
 use crate::model::{Checkpoint, CheckpointError};
 
-/// Batches of fewer multiply-adds than this a thread run on the engine's own thread: waking
-/// another costs tens of microseconds.
+/// Batches with fewer multiply-adds per thread run on the engine's own thread, because waking
+/// another thread costs tens of microseconds.
 const MULTIPLY_ADDS_PER_THREAD: usize = 2 << 20;
 
-/// A batch is split by sequence when there is at least one token for this much of the weights. Below
-/// it, that every thread reads all weights costs more than the waits between steps that it saves:
-/// measured on two cores with models of 0.4 to 340 MB, the break-even lies at 17 to 40 KB.
+/// A batch is divided by sequence if it has at least one token for this many bytes of weights. With fewer tokens,
+/// reading all weights on every thread costs more than it saves in waits between steps.
+/// Measured on two cores with models of 0.4 to 340 MB, the break-even lies at 17 to 40 KB.
 const WEIGHT_BYTES_PER_TOKEN: usize = 24 << 10;
 
-/// What a CPU engine is made from, besides a checkpoint.
+/// Settings of a [`Cpu`] engine.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuOptions {
     /// f32, bf16 (weights only) or int8.
     pub dtype: Dtype,
-    /// Threads that compute, the caller's included.
+    /// Threads that compute, including the caller's.
     pub threads: NonZeroUsize,
-    /// Instructions to use at most.
+    /// The largest instruction set to use.
     pub isa: IsaLimit,
 }
 
 impl CpuOptions {
-    /// f32, with the best instructions of this machine.
+    /// f32, with the best instruction set of this machine.
     pub fn f32(threads: NonZeroUsize) -> Self {
         Self {
             dtype: Dtype::F32,
@@ -54,33 +57,34 @@ impl CpuOptions {
     }
 }
 
-/// Our own BERT forward pass for the CPU.
+/// The CPU engine.
 #[derive(Debug)]
 pub struct Cpu {
-    bert: Bert,
+    model: PackedModel,
     team: Team,
-    shared: Scratch,
-    /// One for each thread, to work on sequences of its own.
-    alone: Vec<Mutex<Alone>>,
+    /// For batches whose steps the team shares.
+    shared: Workspace,
+    /// One per thread, for batches divided by sequence.
+    workers: Vec<Mutex<Worker>>,
     done: VecDeque<Logits>,
 }
 
-/// What a thread needs to run a forward pass by itself.
+/// The state of a thread that runs a forward pass of its own.
 #[derive(Debug)]
-struct Alone {
+struct Worker {
     team: Team,
-    scratch: Scratch,
-    /// Its part of the batch, and the logits of it.
+    workspace: Workspace,
+    /// The sequences it computes, and their logits.
     sequences: Range<usize>,
     logits: Vec<f32>,
 }
 
 impl Cpu {
-    /// Prepares the weights for the instructions of this machine.
+    /// Packs the weights for the instruction set of this machine.
     ///
     /// # Errors
-    /// When a tensor cannot be read, there is no such type on the CPU, or the operating system
-    /// gives no threads.
+    /// When a tensor cannot be read, the CPU does not support the type, or the operating system
+    /// refuses to start a thread.
     pub fn load(checkpoint: &Checkpoint, options: CpuOptions) -> Result<Self, CheckpointError> {
         let CpuOptions {
             dtype,
@@ -105,92 +109,98 @@ impl Cpu {
             }
         };
         if form == Form::Int8 {
-            let config = &checkpoint.config;
-            for (key, size) in [
-                ("hidden_size", config.hidden_size),
-                ("intermediate_size", config.intermediate_size),
-            ] {
-                if size > INT8_INPUTS_MAX {
-                    let expected = format!("at most {INT8_INPUTS_MAX} for int8");
-                    let origin = &checkpoint.origin;
-                    return Err(CheckpointError::invalid(origin, key, expected, size));
-                }
-            }
+            check_int8(checkpoint)?;
         }
-        let bert = Bert::load(checkpoint, (Isa::up_to(isa), form), &mut team)?;
-        let alone = |_| {
-            Mutex::new(Alone {
+        let model = PackedModel::load(checkpoint, Isa::up_to(isa), form, &mut team)?;
+        let worker = |_| {
+            Mutex::new(Worker {
                 team: Team::solo(),
-                scratch: Scratch::new(&bert, 1),
+                workspace: Workspace::new(&model, 1),
                 sequences: 0..0,
                 logits: Vec::new(),
             })
         };
         Ok(Self {
-            shared: Scratch::new(&bert, threads.get()),
-            alone: (0..threads.get()).map(alone).collect(),
-            bert,
+            shared: Workspace::new(&model, threads.get()),
+            workers: (0..threads.get()).map(worker).collect(),
+            model,
             team,
             done: VecDeque::new(),
         })
     }
 
     fn compute(&mut self, batch: &RaggedBatch) -> Logits {
-        let labels = self.bert.labels();
+        let labels = self.model.labels();
         let mut logits = vec![0.0; batch.sequences() * labels];
         let threads = self.team.threads();
-        let work = batch.tokens() * self.bert.multiply_adds_per_token();
-        let whole = 0..batch.sequences();
+        let work = batch.tokens() * self.model.multiply_adds_per_token();
+        let sequences = 0..batch.sequences();
+        let whole = BatchSlice { batch, sequences };
         if threads == 1 || work < threads * MULTIPLY_ADDS_PER_THREAD {
-            let sequences = whole;
-            let part = Part { batch, sequences };
-            let alone = self.alone[0]
+            let worker = self.workers[0]
                 .get_mut()
                 .unwrap_or_else(PoisonError::into_inner);
-            let Alone { team, scratch, .. } = alone;
-            self.bert.forward(&part, team, scratch, &mut logits);
+            let Worker {
+                team, workspace, ..
+            } = worker;
+            self.model.forward(&whole, team, workspace, &mut logits);
         } else if batch.sequences() >= threads
-            && self.bert.weight_bytes() <= batch.tokens() * WEIGHT_BYTES_PER_TOKEN
+            && self.model.weight_bytes() <= batch.tokens() * WEIGHT_BYTES_PER_TOKEN
         {
             self.by_sequence(batch, &mut logits);
         } else {
-            let sequences = whole;
-            let part = Part { batch, sequences };
-            self.bert
-                .forward(&part, &mut self.team, &mut self.shared, &mut logits);
+            self.model
+                .forward(&whole, &mut self.team, &mut self.shared, &mut logits);
         }
         Logits::new(logits, labels)
     }
 
-    /// Each thread computes some of the sequences.
+    /// Runs a batch with the sequences divided between the threads.
     fn by_sequence(&mut self, batch: &RaggedBatch, logits: &mut [f32]) {
-        let labels = self.bert.labels();
-        let runs = split(batch, self.alone.len());
-        for (alone, sequences) in self.alone.iter_mut().zip(&runs) {
-            let alone = alone.get_mut().unwrap_or_else(PoisonError::into_inner);
-            alone.sequences = sequences.clone();
-            alone.logits.resize(sequences.len() * labels, 0.0);
+        let labels = self.model.labels();
+        let runs = split(batch, self.workers.len());
+        for (worker, sequences) in self.workers.iter_mut().zip(&runs) {
+            let worker = worker.get_mut().unwrap_or_else(PoisonError::into_inner);
+            worker.sequences = sequences.clone();
+            worker.logits.resize(sequences.len() * labels, 0.0);
         }
-        let (bert, alone) = (&self.bert, &self.alone[..runs.len()]);
+        let (model, workers) = (&self.model, &self.workers[..runs.len()]);
         self.team.share(runs.len(), 1, &|_, range| {
-            for alone in &alone[range] {
-                let mut alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
-                let Alone {
+            for worker in &workers[range] {
+                let mut worker = worker.lock().unwrap_or_else(PoisonError::into_inner);
+                let Worker {
                     team,
-                    scratch,
+                    workspace,
                     sequences,
                     logits,
-                } = &mut *alone;
+                } = &mut *worker;
                 let sequences = sequences.clone();
-                bert.forward(&Part { batch, sequences }, team, scratch, logits);
+                model.forward(&BatchSlice { batch, sequences }, team, workspace, logits);
             }
         });
-        for alone in &mut self.alone[..runs.len()] {
-            let alone = alone.get_mut().unwrap_or_else(PoisonError::into_inner);
-            let place = alone.sequences.start * labels..alone.sequences.end * labels;
-            logits[place].copy_from_slice(&alone.logits);
+        for worker in &mut self.workers[..runs.len()] {
+            let worker = worker.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let rows = worker.sequences.start * labels..worker.sequences.end * labels;
+            logits[rows].copy_from_slice(&worker.logits);
         }
     }
+}
+
+/// Refuses products that are too long for exact sums of int8.
+fn check_int8(checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+    let config = &checkpoint.config;
+    let keys = &config.family.keys;
+    for (key, size) in [
+        (keys.hidden_size.name, config.hidden_size),
+        (keys.intermediate_size.name, config.intermediate_size),
+    ] {
+        if size > INT8_INPUTS_MAX {
+            let expected = format!("at most {INT8_INPUTS_MAX} for int8");
+            let origin = &checkpoint.origin;
+            return Err(CheckpointError::invalid(origin, key, expected, size));
+        }
+    }
+    Ok(())
 }
 
 impl Engine for Cpu {
@@ -199,7 +209,7 @@ impl Engine for Cpu {
     }
 
     fn dtype(&self) -> &'static str {
-        match self.bert.form {
+        match self.model.form {
             Form::F32 => "float32",
             Form::Bf16 => "bfloat16",
             Form::Int8 => "int8",
@@ -208,14 +218,14 @@ impl Engine for Cpu {
 
     fn description(&self) -> String {
         let threads = self.team.threads();
-        let form = match self.bert.form {
+        let form = match self.model.form {
             Form::F32 => "f32",
             Form::Bf16 => "bf16 weights",
             Form::Int8 => "int8",
         };
         format!(
             "cpu {form}, {}, {threads} thread{}",
-            self.bert.isa,
+            self.model.isa,
             if threads == 1 { "" } else { "s" }
         )
     }
@@ -233,8 +243,8 @@ impl Engine for Cpu {
     }
 }
 
-/// Consecutive runs of sequences with about the same number of tokens each; at most `parts`,
-/// none empty.
+/// Divides a batch into at most `parts` non-empty runs of consecutive sequences with about the same number of tokens
+/// each.
 fn split(batch: &RaggedBatch, parts: usize) -> Vec<Range<usize>> {
     let (mut runs, mut start, mut tokens) = (Vec::with_capacity(parts), 0, 0);
     for (index, range) in batch.ranges().enumerate() {

@@ -1,15 +1,15 @@
-//! Which shapes batches are rounded up to.
+//! Buckets: the shapes to which batches are rounded up.
 //!
-//! A graph and a matrix product's algorithm belong to a shape, so shapes have to be few; and every
-//! row that is rounded up is computed for nobody, so they have to be close together.
+//! Graphs and algorithms of matrix products belong to a shape, so there must be few shapes. Rows added by
+//! rounding are computed for nothing, so the shapes must be close together.
 
 use intentd_kernels::Capacity;
 
-/// Tokens come in steps of this size up to eight of them, then eight steps an octave.
+/// Step between token counts up to eight steps. Beyond, there are eight steps per octave.
 const TOKEN_STEP: usize = 16;
 const TOKEN_STEPS_AN_OCTAVE: usize = 8;
 
-/// The smallest bucket that holds a batch, `largest` at most. `None` for a batch beyond `largest`.
+/// The smallest bucket that holds a batch, at most `largest`. `None` for a batch larger than that.
 pub(super) fn bucket(tokens: usize, sequences: usize, largest: Capacity) -> Option<Capacity> {
     if tokens > largest.tokens || sequences > largest.sequences {
         return None;
@@ -17,7 +17,7 @@ pub(super) fn bucket(tokens: usize, sequences: usize, largest: Capacity) -> Opti
     let tokens = round_tokens(tokens).min(largest.tokens);
     Some(Capacity {
         tokens,
-        // A sequence has a token at least, so there cannot be more of them.
+        // Each sequence has at least one token, so there are at most as many sequences as tokens.
         sequences: round_sequences(sequences)
             .min(tokens)
             .min(largest.sequences),
@@ -30,7 +30,7 @@ fn round_tokens(tokens: usize) -> usize {
     tokens.max(1).next_multiple_of(step)
 }
 
-/// 1, 2, 3, 4, 6, 8, 12, 16, ...: the last layer's rows, a twelfth of BERT-base.
+/// 1, 2, 3, 4, 6, 8, 12, 16, ... Sequences are the rows of the last layer, a twelfth of BERT-base.
 fn round_sequences(sequences: usize) -> usize {
     let power = sequences.max(1).next_power_of_two();
     if sequences <= power / 4 * 3 {
@@ -61,7 +61,7 @@ mod tests {
                 assert!(bucket.tokens >= tokens && bucket.sequences >= sequences);
                 assert!(bucket.tokens <= LARGEST.tokens && bucket.sequences <= LARGEST.sequences);
                 let again = super::bucket(bucket.tokens, bucket.sequences, LARGEST);
-                assert_eq!(again, Some(bucket), "a bucket is its own");
+                assert_eq!(again, Some(bucket), "a bucket's own bucket is itself");
             }
         }
         assert_eq!(bucket(4097, 1, LARGEST), None);
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn rounding_up_wastes_less_than_a_tenth() {
-        // Batches of 2 to 256 queries of 5 to 25 tokens, about what voice assistants hear.
+        // Batches of 2 to 256 queries of 5 to 25 tokens, as in voice assistants.
         let (mut real, mut rounded) = (0, 0);
         let mut state: u64 = 1;
         for _ in 0..20 {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_few_of_them() {
+    fn there_are_few_buckets() {
         let tokens: std::collections::HashSet<usize> = (1..=4096).map(round_tokens).collect();
         assert!(tokens.len() <= 48, "{}", tokens.len());
         let sequences: std::collections::HashSet<usize> = (1..=256).map(round_sequences).collect();

@@ -1,18 +1,18 @@
 //! The forward pass as a sequence of launches on a device.
 //!
-//! Two ways through the same layers. A few tokens ([`SKINNY_ROWS_MAX`]) are bound by launches and
-//! by the reading of the weights: five kernels a layer, each product with all that surrounds it.
-//! More are bound by arithmetic: the library's products, with the rest in kernels between them.
-//! Both compute, in the last layer, only what the `[CLS]` rows need.
+//! There are two paths through a layer. Batches of up to [`SKINNY_ROWS_MAX`] tokens are bound by launches and by
+//! reading the weights: five kernels per layer, each product fused with the steps around it. Larger batches are bound
+//! by arithmetic: the library computes the products, and kernels do the steps between them. On both paths the last
+//! layer computes only what the `[CLS]` rows need.
 
 use intentd_kernels::{
     Activation, Buffer, Capacity, Device, DeviceError, Dtype, Placed, Product, ProductShape,
     QueryRows, RowCount, SKINNY_ROWS_MAX, Skinny,
 };
 
-use super::weights::{Layer, Linear, Model};
+use super::weights::{DeviceLayer, DeviceLinear, DeviceModel};
 
-/// Activations, for batches of up to a certain size.
+/// Buffers for activations, for batches of up to a fixed size.
 #[derive(Debug)]
 pub(super) struct Arena {
     /// A layer's input, `[tokens, hidden]`, as are the next three.
@@ -33,7 +33,11 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    pub(super) fn new(device: &Device, model: &Model, size: Capacity) -> Result<Self, DeviceError> {
+    pub(super) fn new(
+        device: &Device,
+        model: &DeviceModel,
+        size: Capacity,
+    ) -> Result<Self, DeviceError> {
         let (h, ff) = (model.hidden, model.intermediate);
         let tokens = |columns: usize| device.zeros(model.dtype, size.tokens * columns);
         let sequences = |columns: usize| device.zeros(model.dtype, size.sequences * columns);
@@ -52,24 +56,24 @@ impl Arena {
     }
 }
 
-/// What is added to a product by the library.
+/// What the library adds to a product.
 #[derive(Clone, Copy)]
-enum Added<'a> {
+enum Epilogue<'a> {
     Nothing,
     Bias,
-    BiasAnd(&'a Buffer),
+    BiasAndResidual(&'a Buffer),
 }
 
-/// A model, its activations and a device to run it on.
+/// A model, its activations, and the device they are on.
 #[derive(Debug)]
 pub(super) struct Forward {
     pub(super) device: Device,
-    pub(super) model: Model,
+    pub(super) model: DeviceModel,
     pub(super) arena: Arena,
 }
 
 impl Forward {
-    /// Enqueues the whole pass over a batch laid out for `capacity`: logits into the arena.
+    /// Enqueues the whole pass over a batch laid out for `capacity`. The logits go to the arena.
     pub(super) fn enqueue(&self, capacity: Capacity, batch: &Placed) -> Result<(), DeviceError> {
         let (device, model, arena) = (&self.device, &self.model, &self.arena);
         device.embed_norm(batch, &model.tables, &model.norm, &arena.x)?;
@@ -78,11 +82,11 @@ impl Forward {
         } else {
             self.library_layers(capacity, batch)?;
         }
-        let Linear { w, bias } = &model.classifier;
+        let DeviceLinear { w, bias } = &model.classifier;
         device.classify(&batch.sequences, &arena.pooled, w, bias, &arena.logits)
     }
 
-    /// Whether batches of this size go the way for few tokens.
+    /// Whether batches of this size take the path for few tokens.
     pub(super) fn is_skinny(&self, capacity: Capacity) -> bool {
         let model = &self.model;
         capacity.tokens <= SKINNY_ROWS_MAX
@@ -93,10 +97,10 @@ impl Forward {
 
     fn skinny_layers(&self, batch: &Placed) -> Result<(), DeviceError> {
         let (device, model, arena) = (&self.device, &self.model, &self.arena);
-        let mut previous: Option<&Layer> = None;
+        let mut previous: Option<&DeviceLayer> = None;
         for (index, layer) in model.layers.iter().enumerate() {
             let last = index + 1 == model.layers.len();
-            // What the layer before left is normalized on the way into this product.
+            // This product normalizes its input, the output of the previous layer.
             let norm = previous.map(|layer| (&layer.output_norm, Some(&arena.x)));
             let x = if norm.is_some() { &arena.sum } else { &arena.x };
             device.skinny(
@@ -121,7 +125,7 @@ impl Forward {
                     ..product
                 },
             )?;
-            // The context is used up; its buffer takes the normalized rows, the next residual.
+            // The context is not needed any more. Its buffer takes the normalized rows, the next residual.
             let product = skinny(&arena.attended, &layer.intermediate, &arena.intermediate);
             let norm = Some((&layer.attention_norm, Some(&arena.context)));
             let activation = model.activation;
@@ -157,7 +161,7 @@ impl Forward {
         )
     }
 
-    /// From `qkv` to `context`: all tokens, or each sequence's first.
+    /// Attention from `qkv` to `context`, for all tokens or for the first token of each sequence.
     fn attend(&self, batch: &Placed, first_only: bool) -> Result<(), DeviceError> {
         let (device, model, arena) = (&self.device, &self.model, &self.arena);
         let (attention, q, stride) = (model.attention, &arena.qkv, 3 * model.hidden);
@@ -197,11 +201,11 @@ impl Forward {
         device.bias_activation(rows, &arena.pooled, bias, Activation::Tanh)
     }
 
-    /// From `context` and the layer's input to its output in `x`.
+    /// The rest of a layer after attention: from `context` and the layer's input to its output in `x`.
     fn feed_forward(
         &self,
         (rows, size): (&RowCount, usize),
-        layer: &Layer,
+        layer: &DeviceLayer,
         input: &Buffer,
     ) -> Result<(), DeviceError> {
         let (device, model, arena) = (&self.device, &self.model, &self.arena);
@@ -215,7 +219,7 @@ impl Forward {
         device.norm(rows, &arena.sum, &layer.output_norm, &arena.x)
     }
 
-    /// Every shape of product that a pass of this size asks the library for.
+    /// All library products of a pass of this size, one of each shape.
     pub(super) fn products(&self, capacity: Capacity) -> Vec<Product<'_>> {
         let Some(layer) = self.model.layers.first() else {
             return Vec::new();
@@ -235,36 +239,36 @@ impl Forward {
         products
     }
 
-    fn queries_keys_values(&self, rows: usize, layer: &Layer) -> Product<'_> {
+    fn queries_keys_values(&self, rows: usize, layer: &DeviceLayer) -> Product<'_> {
         let arena = &self.arena;
-        self.product(rows, &arena.x, &layer.qkv, Added::Bias, &arena.qkv)
+        self.product(rows, &arena.x, &layer.qkv, Epilogue::Bias, &arena.qkv)
     }
 
-    fn keys_values(&self, rows: usize, layer: &Layer) -> Product<'_> {
+    fn keys_values(&self, rows: usize, layer: &DeviceLayer) -> Product<'_> {
         let h = self.model.hidden;
-        let both = Linear {
+        let both = DeviceLinear {
             w: layer.qkv.w.slice(h * h..3 * h * h),
             bias: layer.qkv.bias.slice(h..3 * h),
         };
-        self.product(rows, &self.arena.x, &both, Added::Bias, &self.arena.qkv)
+        self.product(rows, &self.arena.x, &both, Epilogue::Bias, &self.arena.qkv)
     }
 
-    fn queries(&self, rows: usize, layer: &Layer) -> Product<'_> {
+    fn queries(&self, rows: usize, layer: &DeviceLayer) -> Product<'_> {
         let h = self.model.hidden;
-        let query = Linear {
+        let query = DeviceLinear {
             w: layer.qkv.w.slice(0..h * h),
             bias: layer.qkv.bias.slice(0..h),
         };
         let arena = &self.arena;
-        self.product(rows, &arena.first, &query, Added::Bias, &arena.query)
+        self.product(rows, &arena.first, &query, Epilogue::Bias, &arena.query)
     }
 
-    /// Attention's output with the layer's input added, and both of the feed-forward network; what is
-    /// behind the first of these has an activation, which the library does not know.
+    /// The attention output with the residual, and both feed-forward products. The first of those has no bias here,
+    /// because a kernel applies bias and activation.
     fn feed_forward_products<'a>(
         &'a self,
         rows: usize,
-        layer: &Layer,
+        layer: &DeviceLayer,
         input: &'a Buffer,
     ) -> [Product<'a>; 3] {
         let Arena {
@@ -274,12 +278,12 @@ impl Forward {
             intermediate,
             ..
         } = &self.arena;
-        let output = Added::BiasAnd(input);
-        let residual = Added::BiasAnd(attended);
+        let output = Epilogue::BiasAndResidual(input);
+        let residual = Epilogue::BiasAndResidual(attended);
         let inner = &layer.intermediate;
         [
             self.product(rows, context, &layer.attention_output, output, sum),
-            self.product(rows, attended, inner, Added::Nothing, intermediate),
+            self.product(rows, attended, inner, Epilogue::Nothing, intermediate),
             self.product(rows, intermediate, &layer.output, residual, sum),
         ]
     }
@@ -287,22 +291,22 @@ impl Forward {
     fn pooler(&self, rows: usize) -> Product<'_> {
         let arena = &self.arena;
         let pooler = &self.model.pooler;
-        self.product(rows, &arena.x, pooler, Added::Nothing, &arena.pooled)
+        self.product(rows, &arena.x, pooler, Epilogue::Nothing, &arena.pooled)
     }
 
     fn product<'a>(
         &self,
         rows: usize,
         x: &'a Buffer,
-        linear: &Linear,
-        added: Added<'a>,
+        linear: &DeviceLinear,
+        epilogue: Epilogue<'a>,
         y: &'a Buffer,
     ) -> Product<'a> {
         let outer = linear.bias.len();
-        let bias = !matches!(added, Added::Nothing);
-        let residual = match added {
-            Added::BiasAnd(residual) => Some(residual),
-            Added::Nothing | Added::Bias => None,
+        let bias = !matches!(epilogue, Epilogue::Nothing);
+        let residual = match epilogue {
+            Epilogue::BiasAndResidual(residual) => Some(residual),
+            Epilogue::Nothing | Epilogue::Bias => None,
         };
         Product {
             shape: ProductShape {
@@ -322,8 +326,8 @@ impl Forward {
     }
 }
 
-/// `y = x · wᵀ + bias` and nothing around it.
-fn skinny<'a>(x: &'a Buffer, linear: &'a Linear, y: &'a Buffer) -> Skinny<'a> {
+/// `y = x · wᵀ + bias`, nothing fused.
+fn skinny<'a>(x: &'a Buffer, linear: &'a DeviceLinear, y: &'a Buffer) -> Skinny<'a> {
     Skinny {
         x,
         x_rows: None,

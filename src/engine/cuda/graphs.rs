@@ -1,34 +1,34 @@
-//! Recorded batches, one a bucket and slot of pinned memory, bounded in number.
+//! Recorded graphs, one for each bucket and slot of pinned memory, bounded in number.
 
 use std::collections::{HashMap, VecDeque};
 
 use intentd_kernels::{Capacity, Graph};
 
-/// Which buckets have a graph, which should get one, and which cannot.
+/// The graphs of buckets, the buckets that wait for one, and those that cannot be recorded.
 #[derive(Debug)]
 pub(super) struct Graphs {
     max: usize,
-    /// Graphs of a bucket: one a slot of pinned memory.
+    /// Graphs per bucket: one for each slot of pinned memory.
     slots: usize,
-    ready: HashMap<Capacity, Recorded>,
-    /// What the bucket that has waited longest has so far.
+    ready: HashMap<Capacity, RecordedBucket>,
+    /// The graphs recorded so far for the bucket that has waited longest.
     begun: Vec<Graph>,
-    /// Buckets that were seen without a graph, oldest first.
+    /// Buckets that were used without a graph, oldest first.
     wanted: VecDeque<Capacity>,
-    /// Buckets whose recording failed: they run launch by launch for good.
+    /// Buckets whose recording failed. They always run launch by launch.
     given_up: Vec<Capacity>,
-    /// Counts uses, so that the least recently used graph can be told.
+    /// Counts uses, to find the least recently used bucket.
     clock: u64,
 }
 
 #[derive(Debug)]
-struct Recorded {
+struct RecordedBucket {
     graphs: Vec<Graph>,
     used: u64,
 }
 
 impl Graphs {
-    /// Room for `max` buckets; none with 0.
+    /// Graphs of at most `max` buckets. With 0, no bucket is recorded.
     pub(super) fn new(max: usize, slots: usize) -> Self {
         Self {
             max,
@@ -41,7 +41,7 @@ impl Graphs {
         }
     }
 
-    /// The graphs of a bucket, one a slot. Where there are none, the bucket is noted as wanted.
+    /// The graphs of a bucket, one per slot. If there are none, the bucket is marked as wanted.
     pub(super) fn get(&mut self, bucket: Capacity) -> Option<&[Graph]> {
         self.clock += 1;
         if let Some(recorded) = self.ready.get_mut(&bucket) {
@@ -60,12 +60,12 @@ impl Graphs {
         self.wanted.front().copied()
     }
 
-    /// Number of slots that the bucket which is being recorded has a graph for: the next to record.
+    /// Number of slots already recorded for the current bucket, which is the index of the next slot.
     pub(super) fn recorded(&self) -> usize {
         self.begun.len()
     }
 
-    /// Whether a bucket has to go before another can come.
+    /// Whether a bucket must be evicted before another can be added.
     pub(super) fn is_full(&self) -> bool {
         self.ready.len() >= self.max
     }
@@ -78,8 +78,8 @@ impl Graphs {
         }
     }
 
-    /// Takes the graph of the next slot for the bucket that has waited longest; it is ready with the
-    /// last of them.
+    /// Adds the graph of the next slot for the bucket that has waited longest. The bucket is ready after the
+    /// last slot.
     pub(super) fn add(&mut self, bucket: Capacity, graph: Graph) {
         self.begun.push(graph);
         if self.begun.len() < self.slots {
@@ -89,10 +89,10 @@ impl Graphs {
         self.wanted.retain(|wanted| *wanted != bucket);
         self.clock += 1;
         let used = self.clock;
-        self.ready.insert(bucket, Recorded { graphs, used });
+        self.ready.insert(bucket, RecordedBucket { graphs, used });
     }
 
-    /// Notes that a bucket that was wanted cannot be recorded.
+    /// Marks a wanted bucket as impossible to record.
     pub(super) fn give_up(&mut self, bucket: Capacity) {
         self.begun.clear();
         self.wanted.retain(|wanted| *wanted != bucket);

@@ -1,15 +1,15 @@
-//! The CUDA engine: our own kernels, the library's products, and graphs of both.
+//! The CUDA engine: our own kernels, products of cuBLASLt, and graphs of both.
 //!
-//! One stream does everything in order: a batch's copy in, its pass, its copy out. Two batches may
-//! be enqueued, each with its own pinned memory on either side, so the device goes from one to the
-//! next without the host. All three of a bucket (a shape that batches are rounded up to) run launch
-//! by launch at first; once its batch is answered its products are tuned and everything is recorded
-//! as a graph for either pinned memory, which every later batch of the bucket replays. How much of
-//! the bucket is real the kernels read on the device.
+//! One stream runs everything in order: copy in, forward pass, copy out. Two batches may be
+//! enqueued, each with its own pinned memory for input and output, so the device continues with the next one without
+//! the host. Batches are rounded up to buckets. The first batch of a bucket runs launch by launch. After it is
+//! answered, its products are tuned, and copy in, pass and copy out are recorded as one graph per slot of pinned
+//! memory; every later batch of the bucket replays it. The kernels read on the device how much of the bucket is used.
 
 mod buckets;
 mod forward;
 mod graphs;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -18,62 +18,53 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use intentd_kernels::{
-    Capacity, Device, DeviceError, Dtype, InputError, Inputs, Limits, Mark, Pinned, ProductShape,
-    TokenIds,
+    Capacity, Device, DeviceError, Dtype, InputError, Inputs, Limits, ProductShape,
 };
 
-use self::forward::{Arena, Forward};
+use self::forward::Forward;
 use self::graphs::Graphs;
-use self::weights::Model;
-use super::{Engine, EngineError, LoadError, Logits, RaggedBatch};
+use self::slots::{BatchBuffers, DEPTH, PinnedSlot};
+use self::weights::DeviceModel;
+use super::batch::{Logits, RaggedBatch};
+use super::error::{EngineError, LoadError};
+use super::interface::Engine;
 use crate::model::Checkpoint;
 
-/// Batches enqueued at once: one that runs and one that waits behind it.
-const DEPTH: usize = 2;
-
-/// Products are only tuned and graphs only recorded while so much device memory is free: what these
-/// take is the driver's secret, some hundred kilobytes each, and running out would fail batches.
+/// Products are tuned and graphs recorded only while this much device memory is free. The driver does not report
+/// what they take (some hundred kilobytes each), and running out of memory would fail batches.
 const FREE_BYTES_MIN: usize = 256 << 20;
 
 /// Settings of a [`Cuda`] engine.
 #[derive(Debug, Clone, Copy)]
 pub struct CudaOptions {
-    /// Type of weights and activations; sums are f32 whatever it is.
+    /// Type of weights and activations. Sums are always f32.
     pub dtype: Dtype,
-    /// The largest batch. Buffers are made for it at load.
+    /// The largest batch. Its buffers are allocated at load.
     pub largest: Capacity,
-    /// Buckets that are kept as graphs at once; 0 runs everything launch by launch.
+    /// Most buckets kept as graphs. With 0, everything runs launch by launch.
     pub graphs_max: usize,
 }
 
-/// Our own BERT forward pass on an NVIDIA GPU.
+/// The CUDA engine.
 #[derive(Debug)]
 pub struct Cuda {
     forward: Forward,
     largest: Capacity,
     inputs: Inputs,
-    slots: [Slot; DEPTH],
+    slots: [PinnedSlot; DEPTH],
     next: usize,
-    under_way: VecDeque<UnderWay>,
+    in_flight: VecDeque<InFlight>,
     graphs: Graphs,
     tuned: HashSet<ProductShape>,
-    /// What the last batch of a bucket took on the device.
+    /// Device time of the last batch of each bucket.
     expected: HashMap<Capacity, Duration>,
     phases: Vec<(&'static str, Duration)>,
     device_time: Duration,
 }
 
-/// Pinned memory of a batch on its way.
+/// A submitted batch.
 #[derive(Debug)]
-struct Slot {
-    input: Pinned,
-    logits: Pinned,
-    start: Mark,
-    end: Mark,
-}
-
-#[derive(Debug)]
-struct UnderWay {
+struct InFlight {
     slot: usize,
     bucket: Capacity,
     sequences: usize,
@@ -81,14 +72,14 @@ struct UnderWay {
 }
 
 impl Cuda {
-    /// Copies the weights onto `device` and makes the buffers.
+    /// Copies the weights to `device` and allocates the buffers.
     ///
-    /// When the buffers for `options.largest` do not fit, the largest batch is halved until they
-    /// do; larger ones fail with [`EngineError::OutOfMemory`] then.
+    /// If the buffers for `options.largest` do not fit, the largest batch is halved until they
+    /// do. Larger batches then fail with [`EngineError::OutOfMemory`].
     ///
     /// # Errors
-    /// When a tensor cannot be read, when the model has a shape that the kernels do not take, or
-    /// when the device has no room for it.
+    /// When a tensor cannot be read, the kernels do not support the model's shape, or
+    /// the device has too little memory.
     pub fn load(
         checkpoint: &Checkpoint,
         device: Device,
@@ -103,7 +94,7 @@ impl Cuda {
                 std::mem::replace(&mut start, Instant::now()).elapsed(),
             ))
         };
-        let model = Model::load(checkpoint, &device, options.dtype)?;
+        let model = DeviceModel::load(checkpoint, &device, options.dtype)?;
         phase("weights");
         let config = &checkpoint.config;
         let longest = config.max_positions;
@@ -114,13 +105,13 @@ impl Cuda {
                 .sequences
                 .min(options.largest.tokens.max(longest)),
         };
-        let (arena, inputs, slots) = loop {
-            let limits = Limits {
-                words: config.vocab_size,
-                types: config.type_vocab_size,
-                positions: longest,
-            };
-            match buffers(&device, &model, largest, limits) {
+        let limits = Limits {
+            words: config.vocab_size,
+            types: config.type_vocab_size,
+            positions: longest,
+        };
+        let buffers = loop {
+            match BatchBuffers::new(&device, &model, largest, limits) {
                 Err(DeviceError::OutOfMemory { bytes }) if largest.tokens > longest => {
                     tracing::warn!(
                         bytes,
@@ -134,20 +125,20 @@ impl Cuda {
                 other => break other?,
             }
         };
-        // What loading has used and left is for graphs and the library's code.
+        // Leaves the memory that loading has freed to graphs and the library's code.
         device.trim()?;
         phase("buffers");
         Ok(Self {
             forward: Forward {
                 device,
                 model,
-                arena,
+                arena: buffers.arena,
             },
             largest,
-            inputs,
-            slots,
+            inputs: buffers.inputs,
+            slots: buffers.slots,
             next: 0,
-            under_way: VecDeque::with_capacity(DEPTH),
+            in_flight: VecDeque::with_capacity(DEPTH),
             graphs: Graphs::new(options.graphs_max, DEPTH),
             tuned: HashSet::new(),
             expected: HashMap::new(),
@@ -166,20 +157,20 @@ impl Cuda {
         self.graphs.len()
     }
 
-    /// Device time of a batch's kernels without its copies, from one replay to the next, the mean of
-    /// `runs`. Nothing may be under way.
+    /// Mean device time of a batch's kernels without its copies, over `runs` successive replays. Nothing may be in
+    /// flight.
     ///
     /// # Errors
-    /// See [`EngineError`]; [`EngineError::Batch`] when something is under way.
+    /// See [`EngineError`]. [`EngineError::Batch`] when a batch is in flight.
     pub fn time_kernels(
         &mut self,
         batch: &RaggedBatch,
         runs: u32,
     ) -> Result<Duration, EngineError> {
-        if !self.under_way.is_empty() {
+        if !self.in_flight.is_empty() {
             return Err(EngineError::Batch("batches are under way".to_owned()));
         }
-        // Lays the batch out on the device, and has the library choose its algorithms.
+        // Lays the batch out on the device and lets the library choose its algorithms.
         self.forward(batch)?;
         let tokens = batch.tokens();
         let bucket = buckets::bucket(tokens, batch.sequences(), self.largest);
@@ -197,7 +188,7 @@ impl Cuda {
                 start.until(&device.mark()?)
             };
             let time = replays();
-            // The graph has to live until its last replay is done, whatever went wrong.
+            // The graph must outlive its last replay, also after an error.
             device.synchronize()?;
             Ok(time? / runs.max(1))
         };
@@ -219,13 +210,13 @@ impl Cuda {
                 let pinned = &mut [&mut slot.input, &mut slot.logits];
                 device.replay(&graphs[self.next], pinned)?;
             }
-            None => whole(&self.forward, &self.inputs, bucket, slot)?,
+            None => slots::run(&self.forward, &self.inputs, bucket, slot)?,
         }
         slot.end.record()?;
         Ok(())
     }
 
-    /// One step towards the graphs of `bucket`: a product tuned, or one of the recordings.
+    /// Does one step towards the graphs of `bucket`: tunes a product or records a graph.
     fn prepare(&mut self, bucket: Capacity) -> Result<(), DeviceError> {
         let device = &self.forward.device;
         let products = self.forward.products(bucket);
@@ -235,8 +226,8 @@ impl Cuda {
             });
         }
         if let Some(product) = products.iter().find(|p| !self.tuned.contains(&p.shape)) {
-            // Overwrites activations, which belong to no batch: those enqueued come before in the
-            // stream or write theirs anew.
+            // Overwrites activations. No batch needs them: enqueued batches come earlier in the stream, and later
+            // ones write their own.
             if device.tune(product)? {
                 self.tuned.insert(product.shape);
             }
@@ -248,56 +239,10 @@ impl Cuda {
             self.graphs.evict();
         }
         let slot = &mut self.slots[self.graphs.recorded()];
-        let graph = device.capture(|| whole(&self.forward, &self.inputs, bucket, slot))?;
+        let graph = device.capture(|| slots::run(&self.forward, &self.inputs, bucket, slot))?;
         self.graphs.add(bucket, graph);
         Ok(())
     }
-}
-
-/// A batch of a bucket from pinned memory to pinned memory.
-fn whole(
-    forward: &Forward,
-    inputs: &Inputs,
-    bucket: Capacity,
-    slot: &mut Slot,
-) -> Result<(), DeviceError> {
-    inputs.upload(&forward.device, bucket, &mut slot.input)?;
-    forward.enqueue(bucket, &inputs.placed(bucket))?;
-    let logits = &forward.arena.logits;
-    let logits = logits.slice(0..bucket.sequences * forward.model.labels);
-    forward.device.download(&logits, &mut slot.logits)
-}
-
-/// How long to stay awake for a batch that should take `expected`. Beyond a millisecond the wake-up
-/// is a small part of it, and a core is worth more.
-fn awake(expected: Option<Duration>) -> Duration {
-    const AWAKE_MAX: Duration = Duration::from_millis(1);
-    const MARGIN: Duration = Duration::from_micros(100);
-    match expected {
-        Some(expected) if expected <= AWAKE_MAX => expected * 3 / 2 + MARGIN,
-        Some(_) => Duration::ZERO,
-        None => AWAKE_MAX / 5,
-    }
-}
-
-fn buffers(
-    device: &Device,
-    model: &Model,
-    largest: Capacity,
-    limits: Limits,
-) -> Result<(Arena, Inputs, [Slot; DEPTH]), DeviceError> {
-    let arena = Arena::new(device, model, largest)?;
-    let inputs = Inputs::new(device, largest, limits)?;
-    let slot = || -> Result<Slot, DeviceError> {
-        Ok(Slot {
-            // A smaller bucket never has more words: all its parts are smaller.
-            input: device.pinned(largest.words() * Dtype::U32.bytes())?,
-            logits: device.pinned(largest.sequences * model.labels * Dtype::F32.bytes())?,
-            start: device.mark()?,
-            end: device.mark()?,
-        })
-    };
-    Ok((arena, inputs, [slot()?, slot()?]))
 }
 
 fn check_dtype(device: &Device, dtype: Dtype) -> Result<(), DeviceError> {
@@ -349,7 +294,7 @@ impl Engine for Cuda {
             InputError::Invalid(what) => EngineError::Batch(what),
             InputError::Device(error) => engine_error(error, tokens),
         })?;
-        self.under_way.push_back(UnderWay {
+        self.in_flight.push_back(InFlight {
             slot: self.next,
             bucket,
             sequences: batch.sequences(),
@@ -360,12 +305,12 @@ impl Engine for Cuda {
     }
 
     fn collect(&mut self) -> Result<Logits, EngineError> {
-        let Some(batch) = self.under_way.pop_front() else {
+        let Some(batch) = self.in_flight.pop_front() else {
             return Err(EngineError::Batch("nothing was submitted".to_owned()));
         };
         let labels = self.forward.model.labels;
         let slot = &self.slots[batch.slot];
-        let awake = awake(self.expected.get(&batch.bucket).copied());
+        let awake = slots::awake(self.expected.get(&batch.bucket).copied());
         let read = || -> Result<(Vec<f32>, Duration), DeviceError> {
             slot.logits.wait_awake(awake)?;
             let values = slot.logits.read_f32()?[..batch.sequences * labels].to_vec();
@@ -378,7 +323,7 @@ impl Engine for Cuda {
     }
 
     fn is_done(&mut self) -> Result<bool, EngineError> {
-        let Some(batch) = self.under_way.front() else {
+        let Some(batch) = self.in_flight.front() else {
             return Ok(true);
         };
         let done = self.slots[batch.slot].logits.is_ready();

@@ -1,9 +1,12 @@
-//! The whole engine on the emulated device, against the reference.
+//! The CUDA engine on the emulated device, compared with the reference.
 
 use intentd_kernels::{Capacity, Device, DeviceError, Dtype, Emulation};
 
 use super::{Cuda, CudaOptions};
-use crate::engine::{Engine, EngineError, Logits, RaggedBatch, Reference};
+use crate::engine::batch::{Logits, RaggedBatch};
+use crate::engine::error::EngineError;
+use crate::engine::interface::Engine;
+use crate::engine::reference::Reference;
 use crate::model::Checkpoint;
 
 const OPTIONS: CudaOptions = CudaOptions {
@@ -15,7 +18,7 @@ const OPTIONS: CudaOptions = CudaOptions {
     graphs_max: 4,
 };
 
-/// `None` where there was no C++ compiler; the test that asks has nothing to run on then.
+/// An emulated device. `None` without a C++ compiler: the test is then skipped.
 fn device(emulation: Emulation) -> Option<Device> {
     match Device::emulator(emulation) {
         Ok(device) => Some(device),
@@ -65,7 +68,7 @@ fn distance(found: &Logits, expected: &Logits) -> f32 {
         .flatten()
         .fold(0.0_f32, |m, v| m.max(v.abs()));
     let pairs = found.rows().flatten().zip(expected.rows().flatten());
-    // A NaN must not get lost in a maximum.
+    // `max` would ignore a NaN.
     pairs
         .map(|(found, expected)| (found - expected).abs() / largest)
         .fold(0.0, |worst, d| if d <= worst { worst } else { d })
@@ -74,7 +77,7 @@ fn distance(found: &Logits, expected: &Logits) -> f32 {
 const SHAPES: [&[usize]; 5] = [&[5], &[12, 9, 16, 3], &[64], &[30, 30, 5], &[12; 40]];
 
 #[test]
-fn logits_are_the_reference_s_in_every_type() {
+fn logits_match_the_reference_in_every_type() {
     for (dtype, error_max) in [(Dtype::F32, 1e-5), (Dtype::F16, 1e-2), (Dtype::Bf16, 6e-2)] {
         let Some((mut engine, _)) = engine(CudaOptions { dtype, ..OPTIONS }) else {
             return;
@@ -89,14 +92,14 @@ fn logits_are_the_reference_s_in_every_type() {
 }
 
 #[test]
-fn a_graph_answers_as_the_launches_it_was_recorded_from() {
+fn a_graph_gives_the_same_logits_as_its_launches() {
     let Some((mut engine, device)) = engine(OPTIONS) else {
         return;
     };
     for (seed, lengths) in (1..).zip(SHAPES) {
         let first = batch(lengths, seed);
         let launched = engine.forward(&first).expect("logits");
-        // As many steps as there are products to tune, and the recording.
+        // Enough steps to tune all products and to record.
         let before = engine.graphs();
         for _ in 0..20 {
             engine.upkeep().expect("a graph");
@@ -105,7 +108,7 @@ fn a_graph_answers_as_the_launches_it_was_recorded_from() {
             engine.graphs() > before || before == OPTIONS.graphs_max,
             "{lengths:?}"
         );
-        // Another batch of the bucket in between, with other lengths, must leave nothing behind.
+        // Another batch of the same bucket with other lengths must leave no traces.
         let mut shorter = lengths.to_vec();
         shorter[0] -= 1;
         let other = batch(&shorter, seed + 100);
@@ -129,7 +132,7 @@ fn a_graph_answers_as_the_launches_it_was_recorded_from() {
 }
 
 #[test]
-fn without_graphs_everything_is_launched() {
+fn without_graphs_everything_runs_launch_by_launch() {
     let Some((mut engine, device)) = engine(CudaOptions {
         graphs_max: 0,
         ..OPTIONS
@@ -146,7 +149,7 @@ fn without_graphs_everything_is_launched() {
 }
 
 #[test]
-fn two_batches_are_enqueued_without_a_wait_and_answered_in_order() {
+fn two_batches_are_enqueued_without_waiting_and_answered_in_order() {
     let Some((mut engine, device)) = engine(OPTIONS) else {
         return;
     };
@@ -168,13 +171,13 @@ fn two_batches_are_enqueued_without_a_wait_and_answered_in_order() {
     let after = device.counters();
     assert_eq!(
         after.allocations, before.allocations,
-        "nothing is allocated on the way"
+        "batches allocate nothing"
     );
     assert_eq!(after.waits - before.waits, batches.len() as u64);
 }
 
 #[test]
-fn tuning_and_recording_between_two_batches_disturb_neither() {
+fn tuning_and_recording_between_batches_do_not_change_logits() {
     let Some((mut engine, _)) = engine(OPTIONS) else {
         return;
     };
@@ -214,7 +217,7 @@ fn a_batch_beyond_the_largest_is_out_of_memory_and_the_next_is_not() {
 }
 
 #[test]
-fn buffers_that_do_not_fit_are_halved() {
+fn the_largest_batch_is_halved_until_its_buffers_fit() {
     let options = CudaOptions {
         largest: Capacity {
             tokens: 1 << 16,
@@ -237,7 +240,7 @@ fn buffers_that_do_not_fit_are_halved() {
 }
 
 #[test]
-fn a_device_without_room_for_the_weights_says_so() {
+fn weights_that_do_not_fit_are_an_out_of_memory_error() {
     let Some(device) = device(Emulation {
         memory_bytes: 1 << 20,
         ..Emulation::default()
@@ -284,7 +287,7 @@ fn bf16_is_refused_before_ampere() {
 }
 
 #[test]
-fn ids_without_a_row_fail_the_batch_alone() {
+fn ids_without_a_row_fail_only_the_batch() {
     let Some((mut engine, _)) = engine(OPTIONS) else {
         return;
     };

@@ -1,37 +1,38 @@
-//! A checkpoint's tensors into device memory: through pinned memory, converted on the device where
-//! they are stored as another type.
+//! Copying a checkpoint's tensors into device memory.
+//!
+//! Tensors go through pinned memory. The device converts those that are stored in another type.
 
 use intentd_kernels::{
     Activation, Attention, Buffer, Device, DeviceError, Dtype, Norm, Pinned, Tables,
 };
 
-use crate::engine::LoadError;
-use crate::model::{self, Checkpoint};
+use crate::engine::error::LoadError;
+use crate::model::{self, Checkpoint, CheckpointError, Role, TensorKey};
 
-/// Size of a piece of a tensor on its way. Two of them are under way at once.
+/// Size of one copy. Two copies are in flight at a time.
 const PIECE_BYTES: usize = 16 << 20;
 
-/// A matrix `[outer, inner]` and what is added to its product, `[outer]`.
+/// A projection: a matrix `[outer, inner]` and its bias, `[outer]`.
 #[derive(Debug)]
-pub(super) struct Linear {
+pub(super) struct DeviceLinear {
     pub(super) w: Buffer,
     pub(super) bias: Buffer,
 }
 
 #[derive(Debug)]
-pub(super) struct Layer {
-    /// Queries, keys and values in one, `[3 · hidden, hidden]`.
-    pub(super) qkv: Linear,
-    pub(super) attention_output: Linear,
+pub(super) struct DeviceLayer {
+    /// Query, key and value projections, stacked: `[3 · hidden, hidden]`.
+    pub(super) qkv: DeviceLinear,
+    pub(super) attention_output: DeviceLinear,
     pub(super) attention_norm: Norm,
-    pub(super) intermediate: Linear,
-    pub(super) output: Linear,
+    pub(super) intermediate: DeviceLinear,
+    pub(super) output: DeviceLinear,
     pub(super) output_norm: Norm,
 }
 
-/// A BERT classifier in device memory.
+/// A classifier in device memory.
 #[derive(Debug)]
-pub(super) struct Model {
+pub(super) struct DeviceModel {
     pub(super) dtype: Dtype,
     pub(super) hidden: usize,
     pub(super) intermediate: usize,
@@ -40,13 +41,16 @@ pub(super) struct Model {
     pub(super) activation: Activation,
     pub(super) tables: Tables,
     pub(super) norm: Norm,
-    pub(super) layers: Vec<Layer>,
-    pub(super) pooler: Linear,
-    pub(super) classifier: Linear,
+    pub(super) layers: Vec<DeviceLayer>,
+    pub(super) pooler: DeviceLinear,
+    pub(super) classifier: DeviceLinear,
 }
 
-impl Model {
+impl DeviceModel {
     /// Copies all tensors to the device, as `dtype`.
+    ///
+    /// # Errors
+    /// When the kernels do not support the shape, a tensor cannot be read, or the device fails.
     pub(super) fn load(
         checkpoint: &Checkpoint,
         device: &Device,
@@ -54,37 +58,21 @@ impl Model {
     ) -> Result<Self, LoadError> {
         check_shape(checkpoint)?;
         let config = &checkpoint.config;
-        let (h, ff, labels) = (
-            config.hidden_size,
-            config.intermediate_size,
-            checkpoint.labels.len(),
-        );
-        let mut load = Loader::new(checkpoint, device, dtype)?;
+        let mut load = Uploader::new(checkpoint, device, dtype)?;
         let tables = Tables {
-            words: load.table("word", config.vocab_size)?,
-            positions: load.table("position", config.max_positions)?,
-            types: load.table("token_type", config.type_vocab_size)?,
+            words: load.table(Role::WordEmbedding)?,
+            positions: load.table(Role::PositionEmbedding)?,
+            types: load.table(Role::TokenTypeEmbedding)?,
         };
-        let norm = load.norm("embeddings.LayerNorm")?;
-        let mut layers = Vec::with_capacity(config.layers);
-        for index in 0..config.layers {
-            let prefix = format!("encoder.layer.{index}");
-            let attention = format!("{prefix}.attention");
-            let part = |name: &str| format!("{attention}.self.{name}");
-            layers.push(Layer {
-                qkv: load.linear(&[part("query"), part("key"), part("value")], h, h)?,
-                attention_output: load.linear(&[format!("{attention}.output.dense")], h, h)?,
-                attention_norm: load.norm(&format!("{attention}.output.LayerNorm"))?,
-                intermediate: load.linear(&[format!("{prefix}.intermediate.dense")], ff, h)?,
-                output: load.linear(&[format!("{prefix}.output.dense")], h, ff)?,
-                output_norm: load.norm(&format!("{prefix}.output.LayerNorm"))?,
-            });
-        }
+        let norm = load.norm(Role::EmbeddingNorm)?;
+        let layers = (0..config.layers)
+            .map(|index| load.layer(index))
+            .collect::<Result<_, _>>()?;
         let model = Self {
             dtype,
-            hidden: h,
-            intermediate: ff,
-            labels,
+            hidden: config.hidden_size,
+            intermediate: config.intermediate_size,
+            labels: checkpoint.labels.len(),
             attention: Attention {
                 heads: config.heads,
                 head_size: config.head_size(),
@@ -97,43 +85,38 @@ impl Model {
             tables,
             norm,
             layers,
-            pooler: load.linear(&["pooler.dense".to_owned()], h, h)?,
-            classifier: load.linear(&["classifier".to_owned()], labels, h)?,
+            pooler: load.linear(&[Role::Pooler])?,
+            classifier: load.linear(&[Role::Classifier])?,
         };
         device.synchronize()?;
         Ok(model)
     }
 }
 
-/// What the kernels cannot do is refused before anything is copied.
+/// Refuses shapes that the kernels do not support, before anything is copied.
 fn check_shape(checkpoint: &Checkpoint) -> Result<(), LoadError> {
     let config = &checkpoint.config;
+    let keys = &config.family.keys;
     let refuse = |key: &str, expected: &str, found: usize| {
         let path = format!("{}/config.json", checkpoint.origin);
         let expected = format!("{expected} (or take --device cpu)");
-        Err(model::CheckpointError::invalid(path, key, expected, found).into())
+        Err(CheckpointError::invalid(path, key, expected, found).into())
     };
     if !config.hidden_size.is_multiple_of(8) || config.hidden_size > 2048 {
-        return refuse(
-            "hidden_size",
-            "a multiple of 8, at most 2048",
-            config.hidden_size,
-        );
+        let expected = "a multiple of 8, at most 2048";
+        return refuse(keys.hidden_size.name, expected, config.hidden_size);
     }
     if !config.head_size().is_multiple_of(8) || config.head_size() > 256 {
         let expected = "heads of a multiple of 8 values, at most 256";
-        return refuse("num_attention_heads", expected, config.heads);
+        return refuse(keys.heads.name, expected, config.heads);
     }
     if !config.intermediate_size.is_multiple_of(8) {
-        return refuse(
-            "intermediate_size",
-            "a multiple of 8",
-            config.intermediate_size,
-        );
+        let key = keys.intermediate_size.name;
+        return refuse(key, "a multiple of 8", config.intermediate_size);
     }
     if config.max_positions > 4096 {
         return refuse(
-            "max_position_embeddings",
+            keys.max_positions.name,
             "at most 4096",
             config.max_positions,
         );
@@ -141,91 +124,105 @@ fn check_shape(checkpoint: &Checkpoint) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Tensors on their way to the device.
-struct Loader<'a> {
+/// Copies tensors of one checkpoint to the device.
+struct Uploader<'a> {
     checkpoint: &'a Checkpoint,
     device: &'a Device,
     dtype: Dtype,
-    /// Where a piece waits for its copy, and where the device finds it to convert.
-    pieces: [(Pinned, Buffer); 2],
+    /// Used in turn.
+    staging: [Staging; 2],
     next: usize,
 }
 
-impl<'a> Loader<'a> {
+/// Memory for one copy in flight.
+struct Staging {
+    pinned: Pinned,
+    /// The copy in its stored type, before the device converts it.
+    raw: Buffer,
+}
+
+impl<'a> Uploader<'a> {
     fn new(
         checkpoint: &'a Checkpoint,
         device: &'a Device,
         dtype: Dtype,
     ) -> Result<Self, DeviceError> {
-        let piece = || -> Result<(Pinned, Buffer), DeviceError> {
-            let words = PIECE_BYTES / Dtype::U32.bytes();
-            Ok((
-                device.pinned(PIECE_BYTES)?,
-                device.zeros(Dtype::U32, words)?,
-            ))
+        let staging = || -> Result<Staging, DeviceError> {
+            Ok(Staging {
+                pinned: device.pinned(PIECE_BYTES)?,
+                raw: device.zeros(Dtype::U32, PIECE_BYTES / Dtype::U32.bytes())?,
+            })
         };
         Ok(Self {
             checkpoint,
             device,
             dtype,
-            pieces: [piece()?, piece()?],
+            staging: [staging()?, staging()?],
             next: 0,
         })
     }
 
-    /// `embeddings.<name>_embeddings.weight`, `[rows, hidden]`.
-    fn table(&mut self, name: &str, rows: usize) -> Result<Buffer, LoadError> {
-        let hidden = self.checkpoint.config.hidden_size;
-        let name = format!("embeddings.{name}_embeddings.weight");
-        let table = self.device.zeros(self.dtype, rows * hidden)?;
-        self.copy(&name, &[rows, hidden], &table)?;
-        Ok(table)
+    fn layer(&mut self, index: usize) -> Result<DeviceLayer, LoadError> {
+        let (query, key, value) = (Role::Query(index), Role::Key(index), Role::Value(index));
+        Ok(DeviceLayer {
+            qkv: self.linear(&[query, key, value])?,
+            attention_output: self.linear(&[Role::AttentionOutput(index)])?,
+            attention_norm: self.norm(Role::AttentionNorm(index))?,
+            intermediate: self.linear(&[Role::FeedForwardIn(index)])?,
+            output: self.linear(&[Role::FeedForwardOut(index)])?,
+            output_norm: self.norm(Role::FeedForwardNorm(index))?,
+        })
     }
 
-    /// Linear layers of `[outer, inner]` each, one after the other.
-    fn linear(
-        &mut self,
-        names: &[String],
-        outer: usize,
-        inner: usize,
-    ) -> Result<Linear, LoadError> {
-        let w = self.device.zeros(self.dtype, names.len() * outer * inner)?;
-        let bias = self.device.zeros(self.dtype, names.len() * outer)?;
-        for (index, name) in names.iter().enumerate() {
+    fn table(&mut self, role: Role) -> Result<Buffer, LoadError> {
+        self.vector(role.weight())
+    }
+
+    /// The stacked projections of `roles`, which have equal shapes.
+    fn linear(&mut self, roles: &[Role]) -> Result<DeviceLinear, LoadError> {
+        let shape = self.checkpoint.weights.tensor(roles[0].weight()).shape();
+        let (outer, inner) = (shape[0], shape[1]);
+        let w = self.device.zeros(self.dtype, roles.len() * outer * inner)?;
+        let bias = self.device.zeros(self.dtype, roles.len() * outer)?;
+        for (index, role) in roles.iter().enumerate() {
             let matrix = w.slice(index * outer * inner..(index + 1) * outer * inner);
-            self.copy(&format!("{name}.weight"), &[outer, inner], &matrix)?;
+            self.copy(role.weight(), &matrix)?;
             let vector = bias.slice(index * outer..(index + 1) * outer);
-            self.copy(&format!("{name}.bias"), &[outer], &vector)?;
+            self.copy(role.bias(), &vector)?;
         }
-        Ok(Linear { w, bias })
+        Ok(DeviceLinear { w, bias })
     }
 
-    fn norm(&mut self, name: &str) -> Result<Norm, LoadError> {
-        let hidden = self.checkpoint.config.hidden_size;
-        let (gamma, beta) = (
-            self.device.zeros(self.dtype, hidden)?,
-            self.device.zeros(self.dtype, hidden)?,
-        );
-        self.copy(&format!("{name}.weight"), &[hidden], &gamma)?;
-        self.copy(&format!("{name}.bias"), &[hidden], &beta)?;
-        let eps = self.checkpoint.config.layer_norm_eps as f32;
-        Ok(Norm { gamma, beta, eps })
+    fn norm(&mut self, role: Role) -> Result<Norm, LoadError> {
+        Ok(Norm {
+            gamma: self.vector(role.weight())?,
+            beta: self.vector(role.bias())?,
+            eps: self.checkpoint.config.layer_norm_eps as f32,
+        })
     }
 
-    fn copy(&mut self, name: &str, shape: &[usize], to: &Buffer) -> Result<(), LoadError> {
-        let tensor = self.checkpoint.weights.tensor(name, shape)?;
+    /// All values of a tensor in a buffer of its own.
+    fn vector(&mut self, key: TensorKey) -> Result<Buffer, LoadError> {
+        let values = self.checkpoint.weights.tensor(key).shape().iter().product();
+        let buffer = self.device.zeros(self.dtype, values)?;
+        self.copy(key, &buffer)?;
+        Ok(buffer)
+    }
+
+    fn copy(&mut self, key: TensorKey, to: &Buffer) -> Result<(), LoadError> {
+        let tensor = self.checkpoint.weights.tensor(key);
         let stored = match tensor.dtype() {
             safetensors::Dtype::F16 => Dtype::F16,
             safetensors::Dtype::BF16 => Dtype::Bf16,
-            // `Weights` lets nothing else through.
+            // `Weights::read` refuses all other types.
             _ => Dtype::F32,
         };
         let mut done = 0;
         for start in (0..tensor.len()).step_by(PIECE_BYTES) {
             let bytes = PIECE_BYTES.min(tensor.len() - start);
-            let (pinned, raw) = &mut self.pieces[self.next];
+            let Staging { pinned, raw } = &mut self.staging[self.next];
             self.next = 1 - self.next;
-            // Waits for the copy of the piece before the last.
+            // Waits for the last copy from this memory.
             tensor.read_bytes(start, &mut pinned.write()?[..bytes])?;
             let len = bytes / stored.bytes();
             let to = to.slice(done..done + len);

@@ -1,5 +1,4 @@
-//! Tokens that were added to a vocabulary, such as `[SEP]`: found in a text before anything else, as it
-//! stands.
+//! Tokens added to a vocabulary, such as `[SEP]`. They are matched in the raw text, before normalization.
 
 use std::ops::Range;
 
@@ -7,22 +6,21 @@ use tokenizers::Tokenizer;
 
 /// The added tokens of a tokenizer.
 #[derive(Debug)]
-pub(super) struct Added {
-    /// The longest first: of two that begin at the same place the longer one counts.
+pub(super) struct AddedTokens {
+    /// Longest first, because the longest match wins.
     tokens: Vec<(Box<[u8]>, u32)>,
     first_bytes: Vec<u8>,
     bytes: [bool; 256],
 }
 
-impl Added {
-    /// Of a tokenizer; none where more than the bytes of a token decides.
+impl AddedTokens {
+    /// The added tokens of a tokenizer. `None` if a match depends on more than the bytes of a token.
     pub(super) fn of(tokenizer: &Tokenizer) -> Option<Self> {
         let mut tokens: Vec<(Box<[u8]>, u32)> = Vec::new();
         let (mut first_bytes, mut bytes) = (Vec::new(), [false; 256]);
         for (id, token) in tokenizer.get_added_tokens_decoder() {
-            // Blanks around a token belong to nothing otherwise, so it does not matter whether it takes
-            // them. A token that is looked for in the normalized text, or only where a word ends, is left
-            // to the library.
+            // Whether a token strips adjacent blanks does not matter, because blanks produce no tokens. A token that is
+            // matched in the normalized text, or only at the end of a word, is left to the library.
             let is_plain = !token.normalized && !token.single_word;
             if !is_plain || !token.content.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return None;
@@ -44,18 +42,18 @@ impl Added {
         })
     }
 
-    /// Whether a byte stands in any of them.
-    pub(super) fn has(&self, byte: u8) -> bool {
+    /// Whether any of the tokens contains a byte.
+    pub(super) fn contains_byte(&self, byte: u8) -> bool {
         self.bytes[usize::from(byte)]
     }
 
-    /// The first token that begins in a part of `text`.
+    /// The first token that begins in the range `part` of `text`, with its id.
     pub(super) fn find(&self, text: &[u8], part: Range<usize>) -> Option<(Range<usize>, u32)> {
         let mut from = part.start;
         while let Some(offset) = self.find_first_byte(&text[from..part.end]) {
             let start = from + offset;
-            let stands = |(content, _): &&(Box<[u8]>, u32)| text[start..].starts_with(content);
-            if let Some((content, id)) = self.tokens.iter().find(stands) {
+            let matches = |(content, _): &&(Box<[u8]>, u32)| text[start..].starts_with(content);
+            if let Some((content, id)) = self.tokens.iter().find(matches) {
                 return Some((start..start + content.len(), *id));
             }
             from = start + 1;
@@ -63,11 +61,11 @@ impl Added {
         None
     }
 
-    /// Where in `text` a token may begin.
+    /// The first position in `text` where a token may begin.
     fn find_first_byte(&self, text: &[u8]) -> Option<usize> {
         match self.first_bytes[..] {
             [] => None,
-            // All of BERT's begin with a bracket.
+            // All of BERT's tokens begin with a bracket.
             [one] => memchr::memchr(one, text),
             [one, two] => memchr::memchr2(one, two, text),
             _ => text.iter().position(|byte| self.first_bytes.contains(byte)),
@@ -80,9 +78,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_is_found_and_of_those_there_the_longest() {
+    fn the_first_and_longest_token_is_found() {
         let token = |content: &str, id| (content.as_bytes().into(), id);
-        let added = Added {
+        let added = AddedTokens {
             tokens: vec![token("[AB]", 2), token("[A", 1)],
             first_bytes: b"[".to_vec(),
             bytes: [false; 256],

@@ -1,17 +1,18 @@
-//! A text to the ids of its tokens as BERT does it, as far as they are wanted.
+//! Incremental tokenization: texts to token ids word by word, only as far as they are needed.
 //!
-//! The library takes a text as a whole through every step and keeps where each character came from: some
-//! three hundred bytes for each byte of text, and all of it before the first token is known. Of a text that is
-//! cut after some hundred tokens that is work for nothing, and a client can ask for it by the megabyte.
-//! Here a text is cut into words from its beginning ([`cut`]) until there are tokens enough. What a
-//! character, a word, an added token becomes is the library's answer, asked for once
-//! ([`alphabet`], [`pieces`], [`added`]); words that have been met are remembered.
+//! The library processes a whole text in each step and records the source of every character. It takes about
+//! three hundred bytes of memory per byte of text, all before the first token is known. For a text that is
+//! truncated after a few hundred tokens this work is wasted, and clients can send megabytes.
+//!
+//! Here [`segmenter`] splits a text into words from its beginning until there are enough tokens. The library defines the
+//! result for each character ([`char_map`]), word ([`pieces`]) and added token ([`added`]), and the tokens around a
+//! text ([`template`]). Each is looked up once. Words and their ids are cached.
 
 mod added;
-mod alphabet;
-mod cut;
-mod frame;
+mod char_map;
 mod pieces;
+mod segmenter;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -21,54 +22,64 @@ use std::sync::{PoisonError, RwLock};
 use tokenizers::Tokenizer;
 use tokenizers::utils::truncation::TruncationDirection;
 
-use self::added::Added;
-use self::alphabet::{Alphabet, Letter, Made};
-use self::cut::{Cut, Cutter, is_boundary};
-use self::frame::Frame;
-use self::pieces::Pieces;
-use super::{EncodeError, Encoded, Text, TooLong};
+use self::added::AddedTokens;
+use self::char_map::{CharMap, CharMapping, OutputChar};
+use self::pieces::WordPieces;
+use self::segmenter::{Segment, Segmenter, is_boundary};
+use self::template::{Template, TemplatedIds};
+use super::encoding::{EncodeError, Encoded, Text, TooLong};
 
-/// Words that are remembered; when there are more, all are forgotten. A language's daily words are
-/// fewer, and a client that sends nonsense takes no more than some megabytes.
+/// Capacity of the word cache. When it is full, it is emptied. The everyday words of a language are
+/// fewer, and a client that sends nonsense fills no more than some megabytes.
 const WORDS_MAX: usize = 32_768;
 
-/// New words of a text that are remembered: one that has more is not one of many alike.
+/// Most words that one text adds to the cache. A text with more new words is unlikely to resemble others.
 const NEW_MAX: usize = 8;
 
-/// Longer words are rare and not remembered.
+/// Longest word in the cache. Longer words are rare.
 const WORD_BYTES_MAX: usize = 32;
 
-/// Of the texts of a pair that is too long the longer one is cut, and both where both are. Which one is longer
-/// decides about one token then, and is not looked for beyond so many.
+/// Tokens of each text of a pair that are counted, at least. If a pair is too long, the longer text is truncated first,
+/// so both lengths matter. Beyond this many tokens the difference decides about one token only.
 const PAIR_TOKENS: usize = 4096;
 
-/// Of a text whose end is wanted, so many bytes a token are looked at first.
+/// Bytes per token that are read first when the end of a text is kept.
 const BYTES_A_TOKEN: usize = 16;
 
-/// What is known of a tokenizer's words.
+/// A tokenizer that reads texts from their beginning and stops when it has enough tokens.
 #[derive(Debug)]
-pub(super) struct Words {
-    alphabet: Alphabet,
-    added: Added,
-    pieces: Pieces,
+pub(super) struct IncrementalTokenizer {
+    char_map: CharMap,
+    added: AddedTokens,
+    pieces: WordPieces,
+    /// Cached words with their ids.
     known: RwLock<HashMap<Box<str>, Box<[u32]>>>,
     direction: TruncationDirection,
-    single: Frame,
-    pair: Option<Frame>,
+    single: Template,
+    /// `None` if only the library can process pairs.
+    pair: Option<Template>,
 }
 
-/// The ids of a text from its beginning, or up to its end.
+/// How much of a text is needed.
+#[derive(Debug, Clone, Copy)]
+struct Demand {
+    /// Ids to return at most.
+    keep: usize,
+    /// Tokens to count. Reading stops after more than this many. At least `keep`.
+    count: usize,
+}
+
+/// The ids of a text, from the side that truncation keeps.
 #[derive(Debug)]
-struct Part {
-    /// So many as were wanted, or all.
+struct KeptIds {
     ids: Vec<u32>,
-    /// How many tokens the text has, as far as that was looked at.
+    /// Tokens of the text, as far as it was read.
     seen: usize,
 }
 
-impl Part {
-    /// The first `count` ids, or the last.
-    fn cut(&self, count: usize, direction: TruncationDirection) -> &[u32] {
+impl KeptIds {
+    /// The first or the last `count` ids, depending on `direction`.
+    fn truncated(&self, count: usize, direction: TruncationDirection) -> &[u32] {
         let count = count.min(self.ids.len());
         match direction {
             TruncationDirection::Right => &self.ids[..count],
@@ -77,56 +88,75 @@ impl Part {
     }
 }
 
-impl Words {
-    /// For `tokenizer`, if it cuts texts into words as BERT does; texts that are too long are cut in
-    /// `direction`.
-    pub(super) fn of(tokenizer: &Tokenizer, direction: TruncationDirection) -> Option<Self> {
+impl IncrementalTokenizer {
+    /// An incremental tokenizer with the results of `tokenizer`. Truncation is in `direction`.
+    ///
+    /// `None` if `tokenizer` does not split texts into words as BERT does.
+    pub(super) fn new(tokenizer: &Tokenizer, direction: TruncationDirection) -> Option<Self> {
         let words = Self {
-            single: Frame::single(tokenizer)?,
-            pair: Frame::pair(tokenizer),
+            single: Template::single(tokenizer)?,
+            pair: Template::pair(tokenizer),
             direction,
-            alphabet: Alphabet::of(tokenizer)?,
-            added: Added::of(tokenizer)?,
-            pieces: Pieces::of(tokenizer)?,
+            char_map: CharMap::of(tokenizer)?,
+            added: AddedTokens::of(tokenizer)?,
+            pieces: WordPieces::of(tokenizer)?,
             known: RwLock::default(),
         };
-        // What is passed over quickly is what it is taken for.
-        let as_taken = (0..128_u8).all(|byte| {
-            let char = char::from(byte);
-            match words.alphabet.made(char) {
-                Made::One(Letter::Inner(_)) => byte.is_ascii_alphanumeric() || !is_boundary(byte),
-                Made::One(Letter::Alone(same)) => byte.is_ascii_punctuation() && same == char,
-                Made::One(Letter::Blank) => !byte.is_ascii_graphic(),
-                _ => !byte.is_ascii_graphic() && !is_boundary(byte),
-            }
-        });
-        as_taken.then_some(words)
+        words.fits_fast_path().then_some(words)
     }
 
-    /// Whether pairs are read here too.
+    /// Whether ASCII characters are mapped as the segmenter's fast path assumes.
+    fn fits_fast_path(&self) -> bool {
+        (0..128_u8).all(|byte| {
+            let char = char::from(byte);
+            match self.char_map.mapping(char) {
+                CharMapping::One(OutputChar::InWord(_)) => {
+                    byte.is_ascii_alphanumeric() || !is_boundary(byte)
+                }
+                CharMapping::One(OutputChar::Isolated(same)) => {
+                    byte.is_ascii_punctuation() && same == char
+                }
+                CharMapping::One(OutputChar::Separator) => !byte.is_ascii_graphic(),
+                _ => !byte.is_ascii_graphic() && !is_boundary(byte),
+            }
+        })
+    }
+
+    /// Whether pairs are supported.
     pub(super) fn has_pairs(&self) -> bool {
         self.pair.is_some()
     }
 
-    /// The ids of `text` with what is put around them, cut after `max` in all, or refused; none where only
-    /// the library knows.
+    /// Encodes `text` with special tokens, at most `max` tokens in all.
+    ///
+    /// `None` if only the library can process the text.
     pub(super) fn encode(
         &self,
         tokenizer: &Tokenizer,
         text: &Text,
-        (max, too_long): (usize, TooLong),
+        max: usize,
+        too_long: TooLong,
     ) -> Option<Result<Encoded, EncodeError>> {
-        let frame = match text {
+        let template = match text {
             Text::Single(_) => &self.single,
             Text::Pair(..) => self.pair.as_ref()?,
         };
-        let room = max.checked_sub(frame.len())?;
+        let room = max.checked_sub(template.len())?;
         let (first, second) = match text {
-            Text::Single(text) => (self.part(tokenizer, text, (room, room))?, None),
+            Text::Single(text) => {
+                let demand = Demand {
+                    keep: room,
+                    count: room,
+                };
+                (self.read(tokenizer, text, demand)?, None)
+            }
             Text::Pair(first, second) => {
-                let enough = room.max(PAIR_TOKENS);
-                let first = self.part(tokenizer, first, (room, enough))?;
-                (first, Some(self.part(tokenizer, second, (room, enough))?))
+                let demand = Demand {
+                    keep: room,
+                    count: room.max(PAIR_TOKENS),
+                };
+                let first = self.read(tokenizer, first, demand)?;
+                (first, Some(self.read(tokenizer, second, demand)?))
             }
         };
         let seen = [first.seen, second.as_ref().map_or(0, |second| second.seen)];
@@ -139,13 +169,13 @@ impl Words {
         } else {
             seen
         };
-        let mut parts = vec![first.cut(of_first, self.direction)];
-        parts.extend(
+        let mut texts = vec![first.truncated(of_first, self.direction)];
+        texts.extend(
             second
                 .iter()
-                .map(|second| second.cut(of_second, self.direction)),
+                .map(|second| second.truncated(of_second, self.direction)),
         );
-        let (ids, type_ids) = frame.put_around(&parts);
+        let TemplatedIds { ids, type_ids } = template.apply(&texts);
         if ids.is_empty() {
             return Some(Err(EncodeError::NoTokens));
         }
@@ -156,29 +186,24 @@ impl Words {
         }))
     }
 
-    /// The first `max` ids of `text`, or the last; none where only the library knows. It is looked at
-    /// until it has more than `enough` tokens, which is at least `max`.
-    fn part(
-        &self,
-        tokenizer: &Tokenizer,
-        text: &str,
-        (max, enough): (usize, usize),
-    ) -> Option<Part> {
+    /// Reads a text as far as `demand` requires. `None` if only the library can process it.
+    fn read(&self, tokenizer: &Tokenizer, text: &str, demand: Demand) -> Option<KeptIds> {
+        let Demand { keep, count } = demand;
         match self.direction {
             TruncationDirection::Right => {
-                let mut ids = Vec::with_capacity(max.min(text.len() / 3 + 4));
-                self.append(tokenizer, text, &mut ids, |ids| ids.len() <= enough)?;
+                let mut ids = Vec::with_capacity(keep.min(text.len() / 3 + 4));
+                self.append(tokenizer, text, &mut ids, |ids| ids.len() <= count)?;
                 let seen = ids.len();
-                ids.truncate(max);
-                Some(Part { ids, seen })
+                ids.truncate(keep);
+                Some(KeptIds { ids, seen })
             }
             TruncationDirection::Left => {
-                let mut bytes = BYTES_A_TOKEN * (enough + 1);
+                let mut bytes = BYTES_A_TOKEN * (count + 1);
                 loop {
-                    let start = self.start_of_end(text, bytes);
-                    let part = self.end(tokenizer, &text[start..], max)?;
-                    if start == 0 || part.seen > enough {
-                        return Some(part);
+                    let start = self.boundary_in_last(bytes, text);
+                    let kept = self.last_ids(tokenizer, &text[start..], keep)?;
+                    if start == 0 || kept.seen > count {
+                        return Some(kept);
                     }
                     bytes *= 4;
                 }
@@ -186,35 +211,35 @@ impl Words {
         }
     }
 
-    /// A place before which the tokens behind it do not depend on what stands there, in the last `bytes`
-    /// of a text; its beginning where there is none.
-    fn start_of_end(&self, text: &str, bytes: usize) -> usize {
+    /// A position in the last `bytes` of a text such that the tokens after it do not depend on the text before it. 0
+    /// if there is none.
+    fn boundary_in_last(&self, bytes: usize, text: &str) -> usize {
         let Some(from) = text.len().checked_sub(bytes) else {
             return 0;
         };
         let from = text.ceil_char_boundary(from);
-        let is_start = |char: char| {
+        let starts_word = |char: char| {
             if let Some(byte) = u8::try_from(char).ok().filter(u8::is_ascii) {
-                return is_boundary(byte) && !self.added.has(byte);
+                return is_boundary(byte) && !self.added.contains_byte(byte);
             }
-            let mut letters = Vec::new();
-            if let Made::Several(several, _) = self.alphabet.made(char) {
-                self.alphabet.several(several, &mut letters);
+            let mut chars = Vec::new();
+            if let CharMapping::Many { expansion, .. } = self.char_map.mapping(char) {
+                self.char_map.expand(expansion, &mut chars);
             }
-            letters.first() == Some(&Letter::Blank)
+            chars.first() == Some(&OutputChar::Separator)
         };
         let found = text[from..]
             .char_indices()
-            .find(|(_, char)| is_start(*char));
+            .find(|(_, char)| starts_word(*char));
         found.map_or(0, |(offset, _)| from + offset)
     }
 
-    /// The last `max` ids of a text that is looked at as a whole.
-    fn end(&self, tokenizer: &Tokenizer, text: &str, max: usize) -> Option<Part> {
+    /// The last `max` ids of a text, which is read to its end.
+    fn last_ids(&self, tokenizer: &Tokenizer, text: &str, max: usize) -> Option<KeptIds> {
         let (mut ids, mut dropped) = (Vec::new(), 0);
         self.append(tokenizer, text, &mut ids, |ids| {
             let surplus = ids.len().saturating_sub(max);
-            // Seldom, so that each is moved once or twice.
+            // Drains rarely, so that each id moves once or twice.
             if surplus > max + 1024 {
                 ids.drain(..surplus);
                 dropped += surplus;
@@ -224,30 +249,32 @@ impl Words {
         let surplus = ids.len().saturating_sub(max);
         ids.drain(..surplus);
         let seen = dropped + surplus + ids.len();
-        Some(Part { ids, seen })
+        Some(KeptIds { ids, seen })
     }
 
-    /// Appends the ids of `text` word by word, as long as `more` are wanted.
+    /// Appends the ids of `text` word by word, as long as `wants_more` returns true. `None` if only the library can
+    /// process the text.
     fn append(
         &self,
         tokenizer: &Tokenizer,
         text: &str,
         ids: &mut Vec<u32>,
-        mut more: impl FnMut(&mut Vec<u32>) -> bool,
+        mut wants_more: impl FnMut(&mut Vec<u32>) -> bool,
     ) -> Option<()> {
-        let mut cutter = Cutter::new(&self.alphabet, &self.added, self.pieces.chars_max, text);
+        let mut segmenter =
+            Segmenter::new(&self.char_map, &self.added, self.pieces.chars_max, text);
         let mut new = 0;
-        // One lock for all known words in a row.
+        // Held across successive known words.
         let mut known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        while more(ids) {
-            let (Cut::Raw(word) | Cut::Word(word)) = (match cutter.next() {
-                Cut::End => return Some(()),
-                Cut::Unknown => return None,
-                Cut::Added(id) => {
+        while wants_more(ids) {
+            let (Segment::RawWord(word) | Segment::Word(word)) = (match segmenter.next() {
+                Segment::End => return Some(()),
+                Segment::Unsupported => return None,
+                Segment::AddedToken(id) => {
                     ids.push(id);
                     continue;
                 }
-                Cut::Long => {
+                Segment::LongWord => {
                     self.pieces.append_unknown(ids);
                     continue;
                 }
@@ -264,19 +291,19 @@ impl Words {
             if word.len() <= WORD_BYTES_MAX && new < NEW_MAX {
                 new += 1;
                 drop(known);
-                self.remember(word, &ids[before..]);
+                self.cache(word, &ids[before..]);
                 known = self.known.read().unwrap_or_else(PoisonError::into_inner);
             }
         }
         Some(())
     }
 
-    /// Appends the ids of a word, which may still have to be normalized where it is ASCII.
+    /// Appends the ids of a word. An ASCII word may not be normalized yet.
     fn append_word(&self, tokenizer: &Tokenizer, word: &str, ids: &mut Vec<u32>) {
         let model = tokenizer.get_model();
-        let normalized = |char: char| match self.alphabet.made(char) {
-            Made::One(Letter::Inner(made) | Letter::Alone(made)) => made,
-            // A normalized character stays what it is.
+        let normalized = |char: char| match self.char_map.mapping(char) {
+            CharMapping::One(OutputChar::InWord(mapped) | OutputChar::Isolated(mapped)) => mapped,
+            // A normalized character stays the same.
             _ => char,
         };
         if word.is_ascii() {
@@ -287,25 +314,25 @@ impl Words {
         }
     }
 
-    /// Remembers a word, if nobody is looking at the others: whoever waits here keeps all others waiting, and
-    /// the text that is being read may be a long one.
-    fn remember(&self, word: &str, ids: &[u32]) {
+    /// Caches a word, unless another thread uses the cache. Waiting for the write lock would block all readers, and
+    /// the current reader may have a long text.
+    fn cache(&self, word: &str, ids: &[u32]) {
         let Ok(mut known) = self.known.try_write() else {
             return;
         };
-        let mut forgotten = None;
+        let mut evicted = None;
         if known.len() >= WORDS_MAX {
-            forgotten = Some(std::mem::take(&mut *known));
+            evicted = Some(std::mem::take(&mut *known));
         }
         known.insert(word.into(), ids.into());
         drop(known);
-        // Without the lock: that takes a while.
-        drop(forgotten);
+        // Freeing takes a while, so it happens outside the lock.
+        drop(evicted);
     }
 }
 
-/// How many tokens of each of two texts are kept of `seen` where there is room for `room`: the longer one is
-/// cut first, as transformers does it.
+/// The number of tokens to keep of each text of a pair with `seen` tokens, at most `room` in all. The longer text is
+/// truncated first, as in transformers.
 fn longest_first([first, second]: [usize; 2], room: usize) -> [usize; 2] {
     let (shorter, is_swapped) = (first.min(second), first > second);
     let (mut short, mut long) = (shorter, room.saturating_sub(shorter));

@@ -1,28 +1,28 @@
-//! Words to pieces by the library's vocabulary: greedy, the longest piece first (WordPiece).
+//! WordPiece: splits words into the longest pieces of the library's vocabulary, greedily.
 
 use tokenizers::tokenizer::Model as _;
 use tokenizers::{ModelWrapper, Tokenizer};
 
-/// What the model of a tokenizer says beside its vocabulary, which stays where it is.
+/// The settings of a tokenizer's WordPiece model. The vocabulary stays in the tokenizer.
 #[derive(Debug)]
-pub(super) struct Pieces {
-    /// Put before a piece that does not begin a word.
+pub(super) struct WordPieces {
+    /// Prefix of a piece that does not begin a word.
     prefix: String,
-    /// Bytes of the longest piece, with the prefix.
+    /// Bytes of the longest piece, including the prefix.
     longest: usize,
-    /// What a word is that has no pieces.
+    /// Id of a word that cannot be split.
     unknown: u32,
-    /// Characters of a word; a longer one has no pieces.
+    /// Most characters of a word. A longer word is unknown.
     pub(super) chars_max: usize,
 }
 
-impl Pieces {
-    /// Of a tokenizer with a WordPiece model.
+impl WordPieces {
+    /// The settings of a tokenizer. `None` if its model is not WordPiece.
     pub(super) fn of(tokenizer: &Tokenizer) -> Option<Self> {
         let ModelWrapper::WordPiece(model) = tokenizer.get_model() else {
             return None;
         };
-        // The library calls everything unknown then, marks included.
+        // With 0, the library makes everything unknown, punctuation included.
         if model.max_input_chars_per_word == 0 {
             return None;
         }
@@ -34,19 +34,19 @@ impl Pieces {
         })
     }
 
-    /// Appends the ids of a word that is too long to have pieces.
+    /// Appends the id of a word that is too long.
     pub(super) fn append_unknown(&self, ids: &mut Vec<u32>) {
         ids.push(self.unknown);
     }
 
     /// Appends the ids of a word of at most [`chars_max`](Self::chars_max) characters.
     ///
-    /// The library would look for a piece from each place to the end of the word first, however long the
-    /// longest piece of the vocabulary is: the square of a word's length, with a copy for each look.
+    /// The library first tries the whole rest of the word at each position, however short the longest piece of the
+    /// vocabulary is. That takes time quadratic in the word's length, with a copy for each attempt.
     pub(super) fn append(&self, model: &ModelWrapper, word: &str, ids: &mut Vec<u32>) {
         let before = ids.len();
         let mut rest = word.to_owned();
-        // Bytes of `rest` that are the prefix and not the word's.
+        // Bytes at the start of `rest` that are the prefix, not the word.
         let mut prefixed = 0;
         while rest.len() > prefixed {
             let Some((end, id)) = self.longest(model, &rest, prefixed) else {
@@ -60,7 +60,7 @@ impl Pieces {
         }
     }
 
-    /// The longest piece that `rest` begins with, by its end, and its id.
+    /// The longest piece at the start of `rest`: its end and its id.
     fn longest(&self, model: &ModelWrapper, rest: &str, prefixed: usize) -> Option<(usize, u32)> {
         let mut end = rest.floor_char_boundary(self.longest);
         while end > prefixed {

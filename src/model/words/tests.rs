@@ -1,4 +1,4 @@
-//! Texts cut by need against the library, which sees all of them.
+//! Incremental tokenization compared with the library, which reads whole texts.
 
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -15,7 +15,7 @@ use super::*;
 
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// Characters by the first and the last of a block: all kinds of letters, marks, blanks and signs.
+/// Ranges of characters, first and last: letters, marks, blanks and symbols of many scripts.
 const SCRIPTS: [(u32, u32); 40] = [
     (0x20, 0x7e),
     (0x61, 0x7a),
@@ -67,7 +67,7 @@ fn char_of(random: &mut ChaCha8Rng, (first, last): (u32, u32)) -> char {
     }
 }
 
-/// A tokenizer as BERT has it, whose vocabulary knows some characters of each script.
+/// A BERT tokenizer whose vocabulary has some characters of each script.
 fn tokenizer(normalizer: BertNormalizer) -> Tokenizer {
     let mut random = ChaCha8Rng::seed_from_u64(7);
     let mut vocab = tokenizers::models::bpe::Vocab::new();
@@ -130,11 +130,12 @@ fn text_of(random: &mut ChaCha8Rng) -> String {
     text
 }
 
-/// What the library makes of the whole text or pair, cut afterwards.
+/// The library's encoding of the whole text or pair, truncated afterwards.
 fn expected(
     tokenizer: &Tokenizer,
     text: &Text,
-    (max, direction): (usize, TruncationDirection),
+    max: usize,
+    direction: TruncationDirection,
 ) -> Encoded {
     let all = |text: &str| tokenizer.encode_fast(text, false).unwrap();
     let special = |pair| tokenizer.get_post_processor().unwrap().added_tokens(pair);
@@ -171,44 +172,44 @@ fn settings() -> [BertNormalizer; 6] {
     ]
 }
 
-/// `TEXTS` is how many; by itself a part of what a change here should be tried with.
+/// Number of random texts. Changes here should be tested with more, set by `TEXTS` at build time.
 fn texts() -> usize {
     option_env!("TEXTS").map_or(4_000, |texts| texts.parse().expect("a number"))
 }
 
 #[test]
-fn texts_of_all_scripts_get_the_ids_that_the_library_gives() {
+fn texts_of_all_scripts_get_the_library_s_ids() {
     for (seed, normalizer) in (0..).zip(settings()) {
         let tokenizer = tokenizer(normalizer);
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         for direction in [TruncationDirection::Right, TruncationDirection::Left] {
-            let words = Words::of(&tokenizer, direction).unwrap();
+            let words = IncrementalTokenizer::new(&tokenizer, direction).unwrap();
             for _ in 0..texts() / 12 {
                 let text = match random.random_range(0..5) {
                     0 => Text::Pair(text_of(&mut random), text_of(&mut random)),
                     _ => Text::Single(text_of(&mut random)),
                 };
                 let max = *[4, 8, 9, 32, 512].choose(&mut random).unwrap();
-                let expected = expected(&tokenizer, &text, (max, direction));
-                // Twice: what was unknown is known then.
+                let expected = expected(&tokenizer, &text, max, direction);
+                // Twice, because the second time all characters and words are known.
                 for _ in 0..2 {
-                    let found = words.encode(&tokenizer, &text, (max, TooLong::Truncate));
-                    let found = found.expect("no character is unknown").unwrap();
+                    let found = words.encode(&tokenizer, &text, max, TooLong::Truncate);
+                    let found = found.expect("all characters are supported").unwrap();
                     assert_eq!(found, expected, "{normalizer:?} {max} {text:?}");
                 }
-                let refused = words.encode(&tokenizer, &text, (max, TooLong::Refuse));
+                let refused = words.encode(&tokenizer, &text, max, TooLong::Refuse);
                 assert_eq!(refused.unwrap().is_err(), expected.truncated, "{text:?}");
             }
         }
     }
 }
 
-/// Each character between two letters, and between two marks that change places.
+/// Each character between two letters, and between two marks that are reordered.
 #[test]
-fn each_character_becomes_what_the_library_makes_of_it() {
+fn each_character_is_mapped_as_by_the_library() {
     for (start, normalizer) in settings().into_iter().enumerate() {
         let tokenizer = tokenizer(normalizer);
-        let words = Words::of(&tokenizer, TruncationDirection::Right).unwrap();
+        let words = IncrementalTokenizer::new(&tokenizer, TruncationDirection::Right).unwrap();
         let all = (0..=0x323ff).chain(0xe0000..=0xe01ff);
         let some = all.skip(start % STEP).step_by(STEP);
         let chars: Vec<char> = some.filter_map(char::from_u32).collect();
@@ -225,28 +226,29 @@ fn each_character_becomes_what_the_library_makes_of_it() {
     }
 }
 
-/// All of them with 1.
+/// Every how many characters one is tested; 1 for all.
 const STEP: usize = 23;
 
-/// What will be cut is not looked at, however long it is and whatever it is made of.
+/// The truncated part of a text is not read, whatever its length and content.
 #[test]
-fn of_a_long_text_no_more_is_looked_at_than_is_wanted() {
+fn a_long_text_is_read_only_as_far_as_needed() {
     let tokenizer = tokenizer(settings()[0]);
-    let words = Words::of(&tokenizer, TruncationDirection::Right).unwrap();
+    let words = IncrementalTokenizer::new(&tokenizer, TruncationDirection::Right).unwrap();
     for piece in ["[", "中", "é!", "a ", "[SEP]", "\u{1d15e} "] {
         let text = piece.repeat(1 << 16);
-        let mut cutter = Cutter::new(&words.alphabet, &words.added, 100, &text);
+        let mut segmenter = Segmenter::new(&words.char_map, &words.added, 100, &text);
         for _ in 0..100 {
-            assert!(!matches!(cutter.next(), Cut::End | Cut::Unknown));
+            let segment = segmenter.next();
+            assert!(!matches!(segment, Segment::End | Segment::Unsupported));
         }
-        assert!(cutter.looked_at() < 2048, "{piece}");
+        assert!(segmenter.bytes_read() < 2048, "{piece}");
     }
 }
 
 #[test]
-fn a_text_of_one_word_is_one_unknown_token() {
+fn a_word_that_is_too_long_is_one_unknown_token() {
     let tokenizer = tokenizer(settings()[0]);
-    let words = Words::of(&tokenizer, TruncationDirection::Right).unwrap();
+    let words = IncrementalTokenizer::new(&tokenizer, TruncationDirection::Right).unwrap();
     for piece in ["a", "한", "\u{302e}\u{1d165}", "a\u{301}", "\u{fdfa}"] {
         let text = format!("{} ! ", piece.repeat(1000));
         let expected = tokenizer.encode_fast(&*text, false).unwrap();
@@ -257,7 +259,7 @@ fn a_text_of_one_word_is_one_unknown_token() {
 }
 
 #[test]
-fn the_longer_text_of_a_pair_is_cut_first() {
+fn the_longer_text_of_a_pair_is_truncated_first() {
     for (seen, room, expected) in [
         ([3, 9], 10, [3, 7]),
         ([9, 3], 10, [7, 3]),
