@@ -1,5 +1,4 @@
-//! `intentd health`: asks a server on this machine whether it is well, for containers without a
-//! shell or curl.
+//! `intentd health`: asks a server on this machine for its health, for containers without a shell or curl.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -9,26 +8,26 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::{MainPort, Platform, main_port, toml_mistake};
 use crate::input;
 
 /// The flags of `intentd health`.
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// Address that the server listens on [default: 127.0.0.1].
+    /// IP address of the server [default: 127.0.0.1].
     #[arg(long, env = "INTENTD_HOST", value_name = "IP")]
     host: Option<IpAddr>,
-    /// Port to ask; also set by PORT. With TLS on it, ask that for operators [default: 8080].
+    /// Port of the server; PORT sets it as well. Where it has TLS, name the port for operators [default: 8080].
     #[arg(long, env = "INTENTD_PORT", value_name = "PORT")]
     port: Option<MainPort>,
-    /// The server's file of settings, for host and port where flags and environment give none.
+    /// The server's TOML file, for host and port where flags and environment give none.
     #[arg(long, env = "INTENTD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Ask only whether the process lives, not whether it answers requests.
+    /// Ask only whether the process is alive (/healthz), not whether it is ready (/readyz).
     #[arg(long, env = "INTENTD_LIVE", value_parser = BoolishValueParser::new())]
     live: bool,
-    /// Seconds to wait for the answer.
+    /// Time for the answer, in seconds.
     #[arg(
         long,
         env = "INTENTD_TIMEOUT",
@@ -46,10 +45,10 @@ fn settings(path: &Path) -> Result<toml::Table, Failure> {
         .map_err(|error: toml::de::Error| wrong(toml_mistake(&text, &error)))
 }
 
-/// More than that is no answer of ours.
+/// Size of the longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
 
-/// Exit code 0 when the server is well, else 1 with what is wrong.
+/// Succeeds when the server is healthy, else fails with its answer.
 pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let variable = Platform::from_environment().port;
     let file = args.config.as_deref().map(settings).transpose()?;

@@ -44,8 +44,14 @@ pub(super) struct Activity {
 pub(super) enum Due {
     /// The connection has had its time then.
     At(Instant),
-    /// A request is under way; its own deadline counts.
+    /// No limit applies: a request is under way, whose own deadline counts, or the limit is off.
     Busy,
+}
+
+impl Due {
+    fn after(start: Instant, limit: Option<Duration>) -> Self {
+        limit.map_or(Self::Busy, |limit| Self::At(start + limit))
+    }
 }
 
 impl Activity {
@@ -144,14 +150,14 @@ impl Activity {
         let oldest = self.answers().first_key_value().map(|(_, since)| *since);
         let stalled = [oldest, (blocked > 0).then_some(blocked)];
         if let Some(since) = stalled.into_iter().flatten().min() {
-            return Due::At(self.instant(since) + limits.idle_timeout);
+            return Due::after(self.instant(since), limits.idle_timeout);
         }
         if self.in_flight.load(Ordering::Acquire) > 0 {
             Due::Busy
         } else if head > 0 && !self.is_h2() {
-            Due::At(self.instant(head) + limits.header_timeout)
+            Due::after(self.instant(head), limits.header_timeout)
         } else {
-            Due::At(self.instant(load(&self.idle)) + limits.idle_timeout)
+            Due::after(self.instant(load(&self.idle)), limits.idle_timeout)
         }
     }
 
@@ -204,8 +210,8 @@ mod tests {
         connections_max: 1,
         streams_max: 1,
         header_bytes_max: 8192,
-        header_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(60),
+        header_timeout: Some(Duration::from_secs(10)),
+        idle_timeout: Some(Duration::from_secs(60)),
     };
 
     async fn pass(seconds: u64) {
@@ -239,7 +245,8 @@ mod tests {
         drop(request);
         let done = Instant::now();
         assert_eq!(activity.silent_since(), Some(done));
-        assert_eq!(activity.due(&LIMITS), Due::At(done + LIMITS.idle_timeout));
+        let limit = LIMITS.idle_timeout.unwrap();
+        assert_eq!(activity.due(&LIMITS), Due::At(done + limit));
         pass(59).await;
         activity.read();
         assert_eq!(activity.silent_since(), None, "a head is on its way");
@@ -247,6 +254,19 @@ mod tests {
         assert!(!is_over(&activity));
         pass(1).await;
         assert!(is_over(&activity));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_limits_is_never_over() {
+        let limits = ConnectionLimits {
+            header_timeout: None,
+            idle_timeout: None,
+            ..LIMITS
+        };
+        let activity = Arc::new(Activity::new());
+        assert_eq!(activity.due(&limits), Due::Busy);
+        drop(activity.begin(Version::HTTP_11));
+        assert_eq!(activity.due(&limits), Due::Busy);
     }
 
     /// Other requests on the connection do not give it more time.

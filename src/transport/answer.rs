@@ -126,8 +126,8 @@ mod tests {
             connections_max: 1,
             streams_max: 1,
             header_bytes_max: 8192,
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
+            header_timeout: Some(Duration::from_secs(10)),
+            idle_timeout: Some(Duration::from_secs(60)),
         };
         let activity = Arc::new(Activity::new());
         let events = futures_util::stream::iter([Ok::<_, Infallible>("event")]);

@@ -95,13 +95,19 @@ async fn secured(stream: Stream, shared: &Shared) -> Option<Stream> {
         (_, stream) => return Some(stream),
     };
     let accept = tls.acceptor().accept(stream);
+    let accept = async {
+        match shared.limits.header_timeout {
+            Some(limit) => tokio::time::timeout(limit, accept).await,
+            None => Ok(accept.await),
+        }
+    };
     let mut life = shared.life.clone();
     let given_up = async {
         closes(&mut life).await;
         tokio::time::sleep(QUIET).await;
     };
     tokio::select! {
-        accepted = tokio::time::timeout(shared.limits.header_timeout, accept) => match accepted {
+        accepted = accept => match accepted {
             Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
             Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
             Err(_) => tracing::debug!("no TLS handshake in time"),

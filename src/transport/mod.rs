@@ -40,10 +40,10 @@ pub struct ConnectionLimits {
     pub streams_max: u32,
     /// Bytes of a request's head: request line and headers.
     pub header_bytes_max: usize,
-    /// Time for a head to arrive, for the TLS handshake, and for a first byte.
-    pub header_timeout: Duration,
-    /// Time that a connection may stay open without a request.
-    pub idle_timeout: Duration,
+    /// Time for a head to arrive, for the TLS handshake, and for a first byte; `None` for no limit.
+    pub header_timeout: Option<Duration>,
+    /// Time that a connection may stay open without a request; `None` for no limit.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// Where the life of a port stands.

@@ -1,4 +1,4 @@
-//! The program itself: flags, standard input, exit codes, signals.
+//! The program as a process: flags, standard input, exit codes, signals.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -28,7 +28,7 @@ async fn it_serves_until_sigterm_and_logs_no_text() {
 }
 
 #[tokio::test]
-async fn the_environment_sets_what_flags_do_not() {
+async fn variables_set_what_flags_do_not() {
     let port = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port().to_string()
@@ -43,7 +43,7 @@ async fn the_environment_sets_what_flags_do_not() {
 }
 
 #[tokio::test]
-async fn health_tells_a_server_that_is_well_from_one_that_is_not() {
+async fn health_tells_a_healthy_server_from_a_dead_one() {
     let mut server = Server::start(&["--port", "0"], &[]);
     server.ready().await;
     let port = server.address.port().to_string();
@@ -55,7 +55,7 @@ async fn health_tells_a_server_that_is_well_from_one_that_is_not() {
     }
     let health = |port: &str| {
         let mut command = intentd();
-        // As in a container, where the server's own variables are set.
+        // A container also has the variables of the server.
         command
             .arg("health")
             .env("PORT", port)
@@ -76,7 +76,7 @@ async fn health_tells_a_server_that_is_well_from_one_that_is_not() {
 }
 
 #[test]
-fn wrong_settings_are_all_named_and_exit_with_64() {
+fn all_invalid_settings_are_named_and_the_exit_code_is_64() {
     let output = run(&["--max-queue", "0", "--max-batch-tokens", "0"], "");
     let (code, error) = failure(&output);
     assert_eq!(code, Some(64));
@@ -119,7 +119,7 @@ fn a_missing_model_ends_the_server_with_its_name() {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_nothing() {
+async fn a_log_without_a_reader_blocks_nothing() {
     let flags = ["--port", "0", "--log", "debug,hyper=trace"];
     let mut server = Server::start(&flags, &[]);
     let admin = server.admin();
@@ -133,7 +133,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
             .find_map(|line| line.strip_prefix("intentd_log_lines_dropped_total "));
         line.unwrap().parse::<f64>().unwrap()
     };
-    // The pipe holds 64 KiB, the server some thousand lines.
+    // The pipe holds 64 KiB, the server several thousand lines.
     let mut fill = async || {
         let before = dropped().await;
         while dropped().await == before {
@@ -147,7 +147,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     filled.expect("requests are answered while nobody reads the log");
     assert_eq!(get(server.address, "/readyz", &[]).await.status, 200);
     assert_eq!(get(admin, "/healthz", &[]).await.status, 200);
-    // Somebody reads again, and hears of it.
+    // Once the log is read again, it reports the dropped lines.
     let nothing: Box<dyn Read + Send> = Box::new(std::io::empty());
     let mut log = std::mem::replace(&mut server.log, BufReader::new(nothing));
     let read = tokio::task::spawn_blocking(move || {
@@ -160,7 +160,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     });
     let log = tokio::time::timeout(patience, read).await;
     let _log = log.expect("it is said that lines were dropped").unwrap();
-    // A signal works while nobody reads.
+    // A signal works while nobody reads the log.
     let filled = tokio::time::timeout(patience, fill()).await;
     filled.expect("lines are dropped again");
     kill(server.child.id(), "TERM");
@@ -187,7 +187,7 @@ fn predict_takes_arguments_or_lines() {
 }
 
 #[test]
-fn labels_and_texts_do_not_command_the_terminal() {
+fn labels_and_texts_cannot_control_the_terminal() {
     let directory = tempfile::tempdir().unwrap();
     let mut spec = catalog::spec("cased").unwrap();
     spec.labels = vec!["\u{1b}[2Jgone\nlost\u{9b}"; spec.labels.len()]
@@ -222,9 +222,9 @@ fn all_engines_predict_the_same() {
     }
 }
 
-/// Without CUDA in the build, without a driver, or without so many devices.
+/// The reason may be a build without CUDA, a missing driver, or too few devices.
 #[test]
-fn a_gpu_that_is_not_there_is_named_with_what_to_do() {
+fn a_missing_gpu_is_named_with_a_remedy() {
     let server = ["--host", "127.0.0.1", "--port", "0", "--admin-port", "off"];
     for command in [&["predict", "music"][..], &server] {
         let output = run(&[command, &["--device", "cuda:99"]].concat(), "");
@@ -244,7 +244,7 @@ fn a_gpu_that_is_not_there_is_named_with_what_to_do() {
 }
 
 #[test]
-fn inspect_says_what_the_embedded_model_is() {
+fn inspect_describes_the_embedded_model() {
     let output = run(&["inspect"], "");
     let text = stdout(&output);
     for fact in [
@@ -262,9 +262,9 @@ fn inspect_says_what_the_embedded_model_is() {
     }
 }
 
-/// A reader that has seen enough is no failure, and must not keep the program running.
+/// A reader that closes the output early is not a failure and must not keep the program running.
 #[test]
-fn output_that_nobody_reads_ends_the_program() {
+fn a_closed_output_ends_the_program() {
     let texts = "music\n".repeat(10_000);
     for arguments in [&["predict"][..], &["inspect"]] {
         let mut child = intentd()
@@ -275,7 +275,7 @@ fn output_that_nobody_reads_ends_the_program() {
             .spawn()
             .expect("the program starts");
         drop(child.stdout.take());
-        // The program need not read all of it.
+        // The program may end before it has read everything.
         let _ = child
             .stdin
             .take()
@@ -286,7 +286,7 @@ fn output_that_nobody_reads_ends_the_program() {
     }
 }
 
-/// For a Service called `intentd`, Kubernetes puts `INTENTD_PORT=tcp://…` into the environment.
+/// For a Service called `intentd`, Kubernetes sets `INTENTD_PORT=tcp://…`.
 #[tokio::test]
 async fn a_kubernetes_service_link_is_not_a_port() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
@@ -304,9 +304,9 @@ async fn a_kubernetes_service_link_is_not_a_port() {
     assert_eq!(server.signal("TERM").0, Some(0), "also while it loads");
 }
 
-/// A server whose port is in its file is found there by a probe in the same container.
+/// A probe in the container of the server finds the port in the same file.
 #[tokio::test]
-async fn the_file_of_settings_is_for_server_and_probe() {
+async fn server_and_probe_read_the_same_file() {
     let port = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
@@ -326,7 +326,7 @@ async fn the_file_of_settings_is_for_server_and_probe() {
 }
 
 #[test]
-fn mistakes_of_every_kind_come_in_one_message() {
+fn one_message_reports_mistakes_of_every_kind() {
     let flags = [
         "--port",
         "70000",
@@ -348,7 +348,7 @@ fn mistakes_of_every_kind_come_in_one_message() {
 }
 
 #[test]
-fn the_settings_in_force_are_printed() {
+fn print_config_shows_the_settings_in_force() {
     let output = run(&["--print-config", "--slo", "20ms"], "");
     let text = stdout(&output);
     assert!(text.contains("slo = \"20ms\" # flag"), "{text}");
@@ -360,7 +360,7 @@ fn the_settings_in_force_are_printed() {
         text.contains("otlp-endpoint is set (flag), and not shown"),
         "{text}"
     );
-    // Nor is it shown where it is wrong.
+    // An invalid value is not shown either.
     for endpoint in [
         "https://me:hush@collector:4318",
         "me:hush@collector",
@@ -383,4 +383,32 @@ fn the_settings_in_force_are_printed() {
         error.contains("line 2") && !error.contains("hush"),
         "{error}"
     );
+}
+
+#[test]
+fn the_old_name_of_max_batch_texts_still_works() {
+    let setting = |flags: &[&str], environment: &[(&str, &str)]| {
+        let mut command = intentd();
+        let command = command.arg("--print-config").args(flags);
+        let output = command.envs(environment.iter().copied()).output().unwrap();
+        let mut lines = stdout(&output).lines();
+        let found = lines.find(|line| line.contains("max-batch-texts"));
+        found.expect("the setting").to_owned()
+    };
+    let (new, old) = ("INTENTD_MAX_BATCH_TEXTS", "INTENTD_MAX_BATCH_REQUESTS");
+    let environment = "max-batch-texts = 8 # environment";
+    assert_eq!(setting(&[], &[]), "max-batch-texts = 256 # default");
+    assert_eq!(setting(&[], &[(old, "8")]), environment);
+    assert_eq!(setting(&[], &[(old, "9"), (new, "8")]), environment);
+    let flag = ["--max-batch-requests", "7"];
+    assert_eq!(setting(&flag, &[(new, "8")]), "max-batch-texts = 7 # flag");
+    for command in [&[][..], &["serve"], &["profile"]] {
+        let prefix = if command == ["profile"] { "INTENTD_PROFILE" } else { "INTENTD" };
+        let mut process = intentd();
+        let variable = format!("{prefix}_MAX_BATCH_REQUESTS");
+        let output = process.args(command).env(variable, "0").output().unwrap();
+        let (code, error) = failure(&output);
+        assert_eq!(code, Some(64), "{command:?}: {error}");
+        assert!(error.contains("--max-batch-texts: expected at least 1"), "{error}");
+    }
 }
