@@ -38,7 +38,8 @@ pub(super) struct HealthArgs {
     timeout: u64,
 }
 
-fn settings(path: &Path) -> Result<toml::Table, Failure> {
+/// Reads the TOML file.
+fn read_settings(path: &Path) -> Result<toml::Table, Failure> {
     let wrong = |what: String| Failure::usage(format!("{}: {what} (--config)", path.display()));
     let text = input::read_text(path, input::SMALL).map_err(|error| wrong(error.to_string()))?;
     text.parse()
@@ -51,7 +52,7 @@ const ANSWER_BYTES_MAX: u64 = 16 << 10;
 /// Succeeds when the server is healthy, else fails with its answer.
 pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let variable = Platform::from_environment().port;
-    let file = args.config.as_deref().map(settings).transpose()?;
+    let file = args.config.as_deref().map(read_settings).transpose()?;
     let in_file = |name: &str| {
         file.as_ref()?.get(name).map(|value| match value {
             toml::Value::String(text) => text.clone(),
@@ -66,7 +67,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let port = port.ok_or_else(|| {
         Failure::usage("--port: expected a port to ask, for example that for operators (9100)")
     })?;
-    // A server that listens on all addresses is asked on the loopback one.
+    // A server that listens on all addresses is reached by the loopback address.
     let host = match (args.host, in_file("host")) {
         (Some(host), _) => host,
         (None, Some(text)) => text.parse().map_err(Failure::usage)?,
@@ -80,7 +81,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let path = if args.live { "/healthz" } else { "/readyz" };
     let timeout = Duration::from_secs(args.timeout);
     let address = SocketAddr::from((host, port));
-    let (status, text) = ask(address, path, timeout).map_err(|error| Failure {
+    let HealthAnswer { status, text } = ask(address, path, timeout).map_err(|error| Failure {
         message: format!("no answer from http://{address}{path}: {error}"),
         code: 1,
     })?;
@@ -93,12 +94,19 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     })
 }
 
-/// The status line of the answer and the last line of its body.
-fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<(String, String)> {
+/// The answer of a server to a probe.
+struct HealthAnswer {
+    /// Its status line.
+    status: String,
+    /// The last line of its body.
+    text: String,
+}
+
+fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<HealthAnswer> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
-    // Nothing of HTTP beyond these lines is needed, so no client is carried for it.
+    // A few lines of HTTP need no client library.
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut lines = BufReader::new(stream.take(ANSWER_BYTES_MAX)).lines();
@@ -106,5 +114,8 @@ fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<(S
     let deadline = Instant::now() + timeout;
     let rest = lines.map_while(Result::ok);
     let last = rest.take_while(|_| Instant::now() < deadline).last();
-    Ok((status, last.unwrap_or_default()))
+    Ok(HealthAnswer {
+        status,
+        text: last.unwrap_or_default(),
+    })
 }

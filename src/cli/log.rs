@@ -1,7 +1,7 @@
 //! The log, on standard error.
 //!
 //! A separate thread writes the lines. When the reader of standard error stalls, lines are dropped and
-//! counted. Neither requests nor the end of the process ever wait for it.
+//! counted. Requests never wait for the log, and the end of the process waits one second at most.
 
 use std::io::{IsTerminal, Write};
 use std::sync::mpsc;

@@ -89,7 +89,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), TrainError> {
     };
     let bar = ProgressBar::new(0);
     let style = "{msg} {wide_bar} {pos}/{len} steps, {eta} left in this epoch";
-    // If the template were wrong, the plain bar would do.
+    // The template is a constant; if it were wrong, the plain bar would do.
     if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style);
     }

@@ -212,7 +212,8 @@ impl KafkaArgs {
         if has_file && !security.has_tls() {
             wrong("--kafka-security: expected ssl or sasl-ssl beside --kafka-ca and --kafka-cert");
         }
-        for (key, _) in properties().filter(|(key, _)| RESERVED_PROPERTIES.contains(&key.as_str())) {
+        for (key, _) in properties().filter(|(key, _)| RESERVED_PROPERTIES.contains(&key.as_str()))
+        {
             wrong(&format!("--kafka-config: {key} is set by intentd itself"));
         }
         mistakes

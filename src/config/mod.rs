@@ -2,8 +2,11 @@
 //!
 //! Each flag has an environment variable, `INTENTD_<FLAG>` for a server. Settings of a server may also be
 //! keys of the TOML file that `--config` names. Flags override variables, and variables override the file.
-//! Only this module reads the environment: [`CommandLine::read`] the variables of the flags of all commands,
-//! [`Platform`] the others. All mistakes are reported at once.
+//! All mistakes are reported at once.
+//!
+//! Only this module calls `std::env`: for the variables of [`Platform`], and to recognize old names of
+//! variables. The variables of flags, which `cli/` declares as well, are read by clap while it parses the
+//! command line.
 
 mod checks;
 mod command_line;

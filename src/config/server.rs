@@ -19,7 +19,7 @@ use crate::events::SourceSettings;
 use crate::metrics::TritonMetrics;
 use crate::profile::Profile;
 use crate::serving::{BatchLimits, Limits, Prior};
-use crate::transport::{ConnectionLimits, descriptors};
+use crate::transport::{ConnectionLimits, TlsFiles, descriptors};
 
 /// File descriptors that are not for connections: the port for operators, files of the model, the
 /// runtime's own.
@@ -43,8 +43,8 @@ pub struct Config {
     pub unix_socket: Option<PathBuf>,
     /// TCP address for operators, if any.
     pub admin_address: Option<SocketAddr>,
-    /// Files of the certificates and of their private key.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Files for TLS on the address for predictions.
+    pub tls: Option<TlsFiles>,
     /// File of the API keys.
     pub api_keys: Option<PathBuf>,
     /// Limits on connections.
@@ -98,7 +98,11 @@ impl Config {
             address: addresses.main,
             admin_address: addresses.admin,
             unix_socket: args.listen.unix_socket,
-            tls,
+            tls: tls.map(|(certificates, key)| TlsFiles {
+                certificates,
+                key,
+                client_ca: None,
+            }),
             api_keys: args.listen.api_keys,
             connections: connection_limits(&connection),
             surfaces: api::Settings {

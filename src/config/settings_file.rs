@@ -73,7 +73,9 @@ pub(super) fn read(
             continue;
         }
         if settings.insert(name.clone(), values).is_some() {
-            wrong(format!("{name}: expected once, found under an old name as well"));
+            wrong(format!(
+                "{name}: expected once, found under an old name as well"
+            ));
         }
     }
     settings

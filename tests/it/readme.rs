@@ -69,7 +69,9 @@ impl Section {
         for (name, arg) in own {
             let variable = arg.get_env().expect("a variable").to_str().unwrap();
             let (default, help) = (default(arg), help(arg));
-            rows.push(format!("| `--{name}` | `{variable}` | {default} | {help} |"));
+            rows.push(format!(
+                "| `--{name}` | `{variable}` | {default} | {help} |"
+            ));
         }
         for (name, _) in shared {
             rows.push(format!("| `--{name}` | | | as for `serve` |"));
@@ -109,7 +111,10 @@ impl Section {
             .take_while(|line| !line.starts_with("## "))
             .filter(|line| line.starts_with("| `"))
             .collect();
-        let missing = self.rows.iter().filter(|row| !found.contains(&row.as_str()));
+        let missing = self
+            .rows
+            .iter()
+            .filter(|row| !found.contains(&row.as_str()));
         let missing = missing.map(|row| format!("{}: missing: {row}", self.command));
         let known = |row: &&&str| self.rows.iter().any(|own| own == *row);
         let unknown = found.iter().filter(|row| !known(row));
@@ -233,7 +238,10 @@ async fn the_examples_work() {
                 output.push_str(&String::from_utf8(ran.stdout).unwrap());
                 run += 1;
             }
-            if let Some(Block { language, text: expected }) = blocks.get(index + 1)
+            if let Some(Block {
+                language,
+                text: expected,
+            }) = blocks.get(index + 1)
                 && (language == "text" || language == "json")
             {
                 assert!(
@@ -249,6 +257,14 @@ async fn the_examples_work() {
 
 #[test]
 fn an_ellipsis_matches_any_text() {
-    assert!(matches_example("a…c", "a b c\n") && matches_example("a", " a ") && matches_example("a…", "ab"));
-    assert!(!matches_example("a…c", "a b") && !matches_example("a", "ab") && !matches_example("b", "ab"));
+    assert!(
+        matches_example("a…c", "a b c\n")
+            && matches_example("a", " a ")
+            && matches_example("a…", "ab")
+    );
+    assert!(
+        !matches_example("a…c", "a b")
+            && !matches_example("a", "ab")
+            && !matches_example("b", "ab")
+    );
 }

@@ -151,10 +151,16 @@ fn an_old_name_works_as_a_flag_and_in_the_file() {
 
 #[test]
 fn an_invalid_value_of_an_old_name_is_a_mistake() {
-    for line in [["--max-batch-requests", "many"], ["--max-batch-texts", "many"]] {
+    for line in [
+        ["--max-batch-requests", "many"],
+        ["--max-batch-texts", "many"],
+    ] {
         let mistakes = mistakes(&line);
         assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-        assert!(mistakes[0].starts_with("--max-batch-texts: "), "{mistakes:?}");
+        assert!(
+            mistakes[0].starts_with("--max-batch-texts: "),
+            "{mistakes:?}"
+        );
     }
     let file = written("max-batch-requests = 7\nmax-batch-texts = 8\n");
     let path = file.path().to_str().unwrap();
