@@ -1,32 +1,32 @@
 //! intentd: a BERT intent detection server that tells the autoscaler the truth.
 //!
-//! The way of a request, one direction, one module a stage:
+//! The path of a request, in one direction, one module for each stage:
 //!
 //! ```text
-//! curl /predict           a topic of Kafka
+//! curl /predict           a Kafka topic
 //!      │                       │
-//! transport               events   a member of its group; what is not finished is not committed
+//! transport               events   a consumer group; offsets are committed once records are finished
 //! sockets, TLS, HTTP           │
 //!      │                       │
-//! api                 decode, refuse what is malformed; one file a surface
+//! api                 decodes requests, refuses malformed ones; one file for each surface
 //!      │  texts
-//! serving::offer      let in, by limits and forecast, or refused, before any work
+//! serving::offer      admits or refuses by limits and forecast, before any work
 //!      │
-//! model::tokenizer    text -> token ids, on the caller's task
+//! model::tokenizer    text -> token ids, on the task of the request
 //!      │  ids, reply slot
 //! serving::queue      waiting texts, oldest first within their class
 //!      │
-//! serving::batcher    when the engine can take work: everything that waits, within the limits
+//! serving::batcher    once the engine is free: all waiting texts, within the limits
 //!      │  ragged batch
-//! engine              ids -> logits, nothing computed for padding; cpu | cuda
+//! engine              ids -> logits, without padding; cpu | cuda
 //!      │  logits
 //! model::labels       scores and label
 //!      │
 //! api                 text/html for curl, JSON
 //! ```
 //!
-//! Beside it, and never in its way: `autoscale` makes hints of what has come and of what batches took, and
-//! `scaler`, a process of its own, adds up those of many servers.
+//! `autoscale` derives hints from the arrivals and the duration of batches, without delaying requests.
+//! `scaler` is a separate process that sums the hints of many servers.
 #![forbid(unsafe_code)]
 
 #[cfg(any(

@@ -3,8 +3,7 @@
 
 use std::process::ExitCode;
 
-/// glibc's allocator gives memory of large batches back and takes it anew each time; mimalloc
-/// keeps it.
+/// mimalloc keeps the memory of large batches. glibc's allocator returns it and requests it again each time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -23,8 +23,8 @@ pub struct BodyLimits {
     pub bytes_max: usize,
     /// Bytes of all bodies whose requests are not answered yet.
     pub memory_max: usize,
-    /// Time for a body to arrive.
-    pub timeout: Duration,
+    /// Time for a body to arrive; `None` for no limit.
+    pub timeout: Option<Duration>,
 }
 
 /// How long a body says that it is.
@@ -137,8 +137,8 @@ impl BodyMemory {
         self.limits.bytes_max
     }
 
-    /// Time for a body to arrive.
-    pub(super) fn timeout(&self) -> Duration {
+    /// Time for a body to arrive, if it is limited.
+    pub(super) fn timeout(&self) -> Option<Duration> {
         self.limits.timeout
     }
 
@@ -154,7 +154,10 @@ impl BodyMemory {
         if length.is_some_and(|length| length > max) {
             return Err(Refusal::BodyTooLarge { max });
         }
-        let in_time = Instant::now().checked_add(self.limits.timeout);
+        let in_time = self
+            .limits
+            .timeout
+            .and_then(|timeout| Instant::now().checked_add(timeout));
         let (until, late) = match (deadline, in_time) {
             (Some(deadline), Some(in_time)) if deadline < in_time => (deadline, Refusal::Deadline),
             (Some(deadline), None) => (deadline, Refusal::Deadline),
@@ -294,7 +297,7 @@ mod tests {
         let limits = BodyLimits {
             bytes_max,
             memory_max,
-            timeout: Duration::from_secs(10),
+            timeout: Some(Duration::from_secs(10)),
         };
         BodyMemory::new(limits, Turns::new(1))
     }

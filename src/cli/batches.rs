@@ -1,4 +1,4 @@
-//! Many texts through an engine, in as few batches as it takes.
+//! Runs many texts through an engine, in as few batches as possible.
 
 use intentd_kernels::Capacity;
 
@@ -7,13 +7,13 @@ use crate::engine::{self, Engine, EngineError, LoadError, RaggedBatch};
 use crate::model::{Checkpoint, Encoded};
 use crate::serving::BatchLimits;
 
-/// Batches of the commands that do not serve stay within these.
+/// Limits on the batches of commands that do not serve.
 const LIMITS: BatchLimits = BatchLimits {
     tokens_max: 4096,
     texts_max: 256,
 };
 
-/// The engine that a command's flags ask for.
+/// Loads the engine that a command's flags name.
 pub(super) fn load(
     model: &ModelArgs,
     checkpoint: &Checkpoint,
@@ -21,7 +21,8 @@ pub(super) fn load(
     Ok(engine::load(checkpoint, model.engine_options(LIMITS))?.engine)
 }
 
-/// The logits of all texts, in their order. Batches that the device has no memory for are halved.
+/// Computes the logits of all texts, in order. A batch that does not fit into the memory of the device is
+/// halved.
 pub(super) fn forward(
     engine: &mut dyn Engine,
     texts: &[Encoded],
@@ -41,13 +42,13 @@ pub(super) fn forward(
             tokens <= tokens_max
         });
         let (batch, later) = rest.split_at(fits.count().max(1));
-        halving(engine, batch, &mut rows)?;
+        forward_halving(engine, batch, &mut rows)?;
         rest = later;
     }
     Ok(rows)
 }
 
-fn halving(
+fn forward_halving(
     engine: &mut dyn Engine,
     texts: &[Encoded],
     rows: &mut Vec<Vec<f32>>,
@@ -60,8 +61,8 @@ fn halving(
         Ok(logits) => rows.extend(logits.rows().map(<[f32]>::to_vec)),
         Err(EngineError::OutOfMemory { .. }) if texts.len() > 1 => {
             let (first, second) = texts.split_at(texts.len() / 2);
-            halving(engine, first, rows)?;
-            halving(engine, second, rows)?;
+            forward_halving(engine, first, rows)?;
+            forward_halving(engine, second, rows)?;
         }
         Err(error) => return Err(error),
     }
@@ -73,16 +74,16 @@ mod tests {
     use super::*;
     use crate::engine::Logits;
 
-    /// Answers a text with its first id; has memory for so many tokens.
+    /// An engine that answers a text with its first id and has memory for a few tokens.
     #[derive(Debug)]
-    struct Small {
+    struct SmallEngine {
         memory: usize,
         largest: Option<Capacity>,
         seen: Vec<usize>,
         done: Vec<Logits>,
     }
 
-    impl Engine for Small {
+    impl Engine for SmallEngine {
         fn description(&self) -> String {
             "small".to_owned()
         }
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn all_texts_are_answered_in_order_whatever_fits() {
+    fn all_texts_are_answered_in_order_for_any_memory() {
         let largest = |tokens, sequences| Some(Capacity { tokens, sequences });
         for (memory, largest, lengths, seen) in [
             (9999, None, vec![512; 20], vec![8, 8, 4]),
@@ -125,7 +126,7 @@ mod tests {
             (9999, largest(10, 2), vec![4, 4, 4, 9, 4], vec![2, 1, 1, 1]),
             (10, None, vec![4, 4, 4, 4, 4], vec![5, 2, 3, 1, 2]),
         ] {
-            let mut engine = Small {
+            let mut engine = SmallEngine {
                 memory,
                 largest,
                 seen: Vec::new(),
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_text_too_large_for_the_device_is_an_error() {
-        let mut engine = Small {
+        let mut engine = SmallEngine {
             memory: 3,
             largest: None,
             seen: Vec::new(),

@@ -1,4 +1,4 @@
-//! `intentd bench`: load for a server, and what it makes of it.
+//! `intentd bench`: sends load to a server and measures its answers.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,21 +9,22 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::Failure;
 use super::bench_kafka::{self, BenchKafkaArgs};
+use super::duration;
+use super::failure::Failure;
 use crate::bench::{self, Load, Loads, Objective, Options, Plan, Protocol, Runner, Target};
 use crate::plot;
 
-/// A server on this machine, as `intentd` starts.
+/// A server on this machine with default settings.
 const DEFAULT_TARGET: &str = "http://127.0.0.1:8080/predict?query={query}";
 
-/// Rounds of a comparison that is not told how many.
+/// Rounds of a comparison unless a flag says otherwise.
 const ROUNDS: usize = 5;
 
-/// What else than HTTP can be loaded.
+/// Load for something other than HTTP.
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
-    /// Write texts to a topic of Kafka: 50 at once each second for 100 seconds, or any other load.
+    /// Write texts to a Kafka topic: 50 at once each second for 100 seconds, or any other load.
     Kafka(Box<BenchKafkaArgs>),
 }
 
@@ -33,27 +34,27 @@ enum BenchCommand {
 pub(super) struct BenchArgs {
     #[command(subcommand)]
     command: Option<BenchCommand>,
-    /// What to ask: a URL with {query} in it, or a TOML file that describes a target
+    /// Targets: URLs with {query} for the text, or TOML files that describe a target
     /// [default: http://127.0.0.1:8080/predict?query={query}].
     targets: Vec<Target>,
     /// When requests are sent: constant:RATE, poisson:RATE, bursts:SIZE/SECONDS, ramp:FROM..TO,
-    /// trace:FILE or article (50 at once each second). poisson:100,200,400 are three, one after the
-    /// other [default: poisson:10].
+    /// trace:FILE or article (50 at once each second). poisson:100,200,400 are three loads in sequence
+    /// [default: poisson:10].
     #[arg(long, env = "INTENTD_BENCH_LOAD", value_name = "LOAD")]
     load: Vec<Loads>,
-    /// How long each load is measured.
-    #[arg(long, env = "INTENTD_BENCH_DURATION", value_name = "TIME", default_value = "10s", value_parser = time)]
+    /// Duration of the measurement of each load.
+    #[arg(long, env = "INTENTD_BENCH_DURATION", value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     duration: Duration,
-    /// How long it runs before it is measured.
-    #[arg(long, env = "INTENTD_BENCH_WARM_UP", value_name = "TIME", default_value = "1s", value_parser = time)]
+    /// Duration of each load before its measurement.
+    #[arg(long, env = "INTENTD_BENCH_WARM_UP", value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
     warm_up: Duration,
-    /// Looks for the highest rate that holds --slo.
+    /// Find the highest rate that keeps --slo.
     #[arg(long, env = "INTENTD_BENCH_FIND_MAX", value_parser = BoolishValueParser::new())]
     find_max: bool,
-    /// The objective: the time within which --percentile of the requests must be answered.
-    #[arg(long, env = "INTENTD_BENCH_SLO", value_name = "TIME", value_parser = time)]
+    /// Latency objective: the time in which --percentile of the requests must be answered.
+    #[arg(long, env = "INTENTD_BENCH_SLO", value_name = "TIME", value_parser = duration::parse)]
     slo: Option<Duration>,
-    /// Percent of the requests that the objective is for.
+    /// Percentage of the requests that must meet --slo.
     #[arg(
         long,
         env = "INTENTD_BENCH_PERCENTILE",
@@ -61,7 +62,7 @@ pub(super) struct BenchArgs {
         default_value = "99"
     )]
     percentile: f64,
-    /// How closely --find-max looks, in percent of the rate.
+    /// Precision of --find-max in percent of the rate.
     #[arg(
         long,
         env = "INTENTD_BENCH_PRECISION",
@@ -69,31 +70,31 @@ pub(super) struct BenchArgs {
         default_value = "5"
     )]
     precision: f64,
-    /// Gives the ratios of the first target to the others; several targets take turns in any case.
+    /// Report the ratios of the first target to the others. Several targets are measured in turns anyway.
     #[arg(long, env = "INTENTD_BENCH_COMPARE", value_parser = BoolishValueParser::new())]
     compare: bool,
-    /// How often everything is measured [default: 1; 5 with --compare].
+    /// Repetitions of all measurements [default: 1; 5 with --compare].
     #[arg(long, env = "INTENTD_BENCH_ROUNDS", value_name = "N")]
     rounds: Option<usize>,
-    /// Texts to ask: each line, or the "text" of each line of a .jsonl; some short requests of
-    /// everyday English when not given.
+    /// File with texts to send: its lines, or the "text" of each line of a .jsonl file [default: short everyday
+    /// requests in English].
     #[arg(long, env = "INTENTD_BENCH_TEXTS", value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// Counts an answer as wrong when its label is not the one that the first target gives to the
-    /// text alone.
+    /// Count an answer as wrong if its label differs from the one that the first target gives to the text
+    /// alone.
     #[arg(long, env = "INTENTD_BENCH_CHECK", value_parser = BoolishValueParser::new())]
     check: bool,
-    /// Body of the requests to targets given as URLs: {json} is the text as a JSON string, {query}
-    /// percent-encoded, {text} as it is.
+    /// Body of the requests to targets given as URLs: {json} is the text as a JSON string, {query} is
+    /// percent-encoded, {text} is unchanged.
     #[arg(long, env = "INTENTD_BENCH_BODY", value_name = "TEMPLATE")]
     body: Option<String>,
-    /// Method of the requests to targets given as URLs [default: GET; POST with --body].
+    /// HTTP method for targets given as URLs [default: GET; POST with --body].
     #[arg(long, env = "INTENTD_BENCH_METHOD", value_name = "METHOD")]
     method: Option<String>,
-    /// A header of the requests to targets given as URLs; may come more than once.
-    #[arg(long, env = "INTENTD_BENCH_HEADER", value_name = "NAME: VALUE", value_parser = header)]
+    /// Header of the requests to targets given as URLs; may be repeated.
+    #[arg(long, env = "INTENTD_BENCH_HEADER", value_name = "NAME: VALUE", value_parser = parse_header)]
     header: Vec<(String, String)>,
-    /// Version of HTTP for targets given as URLs.
+    /// HTTP version for targets given as URLs.
     #[arg(
         long,
         env = "INTENTD_BENCH_PROTOCOL",
@@ -109,7 +110,7 @@ pub(super) struct BenchArgs {
         default_value = "64"
     )]
     connections: usize,
-    /// Requests at once on a connection of HTTP/2.
+    /// Requests in flight on one HTTP/2 connection.
     #[arg(
         long,
         env = "INTENTD_BENCH_STREAMS",
@@ -117,7 +118,7 @@ pub(super) struct BenchArgs {
         default_value = "16"
     )]
     streams: usize,
-    /// Threads that send.
+    /// Threads that send requests.
     #[arg(
         long,
         env = "INTENTD_BENCH_WORKERS",
@@ -125,10 +126,10 @@ pub(super) struct BenchArgs {
         default_value = "1"
     )]
     workers: usize,
-    /// Time for an answer, from when the request was to be sent.
-    #[arg(long, env = "INTENTD_BENCH_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time)]
+    /// Time for an answer, counted from the scheduled time of its request.
+    #[arg(long, env = "INTENTD_BENCH_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     timeout: Duration,
-    /// Of random times: the same seed sends at the same times.
+    /// Seed of random times: requests are sent at the same times with the same seed.
     #[arg(
         long,
         env = "INTENTD_BENCH_SEED",
@@ -136,42 +137,37 @@ pub(super) struct BenchArgs {
         default_value = "1"
     )]
     seed: u64,
-    /// File for the figures as JSON; - for standard output, instead of the table.
+    /// JSON file to write the figures to; - prints them instead of the table.
     #[arg(long, env = "INTENTD_BENCH_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
-    /// File for a picture: .svg or .png.
+    /// Chart to write: a .svg or .png file.
     #[arg(long, env = "INTENTD_BENCH_PLOT", value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Shows no progress.
+    /// Do not show progress.
     #[arg(long, env = "INTENTD_BENCH_QUIET", value_parser = BoolishValueParser::new())]
     quiet: bool,
 }
 
-pub(super) fn time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| "expected a time with its unit, such as 50ms, 10s or 2m".to_owned())
-}
-
-fn header(text: &str) -> Result<(String, String), String> {
+fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text
         .split_once(':')
         .ok_or_else(|| "expected a name, a colon and a value".to_owned())?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// Measures, and prints what came of it.
+/// Measures and prints the report.
 pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     if let Some(BenchCommand::Kafka(args)) = &args.command {
         return bench_kafka::run(args);
     }
     let (runner, plan) = checked(args)?;
     let targets = targets(args)?;
-    // Before anything is measured: what cannot be written would be lost.
+    // Before the measurement, whose figures would be lost.
     let json = match args.json.as_deref() {
-        Some(file) if file == Path::new("-") => Some(Json::Standard),
+        Some(file) if file == Path::new("-") => Some(JsonOutput::Standard),
         Some(file) => {
             let failed = |error| Failure::usage(format!("--json: {}: {error}", file.display()));
-            Some(Json::File(File::create(file).map_err(failed)?))
+            Some(JsonOutput::File(File::create(file).map_err(failed)?))
         }
         None => None,
     };
@@ -189,12 +185,12 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
         bar.finish_and_clear();
         Failure::other(message)
     })?;
-    if !matches!(json, Some(Json::Standard)) {
+    if !matches!(json, Some(JsonOutput::Standard)) {
         print!("{}", report.table());
     }
     match json {
-        Some(Json::Standard) => println!("{:#}", report.json()),
-        Some(Json::File(mut file)) => writeln!(file, "{:#}", report.json())?,
+        Some(JsonOutput::Standard) => println!("{:#}", report.json()),
+        Some(JsonOutput::File(mut file)) => writeln!(file, "{:#}", report.json())?,
         None => {}
     }
     if let Some(file) = &args.plot {
@@ -206,13 +202,13 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     }
 }
 
-/// Where the figures go.
-enum Json {
+/// Destination of the figures as JSON.
+enum JsonOutput {
     Standard,
     File(File),
 }
 
-/// What makes no sense in the flags, one line each.
+/// Mistakes in the flags.
 fn mistakes(args: &BenchArgs) -> Vec<String> {
     let mut mistakes = Vec::new();
     for (flag, value) in [
@@ -265,7 +261,7 @@ fn mistakes(args: &BenchArgs) -> Vec<String> {
     mistakes
 }
 
-/// What is measured and how; all that is wrong with the flags, at once.
+/// The runner and its plan; fails with all mistakes at once.
 fn checked(args: &BenchArgs) -> Result<(Runner, Plan), Failure> {
     let mut mistakes = mistakes(args);
     let texts = bench::read_texts(args.texts.as_deref())
@@ -305,7 +301,7 @@ fn checked(args: &BenchArgs) -> Result<(Runner, Plan), Failure> {
     Ok((Runner { options, texts }, plan))
 }
 
-/// The targets, with the flags that say how those given as URLs are asked.
+/// The targets. Those given as URLs get the flags of their requests.
 fn targets(args: &BenchArgs) -> Result<Vec<Target>, Failure> {
     let mut targets = args.targets.clone();
     if targets.is_empty() {

@@ -1,12 +1,12 @@
-//! `intentd bench kafka`: writes texts to a topic, as the article's client does.
+//! `intentd bench kafka`: writes texts to a topic, like the client of the article.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::Failure;
-use super::bench::time;
+use super::duration;
+use super::failure::Failure;
 use crate::bench::Loads;
 use crate::config::KafkaArgs;
 
@@ -22,17 +22,17 @@ pub(super) struct BenchKafkaArgs {
         default_value = "article"
     )]
     load: Loads,
-    /// For how long.
-    #[arg(long, env = "INTENTD_BENCH_DURATION", value_name = "TIME", default_value = "100s", value_parser = time)]
+    /// Duration of the load.
+    #[arg(long, env = "INTENTD_BENCH_DURATION", value_name = "TIME", default_value = "100s", value_parser = duration::parse)]
     duration: Duration,
-    /// Texts to write: each line, or the "text" of each line of a .jsonl; some short requests of
-    /// everyday English when not given.
+    /// File with texts to write: its lines, or the "text" of each line of a .jsonl file [default: short
+    /// everyday requests in English].
     #[arg(long, env = "INTENTD_BENCH_TEXTS", value_name = "FILE")]
     texts: Option<PathBuf>,
     /// Time for the last records to be acknowledged.
-    #[arg(long, env = "INTENTD_BENCH_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = time)]
+    #[arg(long, env = "INTENTD_BENCH_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
     timeout: Duration,
-    /// Of random times: the same seed writes at the same times.
+    /// Seed of random times: records are written at the same times with the same seed.
     #[arg(
         long,
         env = "INTENTD_BENCH_SEED",
@@ -40,7 +40,7 @@ pub(super) struct BenchKafkaArgs {
         default_value = "1"
     )]
     seed: u64,
-    /// Where to.
+    /// The connection and the topic.
     #[command(flatten)]
     kafka: KafkaArgs,
 }
@@ -61,7 +61,7 @@ pub(super) fn run(args: &BenchKafkaArgs) -> Result<(), Failure> {
     )))
 }
 
-/// Writes, and prints what came of it.
+/// Writes records and prints the report.
 #[cfg(feature = "kafka")]
 pub(super) fn run(args: &BenchKafkaArgs) -> Result<(), Failure> {
     use crate::bench;

@@ -1,4 +1,4 @@
-//! `intentd evaluate`: how often a model is right on labelled texts, by the engine that serves it.
+//! `intentd evaluate`: measures the accuracy of a model on labelled texts, with the engine that serves it.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,7 +7,8 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::batches::{forward, load};
-use super::{Failure, terminal};
+use super::failure::Failure;
+use super::terminal;
 use crate::config::ModelArgs;
 use crate::engine::{self, Engine};
 use crate::model::{Checkpoint, Text, TooLong};
@@ -18,13 +19,13 @@ use crate::train::evaluation::{Mistake, evaluate};
 /// The flags of `intentd evaluate`.
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArgs {
-    /// Files of {"text": …, "label": …} lines.
+    /// Files with lines of {"text": …, "label": …}.
     #[arg(required_unless_present = "recipe", conflicts_with = "recipe")]
     files: Vec<PathBuf>,
-    /// A training recipe, whose test sets are taken with its mapping of labels.
+    /// Training recipe. Its test sets are evaluated, with its mapping of labels.
     #[arg(long, env = "INTENTD_RECIPE", value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// The folder that the recipe's file names are relative to.
+    /// Directory of the files that the recipe names.
     #[arg(
         long,
         env = "INTENTD_DATA_DIR",
@@ -34,7 +35,7 @@ pub(super) struct EvaluateArgs {
     data_dir: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
-    /// Print each wrong answer as well.
+    /// Also print each wrong answer.
     #[arg(long, env = "INTENTD_MISTAKES", value_parser = BoolishValueParser::new())]
     mistakes: bool,
 }
@@ -70,7 +71,7 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses figures that would say nothing.
+/// Fails where the accuracy would be meaningless.
 fn check(set: &HeldOut, checkpoint: &Checkpoint) -> Result<(), Failure> {
     if set.examples.is_empty() {
         return Err(Failure::usage(format!("{}: no labelled texts", set.name)));
@@ -101,7 +102,7 @@ fn sets(args: &EvaluateArgs) -> Result<Vec<HeldOut>, Failure> {
     args.files.iter().map(set).collect()
 }
 
-/// What a labelled text can fail with.
+/// An error while a text is classified.
 #[derive(Debug, thiserror::Error)]
 enum EvaluateError {
     #[error(transparent)]

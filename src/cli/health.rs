@@ -1,5 +1,4 @@
-//! `intentd health`: asks a server on this machine whether it is well, for containers without a
-//! shell or curl.
+//! `intentd health`: asks a server on this machine for its health, for containers without a shell or curl.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -9,26 +8,26 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::{MainPort, Platform, main_port, toml_mistake};
 use crate::input;
 
 /// The flags of `intentd health`.
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// Address that the server listens on [default: 127.0.0.1].
+    /// IP address of the server [default: 127.0.0.1].
     #[arg(long, env = "INTENTD_HOST", value_name = "IP")]
     host: Option<IpAddr>,
-    /// Port to ask; also set by PORT. With TLS on it, ask that for operators [default: 8080].
+    /// Port of the server; PORT sets it as well. Where it has TLS, name the port for operators [default: 8080].
     #[arg(long, env = "INTENTD_PORT", value_name = "PORT")]
     port: Option<MainPort>,
-    /// The server's file of settings, for host and port where flags and environment give none.
+    /// The server's TOML file, for host and port where flags and environment give none.
     #[arg(long, env = "INTENTD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Ask only whether the process lives, not whether it answers requests.
+    /// Ask only whether the process is alive (/healthz), not whether it is ready (/readyz).
     #[arg(long, env = "INTENTD_LIVE", value_parser = BoolishValueParser::new())]
     live: bool,
-    /// Seconds to wait for the answer.
+    /// Time for the answer, in seconds.
     #[arg(
         long,
         env = "INTENTD_TIMEOUT",
@@ -39,20 +38,21 @@ pub(super) struct HealthArgs {
     timeout: u64,
 }
 
-fn settings(path: &Path) -> Result<toml::Table, Failure> {
+/// Reads the TOML file.
+fn read_settings(path: &Path) -> Result<toml::Table, Failure> {
     let wrong = |what: String| Failure::usage(format!("{}: {what} (--config)", path.display()));
     let text = input::read_text(path, input::SMALL).map_err(|error| wrong(error.to_string()))?;
     text.parse()
         .map_err(|error: toml::de::Error| wrong(toml_mistake(&text, &error)))
 }
 
-/// More than that is no answer of ours.
+/// Size of the longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
 
-/// Exit code 0 when the server is well, else 1 with what is wrong.
+/// Succeeds when the server is healthy, else fails with its answer.
 pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let variable = Platform::from_environment().port;
-    let file = args.config.as_deref().map(settings).transpose()?;
+    let file = args.config.as_deref().map(read_settings).transpose()?;
     let in_file = |name: &str| {
         file.as_ref()?.get(name).map(|value| match value {
             toml::Value::String(text) => text.clone(),
@@ -67,7 +67,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let port = port.ok_or_else(|| {
         Failure::usage("--port: expected a port to ask, for example that for operators (9100)")
     })?;
-    // A server that listens on all addresses is asked on the loopback one.
+    // A server that listens on all addresses is reached by the loopback address.
     let host = match (args.host, in_file("host")) {
         (Some(host), _) => host,
         (None, Some(text)) => text.parse().map_err(Failure::usage)?,
@@ -81,7 +81,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let path = if args.live { "/healthz" } else { "/readyz" };
     let timeout = Duration::from_secs(args.timeout);
     let address = SocketAddr::from((host, port));
-    let (status, text) = ask(address, path, timeout).map_err(|error| Failure {
+    let HealthAnswer { status, text } = ask(address, path, timeout).map_err(|error| Failure {
         message: format!("no answer from http://{address}{path}: {error}"),
         code: 1,
     })?;
@@ -94,12 +94,19 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     })
 }
 
-/// The status line of the answer and the last line of its body.
-fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<(String, String)> {
+/// The answer of a server to a probe.
+struct HealthAnswer {
+    /// Its status line.
+    status: String,
+    /// The last line of its body.
+    text: String,
+}
+
+fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<HealthAnswer> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
-    // Nothing of HTTP beyond these lines is needed, so no client is carried for it.
+    // A few lines of HTTP need no client library.
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut lines = BufReader::new(stream.take(ANSWER_BYTES_MAX)).lines();
@@ -107,5 +114,8 @@ fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<(S
     let deadline = Instant::now() + timeout;
     let rest = lines.map_while(Result::ok);
     let last = rest.take_while(|_| Instant::now() < deadline).last();
-    Ok((status, last.unwrap_or_default()))
+    Ok(HealthAnswer {
+        status,
+        text: last.unwrap_or_default(),
+    })
 }

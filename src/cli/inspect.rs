@@ -1,20 +1,21 @@
-//! `intentd inspect`: what a checkpoint is and whether it will run.
+//! `intentd inspect`: describes a checkpoint and whether it will run.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, terminal};
+use super::failure::Failure;
+use super::terminal;
 use crate::engine::{self, DeviceChoice};
 use crate::model::{Activation, Checkpoint, Labels, ModelConfig, Scoring, WeightsSize};
 
 /// The flags of `intentd inspect`.
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// Directory of a Hugging Face BERT classifier; the embedded model when not given.
+    /// Directory of a Hugging Face BERT classifier [default: the embedded model].
     dir: Option<PathBuf>,
-    /// The same, as the other commands take it.
+    /// The same directory, as a flag like that of the other commands.
     #[arg(long, env = "INTENTD_MODEL", value_name = "DIR")]
     model: Option<PathBuf>,
 }
@@ -26,10 +27,10 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), Failure> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Tokens of the batch whose memory is estimated: the server's default limit.
+/// Tokens in the batch whose memory is estimated: the server's default limit.
 const BATCH_TOKENS: usize = 4096;
 
-/// What a person wants to know of a checkpoint, a line each.
+/// The facts about a checkpoint, one on each line.
 fn describe(checkpoint: &Checkpoint) -> String {
     let Checkpoint {
         origin,
@@ -45,8 +46,8 @@ fn describe(checkpoint: &Checkpoint) -> String {
     } = weights.size();
     // f32 activations of the CPU engine: six buffers as wide as a token, one of the feed-forward.
     let activations = BATCH_TOKENS * 4 * (6 * config.hidden_size + config.intermediate_size);
-    // The CUDA engine's: seven as wide as a token, one of the feed-forward, and the products'
-    // workspace.
+    // The CUDA engine has f16 activations: seven buffers of the hidden size, one of the feed-forward size, and
+    // the workspace of matrix products.
     let cuda_activations =
         BATCH_TOKENS * 2 * (7 * config.hidden_size + config.intermediate_size) + (32 << 20);
     let lines = [

@@ -1,18 +1,20 @@
-//! The command line: one file a command. Without a command, `intentd` serves.
+//! The commands of `intentd`, one file for each. Without a command, `intentd` serves.
 
 mod batches;
 mod bench;
 mod bench_kafka;
+mod duration;
 mod evaluate;
+mod failure;
 mod health;
 mod inspect;
 mod log;
 mod predict;
-mod process;
 mod profile;
 mod relay;
 mod scaler;
 mod serve;
+mod shutdown;
 mod terminal;
 mod train;
 
@@ -20,15 +22,15 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::config::{RelayArgs, ScalerArgs, ServeArgs, Settings, Sources, SourcesError};
-
-/// The flags or the input make no sense: `EX_USAGE` of sysexits.h.
-const EX_USAGE: u8 = 64;
+use self::failure::Failure;
+use crate::config::{
+    CommandLine, CommandLineError, EffectiveSettings, RelayArgs, ScalerArgs, ServeArgs,
+};
 
 /// BERT intent detection server that batches under a concurrency limit and tells the autoscaler
 /// the truth.
 ///
-/// Without a command it serves: `intentd --port 8080`, then
+/// Without a command, it serves: `intentd --port 8080`, then
 /// `curl "localhost:8080/predict?query=music"`.
 #[derive(Debug, Parser)]
 #[command(name = "intentd", version, args_conflicts_with_subcommands = true)]
@@ -43,95 +45,68 @@ pub struct Cli {
 enum Command {
     /// Serve predictions over HTTP (the default).
     Serve(Box<ServeArgs>),
-    /// Ask a server on this machine whether it answers requests: exit code 0 or 1.
+    /// Ask a server on this machine for its health; exit code 0 or 1.
     Health(health::HealthArgs),
-    /// Classify texts from the command line or from standard input, one a line.
+    /// Classify texts from the command line, or lines of standard input.
     Predict(predict::PredictArgs),
-    /// Say what a checkpoint is, whether it will run, and how much memory it takes.
+    /// Describe a checkpoint: what it is, whether it will run, and how much memory it needs.
     Inspect(inspect::InspectArgs),
-    /// Train a classifier from labelled texts and write a Hugging Face directory.
+    /// Train a classifier on labelled texts and write a Hugging Face directory.
     Train(Box<train::TrainArgs>),
-    /// Send load to a server, this one or another, and measure what it makes of it.
+    /// Send load to any HTTP server and measure its throughput and latency.
     Bench(Box<bench::BenchArgs>),
-    /// Measure how long batches take on this machine, and say what one server can do with that.
+    /// Measure how long batches take on this machine, and derive the capacity of one server.
     Profile(Box<profile::ProfileArgs>),
-    /// Tell KEDA how many replicas are needed: an external scaler that adds up their demand.
+    /// Run an external scaler for KEDA that sums the demand of replicas.
     Scaler(Box<ScalerArgs>),
     /// Deliver the records of a Kafka topic to a URL, as Knative's KafkaSource does.
     Relay(Box<RelayArgs>),
-    /// Measure how often a model is right on labelled texts.
+    /// Measure the accuracy of a model on labelled texts.
     Evaluate(evaluate::EvaluateArgs),
 }
 
-/// Something that ends the process with an error.
-#[derive(Debug)]
-pub struct Failure {
-    message: String,
-    code: u8,
-}
-
-impl Failure {
-    /// The flags or the input make no sense.
-    fn usage(error: impl std::fmt::Display) -> Self {
-        Self {
-            message: error.to_string(),
-            code: EX_USAGE,
-        }
-    }
-
-    /// Something failed outside of this program, or in a measurement.
-    fn other(error: impl std::fmt::Display) -> Self {
-        Self {
-            message: error.to_string(),
-            code: 1,
-        }
-    }
-}
-
-impl<E: std::error::Error + 'static> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let io = (&error as &dyn std::error::Error).downcast_ref::<std::io::Error>();
-        // Whoever reads our output has seen enough (`intentd predict < texts | head`): no failure.
-        let enough = io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe);
-        Self {
-            message: error.to_string(),
-            code: u8::from(!enough),
-        }
-    }
+/// A command with what [`CommandLine`] knows about its settings.
+struct Invocation {
+    cli: Cli,
+    /// The settings in force, if the command is `serve`.
+    settings: Option<EffectiveSettings>,
+    /// Mistakes that parsing found.
+    mistakes: Vec<String>,
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let result = parse().and_then(run);
-    log::flush(log::LAST_WORDS);
+    log::flush(log::EXIT_PATIENCE);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code: 0, .. }) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                log::say_last(&failure.message);
+                log::print_error(&failure.message);
             }
             ExitCode::from(failure.code)
         }
     }
 }
 
-/// The command and, for what serves, where its settings come from and what is wrong with them so far.
-fn parse() -> Result<(Cli, Option<Settings>, Vec<String>), Failure> {
+fn parse() -> Result<Invocation, Failure> {
     let line = std::env::args_os().collect();
-    let sources = Sources::read(&Cli::command(), line).map_err(|SourcesError(error)| {
-        // Help goes to standard output and is no failure; it may have no reader.
-        let _ = error.print();
-        Failure {
-            message: String::new(),
-            code: if error.use_stderr() { EX_USAGE } else { 0 },
-        }
-    })?;
-    let cli = Cli::from_arg_matches(&sources.matches).map_err(Failure::usage)?;
-    Ok((cli, sources.settings, sources.mistakes))
+    let parsed = CommandLine::read(&Cli::command(), line)
+        .map_err(|CommandLineError(error)| Failure::answered(&error))?;
+    Ok(Invocation {
+        cli: Cli::from_arg_matches(&parsed.matches).map_err(Failure::usage)?,
+        settings: parsed.settings,
+        mistakes: parsed.mistakes,
+    })
 }
 
-fn run((cli, settings, mistakes): (Cli, Option<Settings>, Vec<String>)) -> Result<(), Failure> {
+fn run(invocation: Invocation) -> Result<(), Failure> {
+    let Invocation {
+        cli,
+        settings,
+        mistakes,
+    } = invocation;
     match cli.command {
         None => serve::run(cli.serve, settings.as_ref(), mistakes),
         Some(Command::Serve(args)) => serve::run(*args, settings.as_ref(), mistakes),
@@ -164,12 +139,12 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         let model = ModelArgs::augment_args(clap::Command::new("model"));
-        let is_of_model = |name| {
+        let is_model_flag = |name| {
             model
                 .get_arguments()
                 .any(|arg| arg.get_long() == Some(name))
         };
-        let is_of_kafka = |name: &str| name.starts_with("kafka-");
+        let is_kafka_flag = |name: &str| name.starts_with("kafka-");
         let mut commands = vec![&command];
         commands.extend(command.get_subcommands().filter(|c| c.get_name() != "help"));
         for command in commands {
@@ -181,13 +156,13 @@ mod tests {
                 if matches!(name, "help" | "version") {
                     continue;
                 }
-                // Those of a load generator, a scaler or a measurement must not change a server beside it;
-                // which model runs where is the same for all.
+                // The variables of other commands must not change a server in the same environment, except for
+                // those of the model, which all commands share.
                 let prefix = match command.get_name() {
-                    "relay" if !is_of_kafka(name) => "INTENTD_RELAY",
+                    "relay" if !is_kafka_flag(name) => "INTENTD_RELAY",
                     "bench" => "INTENTD_BENCH",
                     "scaler" => "INTENTD_SCALER",
-                    "profile" if !is_of_model(name) => "INTENTD_PROFILE",
+                    "profile" if !is_model_flag(name) => "INTENTD_PROFILE",
                     _ => "INTENTD",
                 };
                 let variable = format!("{prefix}_{}", name.replace('-', "_").to_uppercase());

@@ -1,4 +1,4 @@
-//! `intentd predict`: classify texts without a server.
+//! `intentd predict`: classifies texts without a server.
 
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 
@@ -7,36 +7,37 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::batches::{forward, load};
-use super::{Failure, terminal};
+use super::failure::Failure;
+use super::terminal;
 use crate::config::ModelArgs;
 use crate::engine::Engine;
 use crate::model::{Checkpoint, Encoded, Text, TooLong};
 
-/// Texts in one batch: enough to keep the engine busy, few enough to print as we go.
+/// Texts in one batch: enough to keep the engine busy, few enough to print early.
 const BATCH: usize = 32;
 
 /// The flags of `intentd predict`.
 #[derive(Debug, Args)]
 pub(super) struct PredictArgs {
-    /// Texts; without any, each line of standard input is one.
+    /// Texts to classify [default: the lines of standard input].
     texts: Vec<String>,
     #[command(flatten)]
     model: ModelArgs,
-    /// What is printed for each text.
+    /// Output for each text.
     #[arg(long, env = "INTENTD_FORMAT", value_enum, default_value = "label")]
-    format: Format,
-    /// Refuse a text longer than the model takes instead of cutting it.
+    format: OutputFormat,
+    /// Fail on a text that is too long for the model instead of truncating it.
     #[arg(long, env = "INTENTD_NO_TRUNCATE", value_parser = BoolishValueParser::new())]
     no_truncate: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    /// The label alone.
+enum OutputFormat {
+    /// The label.
     Label,
     /// Label, score and text, separated by tabs.
     Tsv,
-    /// One JSON object a text with all scores.
+    /// One JSON object with all scores.
     Json,
 }
 
@@ -67,8 +68,8 @@ struct Predictor<'a> {
 }
 
 impl Predictor<'_> {
-    /// Classifies the lines that have arrived and prints them before it waits for more, so that
-    /// the command can stand in a pipe or at a prompt.
+    /// Classifies the lines that have arrived and prints their labels before it waits for more, so that the
+    /// command works in a pipe and at a prompt.
     fn lines(&mut self, mut input: BufReader<impl Read>) -> Result<(), Failure> {
         let mut texts = Vec::new();
         let mut line = String::new();
@@ -116,18 +117,18 @@ impl Predictor<'_> {
     fn line(&self, text: &str, encoded: &Encoded, logits: &[f32]) -> String {
         let labels = &self.checkpoint.labels;
         match self.args.format {
-            Format::Label => terminal::line(&labels.best(logits).label),
-            Format::Tsv => {
+            OutputFormat::Label => terminal::line(&labels.best(logits).label),
+            OutputFormat::Tsv => {
                 let best = labels.best(logits);
                 let label = terminal::line(&best.label);
-                // Into a file or a pipe a text goes as it came.
+                // A file or a pipe gets the text unchanged.
                 let text = match std::io::stdout().is_terminal() {
                     true => &terminal::line(text),
                     false => text,
                 };
                 format!("{label}\t{:.6}\t{text}", best.score)
             }
-            Format::Json => {
+            OutputFormat::Json => {
                 let scores = labels.scores(logits);
                 let all: Vec<_> = scores
                     .iter()

@@ -1,4 +1,4 @@
-//! `intentd profile`: how long batches take here, and what follows for objectives and scalers.
+//! `intentd profile`: measures how long batches take, and derives objectives and scaler settings.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Failure;
-use super::bench::time;
+use super::duration;
+use super::failure::Failure;
 use crate::autoscale::host::cores;
 use crate::config::ModelArgs;
 use crate::engine;
@@ -25,8 +25,8 @@ use crate::serving::BatchLimits;
 pub(super) struct ProfileArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// How long it measures; batches that would take too long for that are left out.
-    #[arg(long, env = "INTENTD_PROFILE_DURATION", value_name = "TIME", default_value = "20s", value_parser = time)]
+    /// Duration of the measurement; batches that take too long for it are left out.
+    #[arg(long, env = "INTENTD_PROFILE_DURATION", value_name = "TIME", default_value = "20s", value_parser = duration::parse)]
     duration: Duration,
     /// Tokens in the largest batch.
     #[arg(
@@ -39,12 +39,13 @@ pub(super) struct ProfileArgs {
     /// Texts in the largest batch.
     #[arg(
         long,
-        env = "INTENTD_PROFILE_MAX_BATCH_REQUESTS",
+        alias = "max-batch-requests",
+        env = "INTENTD_PROFILE_MAX_BATCH_TEXTS",
         value_name = "N",
         default_value = "256"
     )]
-    max_batch_requests: usize,
-    /// Tokens of the mean request, which is one text.
+    max_batch_texts: usize,
+    /// Tokens in a mean request, which has one text.
     #[arg(
         long,
         env = "INTENTD_PROFILE_TOKENS",
@@ -52,29 +53,28 @@ pub(super) struct ProfileArgs {
         default_value = "16"
     )]
     tokens: usize,
-    /// Objectives: times within which 99 of 100 requests are to be answered, separated by commas.
+    /// Latency objectives for the 99th percentile, separated by commas.
     #[arg(
         long,
         env = "INTENTD_PROFILE_SLO",
         value_name = "TIME",
         default_value = "20ms,50ms,100ms,200ms",
         value_delimiter = ',',
-        value_parser = time
+        value_parser = duration::parse
     )]
     slo: Vec<Duration>,
-    /// File for the profile as JSON, for `intentd serve --profile`; - for standard output, instead of the
-    /// tables.
+    /// JSON file to write the profile to, for `intentd serve --profile`; - prints it instead of the tables.
     #[arg(long, env = "INTENTD_PROFILE_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
-    /// File for a picture: .svg or .png.
+    /// Chart to write: a .svg or .png file.
     #[arg(long, env = "INTENTD_PROFILE_PLOT", value_name = "FILE")]
     plot: Option<PathBuf>,
 }
 
-/// Measures, and prints what came of it.
+/// Measures and prints the profile.
 pub(super) fn run(args: &ProfileArgs) -> Result<(), Failure> {
     check(args)?;
-    // Before anything is measured: what cannot be written would be lost.
+    // Before the measurement, whose figures would be lost.
     let is_standard = args.json.as_deref() == Some(Path::new("-"));
     let file = args.json.as_deref().filter(|_| !is_standard);
     let open = |file: &Path| {
@@ -94,7 +94,7 @@ pub(super) fn run(args: &ProfileArgs) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match file {
         Some(mut file) => {
-            // What was there before is kept until there is something to take its place.
+            // The old profile is kept until the new one is there.
             file.set_len(0)?;
             writeln!(file, "{json:#}")?;
         }
@@ -110,12 +110,12 @@ pub(super) fn run(args: &ProfileArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// All that makes no sense in the flags, at once.
+/// Fails with all mistakes in the flags at once.
 fn check(args: &ProfileArgs) -> Result<(), Failure> {
     let mut mistakes = Vec::new();
     for (flag, value) in [
         ("--max-batch-tokens", args.max_batch_tokens),
-        ("--max-batch-requests", args.max_batch_requests),
+        ("--max-batch-texts", args.max_batch_texts),
         ("--tokens", args.tokens),
     ] {
         if value == 0 {
@@ -140,7 +140,7 @@ fn profile(args: &ProfileArgs) -> Result<Profile, Failure> {
     let checkpoint = Checkpoint::open_or_embedded(directory)?;
     let limits = BatchLimits {
         tokens_max: args.max_batch_tokens,
-        texts_max: args.max_batch_requests,
+        texts_max: args.max_batch_texts,
     };
     let options = args.model.engine_options(limits);
     let mut engine = engine::load(&checkpoint, options)?.engine;
@@ -154,7 +154,7 @@ fn profile(args: &ProfileArgs) -> Result<Profile, Failure> {
     }
     let grid = Grid {
         batch_tokens: args.max_batch_tokens,
-        batch_texts: args.max_batch_requests,
+        batch_texts: args.max_batch_texts,
         text_tokens,
     };
     let grid = grid.within(engine.largest());
@@ -178,7 +178,7 @@ fn profile(args: &ProfileArgs) -> Result<Profile, Failure> {
         schema_version: SCHEMA_VERSION,
         intentd: env!("CARGO_PKG_VERSION").to_owned(),
         model: ModelName {
-            name: crate::config::model_name(directory),
+            name: args.model.checkpoint_name(),
             sha256: checkpoint.digest()?,
         },
         engine: engine.description(),
@@ -196,7 +196,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A bar on the terminal, where standard error is one.
+/// A progress bar, shown if standard error is a terminal.
 fn progress(duration: Duration) -> ProgressBar {
     let bar = ProgressBar::new(millis(duration));
     let style = ProgressStyle::with_template("measuring [{bar:30}] {elapsed}");

@@ -1,26 +1,20 @@
-//! `intentd relay`: the life of its process.
+//! `intentd relay`: the process of the relay.
 
-use super::Failure;
+use super::failure::{Failure, without_mistakes};
 #[cfg(feature = "kafka")]
-use super::{log, process::stop_signal};
-use crate::config::{ConfigError, RelayArgs};
+use super::{log, shutdown::stop_signal};
+use crate::config::RelayArgs;
 
-/// Delivers until SIGTERM or SIGINT.
-pub(super) fn run(args: RelayArgs, mut mistakes: Vec<String>) -> Result<(), Failure> {
+/// Delivers records until SIGTERM or SIGINT.
+pub(super) fn run(args: RelayArgs, mistakes: Vec<String>) -> Result<(), Failure> {
     #[cfg(feature = "kafka")]
     let (filter, format) = (args.log.clone(), args.log_format);
-    let settings = match (args.settings(), mistakes.is_empty()) {
-        (Ok(settings), true) => settings,
-        (checked, _) => {
-            mistakes.extend(checked.err().into_iter().flat_map(|ConfigError(more)| more));
-            return Err(Failure::usage(ConfigError(mistakes)));
-        }
-    };
+    let settings = without_mistakes(args.settings(), mistakes)?;
     #[cfg(feature = "kafka")]
     {
         use crate::events::relay::{self, RelayError};
         log::start(&filter, format);
-        // One thread: what there is to do is wait for answers.
+        // One thread is enough: the relay waits for answers most of the time.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -35,13 +29,13 @@ pub(super) fn run(args: RelayArgs, mut mistakes: Vec<String>) -> Result<(), Fail
             }
             relay.until(stop).await.map_err(Failure::from)
         });
-        // What is still undelivered stays in the topic.
+        // Undelivered records stay in the topic.
         runtime.shutdown_background();
         result
     }
     #[cfg(not(feature = "kafka"))]
     {
-        // The check of the flags has said so already.
+        // The check of the flags has already failed with this message.
         drop(settings);
         Err(Failure::usage(crate::error::NO_KAFKA))
     }

@@ -1,34 +1,28 @@
-//! `intentd scaler`: the life of the external scaler's process.
+//! `intentd scaler`: the process of the external scaler.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Failure;
+use super::failure::{Failure, without_mistakes};
 use super::log;
-use super::process::stop_signal;
-use crate::config::{ConfigError, ScalerArgs};
+use super::shutdown::stop_signal;
+use crate::config::ScalerArgs;
 use crate::scaler::{self, Certificates, Config, ScalerError};
 
-/// Lookups of names and questions to Kafka at once: each takes a thread.
+/// DNS lookups and requests to Kafka in flight: each takes a thread.
 const BLOCKING_THREADS: usize = 32;
 
-/// Serves until SIGTERM or SIGINT; SIGHUP reads certificates again.
-pub(super) fn run(args: ScalerArgs, mut mistakes: Vec<String>) -> Result<(), Failure> {
+/// Serves until SIGTERM or SIGINT; SIGHUP reloads certificates.
+pub(super) fn run(args: ScalerArgs, mistakes: Vec<String>) -> Result<(), Failure> {
     let (filter, format) = (args.log.clone(), args.log_format);
-    let config = match (Config::new(args), mistakes.is_empty()) {
-        (Ok(config), true) => config,
-        (checked, _) => {
-            mistakes.extend(checked.err().into_iter().flat_map(|ConfigError(more)| more));
-            return Err(Failure::usage(ConfigError(mistakes)));
-        }
-    };
+    let config = without_mistakes(Config::new(args), mistakes)?;
     log::start(&filter, format);
-    // One thread: what there is to do is wait for answers.
+    // One thread is enough: the scaler waits for answers most of the time.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        // Listening for signals before anything else: one that comes early must not be lost.
+        // First of all, so that an early signal is not lost.
         let stop = stop_signal()?;
         let reload = signal(SignalKind::hangup())?;
         let running = scaler::start(&config).map_err(|error| match error {
@@ -41,15 +35,15 @@ pub(super) fn run(args: ScalerArgs, mut mistakes: Vec<String>) -> Result<(), Fai
         if let Some(address) = running.admin_address {
             tracing::info!(%address, "serving metrics and health");
         }
-        tokio::spawn(reload_on(reload, running.certificates.clone()));
+        tokio::spawn(reload_certificates_on(reload, running.certificates.clone()));
         running.until(stop).await.map_err(Failure::from)
     });
-    // A lookup that hangs must not hold up the end.
+    // A lookup that hangs must not delay the exit.
     runtime.shutdown_background();
     result
 }
 
-async fn reload_on(mut signal: Signal, certificates: Certificates) {
+async fn reload_certificates_on(mut signal: Signal, certificates: Certificates) {
     while signal.recv().await.is_some() {
         match certificates.reload().await {
             Ok(_) => tracing::info!("reloaded (SIGHUP)"),

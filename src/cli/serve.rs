@@ -1,38 +1,33 @@
-//! `intentd serve`: the life of the server process.
+//! `intentd serve`: the process of the server.
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Failure;
+use super::failure::{Failure, without_mistakes};
 use super::log;
-use super::process::stop_signal;
-use crate::config::{Config, ConfigError, Knative, Platform, ServeArgs, Settings};
+use super::shutdown::stop_signal;
+use crate::config::{Config, EffectiveSettings, Knative, Platform, ServeArgs};
 use crate::server::{self, Reloader, ServerError};
 
-/// Exit code of a server whose engine broke, or whose topic is lost to it, for which a restart helps: `EX_SOFTWARE` of sysexits.h.
+/// Exit code after the loss of the engine or of the Kafka topic, where a restart helps: `EX_SOFTWARE` of
+/// sysexits.h.
 const ENGINE_LOST: u8 = 70;
 
-/// Time that a server whose engine broke has to end by itself.
+/// Time for a clean exit after the loss of the engine.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves until SIGTERM or SIGINT; SIGHUP loads model, certificates and keys again.
+/// Serves until SIGTERM or SIGINT; SIGHUP reloads model, certificates and keys.
 pub(super) fn run(
     args: ServeArgs,
-    settings: Option<&Settings>,
-    mut mistakes: Vec<String>,
+    settings: Option<&EffectiveSettings>,
+    mistakes: Vec<String>,
 ) -> Result<(), Failure> {
     let (filter, format) = (args.log.clone(), args.log_format);
     let print = args.print_config;
     let platform = Platform::from_environment();
-    let config = match (Config::new(args, &platform), mistakes.is_empty()) {
-        (Ok(config), true) => config,
-        (checked, _) => {
-            mistakes.extend(checked.err().into_iter().flat_map(|ConfigError(more)| more));
-            return Err(Failure::usage(ConfigError(mistakes)));
-        }
-    };
+    let config = without_mistakes(Config::new(args, &platform), mistakes)?;
     if let (true, Some(settings)) = (print, settings) {
         return Ok(std::io::stdout().write_all(settings.to_toml().as_bytes())?);
     }
@@ -49,10 +44,10 @@ pub(super) fn run(
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        // Listening for signals before anything else: one that comes early must not be lost.
+        // First of all, so that an early signal is not lost.
         let stop = stop_signal()?;
         let reload = signal(SignalKind::hangup())?;
-        let running = server::start(&config).map_err(starting)?;
+        let running = server::start(&config).map_err(startup_failure)?;
         if let Some(address) = running.address {
             tracing::info!(%address, "serving predictions");
         }
@@ -63,15 +58,15 @@ pub(super) fn run(
             tracing::info!(%address, "serving metrics and health");
         }
         tokio::spawn(reload_on(reload, running.reloader.clone()));
-        running.until(stop).await.map_err(failure)
+        running.until(stop).await.map_err(run_failure)
     });
-    // Tokenizations whose clients have left must not hold up the end.
+    // Tokenization for clients that have left must not delay the exit.
     runtime.shutdown_background();
     result
 }
 
-/// A file that a flag names and that cannot be used is a wrong setting.
-fn starting(error: ServerError) -> Failure {
+/// The failure of a server that cannot start. A file that cannot be used is a mistake in the flag that names it.
+fn startup_failure(error: ServerError) -> Failure {
     match error {
         ServerError::Tls(_) | ServerError::Keys(_) => Failure::usage(error),
         #[cfg(feature = "kafka")]
@@ -89,12 +84,12 @@ async fn reload_on(mut signal: Signal, reloader: Reloader) {
     }
 }
 
-fn failure(error: ServerError) -> Failure {
+fn run_failure(error: ServerError) -> Failure {
     let code = exit_code(&error);
     if code == ENGINE_LOST {
         std::thread::spawn(|| {
             std::thread::sleep(EXIT_TIMEOUT);
-            // The driver's own work at exit may wait for a device that hangs.
+            // At exit, the driver may wait for a device that hangs.
             std::process::abort();
         });
     }
@@ -119,7 +114,7 @@ mod tests {
     use crate::serving::EngineStopped;
 
     #[test]
-    fn a_lost_engine_has_an_exit_code_of_its_own() {
+    fn a_lost_engine_has_its_own_exit_code() {
         let lost = EngineError::Lost("an illegal address".to_owned());
         let code = |stopped: EngineStopped| exit_code(&stopped.into());
         assert_eq!(code(lost.into()), 70);

@@ -1,25 +1,25 @@
-//! Text of others on a terminal: labels, data sets, answers of servers.
+//! Foreign text on a terminal: labels, data sets, answers of servers.
 //!
-//! A terminal obeys control characters in what it shows, and hides or reorders text after those that
-//! set its direction. So they are shown, not sent.
+//! Control characters command a terminal, and those that set the direction of text hide or reorder it. So
+//! both are printed escaped.
 
 use std::fmt::Write as _;
 
-/// `text` in one line.
+/// Escapes `text`, including its line breaks and tabs.
 pub(super) fn line(text: &str) -> String {
-    escaped(text, |char| obeyed(char) || matches!(char, '\n' | '\t'))
+    escaped(text, |char| is_control(char) || matches!(char, '\n' | '\t'))
 }
 
-/// `text` in as many lines as it has.
+/// Escapes `text`, except for its line breaks and tabs.
 pub(super) fn lines(text: &str) -> String {
-    escaped(text, obeyed)
+    escaped(text, is_control)
 }
 
-/// JSON in one line. What is below a blank, JSON escapes by itself.
+/// Formats JSON in one line. JSON itself escapes the control characters below U+0020.
 pub(super) fn json(value: &serde_json::Value) -> String {
     let mut json = String::new();
     for char in value.to_string().chars() {
-        match obeyed(char) {
+        match is_control(char) {
             true => drop(write!(json, "\\u{:04x}", u32::from(char))),
             false => json.push(char),
         }
@@ -27,9 +27,10 @@ pub(super) fn json(value: &serde_json::Value) -> String {
     json
 }
 
-fn obeyed(char: char) -> bool {
+/// Whether a character commands the terminal. Line breaks and tabs do not count.
+fn is_control(char: char) -> bool {
     let blank = matches!(char, '\n' | '\t');
-    // Marks, embeddings and isolates of direction, and the separators of lines and paragraphs.
+    // Directional marks, embeddings and isolates, and the separators of lines and paragraphs.
     let direction = matches!(
         char,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_shown() {
+    fn control_characters_are_escaped() {
         let text = "a\u{1b}[2J\u{9b}1m\r\n\tb\u{202e}ü\u{7f}";
         let shown = "a\\u{1b}[2J\\u{9b}1m\\r\n\tb\\u{202e}ü\\u{7f}";
         assert_eq!(lines(text), shown);
@@ -63,7 +64,7 @@ mod tests {
         assert!(
             written
                 .chars()
-                .all(|char| !char.is_control() && !obeyed(char))
+                .all(|char| !char.is_control() && !is_control(char))
         );
         assert_eq!(
             serde_json::from_str::<serde_json::Value>(&written).unwrap(),

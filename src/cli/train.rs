@@ -1,4 +1,4 @@
-//! `intentd train`: trains a classifier from labelled texts and writes a model directory.
+//! `intentd train`: trains a classifier on labelled texts and writes a model directory.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,75 +12,72 @@ use crate::train::data::read_examples;
 use crate::train::recipe::{Schedule, StoredType};
 use crate::train::{self, Progress, Recipe, SetEvaluation, Summary, TrainError, TrainOptions};
 
-/// Train a classifier from JSONL files of {"text", "label"} and write a Hugging Face directory
+/// The flags of `intentd train`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct TrainArgs {
-    /// The recipe (TOML) that says which files are used, and how
+    /// Training recipe, a TOML file.
     #[arg(long, env = "INTENTD_RECIPE", required_unless_present = "data")]
     pub recipe: Option<PathBuf>,
-    /// A JSONL file to train on with its own labels, instead of a recipe
+    /// JSONL file to train on with its own labels, instead of a recipe.
     #[arg(long, env = "INTENTD_DATA", conflicts_with = "recipe")]
     pub data: Option<PathBuf>,
-    /// The folder that the recipe's file names are relative to
+    /// Directory of the files that the recipe names.
     #[arg(long, env = "INTENTD_DATA_DIR", default_value = ".")]
     pub data_dir: PathBuf,
-    /// The model directory to write
+    /// Model directory to write.
     #[arg(long, env = "INTENTD_OUTPUT")]
     pub output: PathBuf,
-    /// Go on from the checkpoint in the output directory, if there is one
+    /// Continue from the checkpoint in the output directory, if there is one.
     #[arg(long, env = "INTENTD_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,
-    /// Stop after this many epochs in all and leave the checkpoint
+    /// Stop after this number of epochs in total and leave the checkpoint.
     #[arg(long, env = "INTENTD_STOP_AFTER")]
     pub stop_after: Option<usize>,
-    /// Evaluate the exported model on the recipe's test files
+    /// Evaluate the exported model on the recipe's test files.
     #[arg(long, env = "INTENTD_TEST", value_parser = BoolishValueParser::new())]
     pub test: bool,
-    /// The seed of every random choice (overrides the recipe, as do the flags below)
+    /// Seed of every random choice. This flag and those below override the recipe.
     #[arg(long, env = "INTENTD_SEED")]
     pub seed: Option<u64>,
-    /// Passes over the data
+    /// Passes over the data.
     #[arg(long, env = "INTENTD_EPOCHS")]
     pub epochs: Option<usize>,
-    /// Texts in one optimiser step
+    /// Texts in one optimizer step.
     #[arg(long, env = "INTENTD_BATCH")]
     pub batch: Option<usize>,
-    /// The highest learning rate
+    /// Peak learning rate.
     #[arg(long, env = "INTENTD_LEARNING_RATE")]
     pub learning_rate: Option<f64>,
-    /// Encoder layers
+    /// Encoder layers.
     #[arg(long, env = "INTENTD_LAYERS")]
     pub layers: Option<usize>,
-    /// Width of a token's vector; the feed-forward layer is four times as wide
+    /// Hidden size; the feed-forward size is four times as large.
     #[arg(long, env = "INTENTD_HIDDEN")]
     pub hidden: Option<usize>,
-    /// Attention heads
+    /// Attention heads.
     #[arg(long, env = "INTENTD_HEADS")]
     pub heads: Option<usize>,
-    /// The largest number of vocabulary entries
+    /// Largest size of the vocabulary.
     #[arg(long, env = "INTENTD_VOCABULARY")]
     pub vocabulary: Option<usize>,
-    /// The label for texts that belong to no intent: meaningless texts are generated for it
+    /// Label for texts without an intent; meaningless texts are generated for it.
     #[arg(long, env = "INTENTD_BACKGROUND")]
     pub background: Option<String>,
-    /// How weights are stored
+    /// Number format of stored weights.
     #[arg(long, env = "INTENTD_DTYPE")]
-    pub dtype: Option<DtypeArg>,
+    pub dtype: Option<StoredDtype>,
 }
 
 /// The number format of exported weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum DtypeArg {
-    /// 32-bit floats
+pub(super) enum StoredDtype {
+    /// 32-bit floats.
     F32,
-    /// 16-bit floats
+    /// 16-bit floats.
     F16,
 }
 
-/// Runs the command: trains with a progress bar and prints the figures.
-///
-/// # Errors
-/// Whatever the run fails with.
+/// Trains with a progress bar and prints the accuracy.
 pub(super) fn run(args: &TrainArgs) -> Result<(), TrainError> {
     let options = TrainOptions {
         recipe: recipe(args)?,
@@ -92,20 +89,20 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), TrainError> {
     };
     let bar = ProgressBar::new(0);
     let style = "{msg} {wide_bar} {pos}/{len} steps, {eta} left in this epoch";
-    // The template is a constant; were it wrong, the plain bar would do.
+    // The template is a constant; if it were wrong, the plain bar would do.
     if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style);
     }
-    let report = train::run(&options, &mut |progress| show(&bar, progress))?;
+    let report = train::run(&options, &mut |progress| show_progress(&bar, progress))?;
     bar.finish_and_clear();
     for measured in &report.test {
         print_measured(measured);
     }
     let output = options.output.display();
     if report.finished {
-        say(format_args!("The model is in {output}"));
+        print_line(format_args!("The model is in {output}"));
     } else {
-        say(format_args!(
+        print_line(format_args!(
             "Stopped early; the checkpoint is in {output}, --resume goes on from it"
         ));
     }
@@ -120,7 +117,7 @@ fn recipe(args: &TrainArgs) -> Result<Recipe, TrainError> {
                 path: file.clone(),
                 source,
             })?;
-            own_data(&file, args)?
+            recipe_for_file(&file, args)?
         }
         (None, None) => return Err(TrainError::Recipe("neither --recipe nor --data".to_owned())),
     };
@@ -128,7 +125,7 @@ fn recipe(args: &TrainArgs) -> Result<Recipe, TrainError> {
         recipe.model.hidden = hidden;
         recipe.model.intermediate = 4 * hidden;
     }
-    let set = |place: &mut usize, flag: Option<usize>| *place = flag.unwrap_or(*place);
+    let set = |value: &mut usize, flag: Option<usize>| *value = flag.unwrap_or(*value);
     set(&mut recipe.model.layers, args.layers);
     set(&mut recipe.model.heads, args.heads);
     set(&mut recipe.model.vocabulary, args.vocabulary);
@@ -137,8 +134,8 @@ fn recipe(args: &TrainArgs) -> Result<Recipe, TrainError> {
     recipe.schedule.learning_rate = args.learning_rate.unwrap_or(recipe.schedule.learning_rate);
     recipe.seed = args.seed.unwrap_or(recipe.seed);
     recipe.dtype = match args.dtype {
-        Some(DtypeArg::F32) => StoredType::F32,
-        Some(DtypeArg::F16) => StoredType::F16,
+        Some(StoredDtype::F32) => StoredType::F32,
+        Some(StoredDtype::F16) => StoredType::F16,
         None => recipe.dtype,
     };
     if args.background.is_some() {
@@ -153,9 +150,8 @@ fn recipe(args: &TrainArgs) -> Result<Recipe, TrainError> {
     Ok(recipe)
 }
 
-/// The recipe for a user's own file. Short fragments are worth having for any set of intents; foreign
-/// texts need a label to go to.
-fn own_data(file: &Path, args: &TrainArgs) -> Result<Recipe, TrainError> {
+/// The recipe for a user's own file. Short fragments help any set of intents. Foreign texts need a label.
+fn recipe_for_file(file: &Path, args: &TrainArgs) -> Result<Recipe, TrainError> {
     let mut recipe = Recipe::for_file(file);
     recipe.schedule = Schedule::for_texts(read_examples(file)?.len());
     recipe.augmentation.fragments = 0.2;
@@ -166,7 +162,7 @@ fn own_data(file: &Path, args: &TrainArgs) -> Result<Recipe, TrainError> {
     Ok(recipe)
 }
 
-fn show(bar: &ProgressBar, progress: &Progress<'_>) {
+fn show_progress(bar: &ProgressBar, progress: &Progress<'_>) {
     match progress {
         Progress::Started(summary) => bar.suspend(|| print_summary(summary)),
         Progress::Step {
@@ -189,13 +185,13 @@ fn show(bar: &ProgressBar, progress: &Progress<'_>) {
                 let accuracy = 100.0 * measured.all.accuracy();
                 line.push_str(&format!(", {} {accuracy:.2} %", measured.name));
             }
-            say(format_args!("{line}"));
+            print_line(format_args!("{line}"));
         }),
     }
 }
 
 fn print_summary(summary: &Summary) {
-    say(format_args!(
+    print_line(format_args!(
         "{} texts ({} kept back to validate, {} left out as in a held-out file), {} labels, vocabulary {}, \
          {} weights, {} epochs",
         summary.texts,
@@ -207,23 +203,23 @@ fn print_summary(summary: &Summary) {
         summary.epochs,
     ));
     if summary.resumed > 0 {
-        say(format_args!("going on after epoch {}", summary.resumed));
+        print_line(format_args!("going on after epoch {}", summary.resumed));
     }
 }
 
 fn print_measured(measured: &SetEvaluation) {
-    say(format_args!("{}: {}", measured.name, measured.all));
+    print_line(format_args!("{}: {}", measured.name, measured.all));
     if let Some(rest) = &measured.without_overlap {
         let percent = 100.0 * rest.accuracy();
-        say(format_args!(
+        print_line(format_args!(
             "  without texts the training files hold too: {}/{} right, {percent:.2} %\n",
             rest.correct, rest.total,
         ));
     }
 }
 
-/// Prints a line. A reader that has left must not cost the run, so this cannot fail.
-fn say(line: std::fmt::Arguments<'_>) {
+/// Prints a line. This cannot fail: a closed output must not end the run.
+fn print_line(line: std::fmt::Arguments<'_>) {
     let line = terminal::lines(&line.to_string());
     let _ = writeln!(std::io::stdout(), "{line}");
 }

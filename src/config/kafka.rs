@@ -1,18 +1,16 @@
-//! The flags of Kafka. How to reach it is the same for every command.
+//! The flags of Kafka. All commands share those of the connection.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::ConfigError;
-use super::check::both;
-use super::scaler::{Entry, entries, entry};
-use crate::error::NO_KAFKA;
+use super::list::{ListItem, items, parse_property};
+use super::mistakes::{ConfigError, both};
 use crate::events::{
     Connection, Credentials, GroupProtocol, Mechanism, Security, SourceSettings, Start,
 };
 
-/// Settings of librdkafka that have flags of their own, or that decide whether records may be lost.
-const OURS: [&str; 10] = [
+/// Properties of librdkafka that have flags of their own or that decide whether records may be lost.
+const RESERVED_PROPERTIES: [&str; 10] = [
     "acks",
     "bootstrap.servers",
     "delivery.report.only.error",
@@ -25,14 +23,14 @@ const OURS: [&str; 10] = [
     "request.required.acks",
 ];
 
-/// How to reach Kafka, and which topics of it.
+/// The connection to Kafka, and the topics.
 #[derive(Debug, Clone, clap::Args)]
 pub struct KafkaArgs {
-    /// Kafka's brokers to begin with: host:port, separated by commas. Needs a build with --features kafka, as
-    /// do all of these.
+    /// Bootstrap brokers of Kafka: host:port, separated by commas. All Kafka flags need a build with --features
+    /// kafka.
     #[arg(long, env = "INTENTD_KAFKA_BROKERS", value_name = "BOOTSTRAP")]
     pub kafka_brokers: Option<String>,
-    /// Topics, separated by commas.
+    /// Kafka topics, separated by commas.
     #[arg(
         long,
         env = "INTENTD_KAFKA_TOPIC",
@@ -40,7 +38,7 @@ pub struct KafkaArgs {
         value_delimiter = ','
     )]
     pub kafka_topic: Vec<String>,
-    /// How connections to Kafka are secured.
+    /// Encryption and authentication of connections to Kafka.
     #[arg(
         long,
         env = "INTENTD_KAFKA_SECURITY",
@@ -48,7 +46,7 @@ pub struct KafkaArgs {
         default_value = "plaintext"
     )]
     pub kafka_security: Security,
-    /// How the password for Kafka is proved.
+    /// SASL mechanism for the password for Kafka.
     #[arg(
         long,
         env = "INTENTD_KAFKA_SASL_MECHANISM",
@@ -56,34 +54,34 @@ pub struct KafkaArgs {
         default_value = "plain"
     )]
     pub kafka_sasl_mechanism: Mechanism,
-    /// Who logs in to Kafka.
+    /// Username for Kafka.
     #[arg(long, env = "INTENTD_KAFKA_USERNAME", value_name = "NAME")]
     pub kafka_username: Option<String>,
     /// File with the password for Kafka.
     #[arg(long, env = "INTENTD_KAFKA_PASSWORD_FILE", value_name = "FILE")]
     pub kafka_password_file: Option<PathBuf>,
-    /// PEM file with the authorities that sign Kafka's certificates [default: the system's].
+    /// PEM file with the authorities that sign the certificates of the brokers [default: the system's].
     #[arg(long, env = "INTENTD_KAFKA_CA", value_name = "FILE")]
     pub kafka_ca: Option<PathBuf>,
-    /// PEM file with a certificate to show to Kafka.
+    /// PEM file with the client certificate for Kafka.
     #[arg(long, env = "INTENTD_KAFKA_CERT", value_name = "FILE")]
     pub kafka_cert: Option<PathBuf>,
-    /// PEM file with its key.
+    /// PEM file with the private key of that certificate.
     #[arg(long, env = "INTENTD_KAFKA_KEY", value_name = "FILE")]
     pub kafka_key: Option<PathBuf>,
-    /// Setting of librdkafka; may come more than once, in the environment one a line.
+    /// Property of librdkafka. May be repeated; in the environment, one on each line.
     #[arg(
         long,
         env = "INTENTD_KAFKA_CONFIG",
         value_name = "KEY=VALUE",
         value_delimiter = '\n',
-        value_parser = entry,
+        value_parser = parse_property,
         hide_env_values = true
     )]
-    pub kafka_config: Vec<Entry<(String, String)>>,
+    pub kafka_config: Vec<ListItem<(String, String)>>,
 }
 
-/// As which member of which group topics are read.
+/// The consumer group.
 #[derive(Debug, Clone, clap::Args)]
 pub struct KafkaGroupArgs {
     /// Consumer group that reads the topics.
@@ -94,7 +92,7 @@ pub struct KafkaGroupArgs {
         default_value = "intentd"
     )]
     pub kafka_group: String,
-    /// How the group's members share the partitions: consumer is that of Kafka 4.0 and later (KIP-848).
+    /// Protocol by which the group shares partitions; consumer needs Kafka 4.0 or later (KIP-848).
     #[arg(
         long,
         env = "INTENTD_KAFKA_GROUP_PROTOCOL",
@@ -102,7 +100,7 @@ pub struct KafkaGroupArgs {
         default_value = "classic"
     )]
     pub kafka_group_protocol: GroupProtocol,
-    /// Where a group begins that has read nothing yet.
+    /// Where a new group starts to read.
     #[arg(
         long,
         env = "INTENTD_KAFKA_START",
@@ -110,31 +108,31 @@ pub struct KafkaGroupArgs {
         default_value = "earliest"
     )]
     pub kafka_start: Start,
-    /// Topic that records are written to which cannot be classified or delivered, with the reason [default:
-    /// they are counted and passed over].
+    /// Topic for records that cannot be classified or delivered, with the reason [default: such records are
+    /// counted and skipped].
     #[arg(long, env = "INTENTD_KAFKA_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
     pub kafka_dead_letter_topic: Option<String>,
 }
 
-/// What becomes of the records that a server reads.
+/// The topics that a server reads, and where predictions go.
 #[derive(Debug, Clone, clap::Args)]
 pub struct KafkaSourceArgs {
-    /// Topics that are read, and how to reach them.
+    /// The connection and the topics.
     #[command(flatten)]
     pub kafka: KafkaArgs,
-    /// As which member of which group.
+    /// The consumer group.
     #[command(flatten)]
     pub group: KafkaGroupArgs,
-    /// Records that are worked on at once [default: what two batches hold].
+    /// Records in flight [default: as many as two batches hold].
     #[arg(long, env = "INTENTD_KAFKA_IN_FLIGHT", value_name = "N")]
     pub kafka_in_flight: Option<usize>,
-    /// Topic that predictions are written to as CloudEvents, under the keys of their records.
+    /// Topic for predictions. They are CloudEvents with the keys of their records.
     #[arg(long, env = "INTENTD_KAFKA_RESULTS_TOPIC", value_name = "TOPIC")]
     pub kafka_results_topic: Option<String>,
 }
 
 impl KafkaArgs {
-    /// The brokers that the flags name, `None` when they name none.
+    /// Checks the connection that the flags describe; `None` without `--kafka-brokers`.
     ///
     /// # Errors
     /// All mistakes at once.
@@ -161,11 +159,11 @@ impl KafkaArgs {
             }),
             ca: self.kafka_ca,
             certificate,
-            properties: entries(self.kafka_config),
+            properties: items(self.kafka_config),
         }))
     }
 
-    /// The topics, without blanks around them.
+    /// The topics, trimmed.
     pub fn topics(&self) -> Vec<String> {
         let topics = self.kafka_topic.iter();
         topics.map(|name| name.trim().to_owned()).collect()
@@ -176,23 +174,19 @@ impl KafkaArgs {
         let mut wrong = |what: &str| mistakes.push(what.to_owned());
         let security = self.kafka_security;
         let has_file = self.kafka_ca.is_some() || self.kafka_cert.is_some();
-        let properties = || {
-            self.kafka_config
-                .iter()
-                .filter_map(|entry| entry.0.as_ref())
-        };
-        let is_asked = self.kafka_brokers.is_some()
+        let properties = || self.kafka_config.iter().filter_map(ListItem::value);
+        let is_configured = self.kafka_brokers.is_some()
             || !self.kafka_topic.is_empty()
             || self.kafka_username.is_some()
             || has_file
             || security != Security::default()
             || self.kafka_sasl_mechanism != Mechanism::default()
             || properties().next().is_some();
-        if is_asked && !cfg!(feature = "kafka") {
+        if is_configured && !cfg!(feature = "kafka") {
             wrong(&format!("--kafka-brokers: {NO_KAFKA}"));
             return mistakes;
         }
-        if is_asked
+        if is_configured
             && self
                 .kafka_brokers
                 .as_ref()
@@ -202,7 +196,8 @@ impl KafkaArgs {
         }
         let topics = self.topics();
         let names: BTreeSet<&String> = topics.iter().collect();
-        let are_names = names.len() == topics.len() && topics.iter().all(|name| !name.is_empty());
+        let are_distinct = names.len() == topics.len();
+        let are_names = are_distinct && topics.iter().all(|name| !name.is_empty());
         if self.kafka_brokers.is_some() && (names.is_empty() || !are_names) {
             wrong("--kafka-topic: expected names of topics, each once, beside --kafka-brokers");
         }
@@ -216,7 +211,8 @@ impl KafkaArgs {
         if has_file && !security.has_tls() {
             wrong("--kafka-security: expected ssl or sasl-ssl beside --kafka-ca and --kafka-cert");
         }
-        for (key, _) in properties().filter(|(key, _)| OURS.contains(&key.as_str())) {
+        for (key, _) in properties().filter(|(key, _)| RESERVED_PROPERTIES.contains(&key.as_str()))
+        {
             wrong(&format!("--kafka-config: {key} is set by intentd itself"));
         }
         mistakes
@@ -224,7 +220,7 @@ impl KafkaArgs {
 }
 
 impl KafkaGroupArgs {
-    /// What is read of `topics`, how.
+    /// Settings of a source that reads `topics`.
     pub(super) fn source(self, connection: Connection, topics: Vec<String>) -> SourceSettings {
         SourceSettings {
             connection,
@@ -238,16 +234,16 @@ impl KafkaGroupArgs {
         }
     }
 
-    /// What is wrong with the flags of a member that reads `topics`; none where nothing is read.
+    /// Mistakes in the flags of a group that reads `topics`; without topics nothing is read.
     pub(super) fn mistakes(&self, topics: &[String]) -> Vec<String> {
         let mut mistakes = Vec::new();
         if self.kafka_group.is_empty() {
             mistakes.push("--kafka-group: expected a name".to_owned());
         }
-        let letters = &self.kafka_dead_letter_topic;
-        mistakes.extend(other_topic(
+        let dead_letters = self.kafka_dead_letter_topic.as_ref();
+        mistakes.extend(output_topic_mistake(
             "--kafka-dead-letter-topic",
-            letters.as_ref(),
+            dead_letters,
             topics,
         ));
         let is_default = self.kafka_group_protocol == GroupProtocol::default()
@@ -261,8 +257,8 @@ impl KafkaGroupArgs {
     }
 }
 
-/// What is wrong with a topic that is written to.
-fn other_topic(flag: &str, topic: Option<&String>, topics: &[String]) -> Option<String> {
+/// The mistake in a flag that names a topic for output, if there is one.
+fn output_topic_mistake(flag: &str, topic: Option<&String>, topics: &[String]) -> Option<String> {
     let topic = topic?;
     if topics.is_empty() {
         Some(format!("{flag}: expected --kafka-brokers beside it"))
@@ -276,12 +272,16 @@ fn other_topic(flag: &str, topic: Option<&String>, topics: &[String]) -> Option<
 }
 
 impl KafkaSourceArgs {
-    /// What is read, `None` when nothing is; mistakes go to `mistakes`.
+    /// Settings of the source; `None` when nothing is read or a flag is wrong.
     pub(super) fn settings(self, mistakes: &mut Vec<String>) -> Option<SourceSettings> {
         let topics = self.kafka.topics();
         mistakes.extend(self.group.mistakes(&topics));
         let results = self.kafka_results_topic.as_ref();
-        mistakes.extend(other_topic("--kafka-results-topic", results, &topics));
+        mistakes.extend(output_topic_mistake(
+            "--kafka-results-topic",
+            results,
+            &topics,
+        ));
         match self.kafka_in_flight {
             Some(0) => {
                 mistakes.push("--kafka-in-flight: expected at least 1, found 0".to_owned());
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_together_is_said() {
+    fn flags_that_contradict_each_other_are_mistakes() {
         for (flags, flag) in [
             ("--kafka-topic x", "--kafka-brokers"),
             ("--kafka-brokers a:1", "--kafka-topic"),

@@ -1,18 +1,19 @@
-//! The flags that say which model runs where; several commands have them.
+//! The flags of the model and its engine, which several commands share.
 
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::engine::{DeviceChoice, Dtype, EngineKind, EngineOptions, IsaLimit};
 use crate::serving::BatchLimits;
 
-/// Which model runs where.
+/// The model and the engine that runs it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Directory of a Hugging Face BERT classifier; the embedded model when not given.
+    /// Directory of a Hugging Face BERT classifier [default: the embedded model].
     #[arg(long, env = "INTENTD_MODEL", value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Where the model runs: auto (a GPU where there is one), cpu, cuda, or cuda:N.
+    /// Device that runs the model: auto (a GPU if there is one), cpu, cuda, or cuda:N.
     #[arg(
         long,
         env = "INTENTD_DEVICE",
@@ -20,13 +21,13 @@ pub struct ModelArgs {
         default_value = "auto"
     )]
     pub device: DeviceChoice,
-    /// What runs the model.
+    /// Engine that runs the model.
     #[arg(long, env = "INTENTD_ENGINE", value_enum, default_value = "native")]
     pub engine: EngineKind,
     /// Type of weights and activations [default: f16 on CUDA, f32 on the CPU].
     #[arg(long, env = "INTENTD_DTYPE", value_enum)]
     pub dtype: Option<Dtype>,
-    /// Sizes of batch kept as CUDA graphs at once; 0 for none.
+    /// Batch sizes for which CUDA graphs are kept; 0 keeps none.
     #[arg(
         long,
         env = "INTENTD_MAX_CUDA_GRAPHS",
@@ -34,10 +35,10 @@ pub struct ModelArgs {
         default_value = "128"
     )]
     pub max_cuda_graphs: usize,
-    /// Cores the engine computes on; all that the process may use when not given.
+    /// Cores for the engine [default: all that the process may use].
     #[arg(long, env = "INTENTD_THREADS", value_name = "N")]
     pub threads: Option<NonZeroUsize>,
-    /// Vector instructions the CPU engine uses at most: best (what there is), avx512, avx2
+    /// Best vector instructions that the CPU engine may use: best (all that the CPU has), avx512, avx2
     /// (NEON on ARM) or generic.
     #[arg(
         long,
@@ -49,14 +50,21 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// Cores for the engine: the flag, or what the operating system (its cgroup quota included)
-    /// lets this process use.
+    /// Name of the checkpoint: that of its directory, or that of the embedded model.
+    pub fn checkpoint_name(&self) -> String {
+        let name = self.model.as_deref().and_then(Path::file_name);
+        let name = name.map_or("intent-snips".into(), OsStr::to_string_lossy);
+        name.into_owned()
+    }
+
+    /// Cores for the engine: the flag, or what the operating system, including its cgroup quota, gives to
+    /// this process.
     pub fn threads(&self) -> NonZeroUsize {
         let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         self.threads.unwrap_or_else(available)
     }
 
-    /// What the engine is made from, for batches within `limits`.
+    /// Options for loading an engine that runs batches within `limits`.
     pub fn engine_options(&self, limits: BatchLimits) -> EngineOptions {
         EngineOptions {
             kind: self.engine,

@@ -1,6 +1,6 @@
-//! Ports as flags and environment give them.
+//! Ports as flags and the environment give them.
 
-/// Where operators look unless told otherwise.
+/// Port for operators unless a flag says otherwise.
 pub(super) const ADMIN_PORT: u16 = 9100;
 
 /// `--port`.
@@ -10,8 +10,10 @@ pub enum MainPort {
     Off,
     /// This port; 0 picks a free one.
     Port(u16),
-    /// Not a port at all: for a Service called `intentd`, Kubernetes sets `INTENTD_PORT` to
-    /// `tcp://<address>:<port>` in every container beside it. That is nobody's wish.
+    /// An address that Kubernetes put into the variable, which is ignored.
+    ///
+    /// For a Service called `intentd`, Kubernetes sets `INTENTD_PORT` to `tcp://<address>:<port>` in the
+    /// containers of its namespace.
     ServiceLink,
 }
 
@@ -35,10 +37,20 @@ impl std::str::FromStr for MainPort {
 /// `--admin-port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminPort {
-    /// No second port.
+    /// No port for operators.
     Off,
     /// This port; 0 picks a free one.
     Port(u16),
+}
+
+impl AdminPort {
+    /// The port, if there is one.
+    pub(super) fn get(self) -> Option<u16> {
+        match self {
+            Self::Off => None,
+            Self::Port(port) => Some(port),
+        }
+    }
 }
 
 impl std::str::FromStr for AdminPort {
@@ -48,7 +60,7 @@ impl std::str::FromStr for AdminPort {
         if text == "off" {
             return Ok(Self::Off);
         }
-        // As for the main port: the link of a Service called `intentd-admin`.
+        // The link of a Service called `intentd-admin`; see `MainPort::ServiceLink`.
         if text.starts_with("tcp://") {
             return Ok(Self::Port(ADMIN_PORT));
         }
@@ -59,10 +71,10 @@ impl std::str::FromStr for AdminPort {
     }
 }
 
-/// Where predictions are served, if over TCP: `flag`, else the value of the variable `PORT`, else 8080.
+/// The port for predictions, `None` for none: the flag, else the value of the variable `PORT`, else 8080.
 ///
 /// # Errors
-/// When `PORT` counts and is no port.
+/// When `PORT` decides and is not a port.
 pub(crate) fn main_port(
     flag: Option<MainPort>,
     variable: Option<&str>,

@@ -1,30 +1,32 @@
-//! The flags of `intentd relay`, and their check.
+//! The flags of `intentd relay` and their check.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::http::{HeaderValue, Uri};
 
-use super::check::log_filter;
-use super::{AdminPort, ConfigError, KafkaArgs, KafkaGroupArgs, LogFormat, span};
-use crate::error::NO_KAFKA;
+use super::kafka::{KafkaArgs, KafkaGroupArgs};
+use super::logging::{self, LogFormat};
+use super::mistakes::ConfigError;
+use super::ports::AdminPort;
+use super::time;
 use crate::events::{RelaySettings, RetryPolicy};
 
 /// The flags of `intentd relay`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RelayArgs {
-    /// Where records are POSTed, as CloudEvents in binary mode: a URL like http://intents/predict.
-    #[arg(long, env = "INTENTD_RELAY_SINK", value_name = "URL", value_parser = sink)]
+    /// URL that records are POSTed to as CloudEvents in binary mode, such as http://intents/predict.
+    #[arg(long, env = "INTENTD_RELAY_SINK", value_name = "URL", value_parser = parse_sink)]
     pub sink: Uri,
-    /// Name that requests are for (Host), where it is not that of --sink.
+    /// Host header of the requests, if it differs from the host of --sink.
     #[arg(long, env = "INTENTD_RELAY_DOMAIN", value_name = "NAME")]
     pub domain: Option<HeaderValue>,
-    /// Time for an answer.
-    #[arg(long, env = "INTENTD_RELAY_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = span::parse_limit)]
+    /// Time for the sink to answer.
+    #[arg(long, env = "INTENTD_RELAY_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = time::parse)]
     pub request_timeout: Duration,
-    /// Times that a record is tried again before it is a dead letter, whatever the answer was but one that
-    /// speaks of the record itself (400, 413, 414, 415, 422, 431). Without --kafka-dead-letter-topic it is
-    /// tried until it is taken.
+    /// Retries before a record becomes a dead letter. Answers that reject the record itself (400, 413, 414,
+    /// 415, 422, 431) are not retried. Without --kafka-dead-letter-topic, retries go on until the record is
+    /// accepted.
     #[arg(
         long,
         env = "INTENTD_RELAY_RETRY",
@@ -32,11 +34,11 @@ pub struct RelayArgs {
         default_value = "10"
     )]
     pub retry: u32,
-    /// Unit of the pauses before these tries.
-    #[arg(long, env = "INTENTD_RELAY_RETRY_DELAY", value_name = "TIME", default_value = "200ms", value_parser = span::parse)]
+    /// Unit of the pauses before retries.
+    #[arg(long, env = "INTENTD_RELAY_RETRY_DELAY", value_name = "TIME", default_value = "200ms", value_parser = time::parse_or_off)]
     pub retry_delay: Duration,
-    /// How these pauses grow, up to five minutes: twice, four, eight times the unit, or once, twice, three
-    /// times.
+    /// Growth of these pauses, up to five minutes: 2, 4, 8 times the unit (exponential), or 1, 2, 3 times
+    /// (linear).
     #[arg(
         long,
         env = "INTENTD_RELAY_RETRY_POLICY",
@@ -44,7 +46,7 @@ pub struct RelayArgs {
         default_value = "exponential"
     )]
     pub retry_policy: RetryPolicy,
-    /// Records that are delivered at once, in whatever order they are answered.
+    /// Records in flight. They may be answered in any order.
     #[arg(
         long,
         env = "INTENTD_RELAY_IN_FLIGHT",
@@ -52,13 +54,13 @@ pub struct RelayArgs {
         default_value = "100"
     )]
     pub in_flight: usize,
-    /// Which topics are read, and how to reach them.
+    /// The connection and the topics.
     #[command(flatten)]
     pub kafka: KafkaArgs,
-    /// As which member of which group.
+    /// The consumer group.
     #[command(flatten)]
     pub group: KafkaGroupArgs,
-    /// Address to listen on.
+    /// IP address to listen on.
     #[arg(
         long,
         env = "INTENTD_RELAY_HOST",
@@ -74,10 +76,10 @@ pub struct RelayArgs {
         default_value = "9100"
     )]
     pub admin_port: AdminPort,
-    /// Time from SIGTERM to the end, whatever is undelivered then.
-    #[arg(long, env = "INTENTD_RELAY_DRAIN_TIMEOUT", value_name = "TIME", default_value = "25s", value_parser = span::parse_limit)]
+    /// Time from SIGTERM until the process exits, even with records undelivered.
+    #[arg(long, env = "INTENTD_RELAY_DRAIN_TIMEOUT", value_name = "TIME", default_value = "25s", value_parser = time::parse)]
     pub drain_timeout: Duration,
-    /// Which messages are logged: error, warn, info, debug, trace, or a tracing filter.
+    /// Messages to log: error, warn, info, debug, trace, or a tracing filter.
     #[arg(
         long,
         env = "INTENTD_RELAY_LOG",
@@ -85,7 +87,7 @@ pub struct RelayArgs {
         default_value = "info"
     )]
     pub log: String,
-    /// How messages are logged.
+    /// Format of the log.
     #[arg(
         long,
         env = "INTENTD_RELAY_LOG_FORMAT",
@@ -95,7 +97,7 @@ pub struct RelayArgs {
     pub log_format: LogFormat,
 }
 
-fn sink(text: &str) -> Result<Uri, String> {
+fn parse_sink(text: &str) -> Result<Uri, String> {
     let wrong = || "expected a URL like http://intents.default/predict".to_owned();
     let uri: Uri = text.parse().map_err(|_| wrong())?;
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
@@ -113,7 +115,7 @@ impl RelayArgs {
     /// # Errors
     /// All mistakes at once.
     pub fn settings(self) -> Result<RelaySettings, ConfigError> {
-        let mut mistakes = log_filter(&self.log);
+        let mut mistakes = logging::filter_mistakes(&self.log);
         let topics = self.kafka.topics();
         mistakes.extend(self.group.mistakes(&topics));
         if self.in_flight == 0 {
@@ -139,10 +141,8 @@ impl RelayArgs {
                 return Err(ConfigError(mistakes));
             }
         };
-        let admin_address = match self.admin_port {
-            AdminPort::Off => None,
-            AdminPort::Port(port) => Some(SocketAddr::from((self.host, port))),
-        };
+        let admin_port = self.admin_port.get();
+        let admin_address = admin_port.map(|port| SocketAddr::from((self.host, port)));
         Ok(RelaySettings {
             source: self.group.source(connection, topics),
             sink: self.sink,
@@ -164,10 +164,10 @@ mod tests {
 
     #[test]
     fn a_sink_is_a_url() {
-        assert!(sink("http://intents.default.svc:8080/predict?query=music").is_ok());
-        assert!(sink("https://intents.example.com").is_ok());
+        assert!(parse_sink("http://intents.default.svc:8080/predict?query=music").is_ok());
+        assert!(parse_sink("https://intents.example.com").is_ok());
         for wrong in ["", "intents:8080", "/predict", "ftp://a", "http://"] {
-            assert!(sink(wrong).is_err(), "{wrong}");
+            assert!(parse_sink(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -1,55 +1,55 @@
-//! The flags of `intentd scaler`, and their check.
+//! The flags of `intentd scaler` and their check.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 
-use super::check::log_filter;
-use super::{AdminPort, ConfigError, LogFormat, MainPort, span};
-use crate::error::NO_KAFKA;
-use crate::scaler::{Config, Defaults, Endpoint, PrometheusUrl, Staleness};
+use super::list::{ListItem, items, parse_property};
+use super::logging::{self, LogFormat};
+use super::mistakes::ConfigError;
+use super::ports::{AdminPort, MainPort};
+use super::time;
+use crate::scaler::{Config, Defaults, NO_KAFKA, Patience, Place, PrometheusUrl};
 use crate::transport::TlsFiles;
 
-/// Where KEDA asks unless told otherwise.
+/// Port for KEDA unless a flag says otherwise.
 const PORT: u16 = 9101;
 
-/// Rounds that follow each other faster would only load the replicas.
+/// The shortest interval; a shorter one would only load the replicas.
 const INTERVAL_MIN: Duration = Duration::from_millis(50);
 
-/// Workloads and replicas that fit into what such a process should need.
+/// The highest bounds on workloads and replicas, for the memory of the process.
 const WORKLOADS_MAX: usize = 10_000;
 const REPLICAS_MAX: usize = 100_000;
 
 /// The flags of `intentd scaler`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ScalerArgs {
-    /// Where replicas are: host:port, separated by commas, of which each name is resolved afresh each
-    /// time to all its addresses. A trigger may name its own (replicas).
+    /// Replicas: host:port, separated by commas. Each name stands for all its addresses and is resolved again
+    /// in each round. A trigger may name its own (replicas).
     #[arg(
         long,
         env = "INTENTD_SCALER_REPLICAS",
         value_name = "HOST:PORT",
         value_delimiter = ','
     )]
-    pub replicas: Vec<Entry<Endpoint>>,
-    /// Time between two rounds of asking all replicas.
-    #[arg(long, env = "INTENTD_SCALER_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = span::parse_limit)]
+    pub replicas: Vec<ListItem<Place>>,
+    /// Interval between two polls of all replicas.
+    #[arg(long, env = "INTENTD_SCALER_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = time::parse)]
     pub interval: Duration,
-    /// Time for a replica's answer.
-    #[arg(long, env = "INTENTD_SCALER_TIMEOUT", value_name = "TIME", default_value = "1s", value_parser = span::parse_limit)]
+    /// Time for a replica to answer.
+    #[arg(long, env = "INTENTD_SCALER_TIMEOUT", value_name = "TIME", default_value = "1s", value_parser = time::parse)]
     pub timeout: Duration,
-    /// Time for which a replica that does not answer counts with its last demand.
-    #[arg(long, env = "INTENTD_SCALER_KEEP", value_name = "TIME", default_value = "30s", value_parser = span::parse)]
+    /// Time for which the last demand of a replica counts when it does not answer.
+    #[arg(long, env = "INTENTD_SCALER_KEEP", value_name = "TIME", default_value = "30s", value_parser = time::parse_or_off)]
     pub keep: Duration,
-    /// Time for which the last sum is given when DNS fails or no replica answers; then KEDA gets
+    /// Time for which the last sum is reported when DNS fails or no replica answers; then KEDA gets
     /// UNAVAILABLE.
-    #[arg(long, env = "INTENTD_SCALER_STALE_AFTER", value_name = "TIME", default_value = "5m", value_parser = span::parse)]
+    #[arg(long, env = "INTENTD_SCALER_STALE_AFTER", value_name = "TIME", default_value = "5m", value_parser = time::parse_or_off)]
     pub stale_after: Duration,
-    /// Demand in replicas above which a workload is active. A trigger may choose its own
-    /// (activationDemand).
+    /// Demand in replicas above which a workload is active. A trigger may set its own (activationDemand).
     #[arg(
         long,
         env = "INTENTD_SCALER_ACTIVATION_DEMAND",
@@ -57,7 +57,7 @@ pub struct ScalerArgs {
         default_value = "0"
     )]
     pub activation_demand: f64,
-    /// Replicas that one workload may have; with more, it is unknown.
+    /// Replicas of one workload; the demand of a workload with more is unknown.
     #[arg(
         long,
         env = "INTENTD_SCALER_MAX_REPLICAS",
@@ -65,7 +65,7 @@ pub struct ScalerArgs {
         default_value = "1000"
     )]
     pub max_replicas: usize,
-    /// Workloads watched at once; triggers that differ in what they ask for count each.
+    /// Workloads watched at once. Triggers with different metadata count separately.
     #[arg(
         long,
         env = "INTENTD_SCALER_MAX_WORKLOADS",
@@ -73,16 +73,16 @@ pub struct ScalerArgs {
         default_value = "64"
     )]
     pub max_workloads: usize,
-    /// Time after which a workload is dropped that no call and no stream asks about.
-    #[arg(long, env = "INTENTD_SCALER_FORGET_AFTER", value_name = "TIME", default_value = "10m", value_parser = span::parse_limit)]
+    /// Time after which a workload is dropped if no call and no stream asks for it.
+    #[arg(long, env = "INTENTD_SCALER_FORGET_AFTER", value_name = "TIME", default_value = "10m", value_parser = time::parse)]
     pub forget_after: Duration,
-    /// Refuses triggers that name replicas or signs of work of their own.
+    /// Refuse triggers that name their own replicas or wake sources.
     #[arg(long, env = "INTENTD_SCALER_FIXED", value_parser = BoolishValueParser::new())]
     pub fixed: bool,
-    /// What wakes a workload that has no replica.
+    /// The sources that wake a workload without replicas.
     #[command(flatten)]
     pub wake: WakeArgs,
-    /// Address to listen on.
+    /// IP address to listen on.
     #[arg(
         long,
         env = "INTENTD_SCALER_HOST",
@@ -101,20 +101,19 @@ pub struct ScalerArgs {
         default_value = "9102"
     )]
     pub admin_port: AdminPort,
-    /// PEM file with the certificates for TLS on --port; read again when it changes.
+    /// PEM file with the certificates for TLS on --port; reloaded when it changes.
     #[arg(long, env = "INTENTD_SCALER_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// PEM file with the private key for TLS.
     #[arg(long, env = "INTENTD_SCALER_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// PEM file with authorities, of one of which a client must have a certificate; read again when it
-    /// changes.
+    /// PEM file with authorities; clients need a certificate from one of them. Reloaded when it changes.
     #[arg(long, env = "INTENTD_SCALER_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Time from SIGTERM to the end, whatever is unanswered then.
-    #[arg(long, env = "INTENTD_SCALER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = span::parse_limit)]
+    /// Time from SIGTERM until the process exits, even with calls unanswered.
+    #[arg(long, env = "INTENTD_SCALER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = time::parse)]
     pub drain_timeout: Duration,
-    /// Which messages are logged: error, warn, info, debug, trace, or a tracing filter.
+    /// Messages to log: error, warn, info, debug, trace, or a tracing filter.
     #[arg(
         long,
         env = "INTENTD_SCALER_LOG",
@@ -122,7 +121,7 @@ pub struct ScalerArgs {
         default_value = "info"
     )]
     pub log: String,
-    /// How messages are logged.
+    /// Format of the log.
     #[arg(
         long,
         env = "INTENTD_SCALER_LOG_FORMAT",
@@ -132,20 +131,20 @@ pub struct ScalerArgs {
     pub log_format: LogFormat,
 }
 
-/// What wakes a workload that has no replica.
+/// The sources that wake a workload without replicas.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WakeArgs {
-    /// Prometheus that is asked whether there is work, like http://prometheus:9090 or with https. A
-    /// trigger may name its own (wakePrometheus).
+    /// URL of the Prometheus that answers --wake-query, such as http://prometheus:9090. A trigger may name its
+    /// own (wakePrometheus).
     #[arg(long, env = "INTENTD_SCALER_WAKE_PROMETHEUS", value_name = "URL")]
     pub wake_prometheus: Option<PrometheusUrl>,
-    /// Query that gives one number; no series is 0. A trigger may have its own (wakeQuery).
+    /// Query whose result is one number; no series counts as 0. A trigger may set its own (wakeQuery).
     #[arg(long, env = "INTENTD_SCALER_WAKE_QUERY", value_name = "PROMQL")]
     pub wake_query: Option<String>,
-    /// Time between two looks at a sign of work.
-    #[arg(long, env = "INTENTD_SCALER_WAKE_INTERVAL", value_name = "TIME", default_value = "5s", value_parser = span::parse_limit)]
+    /// Interval between two polls of a wake source.
+    #[arg(long, env = "INTENTD_SCALER_WAKE_INTERVAL", value_name = "TIME", default_value = "5s", value_parser = time::parse)]
     pub wake_interval: Duration,
-    /// The workload is active above it. A trigger may have its own (wakeThreshold).
+    /// Result of the query above which the workload is active. A trigger may set its own (wakeThreshold).
     #[arg(
         long,
         env = "INTENTD_SCALER_WAKE_THRESHOLD",
@@ -154,17 +153,17 @@ pub struct WakeArgs {
         allow_negative_numbers = true
     )]
     pub wake_threshold: f64,
-    /// Kafka whose lag says whether there is work: host:port, separated by commas. A trigger may name
-    /// its own (wakeKafka). Needs a build with --features kafka, as do the next four.
+    /// Bootstrap brokers of the Kafka whose lag wakes the workload: host:port, separated by commas. A trigger
+    /// may name its own (wakeKafka). Needs a build with --features kafka, as do the next four.
     #[arg(long, env = "INTENTD_SCALER_WAKE_KAFKA", value_name = "BOOTSTRAP")]
     pub wake_kafka: Option<String>,
-    /// Topic that is read. A trigger may have its own (wakeTopic).
+    /// Topic whose lag is read. A trigger may set its own (wakeTopic).
     #[arg(long, env = "INTENTD_SCALER_WAKE_TOPIC", value_name = "TOPIC")]
     pub wake_topic: Option<String>,
-    /// Consumer group that reads it. A trigger may have its own (wakeGroup).
+    /// Consumer group that reads the topic. A trigger may set its own (wakeGroup).
     #[arg(long, env = "INTENTD_SCALER_WAKE_GROUP", value_name = "GROUP")]
     pub wake_group: Option<String>,
-    /// The workload is active above so many records of lag. A trigger may have its own (wakeLag).
+    /// Lag in records above which the workload is active. A trigger may set its own (wakeLag).
     #[arg(
         long,
         env = "INTENTD_SCALER_WAKE_LAG",
@@ -172,50 +171,17 @@ pub struct WakeArgs {
         default_value = "0"
     )]
     pub wake_lag: u64,
-    /// Setting of librdkafka for --wake-kafka, such as those of security; may come more than once, in
-    /// the environment one a line.
+    /// Property of librdkafka for --wake-kafka, such as those for security. May be repeated; in the environment,
+    /// one on each line.
     #[arg(
         long,
         env = "INTENTD_SCALER_KAFKA_CONFIG",
         value_name = "KEY=VALUE",
         value_delimiter = '\n',
-        value_parser = entry,
+        value_parser = parse_property,
         hide_env_values = true
     )]
-    pub kafka_config: Vec<Entry<(String, String)>>,
-}
-
-/// One of a list, or the blank that a comma or a newline at its end leaves.
-#[derive(Debug, Clone)]
-pub struct Entry<T>(pub(super) Option<T>);
-
-impl<T: FromStr> FromStr for Entry<T> {
-    type Err = T::Err;
-
-    fn from_str(text: &str) -> Result<Self, T::Err> {
-        let is_blank = text.trim().is_empty();
-        Ok(Self(if is_blank { None } else { Some(text.parse()?) }))
-    }
-}
-
-/// Those of a list that are not blank.
-pub(super) fn entries<T>(list: Vec<Entry<T>>) -> Vec<T> {
-    list.into_iter().filter_map(|entry| entry.0).collect()
-}
-
-pub(super) fn entry(text: &str) -> Result<Entry<(String, String)>, String> {
-    if text.trim().is_empty() {
-        return Ok(Entry(None));
-    }
-    setting(text).map(|setting| Entry(Some(setting)))
-}
-
-fn setting(text: &str) -> Result<(String, String), String> {
-    match text.trim().split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        // What was found may be a secret.
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
+    pub kafka_config: Vec<ListItem<(String, String)>>,
 }
 
 impl Config {
@@ -233,10 +199,7 @@ impl Config {
                 0
             }
         };
-        let admin = match args.admin_port {
-            AdminPort::Off => None,
-            AdminPort::Port(port) => Some(port),
-        };
+        let admin = args.admin_port.get();
         if port != 0 && admin == Some(port) {
             mistakes.push(format!(
                 "--admin-port: expected another port than --port, found {port} for both"
@@ -256,7 +219,7 @@ impl Config {
                 client_ca: args.tls_client_ca,
             }),
             defaults: Defaults {
-                endpoints: entries(args.replicas),
+                places: items(args.replicas),
                 activation: args.activation_demand,
                 prometheus: wake.wake_prometheus,
                 query: wake.wake_query,
@@ -266,10 +229,10 @@ impl Config {
                 group: wake.wake_group,
                 #[expect(
                     clippy::cast_precision_loss,
-                    reason = "a lag beyond 2^53 is as good as exact"
+                    reason = "rounding a lag above 2^53 changes nothing"
                 )]
                 lag: wake.wake_lag as f64,
-                kafka_settings: entries(wake.kafka_config),
+                kafka_settings: items(wake.kafka_config),
                 is_fixed: args.fixed,
             },
             interval: args.interval,
@@ -289,7 +252,7 @@ impl Config {
 
 impl ScalerArgs {
     fn mistakes(&self) -> Vec<String> {
-        let mut mistakes = log_filter(&self.log);
+        let mut mistakes = logging::filter_mistakes(&self.log);
         for (flag, found, least) in [
             ("--interval", self.interval, INTERVAL_MIN),
             ("--wake-interval", self.wake.wake_interval, INTERVAL_MIN),
@@ -323,13 +286,13 @@ impl ScalerArgs {
         if self.tls_client_ca.is_some() && self.tls_cert.is_none() {
             mistakes.push("--tls-client-ca: expected --tls-cert beside it".to_owned());
         }
-        let has_replicas = self.replicas.iter().any(|entry| entry.0.is_some());
+        let has_replicas = self.replicas.iter().any(|item| item.value().is_some());
         if self.fixed && !has_replicas {
             let what =
                 "--replicas: expected host:port beside --fixed, since no trigger may name any";
             mistakes.push(what.to_owned());
         }
-        // They hold for the workload of the flags alone.
+        // These flags apply only to the workload of --replicas.
         let wake = &self.wake;
         let wakes = [&wake.wake_query, &wake.wake_topic, &wake.wake_group];
         if !has_replicas && wakes.iter().any(|flag| flag.is_some()) {
@@ -358,11 +321,11 @@ impl WakeArgs {
                 "--wake-kafka, --wake-topic, --wake-group: expected all three, or --wake-kafka alone",
             );
         }
-        let is_asked = self.wake_kafka.is_some()
+        let is_configured = self.wake_kafka.is_some()
             || topic
             || group
-            || self.kafka_config.iter().any(|entry| entry.0.is_some());
-        if is_asked && !cfg!(feature = "kafka") {
+            || self.kafka_config.iter().any(|item| item.value().is_some());
+        if is_configured && !cfg!(feature = "kafka") {
             wrong(&format!("--wake-kafka: {NO_KAFKA}"));
         }
         mistakes

@@ -4,53 +4,60 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{AdminPort, KafkaSourceArgs, MainPort, ModelArgs, SurfaceArgs, span};
-use crate::autoscale::Trend;
-use crate::autoscale::orca::OrcaMode;
+use super::hints::HintArgs;
+use super::kafka::KafkaSourceArgs;
+use super::logging::LogFormat;
+use super::model::ModelArgs;
+use super::ports::{AdminPort, MainPort};
+use super::surface::SurfaceArgs;
+use super::time::{self, TimeLimit};
 use crate::trace::Endpoint;
+
+/// Texts that a request may have unless a flag says otherwise.
+const TEXTS_MAX: usize = 256;
 
 /// The flags of `intentd serve`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServeArgs {
-    /// TOML file with settings: flags without their dashes, like max-texts = 16. Flags and
-    /// environment win over it.
+    /// TOML file with settings. Its keys are flags without their dashes, such as max-texts = 16. Flags
+    /// and environment variables override it.
     #[arg(long, env = "INTENTD_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print the settings in force and where each comes from, as such a file, and end.
+    /// Print the settings in force as such a file, each with its source, and exit.
     #[arg(
         long,
         env = "INTENTD_PRINT_CONFIG",
         value_parser = clap::builder::BoolishValueParser::new()
     )]
     pub print_config: bool,
-    /// Which model runs where.
+    /// The model and the engine that runs it.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Where to listen.
+    /// The addresses to listen on.
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// How much is taken on.
+    /// The limits on requests, queue and batches.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// What those who ask have to know.
+    /// The names that clients use.
     #[command(flatten)]
     pub surface: SurfaceArgs,
-    /// Which topics of Kafka are read.
+    /// The Kafka topics to read.
     #[command(flatten)]
     pub kafka: KafkaSourceArgs,
-    /// What connections may do.
+    /// The limits on connections.
     #[command(flatten)]
     pub connection: ConnectionArgs,
-    /// What autoscalers and load balancers are told.
+    /// The hints for autoscalers and load balancers.
     #[command(flatten)]
     pub hints: HintArgs,
-    /// When the engine or the process ends.
+    /// When the engine is given up and how the process shuts down.
     #[command(flatten)]
     pub end: EndArgs,
-    /// Where requests are reported.
+    /// The collector of traces.
     #[command(flatten)]
     pub trace: TraceArgs,
-    /// Which messages are logged: error, warn, info, debug, trace, or a tracing filter.
+    /// Messages to log: error, warn, info, debug, trace, or a tracing filter.
     #[arg(
         long,
         env = "INTENTD_LOG",
@@ -58,15 +65,15 @@ pub struct ServeArgs {
         default_value = "info"
     )]
     pub log: String,
-    /// How messages are logged.
+    /// Format of the log.
     #[arg(long, env = "INTENTD_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 }
 
-/// Where to listen, and who may ask.
+/// The addresses to listen on, and who may send requests.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ListenArgs {
-    /// Address to listen on.
+    /// IP address to listen on.
     #[arg(
         long,
         env = "INTENTD_HOST",
@@ -74,12 +81,12 @@ pub struct ListenArgs {
         default_value = "0.0.0.0"
     )]
     pub host: IpAddr,
-    /// Port for predictions; also set by PORT. 0 picks a free one, "off" is for --unix-socket alone
+    /// Port for predictions; PORT sets it as well. 0 picks a free one, "off" needs --unix-socket
     /// [default: 8080].
     #[arg(long, env = "INTENTD_PORT", value_name = "PORT")]
     pub port: Option<MainPort>,
-    /// Port for operators (/metrics, /autoscaling, /healthz, /readyz, /reload): a number, 0 for a free one, or
-    /// "off".
+    /// Port for operators (/metrics, /autoscaling, /healthz, /readyz, /reload): a number, 0 for a free one,
+    /// or "off".
     #[arg(
         long,
         env = "INTENTD_ADMIN_PORT",
@@ -87,17 +94,17 @@ pub struct ListenArgs {
         default_value = "9100"
     )]
     pub admin_port: AdminPort,
-    /// Unix socket on which predictions are served as well.
+    /// Unix socket that also serves predictions.
     #[arg(long, env = "INTENTD_UNIX_SOCKET", value_name = "PATH")]
     pub unix_socket: Option<PathBuf>,
-    /// PEM file with the certificates for TLS on --port; read again when it changes.
+    /// PEM file with the certificates for TLS on --port; reloaded when it changes.
     #[arg(long, env = "INTENTD_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// PEM file with the private key for TLS.
     #[arg(long, env = "INTENTD_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// File of keys, one a line, of which a request for predictions must carry one (Authorization:
-    /// Bearer KEY); read again when it changes.
+    /// File with API keys, one on each line. Requests for predictions must carry one of them
+    /// (Authorization: Bearer KEY). Reloaded when it changes.
     #[arg(long, env = "INTENTD_API_KEYS", value_name = "FILE")]
     pub api_keys: Option<PathBuf>,
     /// Origins whose pages may read answers (CORS), separated by commas; * for all.
@@ -110,37 +117,34 @@ pub struct ListenArgs {
     pub cors_allow_origin: Vec<String>,
 }
 
-/// How much is taken on at once.
+/// The limits on requests, queue and batches.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LoadArgs {
-    /// Time within which requests should be answered: what would take longer is refused with 429.
-    /// "off" for none.
+    /// Latency objective. A request that would take longer is refused with 429; "off" for no objective.
     #[arg(
         long,
         env = "INTENTD_SLO",
         value_name = "TIME",
-        default_value = "100ms",
-        value_parser = span::parse
+        default_value = "100ms"
     )]
-    pub slo: Duration,
-    /// Time after which a request is given up with 504; clients may ask for less
+    pub slo: TimeLimit,
+    /// Deadline of a request, which then fails with 504; clients may set a shorter one
     /// (x-request-timeout-ms). "off" for none.
     #[arg(
         long,
         env = "INTENTD_REQUEST_TIMEOUT",
         value_name = "TIME",
-        default_value = "30s",
-        value_parser = span::parse
+        default_value = "30s"
     )]
-    pub request_timeout: Duration,
-    /// Requests in flight at once; one more is refused with 429 [default: by the measured capacity].
+    pub request_timeout: TimeLimit,
+    /// Requests in flight; more are refused with 429 [default: from the measured capacity].
     #[arg(long, env = "INTENTD_MAX_CONCURRENCY", value_name = "N")]
     pub max_concurrency: Option<usize>,
-    /// Texts that may wait for the engine; one more is refused with 429 [default: by the measured
+    /// Texts that may wait for the engine; more are refused with 429 [default: from the measured
     /// capacity].
     #[arg(long, env = "INTENTD_MAX_QUEUE", value_name = "N")]
     pub max_queue: Option<usize>,
-    /// Percentage of the queue that requests of several texts may take.
+    /// Percentage of the queue that requests with several texts may take.
     #[arg(
         long,
         env = "INTENTD_MAX_LIST_SHARE",
@@ -148,10 +152,10 @@ pub struct LoadArgs {
         default_value = "50"
     )]
     pub max_list_share: usize,
-    /// Texts in one request; a longer list is refused with 422; at most 32768 [default: 256 or --max-queue].
+    /// Texts in one request; a longer list is refused with 422. At most 32768 [default: 256 or --max-queue].
     #[arg(long, env = "INTENTD_MAX_TEXTS", value_name = "N")]
     pub max_texts: Option<usize>,
-    /// Tokens in one batch, where a quarter of --slo leaves time for so many.
+    /// Tokens in one batch. Batches stay smaller where this many would take more than a quarter of --slo.
     #[arg(
         long,
         env = "INTENTD_MAX_BATCH_TOKENS",
@@ -162,11 +166,12 @@ pub struct LoadArgs {
     /// Texts in one batch.
     #[arg(
         long,
-        env = "INTENTD_MAX_BATCH_REQUESTS",
+        alias = "max-batch-requests",
+        env = "INTENTD_MAX_BATCH_TEXTS",
         value_name = "N",
         default_value = "256"
     )]
-    pub max_batch_requests: usize,
+    pub max_batch_texts: usize,
     /// Size of a request's body in bytes; a larger one is refused with 413.
     #[arg(
         long,
@@ -175,7 +180,7 @@ pub struct LoadArgs {
         default_value = "2097152"
     )]
     pub max_body_bytes: usize,
-    /// Bytes of all bodies in memory; a request beyond is refused with 429.
+    /// Memory for the bodies of all requests, in bytes; requests beyond it are refused with 429.
     #[arg(
         long,
         env = "INTENTD_MAX_BODY_MEMORY",
@@ -185,14 +190,24 @@ pub struct LoadArgs {
     pub max_body_memory: usize,
 }
 
-/// What connections may do.
+impl LoadArgs {
+    /// Texts that a request may have.
+    pub(super) fn texts_max(&self) -> usize {
+        let default = || {
+            self.max_queue
+                .map_or(TEXTS_MAX, |queue| queue.min(TEXTS_MAX))
+        };
+        self.max_texts.unwrap_or_else(default)
+    }
+}
+
+/// The limits on connections.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConnectionArgs {
-    /// Connections open at once, as far as there are file descriptors; one more is closed with 503
-    /// [default: 16384].
+    /// Open connections, if there are enough file descriptors; more are closed with 503 [default: 16384].
     #[arg(long, env = "INTENTD_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
-    /// Requests under way at once on one HTTP/2 connection.
+    /// Requests in flight on one HTTP/2 connection.
     #[arg(
         long,
         env = "INTENTD_MAX_STREAMS",
@@ -200,7 +215,7 @@ pub struct ConnectionArgs {
         default_value = "256"
     )]
     pub max_streams: u32,
-    /// Bytes of a request's line and headers; more are refused with 431.
+    /// Size of a request's head, its request line and headers, in bytes; a larger one is refused with 431.
     #[arg(
         long,
         env = "INTENTD_MAX_HEADER_BYTES",
@@ -208,124 +223,36 @@ pub struct ConnectionArgs {
         default_value = "65536"
     )]
     pub max_header_bytes: usize,
-    /// Time for a request's headers to arrive before the connection is closed.
+    /// Time for a request's head to arrive; then the connection is closed. "off" for no limit.
     #[arg(
         long,
         env = "INTENTD_HEADER_TIMEOUT",
         value_name = "TIME",
-        default_value = "10s",
-        value_parser = span::parse
+        default_value = "10s"
     )]
-    pub header_timeout: Duration,
-    /// Time for a request's body to arrive; one that takes longer is refused with 408.
+    pub header_timeout: TimeLimit,
+    /// Time for a request's body to arrive; then the request is refused with 408. "off" for no limit.
     #[arg(
         long,
         env = "INTENTD_BODY_TIMEOUT",
         value_name = "TIME",
-        default_value = "20s",
-        value_parser = span::parse
+        default_value = "20s"
     )]
-    pub body_timeout: Duration,
-    /// Time that a connection may stay open without a request.
+    pub body_timeout: TimeLimit,
+    /// Time that a connection may stay open without a request. "off" for no limit.
     #[arg(
         long,
         env = "INTENTD_IDLE_TIMEOUT",
         value_name = "TIME",
-        default_value = "120s",
-        value_parser = span::parse
+        default_value = "120s"
     )]
-    pub idle_timeout: Duration,
+    pub idle_timeout: TimeLimit,
 }
 
-/// What autoscalers and load balancers are told.
-#[derive(Debug, Clone, clap::Args)]
-pub struct HintArgs {
-    /// Percentage of its capacity that a replica is to use: demand is what is offered by that.
-    #[arg(
-        long,
-        env = "INTENTD_TARGET_UTILIZATION",
-        value_name = "PERCENT",
-        default_value = "80"
-    )]
-    pub target_utilization: f64,
-    /// Time within which replicas that are added for a backlog are to work it off.
-    #[arg(
-        long,
-        env = "INTENTD_BACKLOG_DRAIN",
-        value_name = "TIME",
-        default_value = "30s",
-        value_parser = span::parse_limit
-    )]
-    pub backlog_drain: Duration,
-    /// How far ahead demand follows a rising load: a time, "startup" for as long as this server took to
-    /// start, or "off".
-    #[arg(
-        long,
-        env = "INTENTD_TREND",
-        value_name = "TIME",
-        default_value = "off",
-        value_parser = trend
-    )]
-    pub trend: Trend,
-    /// Whether a loaded model is measured before it serves, and what requests cost beside it: some 100 to 300
-    /// ms.
-    #[arg(
-        long,
-        env = "INTENTD_CALIBRATION",
-        value_name = "BOOL",
-        default_value = "true",
-        value_parser = clap::builder::BoolishValueParser::new(),
-        action = clap::ArgAction::Set
-    )]
-    pub calibration: bool,
-    /// File of `intentd profile --json`: the model is not measured at the start but taken to be as fast
-    /// as it says, which a batch or two check.
-    #[arg(long, env = "INTENTD_PROFILE", value_name = "FILE")]
-    pub profile: Option<PathBuf>,
-    /// When answers carry a load report for load balancers (ORCA, header endpoint-load-metrics).
-    #[arg(long, env = "INTENTD_ORCA", value_enum, default_value = "on-request")]
-    pub orca: OrcaMode,
-    /// Adds metrics under the names of Triton's that inference gateways read.
-    #[arg(
-        long,
-        env = "INTENTD_TRITON_METRICS",
-        value_name = "BOOL",
-        num_args = 0..=1,
-        default_value = "false",
-        default_missing_value = "true",
-        value_parser = clap::builder::BoolishValueParser::new(),
-        action = clap::ArgAction::Set
-    )]
-    pub triton_metrics: bool,
-    /// Serves /metrics and /autoscaling on --port as well.
-    #[arg(
-        long,
-        env = "INTENTD_HINTS_ON_MAIN_PORT",
-        value_name = "BOOL",
-        num_args = 0..=1,
-        default_value = "false",
-        default_missing_value = "true",
-        value_parser = clap::builder::BoolishValueParser::new(),
-        action = clap::ArgAction::Set
-    )]
-    pub hints_on_main_port: bool,
-}
-
-fn trend(text: &str) -> Result<Trend, String> {
-    if text == "startup" {
-        return Ok(Trend::Startup);
-    }
-    match span::parse(text) {
-        Ok(time) if time.is_zero() => Ok(Trend::Off),
-        Ok(time) => Ok(Trend::Seconds(time.as_secs_f64())),
-        Err(_) => Err("expected a time such as 30s or 2m, \"startup\" or \"off\"".to_owned()),
-    }
-}
-
-/// When the engine or the process ends.
+/// When the engine is given up and how the process shuts down.
 #[derive(Debug, Clone, clap::Args)]
 pub struct EndArgs {
-    /// Batches that may fail one after the other before /readyz answers 503.
+    /// Consecutive batches that may fail before /readyz answers 503.
     #[arg(
         long,
         env = "INTENTD_ENGINE_FAILURES",
@@ -333,40 +260,39 @@ pub struct EndArgs {
         default_value = "5"
     )]
     pub engine_failures: u32,
-    /// Time after which a GPU that does not come back is given up, and a CPU that does not is reported;
-    /// "off" waits for ever.
+    /// Time without progress after which a GPU is given up and a CPU engine is reported as stuck. "off" for
+    /// no limit.
     #[arg(
         long,
         env = "INTENTD_ENGINE_TIMEOUT",
         value_name = "TIME",
-        default_value = "60s",
-        value_parser = span::parse
+        default_value = "60s"
     )]
-    pub engine_timeout: Duration,
-    /// Time between SIGTERM, when /readyz turns 503, and the closing of the ports [default: 5s, off
-    /// under Knative].
+    pub engine_timeout: TimeLimit,
+    /// Time from SIGTERM, when /readyz turns 503, until the ports close [default: 5s; off under
+    /// Knative].
     #[arg(
         long,
         env = "INTENTD_LAME_DUCK",
         value_name = "TIME",
-        value_parser = span::parse
+        value_parser = time::parse_or_off
     )]
     pub lame_duck: Option<Duration>,
-    /// Time from SIGTERM to the end, whatever is unanswered then.
+    /// Time from SIGTERM until the process exits, even with requests unanswered.
     #[arg(
         long,
         env = "INTENTD_DRAIN_TIMEOUT",
         value_name = "TIME",
         default_value = "25s",
-        value_parser = span::parse_limit
+        value_parser = time::parse
     )]
     pub drain_timeout: Duration,
 }
 
-/// Where requests are reported.
+/// The collector of traces.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TraceArgs {
-    /// OpenTelemetry collector that gets a span for requests (OTLP over HTTP, JSON), like
+    /// OpenTelemetry collector that receives spans of requests (OTLP over HTTP, JSON), such as
     /// http://localhost:4318.
     ///
     /// A name and a password before the host, http://name:password@host, are sent as basic
@@ -375,7 +301,7 @@ pub struct TraceArgs {
         long,
         env = "INTENTD_OTLP_ENDPOINT",
         value_name = "URL",
-        // It may hold a password.
+        // The value may contain a password.
         hide_env_values = true
     )]
     pub otlp_endpoint: Option<Endpoint>,
@@ -387,7 +313,7 @@ pub struct TraceArgs {
         default_value = "intentd"
     )]
     pub otlp_service_name: String,
-    /// Share of the requests without a traceparent for which spans are sent, from 0 to 1.
+    /// Share of the requests without a traceparent that get a span, from 0 to 1.
     #[arg(
         long,
         env = "INTENTD_OTLP_SAMPLE",
@@ -395,13 +321,4 @@ pub struct TraceArgs {
         default_value = "0.01"
     )]
     pub otlp_sample: f64,
-}
-
-/// `--log-format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// One line of text a message.
-    Text,
-    /// One JSON object a message.
-    Json,
 }

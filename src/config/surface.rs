@@ -1,24 +1,24 @@
-//! The flags of what those who ask have to know.
+//! The flags of the names that clients use.
 
 use crate::api::{EventSource, TextPointer};
 
-/// What those who ask have to know.
+/// The names that clients use.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SurfaceArgs {
-    /// What the model is called in the Open Inference Protocol (/v2/models/NAME) and in Triton's metrics.
+    /// Name of the model in the Open Inference Protocol (/v2/models/NAME) and in Triton's metrics.
     #[arg(
         long,
         env = "INTENTD_MODEL_NAME",
         value_name = "NAME",
         default_value = "intentd",
-        value_parser = model_name
+        value_parser = parse_model_name
     )]
     pub model_name: String,
-    /// Where the text is in the data of a CloudEvent, as a JSON pointer like /message/text [default: the
+    /// Position of the text in the data of a CloudEvent, as a JSON pointer such as /message/text [default: the
     /// data, or its query, text or inputs].
     #[arg(long, env = "INTENTD_EVENT_TEXT_POINTER", value_name = "POINTER")]
     pub event_text_pointer: Option<TextPointer>,
-    /// The source of the CloudEvents that answer events.
+    /// Source of the CloudEvents that answer events.
     #[arg(
         long,
         env = "INTENTD_EVENT_SOURCE",
@@ -26,7 +26,7 @@ pub struct SurfaceArgs {
         default_value = "/intentd"
     )]
     pub event_source: EventSource,
-    /// CloudEvents whose answers are kept: one that is delivered again is answered from there. 0 for none.
+    /// CloudEvents whose answers are kept. An event that is delivered again gets the kept answer. 0 keeps none.
     #[arg(
         long,
         env = "INTENTD_EVENTS_KEPT",
@@ -36,7 +36,7 @@ pub struct SurfaceArgs {
     pub events_kept: usize,
 }
 
-fn model_name(text: &str) -> Result<String, String> {
+fn parse_model_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains('/') {
         return Err("expected a name without slashes".to_owned());
     }

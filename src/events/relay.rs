@@ -341,8 +341,8 @@ fn port(listener: Listener, routes: Router) -> Port {
             connections_max: CONNECTIONS,
             streams_max: 16,
             header_bytes_max: 16 << 10,
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(120),
+            header_timeout: Some(Duration::from_secs(10)),
+            idle_timeout: Some(Duration::from_secs(120)),
         },
         permits: ConnectionPermits::new(CONNECTIONS),
         // These are not published.

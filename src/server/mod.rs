@@ -90,7 +90,8 @@ where
         follower: None,
         kafka: KafkaInput::default(),
         life,
-        engine_timeout: config.engine_timeout,
+        // The watchdog says zero for no limit.
+        engine_timeout: config.engine_timeout.unwrap_or(Duration::ZERO),
         lame_duck: config.lame_duck,
         drain_timeout: config.drain_timeout,
     };

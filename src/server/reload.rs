@@ -29,7 +29,9 @@ impl ReloadableFiles {
     pub(super) fn open(config: &Config) -> Result<Self, ServerError> {
         let keys = config.api_keys.as_deref().map(Keys::open).transpose()?;
         let tls = config.tls.as_ref();
-        let tls = tls.map(|(cert, key)| Tls::open(cert, key)).transpose()?;
+        let tls = tls
+            .map(|files| Tls::open(&files.certificates, &files.key))
+            .transpose()?;
         Ok(Self {
             keys: keys.map(Arc::new),
             tls: tls.map(Arc::new),

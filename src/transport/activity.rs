@@ -48,6 +48,12 @@ pub(super) enum Due {
     Busy,
 }
 
+impl Due {
+    fn after(start: Instant, limit: Option<Duration>) -> Self {
+        limit.map_or(Self::Busy, |limit| Self::At(start + limit))
+    }
+}
+
 impl Activity {
     /// A connection on which nothing has arrived yet.
     pub(super) fn new() -> Self {
@@ -221,7 +227,8 @@ mod tests {
         drop(request);
         let done = Instant::now();
         assert_eq!(activity.silent_since(), Some(done));
-        assert_eq!(activity.due(&LIMITS), Due::At(done + LIMITS.idle_timeout));
+        let limit = LIMITS.idle_timeout.unwrap();
+        assert_eq!(activity.due(&LIMITS), Due::At(done + limit));
         pass(59).await;
         activity.read();
         assert_eq!(activity.silent_since(), None, "a head is arriving");

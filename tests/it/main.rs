@@ -34,6 +34,7 @@ mod scaler;
 mod scaler_kafka;
 mod scaler_tls;
 mod serving;
+mod settings;
 mod support;
 mod tei;
 mod tls;

@@ -81,7 +81,7 @@ async fn an_objective_that_no_server_can_keep_is_stretched() {
 /// The list came first and is long; the single text does not wait for all of it.
 #[tokio::test]
 async fn a_list_does_not_keep_single_texts_waiting() {
-    let flags = ["--max-batch-requests", "4", "--max-texts", "200"];
+    let flags = ["--max-batch-texts", "4", "--max-texts", "200"];
     let (server, gate) = TestServer::gated(&flags).await;
     let address = server.address;
     let first = tokio::spawn(async move { get(address, &path(0), &[]).await });

@@ -1,4 +1,4 @@
-//! The program itself: flags, standard input, exit codes, signals.
+//! The program as a process: standard input and output, exit codes, signals.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -28,22 +28,7 @@ async fn it_serves_until_sigterm_and_logs_no_text() {
 }
 
 #[tokio::test]
-async fn the_environment_sets_what_flags_do_not() {
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port().to_string()
-    };
-    let environment = [("PORT", port.as_str()), ("INTENTD_MAX_TEXTS", "1")];
-    let mut server = Server::start(&[], &environment);
-    assert_eq!(server.address.port().to_string(), port);
-    server.ready().await;
-    let answer = crate::support::http::post_json(server.address, r#"["a", "b"]"#).await;
-    assert_eq!(answer.status, 422);
-    server.signal("TERM");
-}
-
-#[tokio::test]
-async fn health_tells_a_server_that_is_well_from_one_that_is_not() {
+async fn health_tells_a_healthy_server_from_a_dead_one() {
     let mut server = Server::start(&["--port", "0"], &[]);
     server.ready().await;
     let port = server.address.port().to_string();
@@ -55,7 +40,7 @@ async fn health_tells_a_server_that_is_well_from_one_that_is_not() {
     }
     let health = |port: &str| {
         let mut command = intentd();
-        // As in a container, where the server's own variables are set.
+        // A container also has the variables of the server.
         command
             .arg("health")
             .env("PORT", port)
@@ -72,17 +57,6 @@ async fn health_tells_a_server_that_is_well_from_one_that_is_not() {
             .1
             .contains(&format!("127.0.0.1:{port}/readyz")),
         "{error:?}"
-    );
-}
-
-#[test]
-fn wrong_settings_are_all_named_and_exit_with_64() {
-    let output = run(&["--max-queue", "0", "--max-batch-tokens", "0"], "");
-    let (code, error) = failure(&output);
-    assert_eq!(code, Some(64));
-    assert!(
-        error.contains("--max-queue") && error.contains("--max-batch-tokens"),
-        "{error}"
     );
 }
 
@@ -119,7 +93,7 @@ fn a_missing_model_ends_the_server_with_its_name() {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_nothing() {
+async fn a_log_without_a_reader_blocks_nothing() {
     let flags = ["--port", "0", "--log", "debug,hyper=trace"];
     let mut server = Server::start(&flags, &[]);
     let admin = server.admin();
@@ -133,7 +107,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
             .find_map(|line| line.strip_prefix("intentd_log_lines_dropped_total "));
         line.unwrap().parse::<f64>().unwrap()
     };
-    // The pipe holds 64 KiB, the server some thousand lines.
+    // The pipe holds 64 KiB, the server several thousand lines.
     let mut fill = async || {
         let before = dropped().await;
         while dropped().await == before {
@@ -147,7 +121,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     filled.expect("requests are answered while nobody reads the log");
     assert_eq!(get(server.address, "/readyz", &[]).await.status, 200);
     assert_eq!(get(admin, "/healthz", &[]).await.status, 200);
-    // Somebody reads again, and hears of it.
+    // Once the log is read again, it reports the dropped lines.
     let nothing: Box<dyn Read + Send> = Box::new(std::io::empty());
     let mut log = std::mem::replace(&mut server.log, BufReader::new(nothing));
     let read = tokio::task::spawn_blocking(move || {
@@ -160,7 +134,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     });
     let log = tokio::time::timeout(patience, read).await;
     let _log = log.expect("it is said that lines were dropped").unwrap();
-    // A signal works while nobody reads.
+    // A signal works while nobody reads the log.
     let filled = tokio::time::timeout(patience, fill()).await;
     filled.expect("lines are dropped again");
     kill(server.child.id(), "TERM");
@@ -187,7 +161,7 @@ fn predict_takes_arguments_or_lines() {
 }
 
 #[test]
-fn labels_and_texts_do_not_command_the_terminal() {
+fn labels_and_texts_cannot_control_the_terminal() {
     let directory = tempfile::tempdir().unwrap();
     let mut spec = catalog::spec("cased").unwrap();
     spec.labels = vec!["\u{1b}[2Jgone\nlost\u{9b}"; spec.labels.len()]
@@ -222,9 +196,9 @@ fn all_engines_predict_the_same() {
     }
 }
 
-/// Without CUDA in the build, without a driver, or without so many devices.
+/// The reason may be a build without CUDA, a missing driver, or too few devices.
 #[test]
-fn a_gpu_that_is_not_there_is_named_with_what_to_do() {
+fn a_missing_gpu_is_named_with_a_remedy() {
     let server = ["--host", "127.0.0.1", "--port", "0", "--admin-port", "off"];
     for command in [&["predict", "music"][..], &server] {
         let output = run(&[command, &["--device", "cuda:99"]].concat(), "");
@@ -244,7 +218,7 @@ fn a_gpu_that_is_not_there_is_named_with_what_to_do() {
 }
 
 #[test]
-fn inspect_says_what_the_embedded_model_is() {
+fn inspect_describes_the_embedded_model() {
     let output = run(&["inspect"], "");
     let text = stdout(&output);
     for fact in [
@@ -262,9 +236,9 @@ fn inspect_says_what_the_embedded_model_is() {
     }
 }
 
-/// A reader that has seen enough is no failure, and must not keep the program running.
+/// A reader that closes the output early is not a failure and must not keep the program running.
 #[test]
-fn output_that_nobody_reads_ends_the_program() {
+fn a_closed_output_ends_the_program() {
     let texts = "music\n".repeat(10_000);
     for arguments in [&["predict"][..], &["inspect"]] {
         let mut child = intentd()
@@ -275,7 +249,7 @@ fn output_that_nobody_reads_ends_the_program() {
             .spawn()
             .expect("the program starts");
         drop(child.stdout.take());
-        // The program need not read all of it.
+        // The program may end before it has read everything.
         let _ = child
             .stdin
             .take()
@@ -284,103 +258,4 @@ fn output_that_nobody_reads_ends_the_program() {
         let output = child.wait_with_output().expect("the program ends");
         assert_eq!(failure(&output), (Some(0), ""), "{arguments:?}");
     }
-}
-
-/// For a Service called `intentd`, Kubernetes puts `INTENTD_PORT=tcp://…` into the environment.
-#[tokio::test]
-async fn a_kubernetes_service_link_is_not_a_port() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let port = port.to_string();
-    let environment = [
-        ("INTENTD_PORT", "tcp://10.96.3.4:80"),
-        ("PORT", port.as_str()),
-    ];
-    let mut server = Server::start(&[], &environment);
-    assert_eq!(server.address.port().to_string(), port);
-    assert_eq!(server.signal("TERM").0, Some(0), "also while it loads");
-}
-
-/// A server whose port is in its file is found there by a probe in the same container.
-#[tokio::test]
-async fn the_file_of_settings_is_for_server_and_probe() {
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), format!("port = {port}\nmax-texts = 2\n")).unwrap();
-    let environment = [("INTENTD_CONFIG", file.path().to_str().unwrap())];
-    let mut server = Server::start(&["--lame-duck", "0"], &environment);
-    assert_eq!(server.address.port(), port);
-    server.ready().await;
-    let mut health = intentd();
-    let health = health.arg("health").envs(environment).output().unwrap();
-    assert_eq!(failure(&health), (Some(0), ""));
-    let answer = crate::support::http::post_json(server.address, r#"["a", "b", "c"]"#).await;
-    assert_eq!(answer.status, 422);
-    server.signal("TERM");
-}
-
-#[test]
-fn mistakes_of_every_kind_come_in_one_message() {
-    let flags = [
-        "--port",
-        "70000",
-        "--slo",
-        "soon",
-        "--max-queue",
-        "0",
-        "--tls-cert",
-        "x",
-        "--log",
-        "wrn",
-    ];
-    let output = run(&flags, "");
-    let (code, error) = failure(&output);
-    assert_eq!(code, Some(64));
-    for flag in ["--port", "--slo", "--max-queue", "--tls-key", "--log"] {
-        assert!(error.contains(flag), "{flag} is missing from {error}");
-    }
-}
-
-#[test]
-fn the_settings_in_force_are_printed() {
-    let output = run(&["--print-config", "--slo", "20ms"], "");
-    let text = stdout(&output);
-    assert!(text.contains("slo = \"20ms\" # flag"), "{text}");
-    assert!(text.contains("max-batch-tokens = 4096 # default"), "{text}");
-    let endpoint = "http://me:hush@collector:4318";
-    let output = run(&["--print-config", "--otlp-endpoint", endpoint], "");
-    let text = stdout(&output);
-    assert!(
-        text.contains("otlp-endpoint is set (flag), and not shown"),
-        "{text}"
-    );
-    // Nor is it shown where it is wrong.
-    for endpoint in [
-        "https://me:hush@collector:4318",
-        "me:hush@collector",
-        "http://me:hu/sh@c",
-    ] {
-        let output = run(&["--otlp-endpoint", endpoint], "");
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(64), "{error}");
-        assert!(error.contains("--otlp-endpoint"), "{error}");
-        assert!(
-            !error.contains("hush") && !error.contains("hu/sh"),
-            "{error}"
-        );
-    }
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "\notlp-endpoint = http://me:hush@c\n").unwrap();
-    let output = run(&["--config", file.path().to_str().unwrap()], "");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        error.contains("line 2") && !error.contains("hush"),
-        "{error}"
-    );
 }

@@ -19,7 +19,7 @@ fn profile(flags: &[&str]) -> Output {
         "2s",
         "--max-batch-tokens",
         "512",
-        "--max-batch-requests",
+        "--max-batch-texts",
         "16",
     ];
     run(&[&usual, flags].concat(), "")

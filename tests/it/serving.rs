@@ -60,7 +60,7 @@ async fn what_waits_becomes_one_batch() {
 
 #[tokio::test]
 async fn batches_keep_to_their_limits() {
-    let (server, gate) = TestServer::gated(&["--max-batch-requests", "3"]).await;
+    let (server, gate) = TestServer::gated(&["--max-batch-texts", "3"]).await;
     let clients = pile_up(&server, &gate, 9).await;
     gate.open();
     clients.join_all().await;

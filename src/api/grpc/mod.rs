@@ -96,7 +96,13 @@ async fn grpc_only(request: Request, next: Next) -> Response {
 /// Answers within the time that a body has, and ends a stream when the ports close: a client may keep its
 /// side of it open for ever.
 async fn bounds(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let answered = tokio::time::timeout(shared.body.timeout(), next.run(request));
+    let answered = async {
+        let answer = next.run(request);
+        match shared.body.timeout() {
+            Some(timeout) => tokio::time::timeout(timeout, answer).await,
+            None => Ok(answer.await),
+        }
+    };
     let response = tokio::select! {
         answered = answered => answered.unwrap_or_else(|_| {
             Status::deadline_exceeded("the message did not arrive in time").into_http()

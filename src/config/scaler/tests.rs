@@ -14,7 +14,7 @@ fn config(flags: &[&str]) -> Result<Config, ConfigError> {
 }
 
 #[test]
-fn a_service_link_is_no_port() {
+fn a_service_link_is_not_a_port() {
     let port = |flags: &[&str]| config(flags).unwrap().address.port();
     assert_eq!(port(&[]), 9101);
     assert_eq!(port(&["--port", "tcp://10.0.0.1:9101"]), 9101);
@@ -58,25 +58,17 @@ fn all_mistakes_are_reported_at_once() {
 }
 
 #[test]
-fn replicas_and_settings_are_lists() {
+fn blank_items_of_a_list_are_ignored() {
     let flags = ["--replicas", "a:1,b:2", "--replicas", "c:3"];
     assert_eq!(config(&flags).unwrap().defaults.endpoints.len(), 3);
     let flags = ["--replicas", "a:1, b:2,", "--kafka-config", "\n"];
     assert_eq!(config(&flags).unwrap().defaults.endpoints.len(), 2);
     assert!(config(&["--replicas", ",", "--fixed"]).is_err());
-    let settings = ["a=b", "", "c=d\r"].map(|line| entry(line).unwrap());
-    let expected = [("a", "b"), ("c", "d")].map(|(k, v)| (k.to_owned(), v.to_owned()));
-    assert_eq!(entries(settings.to_vec()), expected);
-    assert_eq!(
-        setting("a.b=c=d").unwrap(),
-        ("a.b".to_owned(), "c=d".to_owned())
-    );
-    assert!(!setting("secret").unwrap_err().contains("secret"));
 }
 
 #[cfg(not(feature = "kafka"))]
 #[test]
-fn without_kafka_it_is_said_how_to_build_it() {
+fn without_kafka_the_mistake_names_the_feature() {
     let flags = [
         "--wake-kafka",
         "k:1",

@@ -1,28 +1,37 @@
-//! What may be wrong with settings that can be read. Each mistake names the flag, what was expected and
-//! what was found.
+//! Checks of the flags of `intentd serve` that parse but may not make sense.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
 
-use super::serve::LoadArgs;
-use super::{AdminPort, Platform, ServeArgs, main_port, texts_max};
+use super::platform::Platform;
+use super::ports::main_port;
+use super::serve::{LoadArgs, ServeArgs};
 
-/// A list of JSON has more values than texts: three for a pair, ten and more for an event.
+/// The highest `--max-texts`. A JSON list has more values than texts: three for a pair, ten and more for an
+/// event.
 const TEXTS_MAX: usize = crate::api::VALUES_MAX / 16;
 
-/// Mistakes in single numbers.
-pub(super) fn numbers(args: &ServeArgs) -> Vec<String> {
+/// Where a server listens over TCP.
+pub(super) struct ListenAddresses {
+    /// For predictions.
+    pub(super) main: Option<SocketAddr>,
+    /// For operators.
+    pub(super) admin: Option<SocketAddr>,
+}
+
+/// Mistakes in numbers and times.
+pub(super) fn number_mistakes(args: &ServeArgs) -> Vec<String> {
     let mut mistakes = Vec::new();
     let (load, connection) = (&args.load, &args.connection);
     for (flag, value) in [
         ("--max-concurrency", load.max_concurrency.unwrap_or(1)),
         ("--max-queue", load.max_queue.unwrap_or(1)),
         ("--max-list-share", load.max_list_share),
-        ("--max-texts", texts_max(load)),
+        ("--max-texts", load.texts_max()),
         ("--max-batch-tokens", load.max_batch_tokens),
-        ("--max-batch-requests", load.max_batch_requests),
+        ("--max-batch-texts", load.max_batch_texts),
         ("--max-body-bytes", load.max_body_bytes),
         ("--max-connections", connection.max_connections.unwrap_or(1)),
         ("--max-streams", connection.max_streams as usize),
@@ -50,7 +59,7 @@ pub(super) fn numbers(args: &ServeArgs) -> Vec<String> {
             "--backlog-drain: expected at least 1s, found {found:?}"
         ));
     }
-    mistakes.extend(sizes(load));
+    mistakes.extend(size_mistakes(load));
     let (lame_duck, drain) = (args.end.lame_duck, args.end.drain_timeout);
     if let Some(lame_duck) = lame_duck.filter(|duck| !duck.is_zero() && *duck >= drain) {
         mistakes.push(format!(
@@ -67,8 +76,8 @@ pub(super) fn numbers(args: &ServeArgs) -> Vec<String> {
     mistakes
 }
 
-/// Mistakes in how large lists and bodies may be.
-fn sizes(load: &LoadArgs) -> Vec<String> {
+/// Mistakes in the limits on lists and bodies.
+fn size_mistakes(load: &LoadArgs) -> Vec<String> {
     let mut mistakes = Vec::new();
     if load.max_list_share > 100 {
         let found = load.max_list_share;
@@ -76,17 +85,16 @@ fn sizes(load: &LoadArgs) -> Vec<String> {
             "--max-list-share: expected at most 100, found {found}"
         ));
     }
-    if let Some(queue) = load.max_queue.filter(|queue| texts_max(load) > *queue) {
+    let texts = load.texts_max();
+    if let Some(queue) = load.max_queue.filter(|queue| texts > *queue) {
         mistakes.push(format!(
             "--max-texts: expected at most --max-queue ({queue}), since a list waits as a whole, \
-             found {}",
-            texts_max(load)
+             found {texts}"
         ));
     }
-    if texts_max(load) > TEXTS_MAX {
-        let found = texts_max(load);
+    if texts > TEXTS_MAX {
         mistakes.push(format!(
-            "--max-texts: expected at most {TEXTS_MAX}, found {found}"
+            "--max-texts: expected at most {TEXTS_MAX}, found {texts}"
         ));
     }
     if load.max_body_memory < load.max_body_bytes {
@@ -98,53 +106,12 @@ fn sizes(load: &LoadArgs) -> Vec<String> {
     mistakes
 }
 
-/// What is wrong with `--log`.
-pub(super) fn log_filter(filter: &str) -> Vec<String> {
-    let mut mistakes = Vec::new();
-    if let Some(word) = filter.split(',').find(|word| is_misspelt_level(word)) {
-        mistakes.push(format!(
-            "--log: expected error, warn, info, debug, trace, off, or target=level, found {word:?}"
-        ));
-    }
-    if let Err(error) = filter.parse::<tracing_subscriber::EnvFilter>() {
-        mistakes.push(format!(
-            "--log: expected a tracing filter, found {filter:?}: {error}"
-        ));
-    }
-    mistakes
-}
-
-/// A lone word is the name of a target to a filter, of which every message is then shown and no other.
-fn is_misspelt_level(word: &str) -> bool {
-    let levels = ["off", "error", "warn", "info", "debug", "trace"];
-    let word = word.trim();
-    let is_level = levels.iter().any(|level| level.eq_ignore_ascii_case(word));
-    let is_plain = word.chars().all(char::is_alphanumeric);
-    is_plain && !is_level && word.parse::<u8>().is_err()
-}
-
-/// Both of two flags or neither of them.
-pub(super) fn both<T, U>(
-    flags: &str,
-    pair: (Option<T>, Option<U>),
-    mistakes: &mut Vec<String>,
-) -> Option<(T, U)> {
-    match pair {
-        (Some(one), Some(other)) => Some((one, other)),
-        (None, None) => None,
-        _ => {
-            mistakes.push(format!("{flags}: expected both or neither, found one"));
-            None
-        }
-    }
-}
-
-/// The addresses of the main and of the operators' port.
-pub(super) fn places(
+/// The addresses that flags and `PORT` give.
+pub(super) fn listen_addresses(
     args: &ServeArgs,
     platform: &Platform,
     mistakes: &mut Vec<String>,
-) -> (Option<SocketAddr>, Option<SocketAddr>) {
+) -> ListenAddresses {
     let listen = &args.listen;
     let main = main_port(listen.port, platform.port.as_deref()).unwrap_or_else(|mistake| {
         mistakes.push(mistake);
@@ -154,20 +121,21 @@ pub(super) fn places(
         let what = "--port: expected a port, or --unix-socket beside \"off\"";
         mistakes.push(what.to_owned());
     }
-    let admin = match listen.admin_port {
-        AdminPort::Off => None,
-        AdminPort::Port(port) => Some(port),
-    };
+    let admin = listen.admin_port.get();
     if let Some(port) = main.filter(|port| *port != 0 && admin == Some(*port)) {
         mistakes.push(format!(
             "--admin-port: expected another port than --port, found {port} for both"
         ));
     }
     let address = |port: u16| SocketAddr::from((listen.host, port));
-    (main.map(address), admin.map(address))
+    ListenAddresses {
+        main: main.map(address),
+        admin: admin.map(address),
+    }
 }
 
-pub(super) fn origins(origins: &[String], mistakes: &mut Vec<String>) -> Vec<HeaderValue> {
+/// The values of `--cors-allow-origin` as headers.
+pub(super) fn cors_origins(origins: &[String], mistakes: &mut Vec<String>) -> Vec<HeaderValue> {
     let mut values = Vec::new();
     for origin in origins {
         let is_origin = origin == "*" || is_origin(origin);
@@ -182,7 +150,7 @@ pub(super) fn origins(origins: &[String], mistakes: &mut Vec<String>) -> Vec<Hea
     values
 }
 
-/// Scheme, host and port as browsers write them (RFC 6454, section 6.2).
+/// Whether a text is scheme, host and port as browsers write them (RFC 6454, section 6.2).
 fn is_origin(text: &str) -> bool {
     let plain = |c: char| !matches!(c, '/' | '*' | '?' | '#') && !c.is_ascii_uppercase();
     text.split_once("://").is_some_and(|(scheme, rest)| {

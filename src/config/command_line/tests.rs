@@ -1,11 +1,33 @@
-use clap::CommandFactory;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
 
 use super::*;
-use crate::cli::Cli;
+use crate::config::{ScalerArgs, ServeArgs, time};
 
-fn read(line: &[&str]) -> Result<Sources, SourcesError> {
+/// A program like ours.
+#[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Program {
+    #[command(flatten)]
+    _serve: ServeArgs,
+    #[command(subcommand)]
+    _command: Option<ProgramCommand>,
+}
+
+#[derive(Subcommand)]
+enum ProgramCommand {
+    Serve(Box<ServeArgs>),
+    Scaler(Box<ScalerArgs>),
+    Bench {
+        #[arg(long, value_parser = time::parse)]
+        slo: Duration,
+    },
+}
+
+fn read(line: &[&str]) -> Result<CommandLine, CommandLineError> {
     let line = std::iter::once("intentd").chain(line.iter().copied());
-    Sources::read(&Cli::command(), line.map(OsString::from).collect())
+    CommandLine::read(&Program::command(), line.map(OsString::from).collect())
 }
 
 fn mistakes(line: &[&str]) -> Vec<String> {
@@ -19,7 +41,7 @@ fn written(text: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+fn a_flag_overrides_the_file_and_the_file_overrides_the_default() {
     let file = written(
         "max-texts = 16\nmax-queue = 64\nslo = \"20ms\"\ncors-allow-origin = [\"https://a.b\", \"https://c.d\"]\n",
     );
@@ -43,7 +65,7 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     }
 }
 
-/// What is printed says the same when it is read.
+/// Settings that are printed and read again are the same.
 #[test]
 fn printed_settings_are_a_file() {
     let printed = read(&["--max-texts", "7", "--slo", "off"]).unwrap();
@@ -59,7 +81,7 @@ fn printed_settings_are_a_file() {
 }
 
 #[test]
-fn all_wrong_values_are_reported_at_once_with_their_flags() {
+fn all_invalid_values_are_reported_at_once_with_their_flags() {
     let file = written("max-queue = \"many\"\nmax-quee = 1\nmax-texts = [1, 2]\n[table]\na = 1\n");
     let path = file.path().to_str().unwrap();
     let line = [
@@ -83,7 +105,7 @@ fn all_wrong_values_are_reported_at_once_with_their_flags() {
 }
 
 #[test]
-fn what_may_be_a_secret_is_not_repeated() {
+fn a_value_that_may_be_a_secret_is_not_repeated() {
     let line = ["scaler", "--kafka-config", "hunter2", "--interval", "soon"];
     let mistakes = mistakes(&line);
     assert_eq!(mistakes[0], "--kafka-config: expected KEY=VALUE");
@@ -91,7 +113,7 @@ fn what_may_be_a_secret_is_not_repeated() {
 }
 
 #[test]
-fn a_file_that_is_not_there_or_no_toml_is_a_mistake() {
+fn a_file_that_is_missing_or_not_toml_is_a_mistake() {
     assert_eq!(mistakes(&["--config", "/nowhere"]).len(), 1);
     let file = written("max-texts: 16");
     assert_eq!(
@@ -101,12 +123,46 @@ fn a_file_that_is_not_there_or_no_toml_is_a_mistake() {
 }
 
 #[test]
-fn unknown_flags_and_help_are_claps_to_say() {
+fn clap_answers_unknown_flags_and_help() {
     for line in [
         &["--max-quee", "1"][..],
         &["--help"],
         &["bench", "--slo", "soon"],
     ] {
-        assert!(matches!(read(line), Err(SourcesError(_))), "{line:?}");
+        assert!(matches!(read(line), Err(CommandLineError(_))), "{line:?}");
     }
+}
+
+#[test]
+fn an_old_name_works_as_a_flag_and_in_the_file() {
+    let setting = |line: &[&str]| {
+        let settings = read(line).unwrap().settings.unwrap().to_toml();
+        let mut lines = settings.lines().map(str::to_owned);
+        lines.find(|line| line.contains("max-batch-texts")).unwrap()
+    };
+    let flag = ["--max-batch-requests", "3"];
+    assert_eq!(setting(&flag), "max-batch-texts = 3 # flag");
+    let file = written("max-batch-requests = 7\n");
+    let path = file.path().to_str().unwrap();
+    assert_eq!(setting(&["--config", path]), "max-batch-texts = 7 # file");
+    let both = ["--config", path, "--max-batch-texts", "9"];
+    assert_eq!(setting(&both), "max-batch-texts = 9 # flag");
+}
+
+#[test]
+fn an_invalid_value_of_an_old_name_is_a_mistake() {
+    for line in [
+        ["--max-batch-requests", "many"],
+        ["--max-batch-texts", "many"],
+    ] {
+        let mistakes = mistakes(&line);
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(
+            mistakes[0].starts_with("--max-batch-texts: "),
+            "{mistakes:?}"
+        );
+    }
+    let file = written("max-batch-requests = 7\nmax-batch-texts = 8\n");
+    let path = file.path().to_str().unwrap();
+    assert_eq!(mistakes(&["--config", path]).len(), 1);
 }
