@@ -31,7 +31,7 @@ use super::reader::Reader;
 use super::record::Record;
 use super::settings::{RelaySettings, RetryPolicy};
 use super::state::Handler;
-use crate::api::cloudevents::record::Place;
+use crate::api::RecordPlace as Place;
 use crate::seldom::Seldom;
 use crate::transport::{BindError, ConnectionLimits, Life, Listener, Port, Room, serve};
 use crate::turns::Turns;

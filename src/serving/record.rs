@@ -109,6 +109,6 @@ struct Ending<'a> {
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        self.classifier.metrics().end(Surface::Kafka, self.outcome);
+        self.classifier.metrics().end(Surface::KAFKA, self.outcome);
     }
 }
