@@ -170,7 +170,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_names_every_route_once() {
+    fn routes_and_descriptions_agree() {
+        let document = document();
+        for surface in SURFACES {
+            let Some(part) = surface.openapi else {
+                continue;
+            };
+            for Route { path, .. } in surface.routes {
+                let is_described = document.paths.paths.contains_key(*path);
+                assert!(is_described, "the OpenAPI document has no {path}");
+            }
+            for path in part().paths.paths.keys() {
+                let is_routed = surface.routes.iter().any(|route| route.path == path);
+                assert!(is_routed, "{} has no route {path}", surface.title);
+            }
+        }
+    }
+
+    #[test]
+    fn operations_have_unique_ids() {
         let value: Value = serde_json::from_str(&DOCUMENT).unwrap();
         assert_eq!(value["openapi"], "3.1.0");
         let paths = value["paths"].as_object().unwrap();

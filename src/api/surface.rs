@@ -1,7 +1,6 @@
 //! What a surface declares: its routes, its part of the OpenAPI document, its label and its fuzz targets.
 //!
-//! Everything else that a surface needs follows from this, or a test in [`surfaces`](super::surfaces) says
-//! what is missing.
+//! Everything else that a surface needs follows from this, or a test in `surfaces/mod.rs` says what is missing.
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -17,6 +16,10 @@ pub(super) struct SurfaceEntry {
     /// The label of its requests in metrics and traces.
     pub(super) label: Surface,
     /// Its name in documents, as in the table of `docs/surfaces.md`.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a test compares it with the documents")
+    )]
     pub(super) title: &'static str,
     /// Its routes; empty for a surface on the routes of another.
     pub(super) routes: &'static [Route],
@@ -25,6 +28,7 @@ pub(super) struct SurfaceEntry {
     /// Its part of the OpenAPI document; `None` where OpenAPI cannot describe it.
     pub(super) openapi: Option<fn() -> OpenApi>,
     /// The fuzz targets of its decoders.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test looks for their files"))]
     pub(super) fuzz_targets: &'static [&'static str],
 }
 

@@ -125,7 +125,9 @@ pub(super) fn decode(
 /// What is wrong with the request as a whole, such as more than `texts_max` events; a [`Refusal`] that never
 /// repeats their data.
 pub fn decode_events(
-    (uri, headers, body): (&Uri, &HeaderMap, Bytes),
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Bytes,
     pointer: Option<&TextPointer>,
     texts_max: usize,
 ) -> Result<(Vec<Result<AskedEvent, Refusal>>, TooLong), Refusal> {
