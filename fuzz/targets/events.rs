@@ -51,8 +51,9 @@ pub fn event_request(data: &[u8]) {
     };
     let headers = headers(lines);
     let body = body.unwrap_or_default();
-    let request = (&uri, &headers, Bytes::copy_from_slice(body));
-    let (events, too_long) = match api::decode_events(request, pointer.as_ref(), EVENTS_MAX) {
+    let bytes = Bytes::copy_from_slice(body);
+    let decoded = api::decode_events(&uri, &headers, bytes, pointer.as_ref(), EVENTS_MAX);
+    let (events, too_long) = match decoded {
         Ok(decoded) => decoded,
         Err(refusal) => return check_refusal(&refusal),
     };
@@ -79,7 +80,7 @@ fn check_event(event: &AskedEvent, too_long: TooLong) {
     // The answer is a valid event and names its cause.
     let answer = event.answer_headers(&SOURCE);
     assert_eq!(attribute(&answer, "ce-causationid"), id);
-    let answered = only((&HOME, &answer, Bytes::from_static(b"x")));
+    let answered = only(&answer, Bytes::from_static(b"x"));
     assert_eq!(answered.name(), (&*key(&answer), "/intentd"));
     assert_eq!(answered.carried(), event.carried());
     // The same event in another content mode decodes to the same event. Only a query string can refuse long
@@ -89,16 +90,16 @@ fn check_event(event: &AskedEvent, too_long: TooLong) {
     };
     let content_type = HeaderValue::from_static("application/cloudevents+json");
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]);
-    let again = only((&HOME, &headers, again));
+    let again = only(&headers, again);
     assert_eq!(again.name(), event.name());
     assert_eq!(again.carried(), event.carried());
     assert_eq!(again.texts(), event.texts());
     assert_eq!(key(&again.answer_headers(&SOURCE)), key(&answer));
 }
 
-/// The one event of a valid request.
-fn only(request: (&Uri, &HeaderMap, Bytes)) -> AskedEvent {
-    let (events, _) = api::decode_events(request, None, 1).expect("a sound request");
+/// The one event of a request that is sound.
+fn only(headers: &HeaderMap, body: Bytes) -> AskedEvent {
+    let (events, _) = api::decode_events(&HOME, headers, body, None, 1).expect("a sound request");
     let [event] = <[_; 1]>::try_from(events).expect("one event");
     event.expect("a sound event")
 }
@@ -188,7 +189,7 @@ pub fn event_record(data: &[u8]) {
         Err(refusal) => check_refusal(refusal),
     }
     let (headers, body) = api::record_as_request(&record, place);
-    let delivered = api::decode_events((&HOME, &headers, body), pointer, usize::MAX);
+    let delivered = api::decode_events(&HOME, &headers, body, pointer, usize::MAX);
     if !survives_http(&record) {
         return;
     }

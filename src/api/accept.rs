@@ -1,11 +1,11 @@
-//! Which form an answer takes (RFC 9110, section 12.5.1).
+//! The format of an answer, as `Accept` asks for it (RFC 9110, section 12.5.1).
 
 use axum::http::{HeaderMap, header};
 use mime::Mime;
 
-/// A form of answer.
+/// A format of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum AnswerFormat {
     /// `text/html`: the label.
     Html,
     /// `text/plain`: the label.
@@ -14,7 +14,7 @@ pub(super) enum Form {
     Json,
 }
 
-impl Form {
+impl AnswerFormat {
     fn essence(self) -> (&'static str, &'static str) {
         match self {
             Self::Html => ("text", "html"),
@@ -24,10 +24,9 @@ impl Form {
     }
 }
 
-/// The offered form that the client likes best; the first of equals, and the first of all when
-/// the client names none that is offered (an answer it did not ask for serves it better than
-/// none).
-pub(super) fn choose(headers: &HeaderMap, offered: &[Form; 3]) -> Form {
+/// The offered format that the client prefers, and the first of equals. A client that accepts none of them gets
+/// the first: an answer in another format serves it better than none.
+pub(super) fn choose(headers: &HeaderMap, offered: &[AnswerFormat; 3]) -> AnswerFormat {
     let ranges: Vec<Mime> = headers
         .get_all(header::ACCEPT)
         .iter()
@@ -36,18 +35,18 @@ pub(super) fn choose(headers: &HeaderMap, offered: &[Form; 3]) -> Form {
         .filter_map(|range| range.trim().parse().ok())
         .collect();
     let mut best = (offered[0], 0.0);
-    for form in offered {
-        let quality = quality(&ranges, *form);
+    for format in offered {
+        let quality = quality(&ranges, *format);
         if quality > best.1 {
-            best = (*form, quality);
+            best = (*format, quality);
         }
     }
     best.0
 }
 
-/// The weight that the most specific matching range gives a form; 0 when none matches.
-fn quality(ranges: &[Mime], form: Form) -> f32 {
-    let (kind, subtype) = form.essence();
+/// The weight that the most specific matching range gives a format; 0 if none matches.
+fn quality(ranges: &[Mime], format: AnswerFormat) -> f32 {
+    let (kind, subtype) = format.essence();
     let specificity = |range: &Mime| match (range.type_().as_str(), range.subtype().as_str()) {
         (k, s) if k == kind && s == subtype => Some(2),
         (k, "*") if k == kind => Some(1),
@@ -71,31 +70,37 @@ fn quality(ranges: &[Mime], form: Form) -> f32 {
 mod tests {
     use super::*;
 
-    const GET: [Form; 3] = [Form::Html, Form::Json, Form::Plain];
+    const GET: [AnswerFormat; 3] = [AnswerFormat::Html, AnswerFormat::Json, AnswerFormat::Plain];
 
-    fn chosen(accept: &str) -> Form {
+    fn chosen(accept: &str) -> AnswerFormat {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
         choose(&headers, &GET)
     }
 
     #[test]
-    fn the_client_gets_what_it_likes_best() {
-        assert_eq!(choose(&HeaderMap::new(), &GET), Form::Html);
-        assert_eq!(chosen("*/*"), Form::Html);
-        assert_eq!(chosen("application/json"), Form::Json);
-        assert_eq!(chosen("text/plain"), Form::Plain);
-        assert_eq!(chosen("text/*;q=0.5, application/json;q=0.4"), Form::Html);
+    fn the_client_gets_the_format_it_prefers() {
+        assert_eq!(choose(&HeaderMap::new(), &GET), AnswerFormat::Html);
+        assert_eq!(chosen("*/*"), AnswerFormat::Html);
+        assert_eq!(chosen("application/json"), AnswerFormat::Json);
+        assert_eq!(chosen("text/plain"), AnswerFormat::Plain);
+        assert_eq!(
+            chosen("text/*;q=0.5, application/json;q=0.4"),
+            AnswerFormat::Html
+        );
         assert_eq!(
             chosen("text/*;q=0.5, text/html;q=0, application/json;q=0.4"),
-            Form::Plain
+            AnswerFormat::Plain
         );
         assert_eq!(
             chosen("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
-            Form::Html
+            AnswerFormat::Html
         );
-        assert_eq!(chosen("application/json, text/plain, */*"), Form::Html);
-        assert_eq!(chosen("image/png"), Form::Html);
-        assert_eq!(chosen("not a type;;, application/json"), Form::Json);
+        assert_eq!(
+            chosen("application/json, text/plain, */*"),
+            AnswerFormat::Html
+        );
+        assert_eq!(chosen("image/png"), AnswerFormat::Html);
+        assert_eq!(chosen("not a type;;, application/json"), AnswerFormat::Json);
     }
 }

@@ -1,23 +1,48 @@
-//! Health, metrics and reload. Health and metrics wait neither for the engine nor for a lock that the
-//! batcher holds.
+//! Routes of operators: health, metrics and reload. Health and metrics wait neither for the engine nor for a lock that
+//! the batcher holds.
 
 use std::time::Instant;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use serde::Serialize;
+use utoipa::OpenApi;
 
-use super::Shared;
+use super::fallback::{only_get, only_post};
 use super::refusal::ErrorAnswer;
+use super::state::ApiState;
 use crate::error::Refusal;
 use crate::serving::Phase;
+
+/// The routes of probes.
+pub(super) fn health_routes() -> Router<ApiState> {
+    Router::new()
+        .route("/healthz", get(healthz).fallback(only_get))
+        .route("/readyz", get(readyz).fallback(only_get))
+}
+
+/// The route of metrics.
+pub(super) fn metrics_routes() -> Router<ApiState> {
+    Router::new().route("/metrics", get(metrics).fallback(only_get))
+}
+
+/// The route that loads the model again.
+pub(super) fn reload_routes() -> Router<ApiState> {
+    Router::new().route("/reload", post(reload).fallback(only_post))
+}
+
+/// The part of the OpenAPI document for probes.
+#[derive(OpenApi)]
+#[openapi(paths(healthz, readyz), tags((name = "health", description = "For probes")))]
+pub(super) struct HealthDocument;
 
 /// The process lives: always 200.
 #[utoipa::path(get, path = "/healthz", tag = "health", operation_id = "healthz",
     responses((status = 200, description = "Always", body = String, content_type = "text/plain"), (status = 405, description = "The route exists, the method does not", body = ErrorAnswer)))]
-pub(super) async fn healthz() -> &'static str {
+async fn healthz() -> &'static str {
     "ok\n"
 }
 
@@ -29,9 +54,9 @@ pub(super) async fn healthz() -> &'static str {
         (status = 405, description = "The route exists, the method does not", body = ErrorAnswer),
         (status = 503, description = "They are not; the body says why", body = String, content_type = "text/plain"),
     ))]
-pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
-    let (status, text) = match (shared.classifier.phase(), shared.classifier.is_unwell()) {
-        (Phase::Ready, false) if !shared.classifier.is_fed() => {
+async fn readyz(State(state): State<ApiState>) -> Response {
+    let (status, text) = match (state.classifier.phase(), state.classifier.is_unwell()) {
+        (Phase::Ready, false) if !state.classifier.is_fed() => {
             (StatusCode::SERVICE_UNAVAILABLE, "waiting for Kafka\n")
         }
         (Phase::Ready, false) => (StatusCode::OK, "ready\n"),
@@ -43,25 +68,22 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
     (status, text).into_response()
 }
 
-/// What became of a reload.
+/// The answer to a reload that succeeded.
 #[derive(Debug, Serialize)]
 struct Reloaded {
     status: &'static str,
     took_ms: u64,
 }
 
-/// Loads the model again and answers when it is in use: 409 when another reload is under way or the
-/// server is not serving, 422 when the model cannot be used; the one before then goes on.
-pub(super) async fn reload(
-    State(shared): State<Shared>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    // A page that somebody inside the cluster looks at is not an operator.
+/// Loads the model again and answers once it is in use. 409 if another reload is in progress or the server is not
+/// serving; 422 if the model cannot be used. After an error the current model stays in use.
+async fn reload(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, Refusal> {
+    // A browser inside the cluster, showing any page, is not an operator.
     if headers.contains_key(header::ORIGIN) {
         return Err(Refusal::Forbidden);
     }
-    shared.authorize(&headers)?;
-    let Some(reload) = &shared.reload else {
+    state.authorize(&headers)?;
+    let Some(reload) = &state.reload else {
         return Err(Refusal::NotFound);
     };
     let start = Instant::now();
@@ -71,14 +93,14 @@ pub(super) async fn reload(
     Ok(Json(Reloaded { status, took_ms }).into_response())
 }
 
-/// Prometheus text exposition.
-pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
-    let metrics = shared.classifier.metrics();
-    let is_ready = shared.classifier.is_ready();
-    // Set here and not where the phase changes: two changes at once could leave the older value.
+/// `GET /metrics`: the Prometheus text exposition.
+async fn metrics(State(state): State<ApiState>) -> Response {
+    let metrics = state.classifier.metrics();
+    let is_ready = state.classifier.is_ready();
+    // Set here rather than where the phase changes: two concurrent changes could leave the older value.
     metrics.ready.set(i64::from(is_ready));
     let (content_type, mut text) = metrics.render();
-    if let Some(triton) = &shared.triton {
+    if let Some(triton) = &state.triton {
         triton.append(metrics, &mut text);
     }
     ([(header::CONTENT_TYPE, content_type)], text).into_response()

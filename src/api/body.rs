@@ -1,4 +1,4 @@
-//! Reads bodies: bounded in size, in time, and in what all of them take together.
+//! Reads bodies, bounded in size, in time, and in the memory of all bodies together.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,85 +19,90 @@ use crate::turns::{Turns, thread_time};
 /// The bounds on bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyLimits {
-    /// Bytes of one body.
+    /// The most bytes of one body.
     pub bytes_max: usize,
-    /// Bytes of all bodies whose requests are not answered yet.
+    /// The most bytes of all bodies whose requests are not answered yet.
     pub memory_max: usize,
     /// Time for a body to arrive; `None` for no limit.
     pub timeout: Option<Duration>,
 }
 
-/// How long a body says that it is.
-pub(super) fn length_of(headers: &HeaderMap) -> Option<usize> {
+/// The length that a body announces.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<usize> {
     let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
-    // One that cannot be told is longer than any that can.
+    // A number that does not fit counts as the largest one.
     Some(length.parse().unwrap_or(usize::MAX))
 }
 
-/// The bytes of all bodies in memory.
+/// The memory of all bodies together.
 #[derive(Debug)]
 pub(super) struct BodyMemory {
     limits: BodyLimits,
-    /// Where the time is counted that large bodies take.
+    /// Accounts for the time that reading large bodies takes.
     turns: Arc<Turns>,
-    held: AtomicUsize,
+    reserved: AtomicUsize,
 }
 
-/// A body and its share of the memory, which is given back when this is dropped.
+/// The share of [`BodyMemory`] that a request has reserved; dropping it frees the share.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct BodyReservation {
     bytes: usize,
     memory: Arc<BodyMemory>,
 }
 
-impl Held {
-    /// Counts `bytes` more.
+impl BodyReservation {
+    /// Reserves `bytes` more.
     ///
     /// # Errors
-    /// [`Refusal::BodyMemory`] when that is more than there may be.
+    /// [`Refusal::BodyMemory`] if that exceeds the limit.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
         let BodyLimits {
             bytes_max,
             memory_max: max,
             ..
         } = self.memory.limits;
-        // A body that is as large as it may be fits where it is alone, however it comes.
+        // The largest body allowed fits if it is alone, in however many pieces it comes.
         let all = max.max(bytes_max.saturating_add(AROUND));
-        let room = |held: usize| held.checked_add(bytes).filter(|held| *held <= all);
+        let room = |reserved: usize| reserved.checked_add(bytes).filter(|sum| *sum <= all);
         self.memory
-            .held
+            .reserved
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
             .map_err(|_| Refusal::BodyMemory { max })?;
         self.bytes += bytes;
         Ok(())
     }
 
-    /// Counts `bytes` less; as many are counted at least.
+    /// Frees `bytes`, of which at least as many are reserved.
     fn shrink(&mut self, bytes: usize) {
-        self.memory.held.fetch_sub(bytes, Ordering::AcqRel);
+        self.memory.reserved.fetch_sub(bytes, Ordering::AcqRel);
         self.bytes -= bytes;
     }
 
-    /// Counts an answer's bytes as well, until it is sent; it is computed already, so it is sent also
-    /// when that is more than there should be.
+    /// Reserves the bytes of the answer too, and keeps everything reserved until it is sent. The answer is already
+    /// computed, so it is sent even if that exceeds the limit.
     pub(super) fn carry(mut self, answer: Response) -> Response {
         let length = answer.body().size_hint().exact();
         let length = length
             .and_then(|length| usize::try_from(length).ok())
             .unwrap_or(0);
-        self.memory.held.fetch_add(length, Ordering::AcqRel);
+        self.memory.reserved.fetch_add(length, Ordering::AcqRel);
         self.bytes += length;
-        answer.map(|body| Body::new(Carried { body, _held: self }))
+        answer.map(|body| {
+            Body::new(ReservedBody {
+                body,
+                _reservation: self,
+            })
+        })
     }
 }
 
-/// An answer's body with its share of the memory.
-struct Carried {
+/// An answer's body with its reservation.
+struct ReservedBody {
     body: Body,
-    _held: Held,
+    _reservation: BodyReservation,
 }
 
-impl HttpBody for Carried {
+impl HttpBody for ReservedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -117,9 +122,9 @@ impl HttpBody for Carried {
     }
 }
 
-impl Drop for Held {
+impl Drop for BodyReservation {
     fn drop(&mut self) {
-        self.memory.held.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.memory.reserved.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
@@ -128,11 +133,11 @@ impl BodyMemory {
         Arc::new(Self {
             limits,
             turns,
-            held: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
         })
     }
 
-    /// Bytes of one body.
+    /// The most bytes of one body.
     pub(super) fn bytes_max(&self) -> usize {
         self.limits.bytes_max
     }
@@ -142,15 +147,15 @@ impl BodyMemory {
         self.limits.timeout
     }
 
-    /// Reads a body; one that says that it is too long is not read at all.
+    /// Reads a body. One that announces more than the limit is refused unread.
     pub(super) async fn read(
         self: &Arc<Self>,
         headers: &HeaderMap,
         body: Body,
         deadline: Option<Instant>,
-    ) -> Result<(Bytes, Held), Refusal> {
+    ) -> Result<(Bytes, BodyReservation), Refusal> {
         let max = self.limits.bytes_max;
-        let length = length_of(headers);
+        let length = content_length(headers);
         if length.is_some_and(|length| length > max) {
             return Err(Refusal::BodyTooLarge { max });
         }
@@ -173,115 +178,115 @@ impl BodyMemory {
         self: &Arc<Self>,
         mut body: Body,
         length: Option<usize>,
-    ) -> Result<(Bytes, Held), Refusal> {
+    ) -> Result<(Bytes, BodyReservation), Refusal> {
         let max = self.limits.bytes_max;
-        let mut held = Held {
+        let mut reservation = BodyReservation {
             bytes: 0,
             memory: Arc::clone(self),
         };
-        let mut pieces = Pieces::new(length.unwrap_or(max));
+        let mut buffer = BodyBuffer::new(length.unwrap_or(max));
         while let Some(frame) = body.frame().await {
             let broken = |error| Refusal::Malformed(format!("the body cannot be read: {error}"));
-            // Trailers say nothing that is needed here.
+            // Trailers are ignored.
             let Ok(data) = frame.map_err(broken)?.into_data() else {
                 continue;
             };
-            if pieces.length + data.len() > max {
+            if buffer.length + data.len() > max {
                 return Err(Refusal::BodyTooLarge { max });
             }
-            if pieces.length == 0 && body.is_end_stream() {
+            if buffer.length == 0 && body.is_end_stream() {
                 // Most bodies come in one piece and are not copied.
-                held.grow(data.len())?;
-                return Ok((data, held));
+                reservation.grow(data.len())?;
+                return Ok((data, reservation));
             }
-            let since = pieces.is_large().then(thread_time);
-            pieces.take(&data, &mut held)?;
+            let since = buffer.is_large().then(thread_time);
+            buffer.push(&data, &mut reservation)?;
             if let Some(since) = since {
                 self.turns.read(0, thread_time().saturating_sub(since));
             }
         }
-        let since = pieces.is_large().then(thread_time);
-        let whole = pieces.join(&mut held);
+        let since = buffer.is_large().then(thread_time);
+        let whole = buffer.join(&mut reservation);
         if let Some(since) = since {
             self.turns.read(0, thread_time().saturating_sub(since));
         }
-        Ok((whole, held))
+        Ok((whole, reservation))
     }
 }
 
-/// A body on its way, in pieces of our own. What the transport gives is a part of a buffer that may be
-/// much larger, and that would be kept whole; and one piece that grows has room for twice what is there.
-struct Pieces {
-    filled: Vec<Vec<u8>>,
+/// An incomplete body, copied into chunks of our own. The transport's pieces are slices of buffers that may be much
+/// larger and would be kept whole, and a single growing vector has up to twice the capacity that it needs.
+struct BodyBuffer {
+    chunks: Vec<Vec<u8>>,
     length: usize,
-    /// Bytes that there will be at most.
-    most: usize,
+    /// The most bytes that the body can have.
+    length_max: usize,
 }
 
-/// Room that is made for what comes next: little for a body that has only begun, then more, in pieces of
-/// which the allocator wastes nothing. It is counted before it is filled. What a client says will come is
-/// not believed beyond that: saying so costs it nothing.
+/// The capacity of a new chunk while a body has only begun. It is reserved before it is filled. An announced length
+/// reserves nothing beyond that: announcing it costs a client nothing.
 const FIRST_ROOM: usize = 1 << 10;
+
+/// The capacity of later chunks, of which the allocator wastes nothing.
 const ROOM: usize = 16 << 10;
 
-/// From here on putting a body together is work that is counted.
+/// The length from which the time of assembling a body is accounted for.
 const LARGE: usize = 64 << 10;
 
-/// What a request takes beside its body while the rest of that is waited for: its head, and what will
-/// answer it (measured).
+/// The memory of a request apart from its body while the rest of that is awaited: its head and its task (measured).
 const AROUND: usize = 4 << 10;
 
-impl Pieces {
-    fn new(most: usize) -> Self {
+impl BodyBuffer {
+    fn new(length_max: usize) -> Self {
         Self {
-            filled: Vec::new(),
+            chunks: Vec::new(),
             length: 0,
-            most,
+            length_max,
         }
     }
 
-    /// Whether what comes next is worth a look at the clock.
+    /// Whether the time of the next step is accounted for.
     fn is_large(&self) -> bool {
         self.length >= LARGE
     }
 
-    /// Copies `data`, and counts the room that it takes.
-    fn take(&mut self, data: &[u8], held: &mut Held) -> Result<(), Refusal> {
+    /// Appends `data`, and reserves the capacity for it.
+    fn push(&mut self, data: &[u8], reservation: &mut BodyReservation) -> Result<(), Refusal> {
         let room = self
-            .filled
+            .chunks
             .last()
             .map_or(0, |last| last.capacity() - last.len());
         let (first, rest) = data.split_at(room.min(data.len()));
-        if let Some(last) = self.filled.last_mut() {
+        if let Some(last) = self.chunks.last_mut() {
             last.extend_from_slice(first);
         }
         self.length += first.len();
         if rest.is_empty() {
             return Ok(());
         }
-        if self.filled.is_empty() {
-            held.grow(AROUND)?;
+        if self.chunks.is_empty() {
+            reservation.grow(AROUND)?;
         }
         let has_begun_only = self.length + rest.len() <= 4 * FIRST_ROOM;
         let room = if has_begun_only { FIRST_ROOM } else { ROOM };
-        let left = self.most.saturating_sub(self.length);
+        let left = self.length_max.saturating_sub(self.length);
         let room = room.min(left).max(rest.len());
-        held.grow(room)?;
-        let mut piece = Vec::with_capacity(room);
-        piece.extend_from_slice(rest);
-        self.filled.push(piece);
+        reservation.grow(room)?;
+        let mut chunk = Vec::with_capacity(room);
+        chunk.extend_from_slice(rest);
+        self.chunks.push(chunk);
         self.length += rest.len();
         Ok(())
     }
 
-    /// All of it in one piece, counted as such. Each piece is given back as soon as it is copied, and
-    /// nothing is waited for meanwhile, so each thread has one second copy at most, for a moment.
-    fn join(self, held: &mut Held) -> Bytes {
+    /// Joins the chunks into one body, and reserves just that. Each chunk is freed once it is copied. Nothing is
+    /// awaited meanwhile, so each thread has at most one second copy, for a moment.
+    fn join(self, reservation: &mut BodyReservation) -> Bytes {
         let mut whole = Vec::with_capacity(self.length);
-        for piece in self.filled {
-            whole.extend_from_slice(&piece);
+        for chunk in self.chunks {
+            whole.extend_from_slice(&chunk);
         }
-        held.shrink(held.bytes - self.length);
+        reservation.shrink(reservation.bytes - self.length);
         whole.into()
     }
 }
@@ -309,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_are_joined_and_counted_until_they_are_dropped() {
+    async fn a_body_stays_reserved_until_it_is_dropped() {
         let memory = memory(10, 15);
         let headers = HeaderMap::new();
         let read = memory.read(&headers, pieces(&["abc", "", "def", "g"]), None);
@@ -318,15 +323,14 @@ mod tests {
         let more = memory.read(&headers, pieces(&["012345678"]), None).await;
         assert_eq!(more.unwrap_err(), Refusal::BodyMemory { max: 15 });
         drop(held);
-        assert_eq!(memory.held.load(Ordering::Acquire), 0);
+        assert_eq!(memory.reserved.load(Ordering::Acquire), 0);
         let more = memory.read(&headers, pieces(&["012345678"]), None).await;
         assert_eq!(&more.unwrap().0[..], b"012345678");
     }
 
-    /// What is counted is what is held: no piece keeps the buffer that it came in, and none has room that
-    /// nobody has counted.
+    /// What is reserved is what is used: no chunk keeps the buffer that it came in, and no capacity is unreserved.
     #[tokio::test]
-    async fn half_a_body_is_counted_with_the_room_it_takes() {
+    async fn half_a_body_is_reserved_with_its_capacity() {
         for (announced, room) in [
             (Some(20), 20),
             (Some(1 << 20), FIRST_ROOM),
@@ -337,15 +341,15 @@ mod tests {
             let body = Body::from_stream(half.chain(futures_util::stream::pending()));
             let mut reading = Box::pin(memory.collect(body, announced));
             assert!((&mut reading).now_or_never().is_none());
-            let held = memory.held.load(Ordering::Acquire);
+            let held = memory.reserved.load(Ordering::Acquire);
             assert_eq!(held, room + AROUND, "{announced:?}");
             drop(reading);
-            assert_eq!(memory.held.load(Ordering::Acquire), 0);
+            assert_eq!(memory.reserved.load(Ordering::Acquire), 0);
         }
     }
 
     #[tokio::test]
-    async fn pieces_longer_than_their_room_go_on_in_the_next() {
+    async fn pieces_continue_in_the_next_chunk() {
         let text: String = ('a'..='z').cycle().take(100_000).collect();
         for announced in [Some(text.len()), None, Some(7)] {
             let memory = memory(1 << 20, 1 << 20);
@@ -357,14 +361,14 @@ mod tests {
             let body = Body::from_stream(futures_util::stream::iter(parts));
             let (bytes, held) = memory.collect(body, announced).await.unwrap();
             assert!(bytes == text.as_bytes(), "{announced:?}");
-            assert_eq!(memory.held.load(Ordering::Acquire), text.len());
+            assert_eq!(memory.reserved.load(Ordering::Acquire), text.len());
             drop(held);
-            assert_eq!(memory.held.load(Ordering::Acquire), 0);
+            assert_eq!(memory.reserved.load(Ordering::Acquire), 0);
         }
     }
 
     #[tokio::test]
-    async fn a_body_too_large_is_refused_by_its_word_or_when_it_gets_so() {
+    async fn a_large_body_is_refused_when_announced_or_when_it_exceeds_the_limit() {
         let memory = memory(4, 100);
         let mut headers = HeaderMap::new();
         let read = memory.read(&headers, pieces(&["abc", "de"]), None);
@@ -373,11 +377,11 @@ mod tests {
         headers.insert(header::CONTENT_LENGTH, huge);
         let read = memory.read(&headers, pieces(&[]), None);
         assert_eq!(read.await.unwrap_err(), Refusal::BodyTooLarge { max: 4 });
-        assert_eq!(memory.held.load(Ordering::Acquire), 0);
+        assert_eq!(memory.reserved.load(Ordering::Acquire), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_end_is_given_up() {
+    async fn a_body_that_does_not_end_is_refused_after_its_time() {
         let memory = memory(100, 100);
         let endless = || {
             let first = futures_util::stream::iter([Ok::<_, std::io::Error>("a")]);
@@ -389,6 +393,6 @@ mod tests {
         let soon = Instant::now() + Duration::from_secs(1);
         let read = memory.read(&headers, endless(), Some(soon)).await;
         assert_eq!(read.unwrap_err(), Refusal::Deadline);
-        assert_eq!(memory.held.load(Ordering::Acquire), 0);
+        assert_eq!(memory.reserved.load(Ordering::Acquire), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! How long a client waits for its answer.
+//! The time that a client gives its request.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use axum::http::{HeaderMap, HeaderName};
 
 use crate::error::Refusal;
 
-/// Milliseconds after which nobody wants the answer any more.
-pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+/// The time that a client waits for its answer, in milliseconds.
+const HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
-/// The same in gRPC (its protocol over HTTP/2, "Requests").
+/// The same for gRPC (gRPC over HTTP/2, "Requests").
 const GRPC: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The time that a request has: what its client says, at most `server`.
+/// The time that a request has: what its client asks for, but at most `server`.
 pub(super) fn timeout_of(
     headers: &HeaderMap,
     server: Option<Duration>,
@@ -35,12 +35,12 @@ pub(super) fn timeout_of(
     if !is_number {
         return Err(wrong());
     }
-    // What has more digits than fit is as good as no limit.
+    // A number that does not fit is as good as no limit.
     let asked = text.parse().map_or(Duration::MAX, Duration::from_millis);
     Ok(within(asked))
 }
 
-/// At most eight digits and a unit.
+/// Parses at most eight digits and a unit.
 fn grpc(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grpc_has_a_way_of_its_own() {
+    fn a_grpc_timeout_has_a_unit() {
         assert_eq!(grpc("250m"), Some(Duration::from_millis(250)));
         assert_eq!(
             grpc("99999999H"),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_may_have_less_time_than_the_server_gives() {
+    fn a_client_can_only_shorten_the_time() {
         let ms = Duration::from_millis;
         let timeout = |text: Option<&str>, server| {
             let mut headers = HeaderMap::new();

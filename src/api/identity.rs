@@ -1,34 +1,35 @@
-//! What a request is called by those who may send it again.
+//! The identity of a request, by which its retries are recognized.
 
 use axum::http::HeaderMap;
 
 use crate::serving::{Identity, Try};
 
-/// Headers, of which all have to be there, that are the same for each try of a request: CloudEvents
-/// (source and id name an event; HTTP binding, section 3.1.3), idempotency keys, and the id that Envoy
-/// gives to a request and its retries.
+/// Sets of headers that stay the same over all attempts of a request. All headers of a set have to be present:
+/// CloudEvents' source and id (HTTP binding, section 3.1.3), idempotency keys, and the id that Envoy gives to a
+/// request and its retries.
 const NAMES: [&[&str]; 3] = [
     &["ce-source", "ce-id"],
     &["idempotency-key"],
     &["x-request-id"],
 ];
 
-/// Says how often a request has been tried, from 1 (Envoy, `include_request_attempt_count`); gRPC's counts the
-/// tries before.
+/// The number of this attempt, from 1 (Envoy, `include_request_attempt_count`).
 const ATTEMPT: &str = "x-envoy-attempt-count";
-const BEFORE: &str = "grpc-previous-rpc-attempts";
 
-/// What a request says of itself and its retries.
-pub(super) fn try_of(headers: &HeaderMap) -> Try {
+/// The number of earlier attempts (gRPC).
+const PREVIOUS: &str = "grpc-previous-rpc-attempts";
+
+/// The request's identity, and whether its headers call it a retry.
+pub(super) fn attempt_of(headers: &HeaderMap) -> Try {
     let number = |name| headers.get(name)?.to_str().ok()?.trim().parse().ok();
-    let is_retry = number(ATTEMPT).unwrap_or(1_u32) > 1 || number(BEFORE).unwrap_or(0_u32) > 0;
+    let is_retry = number(ATTEMPT).unwrap_or(1_u32) > 1 || number(PREVIOUS).unwrap_or(0_u32) > 0;
     Try {
         identity: identity_of(headers),
         is_retry,
     }
 }
 
-/// The request's name, if it has one.
+/// The request's identity, if its headers give one.
 fn identity_of(headers: &HeaderMap) -> Option<Identity> {
     NAMES.iter().find_map(|names| {
         let values: Option<Vec<&[u8]>> = names
@@ -51,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_named_by_source_and_id() {
+    fn an_event_is_identified_by_source_and_id() {
         let event = identity(&[("ce-source", "/a"), ("ce-id", "1"), ("x-request-id", "x")]);
         assert!(event.is_some());
         let again = identity(&[("ce-source", "/a"), ("ce-id", "1"), ("x-request-id", "y")]);
@@ -62,9 +63,9 @@ mod tests {
         assert!(identity(&[("x-request-id", "x")]).is_some());
         let is_retry = |name: &'static str, value: &str| {
             let header = (name.parse().unwrap(), value.parse().unwrap());
-            try_of(&HeaderMap::from_iter([header])).is_retry
+            attempt_of(&HeaderMap::from_iter([header])).is_retry
         };
-        assert!(is_retry(ATTEMPT, "2") && is_retry(BEFORE, "1"));
+        assert!(is_retry(ATTEMPT, "2") && is_retry(PREVIOUS, "1"));
         assert!(!is_retry(ATTEMPT, "1") && !is_retry(ATTEMPT, "x"));
         assert_ne!(
             identity(&[("ce-source", "ab"), ("ce-id", "c")]),

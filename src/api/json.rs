@@ -1,7 +1,7 @@
-//! JSON that others have written, in memory that goes with its length.
+//! A JSON parser for clients' bodies, bounded in memory by the number of values.
 //!
-//! A value takes 32 bytes in memory and an entry of an object a hundred, however short it is in the text:
-//! `[1,1,1` would take sixteen times its length. So there are only so many.
+//! A value takes 32 bytes in memory and an entry of an object about a hundred, however short its text is:
+//! `[1,1,1` would take sixteen times its length. So the number of values is limited.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,21 +11,21 @@ use serde_json::{Map, Number, Value};
 
 use crate::error::Refusal;
 
-/// Values in one text: more than any list of texts that is accepted unless it is set so, and some
+/// The most values in one text. It exceeds every list of texts that the default limits accept, and takes some
 /// megabytes at most.
 pub(crate) const VALUES_MAX: usize = 1 << 19;
 
-/// Why a text is not taken as JSON.
+/// The reason why a text is not accepted as JSON.
 #[derive(Debug)]
-pub(super) enum Failure {
-    /// It is none; the message gives the place and never repeats the text.
+pub(super) enum JsonError {
+    /// It is not JSON. The message gives the position and never repeats the text.
     Syntax(serde_json::Error),
-    /// It has more values than there may be.
+    /// It has more than [`VALUES_MAX`] values.
     TooMany,
 }
 
-impl Failure {
-    /// The refusal of a body; `malformed` says it of one that is no JSON.
+impl JsonError {
+    /// The refusal of the body; `malformed` words that of a syntax error.
     pub(super) fn refusal(self, malformed: impl FnOnce(serde_json::Error) -> Refusal) -> Refusal {
         match self {
             Self::Syntax(error) => malformed(error),
@@ -36,39 +36,39 @@ impl Failure {
     }
 }
 
-/// The value that `text` is.
-pub(super) fn parse(text: &[u8]) -> Result<Value, Failure> {
+/// Parses `text`.
+pub(super) fn parse(text: &[u8]) -> Result<Value, JsonError> {
     let left = Cell::new(VALUES_MAX + 1);
-    let counted = Counted { left: &left };
-    // What is UTF-8 as a whole need not be looked at again string by string, and the look as a whole takes
-    // a tenth of the time.
+    let counted = CountedValue { left: &left };
+    // A text that is UTF-8 as a whole needs no check of each string, and checking the whole takes a tenth of the
+    // time.
     let value = match simdutf8::basic::from_utf8(text) {
         Ok(text) => whole(serde_json::Deserializer::from_str(text), counted),
         Err(_) => whole(serde_json::Deserializer::from_slice(text), counted),
     };
     value.map_err(|error| match left.get() {
-        0 => Failure::TooMany,
-        _ => Failure::Syntax(error),
+        0 => JsonError::TooMany,
+        _ => JsonError::Syntax(error),
     })
 }
 
-/// The one value that there is to read.
+/// Reads a value and checks that nothing follows it.
 fn whole<'de, R: serde_json::de::Read<'de>>(
     mut deserializer: serde_json::Deserializer<R>,
-    counted: Counted<'_>,
+    counted: CountedValue<'_>,
 ) -> serde_json::Result<Value> {
     let value = counted.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
 }
 
-/// A value that counts.
+/// Deserializes a value and counts it.
 #[derive(Clone, Copy)]
-struct Counted<'a> {
+struct CountedValue<'a> {
     left: &'a Cell<usize>,
 }
 
-impl<'de> DeserializeSeed<'de> for Counted<'_> {
+impl<'de> DeserializeSeed<'de> for CountedValue<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -80,7 +80,7 @@ impl<'de> DeserializeSeed<'de> for Counted<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Counted<'_> {
+impl<'de> Visitor<'de> for CountedValue<'_> {
     type Value = Value;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,13 +132,13 @@ impl<'de> Visitor<'de> for Counted<'_> {
 mod tests {
     use super::*;
 
-    fn said(failure: Failure) -> String {
+    fn message(error: JsonError) -> String {
         let malformed = |error: serde_json::Error| Refusal::Malformed(error.to_string());
-        failure.refusal(malformed).to_string()
+        error.refusal(malformed).to_string()
     }
 
     #[test]
-    fn it_is_what_the_library_makes_of_it() {
+    fn values_are_those_of_serde_json() {
         for text in [
             r#"{"a": [1, -2, 3.5, 1e400, true, null, "\u00e9\n"], "b": {"c": []}, "a": 2}"#,
             r#"{"a": [1, -2, 3.5, 1e300, true, null, "\u00e9\n"], "b": {"c": []}, "a": 2}"#,
@@ -147,22 +147,22 @@ mod tests {
             "123456789012345678901234567890",
             "",
         ] {
-            let malformed = |error| Failure::Syntax(error);
+            let malformed = |error| JsonError::Syntax(error);
             let expected = serde_json::from_str::<Value>(text).map_err(malformed);
-            let found = parse(text.as_bytes()).map_err(said);
-            assert_eq!(found, expected.map_err(said), "{text}");
+            let found = parse(text.as_bytes()).map_err(message);
+            assert_eq!(found, expected.map_err(message), "{text}");
         }
         assert!(matches!(
             parse(&b"[".repeat(1 << 20)),
-            Err(Failure::Syntax(_))
+            Err(JsonError::Syntax(_))
         ));
     }
 
     #[test]
-    fn there_are_not_more_values_than_there_may_be() {
+    fn the_number_of_values_is_limited() {
         let list = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
         assert!(parse(list(VALUES_MAX - 1).as_bytes()).is_ok());
-        let failure = parse(list(VALUES_MAX).as_bytes()).unwrap_err();
-        assert!(said(failure).contains("more than 524288 values"));
+        let error = parse(list(VALUES_MAX).as_bytes()).unwrap_err();
+        assert!(message(error).contains("more than 524288 values"));
     }
 }

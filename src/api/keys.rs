@@ -1,4 +1,4 @@
-//! Who may ask: keys from a file, compared in constant time.
+//! Clients' keys, from a file, compared in constant time.
 
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -10,20 +10,20 @@ use subtle::{Choice, ConstantTimeEq as _};
 use crate::error::Refusal;
 use crate::input;
 
-type Digest = [u8; 32];
+type KeyDigest = [u8; 32];
 
-/// Where a key may be instead of in `Authorization`.
-pub(super) const HEADER: HeaderName = HeaderName::from_static("x-api-key");
+/// Carries a key in place of `Authorization`.
+const HEADER: HeaderName = HeaderName::from_static("x-api-key");
 
-/// The keys of a file: one a line; empty lines and those that begin with `#` do not count.
+/// The keys in a file, one a line. Empty lines and lines that begin with `#` do not count.
 #[derive(Debug)]
 pub struct Keys {
     path: PathBuf,
-    /// Digests, so that comparing takes the same time whatever the length of a key.
-    digests: RwLock<Vec<Digest>>,
+    /// Digests, so that the time of a comparison does not depend on a key's length.
+    digests: RwLock<Vec<KeyDigest>>,
 }
 
-/// A file of keys that cannot be used.
+/// The reason why a file of keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("--api-keys {}: {what}", path.display())]
 pub struct KeysError {
@@ -35,7 +35,7 @@ impl Keys {
     /// Reads a file.
     ///
     /// # Errors
-    /// When it cannot be read or holds no key: that would let nobody in.
+    /// If it cannot be read, or holds no key and so would admit nobody.
     pub fn open(path: &Path) -> Result<Self, KeysError> {
         Ok(Self {
             path: path.to_owned(),
@@ -43,7 +43,7 @@ impl Keys {
         })
     }
 
-    /// Reads the file again; those in use stay when it cannot be used. Whether anything changed.
+    /// Reads the file again and returns whether the keys changed. After an error the current keys stay in use.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -55,17 +55,17 @@ impl Keys {
         Ok(changed)
     }
 
-    /// Whether the request carries one of the keys, as `Authorization: Bearer KEY` (RFC 6750) or as
+    /// Checks that the request carries one of the keys, as `Authorization: Bearer KEY` (RFC 6750) or as
     /// `x-api-key: KEY`.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let found = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| bearer(value.as_bytes()))
             .or_else(|| headers.get(HEADER).map(|value| value.as_bytes()));
-        let found: Digest = Sha256::digest(found.unwrap_or_default()).into();
+        let found: KeyDigest = Sha256::digest(found.unwrap_or_default()).into();
         let digests = self.digests.read().unwrap_or_else(PoisonError::into_inner);
-        // All are looked at, also after one that fits.
-        let one_of = |any: Choice, digest: &Digest| any | digest.ct_eq(&found);
+        // All are compared, even after a match.
+        let one_of = |any: Choice, digest: &KeyDigest| any | digest.ct_eq(&found);
         if digests.iter().fold(Choice::from(0), one_of).into() {
             Ok(())
         } else {
@@ -74,7 +74,7 @@ impl Keys {
     }
 }
 
-/// The key of `Bearer KEY`; the scheme's case does not matter (RFC 9110, section 11.1).
+/// The key in `Bearer KEY`. The scheme is case-insensitive (RFC 9110, section 11.1).
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, key) = value.split_at_checked(7)?;
     scheme
@@ -82,7 +82,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
         .then(|| key.trim_ascii())
 }
 
-fn read(path: &Path) -> Result<Vec<Digest>, KeysError> {
+fn read(path: &Path) -> Result<Vec<KeyDigest>, KeysError> {
     let wrong = |what: String| KeysError {
         path: path.to_owned(),
         what,
@@ -90,7 +90,7 @@ fn read(path: &Path) -> Result<Vec<Digest>, KeysError> {
     let text = input::read_text(path, input::SMALL).map_err(|error| wrong(error.to_string()))?;
     let keys = text.lines().map(str::trim);
     let keys = keys.filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let digests: Vec<Digest> = keys.map(|key| Sha256::digest(key).into()).collect();
+    let digests: Vec<KeyDigest> = keys.map(|key| Sha256::digest(key).into()).collect();
     if digests.is_empty() {
         let what = "the file has no key; write one a line, or leave the flag out";
         return Err(wrong(what.to_owned()));
@@ -109,10 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_the_file_opens_and_nothing_else_does() {
+    fn only_a_key_of_the_file_is_accepted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys");
-        // A byte order mark, which some editors write, makes no key of a remark.
+        // A byte order mark, which some editors write, does not turn a comment into a key.
         std::fs::write(&path, "\u{feff}# ours\n\n  secret-1 \nsecret-2\r\n").unwrap();
         let keys = Keys::open(&path).unwrap();
         for (name, value) in [
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_read_again_and_stay_when_the_file_is_bad() {
+    fn a_bad_file_leaves_the_keys_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys");
         assert!(Keys::open(&path).is_err());

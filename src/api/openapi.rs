@@ -1,24 +1,26 @@
-//! The description of the HTTP surfaces (OpenAPI 3.1) and a page to browse it with. It is made of what
-//! stands at the handlers; bodies that are read by hand have their schemas here.
+//! The OpenAPI document (3.1): the parts that the surfaces and the other routes declare, merged, and the page to
+//! browse it with.
 
 use std::sync::{Arc, LazyLock};
 
+use axum::Router;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
 use serde_json::Value;
+use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{PathItem, RefOr, Required};
-use utoipa::{IntoResponses, OpenApi, ToSchema};
+use utoipa::openapi::{PathItem, Required};
 use utoipa_swagger_ui::Config;
 
-use super::answer::OwnAnswers;
-use super::cloudevents::EventAnswer;
-use super::inference::rest;
+use super::admin::HealthDocument;
+use super::fallback::only_get;
 use super::refusal::ErrorAnswer;
-use super::tei::TeiAnswers;
-use super::{admin, predict, tei};
+use super::state::ApiState;
+use super::surface::Route;
+use super::surfaces::SURFACES;
 use crate::error::Refusal;
 
 #[derive(OpenApi)]
@@ -29,293 +31,62 @@ use crate::error::Refusal;
                        (inference.GRPCInferenceService, grpc.health.v1.Health, reflection). Metrics and \
                        autoscaling hints are on the operators' port."
     ),
-    paths(
-        predict::get,
-        predict::post,
-        tei::invocations,
-        tei::tokens,
-        tei::info,
-        tei::health,
-        rest::server,
-        rest::live,
-        rest::ready,
-        rest::model,
-        rest::model_ready,
-        rest::infer,
-        admin::healthz,
-        admin::readyz,
-        get_document,
-        get_home,
-    ),
-    tags(
-        (name = "predict", description = "Predictions, by curl or from a browser, and for CloudEvents"),
-        (name = "tei", description = "What clients of text-embeddings-inference and of the hub ask"),
-        (name = "inference", description = "The Open Inference Protocol, version 2"),
-        (name = "health", description = "For probes"),
-    )
+    paths(get_document)
 )]
 struct Document;
 
-/// How a key is sent, where the server wants one (--api-keys).
+/// The routes of the document and of its page.
+pub(super) fn routes() -> Router<ApiState> {
+    let to_page = get(async || Redirect::to("/docs/")).fallback(only_get);
+    Router::new()
+        .route("/openapi.json", get(get_document).fallback(only_get))
+        .route("/docs", to_page)
+        .route("/docs/", get(get_page).fallback(only_get))
+        .route("/docs/{*file}", get(get_page_file).fallback(only_get))
+}
+
+/// How a client sends its key to a server that has keys (--api-keys).
 fn key() -> SecurityScheme {
     SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build())
 }
 
-/// What is refused, and why; the same for all requests for predictions.
-#[derive(IntoResponses)]
-#[expect(dead_code, reason = "a description of what Refusal answers")]
-pub(super) enum Refusals {
-    /// The request cannot be read as what it claims to be, or holds no text.
-    #[response(status = 400)]
-    Malformed(ErrorAnswer),
-    /// No valid key (--api-keys).
-    #[response(status = 401)]
-    Unauthorized(ErrorAnswer),
-    /// The route exists, the method does not.
-    #[response(status = 405)]
-    Method(ErrorAnswer),
-    /// The body did not arrive in time.
-    #[response(status = 408)]
-    BodyTimeout(ErrorAnswer),
-    /// The body is larger than --max-body-bytes.
-    #[response(status = 413)]
-    TooLarge(ErrorAnswer),
-    /// The body is of a type or in an encoding that is not read.
-    #[response(status = 415)]
-    MediaType(ErrorAnswer),
-    /// The request can be read but makes no sense.
-    #[response(status = 422)]
-    Invalid(ErrorAnswer),
-    /// More is asked than can be answered in time; Retry-After says when it makes sense to try again.
-    #[response(status = 429)]
-    Overloaded(ErrorAnswer),
-    /// The engine failed.
-    #[response(status = 500)]
-    Engine(ErrorAnswer),
-    /// The model is loading, or this replica is about to end.
-    #[response(status = 503)]
-    Unavailable(ErrorAnswer),
-    /// The request's time was up.
-    #[response(status = 504)]
-    Deadline(ErrorAnswer),
-}
-
-/// A text or a list of texts.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "a description")]
-pub(super) enum Texts {
-    One(String),
-    List(Vec<String>),
-}
-
-/// Our own request.
-#[derive(ToSchema)]
-#[schema(example = json!({"query": "play some jazz"}))]
-#[expect(dead_code, reason = "a description")]
-pub(super) struct OwnRequest {
-    /// What to classify.
-    query: Texts,
-    /// Whether a text that is too long is cut; true by itself.
-    truncate: Option<bool>,
-}
-
-/// A text, a pair of texts, or a list of either.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "a description")]
-pub(super) enum TeiInputs {
-    /// A text.
-    One(String),
-    /// Two are a pair; one or more than two are a list.
-    Texts(Vec<String>),
-    /// A list of texts in lists of one, and of pairs in lists of two.
-    Batch(Vec<Vec<String>>),
-}
-
-/// The request of text-embeddings-inference and of `huggingface_hub`.
-#[derive(ToSchema)]
-#[schema(example = json!({"inputs": "play some jazz"}))]
-#[expect(dead_code, reason = "a description")]
-pub(super) struct TeiRequest {
-    /// What to classify.
-    inputs: TeiInputs,
-    /// Whether a text that is too long is cut; true by itself.
-    truncate: Option<bool>,
-    /// Whether logits are wanted in place of scores.
-    raw_scores: Option<bool>,
-    /// Only "right": the beginning is kept.
-    truncation_direction: Option<String>,
-    /// Makes it a request of the hub: a list is a list of texts, and the answer a list of lists.
-    parameters: Option<HubParameters>,
-}
-
-/// Parameters of `huggingface_hub`.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "a description")]
-pub(super) struct HubParameters {
-    /// "softmax", "sigmoid" or "none".
-    function_to_apply: Option<String>,
-    /// How many of the best classes are wanted.
-    #[schema(minimum = 1)]
-    top_k: Option<u32>,
-}
-
-/// What `/predict` takes as JSON.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "a description")]
-pub(super) enum PredictRequest {
-    Own(OwnRequest),
-    Texts(Vec<String>),
-    Tei(TeiRequest),
-}
-
-/// What `/predict` takes as a form.
-#[derive(ToSchema)]
-#[schema(example = json!({"query": "play some jazz"}))]
-#[expect(dead_code, reason = "a description")]
-pub(super) struct FormRequest {
-    query: String,
-    truncate: Option<bool>,
-}
-
-/// A CloudEvent in structured mode. In binary mode its attributes are headers `ce-…` and its data is the
-/// body.
-#[derive(ToSchema)]
-#[schema(example = json!({
-    "specversion": "1.0", "id": "1", "source": "/console", "type": "message", "data": "play some jazz"
-}))]
-#[expect(dead_code, reason = "a description")]
-pub(super) struct EventRequest {
-    /// "1.0".
-    #[schema(min_length = 1)]
-    specversion: String,
-    #[schema(min_length = 1)]
-    id: String,
-    #[schema(min_length = 1)]
-    source: String,
-    #[schema(min_length = 1)]
-    r#type: String,
-    /// The type of the data; JSON when nothing is said.
-    datacontenttype: Option<String>,
-    /// A text, a list of texts, or an object with `query`, `text` or `inputs` (--event-text-pointer).
-    data: Option<Value>,
-}
-
-/// What `/predict` answers: our own shape, that of text-embeddings-inference, or one for a batch of events.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "a description")]
-pub(super) enum PredictAnswer {
-    Own(OwnAnswers),
-    Tei(TeiAnswers),
-    Events(Vec<EventAnswer>),
-}
-
-/// The request of `/tokenize`.
-#[derive(ToSchema)]
-#[schema(example = json!({"inputs": "play some jazz"}))]
-#[expect(dead_code, reason = "a description")]
-pub(super) struct TokenizeRequest {
-    inputs: Texts,
-    /// Whether `[CLS]` and `[SEP]` are wanted; true by itself.
-    add_special_tokens: Option<bool>,
-}
-
-/// A tensor of texts.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "a description")]
-pub(super) struct InputTensor {
-    /// "text", and "text_pair" for the second texts of pairs.
-    name: String,
-    /// "BYTES".
-    datatype: String,
-    shape: Vec<i64>,
-    /// The texts in row-major order, nested or not.
-    data: Option<Vec<String>>,
-    /// `binary_data_size` in place of `data`: the texts are behind the JSON.
-    parameters: Option<Value>,
-}
-
-/// An output that is wanted.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "a description")]
-pub(super) struct OutputRequest {
-    /// "label", "score", "scores" or "logits".
-    name: String,
-    /// `classification`, the number of classes that are wanted as "score:row:label"; `binary_data`.
-    parameters: Option<Value>,
-}
-
-/// A request for inference.
-#[derive(ToSchema)]
-#[schema(example = json!({
-    "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["play some jazz"]}]
-}))]
-#[expect(dead_code, reason = "a description")]
-pub(super) struct InferRequest {
-    /// Comes back in the answer.
-    id: Option<String>,
-    inputs: Vec<InputTensor>,
-    /// All when there is none.
-    outputs: Option<Vec<OutputRequest>>,
-    /// `truncate`, `timeout` in microseconds, `binary_data_output`.
-    parameters: Option<Value>,
-}
-
-/// The document, whose routes of several names are told apart.
+/// Merges the parts into one document.
 fn document() -> utoipa::openapi::OpenApi {
-    const TWINS: [(&str, &str); 5] = [
-        ("/ping", "/health"),
-        (
-            "/v2/models/{model}/versions/{version}",
-            "/v2/models/{model}",
-        ),
-        (
-            "/v2/models/{model}/versions/{version}/ready",
-            "/v2/models/{model}/ready",
-        ),
-        (
-            "/v2/models/{model}/versions/{version}/infer",
-            "/v2/models/{model}/infer",
-        ),
-        ("/", "/predict"),
-    ];
     let mut document = Document::openapi();
+    for surface in SURFACES {
+        let Some(part) = surface.openapi else {
+            continue;
+        };
+        document.merge(part());
+        for route in surface.routes {
+            describe_alias(&mut document, route);
+        }
+    }
+    document.merge(HealthDocument::openapi());
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("key", key());
     document.security = Some(vec![
-        // A server without --api-keys wants none.
+        // A server without --api-keys requires none.
         SecurityRequirement::default(),
         SecurityRequirement::new::<_, [&str; 0], _>("key", []),
     ]);
-    let paths = &mut document.paths.paths;
-    let predict = paths
-        .get_mut("/predict")
-        .and_then(|item| item.post.as_mut());
-    let body = predict.and_then(|operation| operation.request_body.as_mut());
-    if let Some(RefOr::T(body)) = body {
-        // The text may be in the address.
-        body.required = Some(Required::False);
-    }
-    for (twin, path) in TWINS {
-        let Some(mut item) = paths.get(path).cloned() else {
-            continue;
-        };
-        if twin == "/" {
-            item.get = None;
-        }
-        rename(&mut item, twin);
-        paths
-            .entry(twin.to_owned())
-            .or_default()
-            .merge_operations(item);
-    }
     document
 }
 
-/// Gives the operations of a twin names of their own, and its parameter where it has one more.
+/// Copies the description of the path that `route` is an alias of. Operations that the alias describes itself stay.
+fn describe_alias(document: &mut utoipa::openapi::OpenApi, route: &Route) {
+    let paths = &mut document.paths.paths;
+    let described = route.alias_of.and_then(|path| paths.get(path));
+    if let Some(mut item) = described.cloned() {
+        rename(&mut item, route.path);
+        paths
+            .entry(route.path.to_owned())
+            .or_default()
+            .merge_operations(item);
+    }
+}
+
+/// Gives the operations of an alias their own names, and its parameter `version` if it has one.
 fn rename(item: &mut PathItem, path: &str) {
     for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
         let suffix = path.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
@@ -341,13 +112,13 @@ fn rename(item: &mut PathItem, path: &str) {
 }
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
-    // Made of constants: a test shows that it can be written.
+    // It is made of constants, and a test shows that it can be serialized.
     let mut value = serde_json::to_value(document()).unwrap_or_default();
     any_of(&mut value);
     format!("{value:#}")
 });
 
-/// Shapes that exclude each other are the exception here: a list that is empty fits each kind of list.
+/// Replaces `oneOf` by `anyOf`: shapes that exclude each other are rare here, as an empty list fits every list.
 fn any_of(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -364,35 +135,25 @@ fn any_of(value: &mut Value) {
 /// The description of all this.
 #[utoipa::path(get, path = "/openapi.json", tag = "health", operation_id = "openapi",
     responses((status = 200, description = "This document", body = Value), (status = 405, description = "The route exists, the method does not", body = ErrorAnswer)))]
-pub(super) async fn get_document() -> Response {
+async fn get_document() -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     (content_type, DOCUMENT.as_str()).into_response()
 }
 
-/// A page for people.
-#[utoipa::path(get, path = "/", tag = "health", operation_id = "home",
-    responses((status = 303, description = "To /docs/, where this document can be browsed"),
-        (status = 405, description = "The route exists, the method does not", body = ErrorAnswer)))]
-pub(super) async fn get_home() -> Redirect {
-    Redirect::to("/docs/")
-}
-
 /// `GET /docs/`: the page.
-pub(super) async fn get_page() -> Result<Response, Refusal> {
-    part("index.html")
+async fn get_page() -> Result<Response, Refusal> {
+    page_file("index.html")
 }
 
-/// `GET /docs/…`: what the page is made of.
-pub(super) async fn get_part(
-    path: Result<Path<String>, PathRejection>,
-) -> Result<Response, Refusal> {
+/// `GET /docs/…`: the files of the page.
+async fn get_page_file(path: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
     let Path(path) = path.map_err(|_| Refusal::NotFound)?;
-    part(&path)
+    page_file(&path)
 }
 
-fn part(path: &str) -> Result<Response, Refusal> {
+fn page_file(path: &str) -> Result<Response, Refusal> {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
-        // The page's own validator would send this server's address to somebody else's.
+        // The page's validator would send this server's address to a third party.
         Arc::new(Config::from("/openapi.json").validator_url("none"))
     });
     match utoipa_swagger_ui::serve(path, Arc::clone(&CONFIG)) {
@@ -409,7 +170,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_names_every_route_once() {
+    fn routes_and_descriptions_agree() {
+        let document = document();
+        for surface in SURFACES {
+            let Some(part) = surface.openapi else {
+                continue;
+            };
+            for Route { path, .. } in surface.routes {
+                let is_described = document.paths.paths.contains_key(*path);
+                assert!(is_described, "the OpenAPI document has no {path}");
+            }
+            for path in part().paths.paths.keys() {
+                let is_routed = surface.routes.iter().any(|route| route.path == path);
+                assert!(is_routed, "{} has no route {path}", surface.title);
+            }
+        }
+    }
+
+    #[test]
+    fn operations_have_unique_ids() {
         let value: Value = serde_json::from_str(&DOCUMENT).unwrap();
         assert_eq!(value["openapi"], "3.1.0");
         let paths = value["paths"].as_object().unwrap();

@@ -1,10 +1,10 @@
-//! A refusal as an HTTP answer: its status and `{"error", "error_type"}`.
+//! Refusals as HTTP answers: the status and `{"error", "error_type"}`, and their OpenAPI description.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::error::Refusal;
 
@@ -16,6 +16,45 @@ pub(super) struct ErrorAnswer {
     /// A word for programs.
     #[schema(value_type = String, example = "Malformed")]
     error_type: &'static str,
+}
+
+/// What is refused, and why; the same for all requests for predictions.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "a description of what Refusal answers")]
+pub(super) enum Refusals {
+    /// The request cannot be read as what it claims to be, or holds no text.
+    #[response(status = 400)]
+    Malformed(ErrorAnswer),
+    /// No valid key (--api-keys).
+    #[response(status = 401)]
+    Unauthorized(ErrorAnswer),
+    /// The route exists, the method does not.
+    #[response(status = 405)]
+    Method(ErrorAnswer),
+    /// The body did not arrive in time.
+    #[response(status = 408)]
+    BodyTimeout(ErrorAnswer),
+    /// The body is larger than --max-body-bytes.
+    #[response(status = 413)]
+    TooLarge(ErrorAnswer),
+    /// The body is of a type or in an encoding that is not read.
+    #[response(status = 415)]
+    MediaType(ErrorAnswer),
+    /// The request can be read but makes no sense.
+    #[response(status = 422)]
+    Invalid(ErrorAnswer),
+    /// More is asked than can be answered in time; Retry-After says when it makes sense to try again.
+    #[response(status = 429)]
+    Overloaded(ErrorAnswer),
+    /// The engine failed.
+    #[response(status = 500)]
+    Engine(ErrorAnswer),
+    /// The model is loading, or this replica is about to end.
+    #[response(status = 503)]
+    Unavailable(ErrorAnswer),
+    /// The request's time was up.
+    #[response(status = 504)]
+    Deadline(ErrorAnswer),
 }
 
 impl IntoResponse for Refusal {

@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 use super::partition::Partition;
-use crate::api::cloudevents::record::Message;
+use crate::api::EventRecord as Message;
 
 /// A record of a partition that is assigned.
 #[derive(Debug)]

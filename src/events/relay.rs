@@ -30,7 +30,7 @@ use super::record::Record;
 use super::settings::{RelaySettings, RetryPolicy};
 use super::state::{LogArrivals, RecordHandler};
 use super::topic_writer::{RecordError, TopicWriter};
-use crate::api::cloudevents::record::Place;
+use crate::api::RecordPlace as Place;
 use crate::log_throttle::LogThrottle;
 use crate::transport::{
     BindError, ConnectionLimits, ConnectionPermits, Life, Listener, Port, serve,

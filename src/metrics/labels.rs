@@ -1,42 +1,23 @@
 //! The labels of `intentd_requests_total`.
 
 /// The interface that a request came by; the `surface` label of `intentd_requests_total`.
+///
+/// Each surface defines its own, and [`Metrics::declare`](super::Metrics::declare) creates its series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Surface {
-    /// Our own `/predict`.
-    Predict,
-    /// The routes and bodies of text-embeddings-inference.
-    Tei,
-    /// CloudEvents over HTTP.
-    CloudEvents,
-    /// The Open Inference Protocol over REST.
-    Rest,
-    /// The Open Inference Protocol over gRPC.
-    Grpc,
-    /// Records of Kafka.
-    Kafka,
-}
+pub struct Surface(&'static str);
 
 impl Surface {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Predict,
-        Self::Tei,
-        Self::CloudEvents,
-        Self::Rest,
-        Self::Grpc,
-        Self::Kafka,
-    ];
+    /// Records of Kafka.
+    pub const KAFKA: Self = Self::new("kafka");
+
+    /// The surface with this label.
+    pub const fn new(label: &'static str) -> Self {
+        Self(label)
+    }
 
     /// The label's value.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Predict => "predict",
-            Self::Tei => "tei",
-            Self::CloudEvents => "cloudevents",
-            Self::Rest => "rest",
-            Self::Grpc => "grpc",
-            Self::Kafka => "kafka",
-        }
+    pub const fn label(self) -> &'static str {
+        self.0
     }
 }
 

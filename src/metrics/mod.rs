@@ -22,8 +22,10 @@ pub struct Metrics {
     registry: Registry,
     /// Requests for predictions that have come, however they end.
     pub offered: IntCounter,
-    /// Requests by the surface they came by and by how they ended, in the order of [`Surface`] and [`Outcome`].
-    ended: [[IntCounter; 3]; 6],
+    /// Requests by outcome and by surface.
+    requests: IntCounterVec,
+    /// Requests by outcome, for all surfaces together, in the order of [`Outcome`]. Not published.
+    ended: [IntCounter; 3],
     /// Refused requests by reason.
     pub refused: IntCounterVec,
     /// Requests admitted and not yet answered.
@@ -62,6 +64,8 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// Connections that were closed at once because there were too many, by port.
     pub connections_refused: IntCounterVec,
+}
+
 }
 
 const REASONS: [&str; 10] = [
@@ -161,15 +165,14 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
-        let name = opts("requests_total");
-        let requests = register(r, IntCounterVec::new(name, &["outcome", "surface"]));
-        let ended = |surface: Surface| {
-            Outcome::ALL
-                .map(|outcome| requests.with_label_values(&[outcome.label(), surface.label()]))
+        let labels = ["outcome", "surface"];
+        let total = |outcome: Outcome| {
+            IntCounter::new(outcome.label(), "All surfaces.").expect("the name is well formed")
         };
         let metrics = Self {
             offered: counter(r, "offered_requests_total"),
-            ended: Surface::ALL.map(ended),
+            requests: register(r, IntCounterVec::new(opts("requests_total"), &labels)),
+            ended: Outcome::ALL.map(total),
             refused: counter_vec(r, "refused_total", "reason"),
             in_flight: gauge(r, "in_flight"),
             concurrency_limit: gauge(r, "concurrency_limit"),
@@ -198,6 +201,7 @@ impl Metrics {
 
     /// Makes every series whose labels are known, so that none is absent from the first scrape.
     fn touch(&self) {
+        self.declare(Surface::KAFKA);
         for reason in REASONS {
             self.refused.with_label_values(&[reason]);
         }
@@ -214,15 +218,25 @@ impl Metrics {
         self.startup_seconds.with_label_values(&["total"]);
     }
 
-    /// Requests that ended so, whichever surface they came by.
+    /// Makes the series of a surface, so that none is absent from the first scrape.
+    pub fn declare(&self, surface: Surface) {
+        for outcome in Outcome::ALL {
+            self.requests
+                .with_label_values(&[outcome.label(), surface.label()]);
+        }
+    }
+
+    /// The number of requests with this outcome, for all surfaces together.
     pub fn ended(&self, outcome: Outcome) -> u64 {
-        let by_surface = self.ended.iter();
-        by_surface.map(|ended| ended[outcome as usize].get()).sum()
+        self.ended[outcome as usize].get()
     }
 
     /// Counts a request that ended.
     pub fn end(&self, surface: Surface, outcome: Outcome) {
-        self.ended[surface as usize][outcome as usize].inc();
+        self.requests
+            .with_label_values(&[outcome.label(), surface.label()])
+            .inc();
+        self.ended[outcome as usize].inc();
     }
 
     /// Where more of the process's metrics can be registered.
@@ -312,11 +326,13 @@ mod tests {
 
     #[test]
     fn every_series_is_there_from_the_first_scrape() {
-        let (_, text) = Metrics::new().render();
+        let metrics = Metrics::new();
+        metrics.declare(Surface::new("predict"));
+        let (_, text) = metrics.render();
         let text = String::from_utf8(text).unwrap();
         for series in [
             "intentd_requests_total{outcome=\"answered\",surface=\"predict\"} 0",
-            "intentd_requests_total{outcome=\"abandoned\",surface=\"grpc\"} 0",
+            "intentd_requests_total{outcome=\"abandoned\",surface=\"kafka\"} 0",
             "intentd_offered_requests_total 0",
             "intentd_refused_total{reason=\"concurrency\"} 0",
             "intentd_refused_total{reason=\"overload\"} 0",

@@ -101,7 +101,7 @@ async fn a_device_lost_under_load_answers_everybody_and_ends_the_server() {
                     too_long: TooLong::Refuse,
                 };
                 if let Err(refusal) = classifier
-                    .offer(Surface::Predict, None, Try::default())
+                    .offer(Surface::new("predict"), None, Try::default())
                     .classify(request)
                     .await
                 {

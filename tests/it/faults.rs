@@ -36,7 +36,7 @@ async fn a_lost_engine_refuses_and_ends_the_server() {
     assert_eq!(
         server
             .classifier
-            .offer(Surface::Predict, None, Try::default())
+            .offer(Surface::new("predict"), None, Try::default())
             .classify(request)
             .await
             .unwrap_err()

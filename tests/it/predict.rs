@@ -215,3 +215,46 @@ async fn head_is_answered_like_get_without_a_body() {
     assert_eq!(answer.header("content-length"), Some("9"));
     server.stop().await;
 }
+
+#[tokio::test]
+async fn every_documented_surface_has_its_series_from_the_first_scrape() {
+    let document = std::fs::read_to_string("docs/surfaces.md").unwrap();
+    let table = document
+        .lines()
+        .skip_while(|line| !line.starts_with("| surface | label |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    // `| Title | `label` | …`
+    let mut labels: Vec<&str> = table.map(|row| row.split("| `").nth(1).unwrap()).collect();
+    labels.push("kafka`");
+    assert!(labels.len() > 5);
+    let server = TestServer::start(&[]).await;
+    let scrape = get(server.admin, "/metrics", &[]).await;
+    for label in labels {
+        let label = label.split('`').next().unwrap();
+        for outcome in ["answered", "refused", "abandoned"] {
+            let series =
+                format!("intentd_requests_total{{outcome=\"{outcome}\",surface=\"{label}\"}} 0\n");
+            assert!(scrape.body.contains(&series), "{series} is missing");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn every_described_operation_is_served() {
+    let server = TestServer::start(&[]).await;
+    let document = get(server.address, "/openapi.json", &[]).await.json();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{model}", "intentd").replace("{version}", "1");
+        for (method, _) in item.as_object().unwrap() {
+            let answer = match &**method {
+                "get" => get(server.address, &path, &[]).await,
+                "post" => post(server.address, &path, "application/json", "").await,
+                other => panic!("{other} {path}"),
+            };
+            assert!(![404, 405].contains(&answer.status), "{method} {path}");
+        }
+    }
+    server.stop().await;
+}

@@ -54,7 +54,7 @@ impl Ledger {
 
     /// Enters a record of a log.
     pub(crate) fn offer_record(&self) -> Entry<'_> {
-        self.enter(Surface::Kafka, Source::Log)
+        self.enter(Surface::KAFKA, Source::Log)
     }
 
     fn enter(&self, surface: Surface, source: Source) -> Entry<'_> {
