@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::list::{ListItem, items, parse_property};
 use super::mistakes::{ConfigError, both};
+use crate::error::NO_KAFKA;
 use crate::events::{
     Connection, Credentials, GroupProtocol, Mechanism, Security, SourceSettings, Start,
 };

@@ -10,6 +10,7 @@ use super::logging::{self, LogFormat};
 use super::mistakes::ConfigError;
 use super::ports::AdminPort;
 use super::time;
+use crate::error::NO_KAFKA;
 use crate::events::{RelaySettings, RetryPolicy};
 
 /// The flags of `intentd relay`.

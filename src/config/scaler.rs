@@ -11,7 +11,8 @@ use super::logging::{self, LogFormat};
 use super::mistakes::ConfigError;
 use super::ports::{AdminPort, MainPort};
 use super::time;
-use crate::scaler::{Config, Defaults, NO_KAFKA, Patience, Place, PrometheusUrl};
+use crate::error::NO_KAFKA;
+use crate::scaler::{Config, Defaults, Endpoint, PrometheusUrl, Staleness};
 use crate::transport::TlsFiles;
 
 /// Port for KEDA unless a flag says otherwise.
@@ -35,7 +36,7 @@ pub struct ScalerArgs {
         value_name = "HOST:PORT",
         value_delimiter = ','
     )]
-    pub replicas: Vec<ListItem<Place>>,
+    pub replicas: Vec<ListItem<Endpoint>>,
     /// Interval between two polls of all replicas.
     #[arg(long, env = "INTENTD_SCALER_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = time::parse)]
     pub interval: Duration,
@@ -219,7 +220,7 @@ impl Config {
                 client_ca: args.tls_client_ca,
             }),
             defaults: Defaults {
-                places: items(args.replicas),
+                endpoints: items(args.replicas),
                 activation: args.activation_demand,
                 prometheus: wake.wake_prometheus,
                 query: wake.wake_query,

@@ -154,8 +154,7 @@ fn limits(load: &LoadArgs, calibrate: bool, engine_failures_max: u32) -> Limits 
             tokens_max: load.max_batch_tokens,
             texts_max: load.max_batch_texts,
         },
-        // `Limits` says zero for no objective.
-        slo: load.slo.get().unwrap_or(Duration::ZERO),
+        slo: load.slo.get(),
         calibrate,
         prior: None,
         engine_failures_max,

@@ -66,8 +66,6 @@ pub struct Metrics {
     pub connections_refused: IntCounterVec,
 }
 
-}
-
 const REASONS: [&str; 10] = [
     "loading",
     "unhealthy",

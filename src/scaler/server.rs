@@ -21,8 +21,8 @@ use super::trigger::{Defaults, Trigger};
 use super::view::Staleness;
 use super::workload::Polling;
 use crate::transport::{
-    BindError, ConnectionLimits, Life, Listener, Port, Room, Tls, TlsError, TlsFiles, descriptors,
-    serve,
+    BindError, ConnectionLimits, ConnectionPermits, Life, Listener, Port, Tls, TlsError, TlsFiles,
+    descriptors, serve,
 };
 use crate::turns::Turns;
 
@@ -211,10 +211,10 @@ impl Running {
                 connections_max,
                 streams_max: self.streams_max,
                 header_bytes_max: HEADER_BYTES,
-                header_timeout: HEADER_TIMEOUT,
-                idle_timeout: IDLE_TIMEOUT,
+                header_timeout: Some(HEADER_TIMEOUT),
+                idle_timeout: Some(IDLE_TIMEOUT),
             },
-            room: Room::new(connections_max),
+            permits: ConnectionPermits::new(connections_max),
             open: metrics.connections.with_label_values(&[name]),
             refused: metrics.connections_refused.with_label_values(&[name]),
             turns: Turns::beside_one_core(),

@@ -20,7 +20,7 @@ use super::tally::PollFailure;
 use super::trigger::WatchSpec;
 use super::view::{Staleness, View, WorkloadState};
 use super::wake::WakeReader;
-use crate::seldom::Seldom;
+use crate::log_throttle::LogThrottle;
 
 /// Most replicas of one workload that are polled at once. Workloads do not wait for each other.
 const POLLED_AT_ONCE: usize = 256;
@@ -43,10 +43,10 @@ pub(super) struct Polling {
 /// Rate limits of log lines about one workload. Their number depends on addresses and authors of triggers.
 #[derive(Debug, Default)]
 struct LogLimits {
-    replica_lost: Seldom,
-    replica_back: Seldom,
-    signal_lost: Seldom,
-    signal_back: Seldom,
+    replica_lost: LogThrottle,
+    replica_back: LogThrottle,
+    signal_lost: LogThrottle,
+    signal_back: LogThrottle,
 }
 
 /// The first of a list of endpoints, for log lines: the complete list may have tens of kilobytes.
@@ -130,13 +130,13 @@ impl Workload {
             let has_changed = self.state().read(index, value, Instant::now());
             match failure {
                 Some(why) if has_changed => {
-                    if let Some(times) = self.log.signal_lost.now() {
+                    if let Some(times) = self.log.signal_lost.event() {
                         let workload = &self.name;
                         tracing::warn!(workload, why, times, "a sign of work is not known");
                     }
                 }
                 None if has_changed => {
-                    if let Some(times) = self.log.signal_back.now() {
+                    if let Some(times) = self.log.signal_back.event() {
                         let workload = &self.name;
                         tracing::info!(workload, times, "the sign of work is known again");
                     }
@@ -173,12 +173,12 @@ impl Workload {
             address,
             why,
         }) = &changes.lost
-            && let Some(times) = self.log.replica_lost.many(*replicas)
+            && let Some(times) = self.log.replica_lost.events(*replicas)
         {
             tracing::warn!(workload, replicas, %address, why, times, "a replica does not answer");
         }
         if let Some(FoundReplicas { replicas, address }) = &changes.found
-            && let Some(times) = self.log.replica_back.many(*replicas)
+            && let Some(times) = self.log.replica_back.events(*replicas)
         {
             tracing::info!(workload, replicas, %address, times, "the replica answers again");
         }

@@ -90,8 +90,7 @@ where
         follower: None,
         kafka: KafkaInput::default(),
         life,
-        // The watchdog says zero for no limit.
-        engine_timeout: config.engine_timeout.unwrap_or(Duration::ZERO),
+        engine_timeout: config.engine_timeout,
         lame_duck: config.lame_duck,
         drain_timeout: config.drain_timeout,
     };

@@ -47,7 +47,7 @@ pub struct Running {
     pub(super) follower: Option<JoinHandle<()>>,
     pub(super) kafka: KafkaInput,
     pub(super) life: watch::Sender<Life>,
-    pub(super) engine_timeout: Duration,
+    pub(super) engine_timeout: Option<Duration>,
     pub(super) lame_duck: Duration,
     pub(super) drain_timeout: Duration,
 }

@@ -77,10 +77,10 @@ impl Classifier {
         self.lifecycle.reload(prepare).await
     }
 
-    /// Ready once the engine has hung for `timeout` (never for zero). A device is then given up: everything
+    /// Ready once the engine has hung for `timeout`, if there is one. A device is then given up: everything
     /// waiting, and what the engine has taken, is refused. An engine on the CPU cannot be given up; the server
     /// is not ready until it comes back.
-    pub async fn stuck(&self, timeout: Duration) -> EngineStopped {
+    pub async fn stuck(&self, timeout: Option<Duration>) -> EngineStopped {
         self.lifecycle.stuck(timeout).await
     }
 

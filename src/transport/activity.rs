@@ -44,7 +44,7 @@ pub(super) struct Activity {
 pub(super) enum Due {
     /// The time of the connection is over at this instant.
     At(Instant),
-    /// A request is in flight; its own deadline applies.
+    /// No limit applies: a request is in flight, whose own deadline applies, or the limit is off.
     Busy,
 }
 
@@ -137,14 +137,14 @@ impl Activity {
         // A response that the client does not accept holds memory, so it gets the time of an idle connection.
         let oldest = self.unsent().first_key_value().map(|(_, since)| *since);
         if let Some(since) = [oldest, blocked].into_iter().flatten().min() {
-            return Due::At(since + limits.idle_timeout);
+            return Due::after(since, limits.idle_timeout);
         }
         if self.in_flight.load(Ordering::Acquire) > 0 {
             return Due::Busy;
         }
         match (head, self.idle_since.load()) {
-            (Some(head), _) if !self.is_h2() => Due::At(head + limits.header_timeout),
-            (_, idle) => Due::At(idle.unwrap_or_else(Instant::now) + limits.idle_timeout),
+            (Some(head), _) if !self.is_h2() => Due::after(head, limits.header_timeout),
+            (_, idle) => Due::after(idle.unwrap_or_else(Instant::now), limits.idle_timeout),
         }
     }
 

@@ -95,13 +95,19 @@ async fn handshake(stream: Stream, context: &ConnectionContext) -> Option<Stream
         (_, stream) => return Some(stream),
     };
     let accept = tls.acceptor().accept(stream);
+    let accept = async {
+        match context.limits.header_timeout {
+            Some(limit) => tokio::time::timeout(limit, accept).await,
+            None => Ok(accept.await),
+        }
+    };
     let mut life = context.life.clone();
     let port_closed = async {
         Life::closing(&mut life).await;
         tokio::time::sleep(QUIET).await;
     };
     tokio::select! {
-        accepted = tokio::time::timeout(context.limits.header_timeout, accept) => match accepted {
+        accepted = accept => match accepted {
             Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
             Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
             Err(_) => tracing::debug!("no TLS handshake in time"),

@@ -15,9 +15,9 @@ pub struct ConnectionLimits {
     /// Bytes of a request's head: request line and headers.
     pub header_bytes_max: usize,
     /// Time for a head to arrive, for the TLS handshake, and for a first byte.
-    pub header_timeout: Duration,
+    pub header_timeout: Option<Duration>,
     /// Time that a connection may stay open without a request.
-    pub idle_timeout: Duration,
+    pub idle_timeout: Option<Duration>,
 }
 
 /// Permits for open connections, on one listener or shared by several.
@@ -56,7 +56,7 @@ impl ConnectionLimits {
         connections_max: 1,
         streams_max: 1,
         header_bytes_max: 8192,
-        header_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(60),
+        header_timeout: Some(Duration::from_secs(10)),
+        idle_timeout: Some(Duration::from_secs(60)),
     };
 }

@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use intentd_kernels::{
-    Capacity, Device, DeviceError, Dtype, InputError, Inputs, Limits, ProductShape,
+    Capacity, Device, DeviceError, Dtype, InputError, Inputs, Limits, ProductShape, TokenIds,
 };
 
 use self::forward::Forward;

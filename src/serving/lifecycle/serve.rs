@@ -201,10 +201,13 @@ impl Lifecycle {
         }
     }
 
-    /// Ready once the engine has hung for `timeout` (never for zero). A device is then given up:
+    /// Ready once the engine has hung for `timeout` , if there is one. A device is then given up:
     /// everything waiting, and what the engine has taken, is refused. On the caller's thread a batch
     /// takes as long as it takes; until it is done the server is not ready.
-    pub(crate) async fn stuck(&self, timeout: Duration) -> EngineStopped {
+    pub(crate) async fn stuck(&self, timeout: Option<Duration>) -> EngineStopped {
+        let Some(timeout) = timeout else {
+            return std::future::pending().await;
+        };
         let mut current = self.current.subscribe();
         loop {
             let generation = current.borrow_and_update().clone();

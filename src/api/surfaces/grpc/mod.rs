@@ -77,7 +77,13 @@ async fn grpc_only(request: Request, next: Next) -> Response {
 /// Refuses a message that does not arrive within the time of a body, and ends streams when the ports close: a client
 /// may keep its side of a stream open for ever.
 async fn bounds(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let answered = tokio::time::timeout(state.bodies.timeout(), next.run(request));
+    let answered = async {
+        let answer = next.run(request);
+        match state.bodies.timeout() {
+            Some(timeout) => tokio::time::timeout(timeout, answer).await,
+            None => Ok(answer.await),
+        }
+    };
     let response = tokio::select! {
         answered = answered => answered.unwrap_or_else(|_| {
             Status::deadline_exceeded("the message did not arrive in time").into_http()
