@@ -124,19 +124,7 @@ pub fn start(config: &Config) -> Result<Running, ScalerError> {
         .map(|address| Listener::tcp(address, "--admin-port"));
     let admin = admin.transpose()?;
     let metrics = ScalerMetrics::new();
-    let polling = Polling {
-        interval: config.interval,
-        wake_interval: config.wake_interval,
-        timeout: config.timeout,
-        staleness: config.staleness,
-        replicas_max: config.replicas_max,
-        metrics: metrics.clone(),
-    };
-    let bounds = RegistryBounds {
-        workloads_max: config.workloads_max,
-        forget_after: config.forget_after,
-    };
-    let registry = Arc::new(WorkloadRegistry::new(polling, bounds));
+    let registry = Arc::new(registry(config, &metrics));
     let of_flags = Trigger::parse(&HashMap::new(), &config.defaults);
     if let Ok(trigger) = of_flags
         && let Err(full) = registry.pin(&trigger.watch)
@@ -182,6 +170,22 @@ pub fn start(config: &Config) -> Result<Running, ScalerError> {
         );
     }
     Ok(running)
+}
+
+fn registry(config: &Config, metrics: &ScalerMetrics) -> WorkloadRegistry {
+    let polling = Polling {
+        interval: config.interval,
+        wake_interval: config.wake_interval,
+        timeout: config.timeout,
+        staleness: config.staleness,
+        replicas_max: config.replicas_max,
+        metrics: metrics.clone(),
+    };
+    let bounds = RegistryBounds {
+        workloads_max: config.workloads_max,
+        forget_after: config.forget_after,
+    };
+    WorkloadRegistry::new(polling, bounds)
 }
 
 /// A port of the scaler that is bound and not served yet.
