@@ -1,6 +1,6 @@
 //! The labels of `intentd_requests_total`.
 
-/// The interface that a request came by; the `surface` label of `intentd_requests_total`.
+/// The surface of a request; the `surface` label of `intentd_requests_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
     /// Our own `/predict`.
@@ -13,7 +13,7 @@ pub enum Surface {
     Rest,
     /// The Open Inference Protocol over gRPC.
     Grpc,
-    /// Records of Kafka.
+    /// Kafka records.
     Kafka,
 }
 
@@ -40,14 +40,14 @@ impl Surface {
     }
 }
 
-/// How a request ended; the `outcome` label of `intentd_requests_total`.
+/// The outcome of a request; the `outcome` label of `intentd_requests_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// With a prediction.
     Answered,
     /// With an error that says why.
     Refused,
-    /// The client left first.
+    /// The client left before the answer.
     Abandoned,
 }
 

@@ -21,7 +21,7 @@ fn report(utilization: f64, rps: f64, eps: f64) -> Report {
 }
 
 #[test]
-fn the_forms_are_those_that_envoy_reads() {
+fn formats_are_those_that_envoy_reads() {
     let report = report(0.62, 3100.25, 0.0);
     let header = |format| report.header(format).to_str().unwrap().to_owned();
     assert_eq!(
@@ -40,7 +40,7 @@ fn the_forms_are_those_that_envoy_reads() {
 }
 
 #[test]
-fn numbers_have_neither_exponents_nor_more_digits_than_are_known() {
+fn numbers_have_six_digits_and_no_exponent() {
     let report = report(1.0 / 3.0, 1e-9 / 3.0, 0.0);
     let json = report.header(Format::Json);
     assert_eq!(
@@ -52,7 +52,7 @@ fn numbers_have_neither_exponents_nor_more_digits_than_are_known() {
 }
 
 #[test]
-fn a_report_of_a_server_at_rest_is_not_empty() {
+fn the_report_of_an_idle_server_is_not_empty() {
     let binary = report(0.0, 0.0, 0.0).header(Format::Binary);
     let content = binary.to_str().unwrap().strip_prefix("BIN ").unwrap();
     let bytes = STANDARD.decode(content).unwrap();
@@ -62,7 +62,7 @@ fn a_report_of_a_server_at_rest_is_not_empty() {
 }
 
 #[test]
-fn a_form_is_named_in_any_case() {
+fn format_names_are_case_insensitive() {
     assert_eq!(Format::named("JSON"), Some(Format::Json));
     assert_eq!(Format::named(" text "), Some(Format::Text));
     assert_eq!(Format::named("bin"), Some(Format::Binary));
