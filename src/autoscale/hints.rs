@@ -16,7 +16,7 @@ use super::learned::Conditions;
 use super::load::OfferedLoad;
 use super::orca::Report;
 use super::recommend::Recommended;
-use super::settings::{Settings, Trend};
+use super::settings::{HintSettings, Trend};
 use super::snapshot::{Calibration, SCHEMA_VERSION, Snapshot};
 use crate::metrics::Metrics;
 use crate::serving::{Classifier, Counts, EngineTime, LatencyWindow, Observation};
@@ -41,14 +41,14 @@ struct Published {
 /// The hints of a server.
 #[derive(Debug)]
 pub struct Hints {
-    settings: Settings,
+    settings: HintSettings,
     gauges: HintGauges,
     published: ArcSwap<Published>,
 }
 
 impl Hints {
     /// Hints of a server before its first observation. Registers their gauges in `metrics`.
-    pub fn new(settings: Settings, metrics: &Metrics) -> Arc<Self> {
+    pub fn new(settings: HintSettings, metrics: &Metrics) -> Arc<Self> {
         let snapshot = Snapshot::unknown(&settings);
         let report = Report::new(&snapshot, 0.0);
         Arc::new(Self {
@@ -145,7 +145,7 @@ impl HintLoop {
     }
 
     /// The snapshot after an update, and the server errors per second.
-    fn update(&mut self, classifier: &Classifier, settings: &Settings) -> (Snapshot, f64) {
+    fn update(&mut self, classifier: &Classifier, settings: &HintSettings) -> (Snapshot, f64) {
         let now = Instant::now();
         let elapsed = (now - std::mem::replace(&mut self.at, now)).as_secs_f64();
         let arrivals = classifier.arrivals();
@@ -179,7 +179,7 @@ impl HintLoop {
         &mut self,
         classifier: &Classifier,
         seen: &Observation,
-        settings: &Settings,
+        settings: &HintSettings,
         counts: Counts,
         now: Instant,
     ) -> Estimate {
@@ -227,7 +227,7 @@ impl HintLoop {
     fn snapshot(
         &self,
         classifier: &Classifier,
-        settings: &Settings,
+        settings: &HintSettings,
         seen: Option<&Observation>,
     ) -> Snapshot {
         let unknown = Snapshot::unknown(settings);
@@ -267,7 +267,7 @@ impl HintLoop {
         measured: Snapshot,
         estimate: &Estimate,
         seen: &Observation,
-        settings: &Settings,
+        settings: &HintSettings,
     ) -> Snapshot {
         let rates = self.load.rates();
         let tokens = self.load.request_tokens();
@@ -324,7 +324,7 @@ impl HintLoop {
 
 impl Snapshot {
     /// The snapshot of a server about which nothing is known.
-    fn unknown(settings: &Settings) -> Self {
+    fn unknown(settings: &HintSettings) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             model: settings.model.clone(),

@@ -3,7 +3,7 @@
 //! It learns only while it keeps its objective. During overload, the cost of refusals and the lateness of
 //! admitted requests say nothing about its capacity.
 
-use super::queueing::{Host, Model, Objective, Service};
+use super::queueing::{BatchService, Host, LatencyObjective, ServerModel};
 use crate::serving::PROMISE;
 
 /// Steps of batch sharing; each has its own mean cost.
@@ -264,15 +264,15 @@ pub struct Conditions {
 
 impl Learned {
     /// The queueing model of the server.
-    pub fn model(&self, conditions: &Conditions) -> Model {
+    pub fn model(&self, conditions: &Conditions) -> ServerModel {
         let by_tokens = self.batch_tokens / conditions.request_tokens;
         let requests = by_tokens.min(conditions.batch_texts / conditions.request_texts);
-        let service = Service {
+        let service = BatchService {
             // A list larger than a batch takes several batches.
             setup: self.setup * (1.0 / requests).ceil().max(1.0),
             request: self.token * conditions.request_tokens,
         };
-        Model {
+        ServerModel {
             service: service.stretched(self.contention),
             batch_max: requests.max(1.0),
             host: Host {
@@ -286,9 +286,9 @@ impl Learned {
 
     /// The latency objective. Admission refuses what would take longer than it promises, so that promise is the
     /// limit.
-    pub fn objective(&self, conditions: &Conditions) -> Option<Objective> {
+    pub fn objective(&self, conditions: &Conditions) -> Option<LatencyObjective> {
         let promised = conditions.objective.map(|seconds| PROMISE * seconds);
-        promised.map(|seconds| Objective {
+        promised.map(|seconds| LatencyObjective {
             seconds,
             overhead: self.overhead.min(seconds),
             tail: self.tail,

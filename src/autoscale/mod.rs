@@ -29,5 +29,5 @@ pub mod tail;
 
 pub use hints::Hints;
 pub use manifest::manifest;
-pub use settings::{Settings, Trend};
+pub use settings::{HintSettings, Trend};
 pub use snapshot::Snapshot;

@@ -27,14 +27,14 @@ const STEPS: usize = 64;
 
 /// Time of a batch of b requests in seconds: `setup + request · b`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Service {
+pub struct BatchService {
     /// τ0: seconds per batch.
     pub setup: f64,
     /// a: seconds per request.
     pub request: f64,
 }
 
-impl Service {
+impl BatchService {
     /// Seconds that a batch of `requests` takes.
     pub fn batch(self, requests: f64) -> f64 {
         self.setup + self.request * requests
@@ -93,9 +93,9 @@ impl Service {
 
 /// The queueing model of a server.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Model {
+pub struct ServerModel {
     /// The time of its batches without other work.
-    pub service: Service,
+    pub service: BatchService,
     /// Requests of the largest batch.
     pub batch_max: f64,
     /// Work outside the batches.
@@ -127,7 +127,7 @@ impl Host {
 
 /// A latency objective.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Objective {
+pub struct LatencyObjective {
     /// Seconds within which 99 of 100 requests should be answered.
     pub seconds: f64,
     /// The part of them spent outside queue and engine.
@@ -148,9 +148,9 @@ pub struct Capacity {
     pub rate_max: f64,
 }
 
-impl Model {
+impl ServerModel {
     /// The service curve while `rate` requests per second take their share of the cores.
-    pub fn service_at(&self, rate: f64) -> Service {
+    pub fn service_at(&self, rate: f64) -> BatchService {
         let Host {
             request,
             batch,
@@ -160,7 +160,7 @@ impl Model {
         if !is_shared {
             return self.service;
         }
-        let service = Service {
+        let service = BatchService {
             setup: self.service.setup + batch / cores,
             ..self.service
         };
@@ -198,7 +198,7 @@ impl Model {
     }
 
     /// The capacity, with or without an objective.
-    pub fn capacity(&self, objective: Option<Objective>) -> Capacity {
+    pub fn capacity(&self, objective: Option<LatencyObjective>) -> Capacity {
         let bound = 1.0 / self.service.request.max(1e-12);
         let rate_max = highest(bound, |rate| self.carries(rate, 1.0));
         let share = if self.host.is_shared {
@@ -257,23 +257,23 @@ mod tests {
         assert!(error < 5e-5, "found {found}, expected {expected}");
     }
 
-    fn service(setup_ms: f64, request_ms: f64) -> Service {
-        Service {
+    fn service(setup_ms: f64, request_ms: f64) -> BatchService {
+        BatchService {
             setup: setup_ms / 1e3,
             request: request_ms / 1e3,
         }
     }
 
-    fn model(service: Service, batch_max: f64) -> Model {
-        Model {
+    fn model(service: BatchService, batch_max: f64) -> ServerModel {
+        ServerModel {
             service,
             batch_max,
             host: Host::FREE,
         }
     }
 
-    fn capacity(model: Model, slo_ms: f64) -> Capacity {
-        model.capacity(Some(Objective {
+    fn capacity(model: ServerModel, slo_ms: f64) -> Capacity {
+        model.capacity(Some(LatencyObjective {
             seconds: slo_ms / 1e3,
             overhead: 0.0,
             tail: 2.0,
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn the_latency_bound_matches_values_computed_by_hand() {
-        let latency_ms = |service: Service, rate| service.mean_latency(rate) * 1e3;
+        let latency_ms = |service: BatchService, rate| service.mean_latency(rate) * 1e3;
         let fast = service(1.5, 0.12);
         for (rate, expected) in [
             (10.0, 1.6332),
@@ -351,11 +351,11 @@ mod tests {
             cores: 1.0,
             is_shared: true,
         };
-        let shared = Model { host, ..alone };
+        let shared = ServerModel { host, ..alone };
         close(alone.capacity(None).rate_max, 1000.0);
         close(shared.capacity(None).rate_max, 500.0);
         close(shared.capacity(None).rate, 475.0);
-        let waking = Model {
+        let waking = ServerModel {
             host: Host {
                 batch: 10e-3,
                 ..host
@@ -364,9 +364,9 @@ mod tests {
         };
         // Batches of ten: 10 ms per batch and 2 ms per request.
         close(waking.capacity(None).rate_max, 1.0 / 3e-3);
-        let latency = |model: &Model| model.service_at(200.0).mean_latency(200.0);
+        let latency = |model: &ServerModel| model.service_at(200.0).mean_latency(200.0);
         assert!(latency(&waking) > latency(&shared));
-        let beside = Model {
+        let beside = ServerModel {
             host: Host {
                 is_shared: false,
                 ..host
@@ -375,7 +375,7 @@ mod tests {
         };
         close(beside.capacity(None).rate_max, 1000.0);
         close(
-            Model {
+            ServerModel {
                 host: Host {
                     request: 4e-3,
                     is_shared: false,

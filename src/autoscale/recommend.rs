@@ -67,7 +67,7 @@ pub struct Kafka {
 impl Recommended {
     /// Settings for a server with capacity `rate`, `in_flight` requests in flight at that rate, and a start of
     /// `startup` seconds.
-    pub fn new(rate: f64, in_flight: f64, settings: &Settings, startup: f64) -> Self {
+    pub fn new(rate: f64, in_flight: f64, settings: &HintSettings, startup: f64) -> Self {
         let utilization = settings.utilization.min(TARGET_MAX);
         let percentage = (utilization * 100.0).round() as u32;
         let knative = |metric, target: f64, percentage| KnativeAnnotations {
@@ -106,8 +106,8 @@ mod tests {
     use super::*;
     use crate::autoscale::Trend;
 
-    fn settings(utilization: f64) -> Settings {
-        Settings {
+    fn settings(utilization: f64) -> HintSettings {
+        HintSettings {
             objective: Some(0.1),
             utilization,
             drain: 30.0,

@@ -13,7 +13,7 @@ pub enum Trend {
 
 /// Settings of the hints.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub struct HintSettings {
     /// Seconds within which 99 of 100 requests should be answered, if there is an objective.
     pub objective: Option<f64>,
     /// Target share of the capacity.

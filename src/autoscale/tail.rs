@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::queueing::Model;
+use super::queueing::ServerModel;
 
 /// Plausible range of κ. The reference's test vectors assume 2.
 const TAIL_RANGE: (f64, f64) = (1.8, 4.0);
@@ -49,13 +49,13 @@ impl Default for Tail {
 
 impl Tail {
     /// κ at `rate` requests per second.
-    pub fn at(&self, model: &Model, rate: f64) -> f64 {
+    pub fn at(&self, model: &ServerModel, rate: f64) -> f64 {
         let (low, high) = TAIL_RANGE;
         (simulated(model, rate, self.spread) * self.correction).clamp(low, high)
     }
 
     /// Learns that at `rate`, the 99th percentile was `ratio` times the mean.
-    pub fn observe(&mut self, model: &Model, rate: f64, ratio: f64) {
+    pub fn observe(&mut self, model: &ServerModel, rate: f64, ratio: f64) {
         let (low, high) = CORRECTION_RANGE;
         let found = (ratio / simulated(model, rate, self.spread)).clamp(low, high);
         self.correction += NEWEST * (found - self.correction);
@@ -63,7 +63,7 @@ impl Tail {
 }
 
 /// Simulates κ for Poisson arrivals at `rate`, with sizes that vary by `spread`. Deterministic.
-fn simulated(model: &Model, rate: f64, spread: f64) -> f64 {
+fn simulated(model: &ServerModel, rate: f64, spread: f64) -> f64 {
     let service = model.service_at(rate);
     if !(rate > 0.0 && rate < service.rate(model.batch_max.max(1.0))) {
         return TAIL;
@@ -141,11 +141,11 @@ impl SimulatedArrivals<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autoscale::queueing::{Host, Service};
+    use crate::autoscale::queueing::{BatchService, Host};
 
-    fn model(setup_ms: f64, request_ms: f64) -> Model {
-        Model {
-            service: Service {
+    fn model(setup_ms: f64, request_ms: f64) -> ServerModel {
+        ServerModel {
+            service: BatchService {
                 setup: setup_ms / 1e3,
                 request: request_ms / 1e3,
             },

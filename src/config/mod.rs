@@ -67,7 +67,7 @@ pub struct Config {
     /// Where requests are reported.
     pub trace: TraceArgs,
     /// What autoscalers are told.
-    pub hints: autoscale::Settings,
+    pub hints: autoscale::HintSettings,
     /// Bounds on requests, queue and batches.
     pub limits: Limits,
     /// Time after which an engine that does not come back is given up; zero for never.
@@ -206,8 +206,8 @@ fn limits(load: &LoadArgs, calibrate: bool, engine_failures_max: u32) -> Limits 
     }
 }
 
-fn hints(args: &ServeArgs, platform: &Platform) -> autoscale::Settings {
-    autoscale::Settings {
+fn hints(args: &ServeArgs, platform: &Platform) -> autoscale::HintSettings {
+    autoscale::HintSettings {
         objective: span::some(args.load.slo).map(|slo| slo.as_secs_f64()),
         utilization: args.hints.target_utilization / 100.0,
         drain: args.hints.backlog_drain.as_secs_f64(),

@@ -10,7 +10,7 @@ use super::file::{Point, Reason, Skipped};
 use super::grid::{Grid, Shape};
 use crate::engine::{Engine, EngineError, RaggedBatch};
 use crate::model::Tokenizer;
-use crate::serving::{Line, batch_of, timed};
+use crate::serving::{BatchSample, BatchTime, ServiceLine, batch_of, timed};
 
 /// Every batch that is measured should run so often at least, once to warm up.
 const RUNS: f64 = 4.0;
@@ -25,7 +25,7 @@ const ORDER_SEED: u64 = 1;
 struct Cell {
     shape: Shape,
     batch: RaggedBatch,
-    times: Vec<(Duration, Duration)>,
+    times: Vec<BatchTime>,
 }
 
 /// Measures the batches of `grid` within about `duration`, and says which were left out. `tick` hears how
@@ -78,7 +78,7 @@ fn warm_up(
     duration: Duration,
 ) -> Result<(Vec<Cell>, Vec<Skipped>), EngineError> {
     let (mut cells, mut skipped) = (Vec::new(), Vec::new());
-    let mut known: Vec<(f64, f64)> = Vec::new();
+    let mut known: Vec<BatchSample> = Vec::new();
     let mut round = 0.0;
     for asked in grid.within(engine.largest()).shapes() {
         let batch = batch_of(tokenizer, asked.tokens, asked.texts);
@@ -89,7 +89,7 @@ fn warm_up(
         let total = shape.total() as f64;
         let expected = match known.len() {
             0 | 1 => 0.0,
-            _ => Line::through(known.iter().copied()).seconds(1.0, total),
+            _ => ServiceLine::through(known.iter().copied()).seconds(1.0, total),
         };
         if RUNS * (round + expected) > duration.as_secs_f64() && known.len() > 1 {
             let reason = Reason::Time;
@@ -101,9 +101,13 @@ fn warm_up(
             continue;
         }
         match timed(engine, &batch) {
-            Ok((took, _)) => {
-                round += took.as_secs_f64();
-                known.push((total, took.as_secs_f64()));
+            Ok(BatchTime { took, .. }) => {
+                let seconds = took.as_secs_f64();
+                round += seconds;
+                known.push(BatchSample {
+                    tokens: total,
+                    seconds,
+                });
                 let times = Vec::new();
                 cells.push(Cell {
                     shape,
@@ -124,8 +128,8 @@ fn warm_up(
 
 impl Cell {
     fn point(&self, is_alone: bool) -> Point {
-        let took = sorted(self.times.iter().map(|(took, _)| *took));
-        let spent = sorted(self.times.iter().map(|(_, spent)| *spent));
+        let took = sorted(self.times.iter().map(|time| time.took));
+        let spent = sorted(self.times.iter().map(|time| time.spent));
         Point {
             shape: self.shape,
             seconds_median: quantile(&took, 0.5),

@@ -3,11 +3,11 @@
 use serde::Serialize;
 
 use super::file::Profile;
-use crate::autoscale::queueing::{Host, Model, Objective};
+use crate::autoscale::queueing::{Host, LatencyObjective, ServerModel};
 use crate::autoscale::recommend::Recommended;
 use crate::autoscale::tail::{TAIL, Tail};
-use crate::autoscale::{Settings, Trend};
-use crate::serving::{Line, tokens_a_batch};
+use crate::autoscale::{HintSettings, Trend};
+use crate::serving::{ServiceLine, tokens_a_batch};
 
 /// Part of the capacity that a replica is to use, and seconds within which a backlog is to be gone: the
 /// defaults of `intentd serve`.
@@ -122,14 +122,14 @@ fn rate(profile: &Profile, tokens: usize, texts: usize) -> f64 {
 }
 
 /// The queue of a server with an objective of `slo` seconds.
-pub(super) fn model(profile: &Profile, tokens: usize, slo: f64) -> Model {
+pub(super) fn model(profile: &Profile, tokens: usize, slo: f64) -> ServerModel {
     let fit = &profile.fit;
-    let line = Line {
+    let line = ServiceLine {
         setup: fit.tau0_seconds,
         token: fit.alpha_seconds,
     };
     let batch_tokens = tokens_a_batch(line, Some(slo), profile.grid.batch_tokens as f64);
-    Model {
+    ServerModel {
         service: fit.service(tokens as f64),
         batch_max: (batch_tokens / tokens as f64)
             .min(profile.grid.batch_texts as f64)
@@ -141,7 +141,7 @@ pub(super) fn model(profile: &Profile, tokens: usize, slo: f64) -> Model {
 impl Promise {
     fn new(profile: &Profile, tokens: usize, slo: f64) -> Self {
         let model = model(profile, tokens, slo);
-        let objective = |tail| Objective {
+        let objective = |tail| LatencyObjective {
             seconds: slo,
             overhead: 0.0,
             tail,
@@ -159,7 +159,7 @@ impl Promise {
         } else {
             0.0
         };
-        let settings = Settings {
+        let settings = HintSettings {
             objective: Some(slo),
             utilization: UTILIZATION,
             drain: DRAIN,

@@ -15,7 +15,7 @@ use super::offer::{Offer, Stages};
 use super::predict::{TextPredictor, off_thread};
 use super::queue::{Class, Ticket};
 use super::request::{ModelCard, Predictions, Request};
-use super::timing::Line;
+use super::timing::ServiceLine;
 use crate::error::Refusal;
 use crate::metrics::{Metrics, Surface};
 use crate::model::Token;
@@ -268,7 +268,7 @@ impl Classifier {
         let generation = self.lifecycle.current()?;
         let pipeline = &generation.pipeline;
         let effort = &pipeline.timing.effort;
-        let Line { setup, token } = effort.curve.line();
+        let ServiceLine { setup, token } = effort.curve.line();
         let slots = self.admission.slots();
         let count = |gauge: &prometheus::IntGauge| usize::try_from(gauge.get()).unwrap_or(0);
         Some(Observation {

@@ -39,5 +39,7 @@ pub use self::observation::Observation;
 pub use self::offer::Offer;
 pub use self::queue::BatchLimits;
 pub use self::request::{ModelCard, Prediction, Predictions, Request};
-pub use self::timing::{EngineTime, Prior, PriorBatch};
-pub(crate) use self::timing::{Line, batch_of, timed, tokens_a_batch};
+pub(crate) use self::timing::{
+    BatchSample, BatchTime, ServiceLine, batch_of, timed, tokens_a_batch,
+};
+pub use self::timing::{EngineTime, Prior, PriorBatch, Quartiles};

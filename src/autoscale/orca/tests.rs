@@ -1,9 +1,9 @@
 use super::*;
-use crate::autoscale::{Hints, Settings, Trend};
+use crate::autoscale::{HintSettings, Hints, Trend};
 use crate::metrics::Metrics;
 
 fn report(utilization: f64, rps: f64, eps: f64) -> Report {
-    let settings = Settings {
+    let settings = HintSettings {
         objective: Some(0.1),
         utilization: 0.8,
         drain: 30.0,

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::effort::thread_time;
 use super::engine::EngineTiming;
-use super::prior::{Prior, PriorBatch};
+use super::prior::{Prior, PriorBatch, Quartiles};
+use super::sample::BatchTime;
 use crate::engine::{Engine, EngineError, RaggedBatch};
 use crate::model::{Checkpoint, Text, Tokenizer, TooLong};
 
@@ -145,11 +146,11 @@ fn check_times(
             Err(error @ EngineError::Lost(_)) => return Err(error),
             Err(error) => return Ok(Some(error.to_string())),
         };
-        let median = times[times.len() / 2].0.as_secs_f64();
-        let (low, high) = known.quartiles;
+        let median = times[times.len() / 2].took.as_secs_f64();
+        let Quartiles { first, third } = known.quartiles;
         // Other load on the machine makes batches slower, never faster.
-        let is_slower = times[0].0.as_secs_f64() > TOLERANCE * high;
-        if is_slower || median * TOLERANCE < low {
+        let is_slower = times[0].took.as_secs_f64() > TOLERANCE * third;
+        if is_slower || median * TOLERANCE < first {
             return Ok(Some(format!(
                 "{} texts of {} tokens took {:.3} ms, by the profile {:.3} ms",
                 known.texts,
@@ -180,7 +181,7 @@ fn measure(
         if largest.is_some_and(|largest| largest.tokens < tokens || largest.sequences < texts) {
             return Ok(());
         }
-        let (took, spent) = match times(engine, &batch) {
+        let BatchTime { took, spent } = match times(engine, &batch) {
             // The median, or the shorter of two: disturbances make a batch longer.
             Ok(times) => times[(times.len() - 1) / 2],
             // If the device has too little memory, it will report that again when it matters.
@@ -208,10 +209,7 @@ fn measure(
 }
 
 /// The times of repeated runs of a batch, shortest first. At least one run.
-fn times(
-    engine: &mut dyn Engine,
-    batch: &RaggedBatch,
-) -> Result<Vec<(Duration, Duration)>, EngineError> {
+fn times(engine: &mut dyn Engine, batch: &RaggedBatch) -> Result<Vec<BatchTime>, EngineError> {
     let start = Instant::now();
     let mut times = Vec::new();
     let goes_on = |runs: usize| match start.elapsed() {
@@ -225,21 +223,24 @@ fn times(
     Ok(times)
 }
 
-/// Runs a batch: how long it took from start to end, and what the engine spent on it (see [`Effort`]).
+/// Runs a batch and measures its times.
 ///
 /// # Errors
 /// See [`EngineError`].
 pub(crate) fn timed(
     engine: &mut dyn Engine,
     batch: &RaggedBatch,
-) -> Result<(Duration, Duration), EngineError> {
+) -> Result<BatchTime, EngineError> {
     let thread = thread_time(engine);
     let since = Instant::now();
     engine.forward(batch)?;
     let took = since.elapsed();
     let ran = thread_time(engine).zip(thread);
     let ran = ran.map(|(after, before)| after.saturating_sub(before));
-    Ok((took, ran.unwrap_or(took)))
+    Ok(BatchTime {
+        took,
+        spent: ran.unwrap_or(took),
+    })
 }
 
 /// A batch of `texts` equal texts of about `tokens` tokens each.

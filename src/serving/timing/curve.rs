@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::sample::BatchSample;
+
 /// Size steps per octave of tokens. Batches within one step count as one size.
 const STEPS_AN_OCTAVE: f64 = 4.0;
 const STEPS: usize = 80;
@@ -95,23 +97,22 @@ impl SizeMean {
 
 /// The line of a service curve: τ0 and α.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Line {
+pub(crate) struct ServiceLine {
     /// τ0: seconds per batch.
     pub(crate) setup: f64,
     /// α: seconds per token.
     pub(crate) token: f64,
 }
 
-impl Line {
+impl ServiceLine {
     /// Seconds for `batches` batches with `tokens` tokens in total.
     pub(crate) fn seconds(self, batches: f64, tokens: f64) -> f64 {
         batches * self.setup + tokens * self.token
     }
 
-    /// The line through batches of so many tokens and seconds each, nearest to all of them by their
-    /// relative distance.
-    pub(crate) fn through(batches: impl Iterator<Item = (f64, f64)>) -> Self {
-        least_squares(batches.map(|(tokens, seconds)| (tokens, seconds, 1.0)))
+    /// The line with the least relative squared errors over `batches`.
+    pub(crate) fn through(batches: impl Iterator<Item = BatchSample>) -> Self {
+        least_squares(batches.map(|batch| (batch, 1.0)))
     }
 
     /// The relative error for a batch of `tokens` that took `seconds`: 0 to 1.
@@ -160,12 +161,12 @@ impl ServiceCurve {
         self.token.store(line.token.to_bits(), Ordering::Relaxed);
     }
 
-    /// Knows nothing but these batches, of so many tokens and seconds each, all measured just now.
-    pub(crate) fn begin(&self, batches: impl Iterator<Item = (f64, f64)> + Clone) {
+    /// Resets the curve to these batches, as if all were measured just now.
+    pub(crate) fn begin(&self, batches: impl Iterator<Item = BatchSample> + Clone) {
         let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         let now = sizes.origin.elapsed().as_secs_f64();
         sizes.means = [None; STEPS];
-        for (tokens, seconds) in batches.clone() {
+        for BatchSample { tokens, seconds } in batches.clone() {
             let mean = &mut sizes.means[step(tokens)];
             *mean = Some(match mean {
                 Some(mean) => mean.blended(tokens, seconds, now),
@@ -173,7 +174,7 @@ impl ServiceCurve {
             });
         }
         let line = fit(sizes.means.iter().flatten(), now);
-        let errors = batches.map(|(tokens, seconds)| line.error(tokens, seconds));
+        let errors = batches.map(|batch| line.error(batch.tokens, batch.seconds));
         let (sum, count) = errors.fold((0.0, 0), |(sum, n), error| (sum + error, n + 1));
         self.setup.store(line.setup.to_bits(), Ordering::Relaxed);
         self.token.store(line.token.to_bits(), Ordering::Relaxed);
@@ -205,8 +206,8 @@ impl ServiceCurve {
     }
 
     /// The current line.
-    pub(crate) fn line(&self) -> Line {
-        Line {
+    pub(crate) fn line(&self) -> ServiceLine {
+        ServiceLine {
             setup: f64::from_bits(self.setup.load(Ordering::Relaxed)),
             token: f64::from_bits(self.token.load(Ordering::Relaxed)),
         }
@@ -214,18 +215,24 @@ impl ServiceCurve {
 }
 
 /// The line through the means, weighted by recency.
-fn fit<'a>(means: impl Iterator<Item = &'a SizeMean>, now: f64) -> Line {
+fn fit<'a>(means: impl Iterator<Item = &'a SizeMean>, now: f64) -> ServiceLine {
     let recency = |mean: &Mean| (-(now - mean.at) / HALF_LIFE).exp2().max(WEIGHT_MIN);
-    least_squares(means.map(|mean| (mean.tokens, mean.seconds, recency(mean))))
+    least_squares(means.map(|mean| {
+        let batch = BatchSample {
+            tokens: mean.tokens,
+            seconds: mean.seconds,
+        };
+        (batch, recency(mean))
+    }))
 }
 
-/// Least squares of relative errors over `(tokens, seconds, weight)`; the setup is never negative, and a
-/// token never free.
-fn least_squares(points: impl Iterator<Item = (f64, f64, f64)>) -> Line {
+/// Least squares of relative errors over weighted batches. The setup is never negative, and a token never free.
+fn least_squares(points: impl Iterator<Item = (BatchSample, f64)>) -> ServiceLine {
     let (mut w, mut wn, mut wnn, mut wt, mut wnt) = (0.0, 0.0, 0.0, 0.0, 0.0);
     let mut best = f64::INFINITY;
-    for (n, seconds, weight) in points {
-        let t = seconds.max(1e-9);
+    for (batch, weight) in points {
+        let n = batch.tokens;
+        let t = batch.seconds.max(1e-9);
         let weight = weight / (t * t);
         w += weight;
         wn += weight * n;
@@ -237,21 +244,21 @@ fn least_squares(points: impl Iterator<Item = (f64, f64, f64)>) -> Line {
     let determinant = w * wnn - wn * wn;
     if determinant <= 1e-9 * w * wnn {
         // A single size says nothing about the setup.
-        return Line {
+        return ServiceLine {
             setup: 0.0,
             token: wt / wn.max(f64::MIN_POSITIVE),
         };
     }
     let setup = (wnn * wt - wn * wnt) / determinant;
     if setup < 0.0 {
-        return Line {
+        return ServiceLine {
             setup: 0.0,
             token: wnt / wnn,
         };
     }
     let token = (w * wnt - wn * wt) / determinant;
     let token = token.max(TOKEN_MIN * best);
-    Line {
+    ServiceLine {
         setup: ((wt - token * wn) / w).max(0.0),
         token,
     }
@@ -265,7 +272,7 @@ fn step(tokens: f64) -> usize {
 mod tests {
     use super::*;
 
-    fn micros(line: Line) -> (f64, f64) {
+    fn micros(line: ServiceLine) -> (f64, f64) {
         (line.setup * 1e6, line.token * 1e6)
     }
 
@@ -380,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_never_mostly_setup() {
-        let line = Line {
+        let line = ServiceLine {
             setup: 1e-3,
             token: 1e-4,
         };

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::curve::{Line, ServiceCurve};
+use super::curve::{ServiceCurve, ServiceLine};
 use super::effort::Effort;
 use super::prior::Prior;
+use super::sample::BatchSample;
 
 /// A batch takes at most this share of the objective, if the engine is fast enough. One batch may be running
 /// when a request arrives, and the next one is the request's own.
@@ -42,9 +43,15 @@ impl EngineTiming {
     /// Initializes both curves from a profile.
     pub(super) fn begin(&self, prior: &Prior) {
         let batches = || prior.batches.iter();
-        let took = batches().map(|batch| (batch.total() as f64, batch.took));
+        let took = batches().map(|batch| BatchSample {
+            tokens: batch.total() as f64,
+            seconds: batch.took,
+        });
         self.curve.begin(took);
-        let spent = batches().map(|batch| (batch.total() as f64, batch.spent));
+        let spent = batches().map(|batch| BatchSample {
+            tokens: batch.total() as f64,
+            seconds: batch.spent,
+        });
         self.effort.curve.begin(spent);
     }
 
@@ -79,7 +86,7 @@ impl EngineTiming {
 }
 
 /// Tokens of the largest batch for an objective in seconds; at most `max`.
-pub(crate) fn tokens_a_batch(line: Line, objective: Option<f64>, max: f64) -> f64 {
+pub(crate) fn tokens_a_batch(line: ServiceLine, objective: Option<f64>, max: f64) -> f64 {
     let Some(objective) = objective else {
         return max;
     };

@@ -8,11 +8,13 @@ mod effort;
 mod engine;
 mod pace;
 mod prior;
+mod sample;
 
 pub(crate) use self::calibration::{CurveSource, TEXT_TOKENS, batch_of, initialize, timed};
-pub(crate) use self::curve::Line;
+pub(crate) use self::curve::ServiceLine;
 pub use self::effort::EngineTime;
 pub(crate) use self::effort::thread_time;
 pub(crate) use self::engine::{BATCH_SHARE, EngineTiming, tokens_a_batch};
 pub(crate) use self::pace::Pace;
-pub use self::prior::{Prior, PriorBatch};
+pub use self::prior::{Prior, PriorBatch, Quartiles};
+pub(crate) use self::sample::{BatchSample, BatchTime};

@@ -25,7 +25,16 @@ pub struct PriorBatch {
     /// Median effort of the engine.
     pub spent: f64,
     /// First and third quartile of the elapsed time.
-    pub quartiles: (f64, f64),
+    pub quartiles: Quartiles,
+}
+
+/// The quartiles of a time in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quartiles {
+    /// The first quartile.
+    pub first: f64,
+    /// The third quartile.
+    pub third: f64,
 }
 
 impl PriorBatch {

@@ -48,7 +48,10 @@ fn prior(factor: f64) -> Prior {
             tokens: 16,
             took,
             spent: took,
-            quartiles: (took, took),
+            quartiles: Quartiles {
+                first: took,
+                third: took,
+            },
         }
     };
     Prior {
