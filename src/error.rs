@@ -101,7 +101,7 @@ pub enum Refusal {
         "the answer takes {} ms even where nothing waits, and the request has less; give it more \
          (x-request-timeout-ms, grpc-timeout), or send fewer texts at once", alone.as_millis()
     )]
-    Hopeless {
+    DeadlineUnreachable {
         /// How long the request takes on an idle server.
         alone: Duration,
     },
@@ -233,7 +233,7 @@ impl Refusal {
             | Self::ListsFull { .. }
             | Self::Overloaded { .. }
             | Self::BodyMemory { .. } => 429,
-            Self::Deadline | Self::Hopeless { .. } => 504,
+            Self::Deadline | Self::DeadlineUnreachable { .. } => 504,
             Self::BodyTimeout => 408,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
@@ -265,7 +265,7 @@ impl Refusal {
             | Self::ListsFull { .. }
             | Self::Overloaded { .. }
             | Self::BodyMemory { .. } => "Overloaded",
-            Self::Deadline | Self::Hopeless { .. } | Self::BodyTimeout => "Timeout",
+            Self::Deadline | Self::DeadlineUnreachable { .. } | Self::BodyTimeout => "Timeout",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden => "Forbidden",
             Self::Conflict(_) => "Conflict",
@@ -297,7 +297,7 @@ impl Refusal {
             Self::Concurrency { .. } => "concurrency",
             Self::QueueFull { .. } | Self::ListsFull { .. } => "queue",
             Self::Overloaded { .. } => "overload",
-            Self::Deadline | Self::Hopeless { .. } => "deadline",
+            Self::Deadline | Self::DeadlineUnreachable { .. } => "deadline",
             Self::BodyMemory { .. } => "memory",
             Self::Unauthorized => "unauthorized",
             Self::Engine(_) => "engine",
@@ -319,7 +319,7 @@ impl Refusal {
             | Self::Deadline
             | Self::OutOfMemory => Blame::Load,
             Self::Engine(_) | Self::Reload(_) => Blame::Server,
-            Self::Hopeless { .. }
+            Self::DeadlineUnreachable { .. }
             | Self::BodyTimeout
             | Self::Unauthorized
             | Self::Forbidden

@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 
-use crate::serving::{Identity, Try};
+use crate::serving::{Attempt, Identity};
 
 /// Headers, of which all have to be there, that are the same for each try of a request: CloudEvents
 /// (source and id name an event; HTTP binding, section 3.1.3), idempotency keys, and the id that Envoy
@@ -19,10 +19,10 @@ const ATTEMPT: &str = "x-envoy-attempt-count";
 const BEFORE: &str = "grpc-previous-rpc-attempts";
 
 /// What a request says of itself and its retries.
-pub(super) fn try_of(headers: &HeaderMap) -> Try {
+pub(super) fn try_of(headers: &HeaderMap) -> Attempt {
     let number = |name| headers.get(name)?.to_str().ok()?.trim().parse().ok();
     let is_retry = number(ATTEMPT).unwrap_or(1_u32) > 1 || number(BEFORE).unwrap_or(0_u32) > 0;
-    Try {
+    Attempt {
         identity: identity_of(headers),
         is_retry,
     }

@@ -153,7 +153,7 @@ impl Shared {
         }
         // One that is too large is refused as such when it is to be read.
         let length = body::length_of(headers).filter(|length| *length <= self.body.bytes_max());
-        match offer.welcome(length) {
+        match offer.check_early(length) {
             Ok(()) => Ok(offer),
             Err(refusal) => Err(offer.refuse(refusal)),
         }

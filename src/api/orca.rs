@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 
 use super::Shared;
-use crate::autoscale::orca::{Format, OrcaMode, Report};
+use crate::autoscale::orca::{LoadReport, OrcaMode, ReportFormat};
 
 /// The report.
 pub(super) const REPORT: HeaderName = HeaderName::from_static("endpoint-load-metrics");
@@ -27,19 +27,19 @@ impl Shared {
     /// The report for the trailers of gRPC, where one is wanted and asked for.
     pub(super) fn trailer(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         self.asked_for(headers)?;
-        Some(self.hints.report(Report::trailer))
+        Some(self.hints.report(LoadReport::trailer))
     }
 
-    fn asked_for(&self, headers: &HeaderMap) -> Option<Format> {
+    fn asked_for(&self, headers: &HeaderMap) -> Option<ReportFormat> {
         let asked = || {
             let value = headers.get(FORMAT)?.to_str().ok();
-            Some(value.and_then(Format::named))
+            Some(value.and_then(ReportFormat::named))
         };
         match self.orca {
             OrcaMode::Off => None,
             // A form that does not exist gets no report, as with Triton.
             OrcaMode::OnRequest => asked().flatten(),
-            OrcaMode::Always => asked().unwrap_or(Some(Format::Json)),
+            OrcaMode::Always => asked().unwrap_or(Some(ReportFormat::Json)),
         }
     }
 }

@@ -104,7 +104,7 @@ pub(super) async fn answer_body(
         Shape::Own(list) => encode(&offer.classify(request).await?, form, list),
         Shape::Tei(shape) => {
             *surface = Surface::Tei;
-            offer.came_by(*surface);
+            offer.set_surface(*surface);
             let stopwatch = Stopwatch::start(&request);
             let predictions = offer.classify(request).await?;
             shape.encode(&predictions, &stopwatch, shared)

@@ -14,7 +14,7 @@ use super::gauges::HintGauges;
 use super::host::{CpuTimes, HostClock, cores};
 use super::learned::Conditions;
 use super::load::OfferedLoad;
-use super::orca::Report;
+use super::orca::LoadReport;
 use super::recommend::Recommended;
 use super::settings::{HintSettings, Trend};
 use super::snapshot::{Calibration, SCHEMA_VERSION, Snapshot};
@@ -35,7 +35,7 @@ const WINDOW_INTERVALS: usize = 12;
 #[derive(Debug)]
 struct Published {
     snapshot: Snapshot,
-    report: Report,
+    report: LoadReport,
 }
 
 /// The hints of a server.
@@ -50,7 +50,7 @@ impl Hints {
     /// Hints of a server before its first observation. Registers their gauges in `metrics`.
     pub fn new(settings: HintSettings, metrics: &Metrics) -> Arc<Self> {
         let snapshot = Snapshot::unknown(&settings);
-        let report = Report::new(&snapshot, 0.0);
+        let report = LoadReport::new(&snapshot, 0.0);
         Arc::new(Self {
             settings,
             gauges: HintGauges::new(metrics.registry()),
@@ -64,7 +64,7 @@ impl Hints {
     }
 
     /// Passes the last published load report to `look`.
-    pub fn report<T>(&self, look: impl FnOnce(&Report) -> T) -> T {
+    pub fn report<T>(&self, look: impl FnOnce(&LoadReport) -> T) -> T {
         look(&self.published.load().report)
     }
 
@@ -92,7 +92,7 @@ impl Hints {
             }
             let (snapshot, errors) = state.update(&classifier, &self.settings);
             self.gauges.publish(&snapshot);
-            let report = Report::new(&snapshot, errors);
+            let report = LoadReport::new(&snapshot, errors);
             let published = Published { snapshot, report };
             self.published.store(Arc::new(published));
         }

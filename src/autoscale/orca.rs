@@ -31,7 +31,7 @@ pub enum OrcaMode {
 
 /// The formats of a load report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ReportFormat {
     /// `JSON {"…":…}`
     Json,
     /// `TEXT name=value,…`
@@ -40,7 +40,7 @@ pub enum Format {
     Binary,
 }
 
-impl Format {
+impl ReportFormat {
     /// The format that a header asks for: `json`, `text` or `bin`.
     pub fn named(name: &str) -> Option<Self> {
         let forms = [
@@ -79,14 +79,14 @@ fn encoded(message: &proto::OrcaLoadReport) -> Vec<u8> {
 
 /// A load report, encoded in every format.
 #[derive(Debug)]
-pub struct Report {
+pub struct LoadReport {
     json: HeaderValue,
     text: HeaderValue,
     binary: HeaderValue,
     trailer: HeaderValue,
 }
 
-impl Report {
+impl LoadReport {
     /// The report for a snapshot with `eps` errors per second.
     pub fn new(snapshot: &Snapshot, eps: f64) -> Self {
         let utilization = digits(snapshot.utilization);
@@ -123,11 +123,11 @@ impl Report {
     }
 
     /// The value of the header `endpoint-load-metrics`.
-    pub fn header(&self, format: Format) -> HeaderValue {
+    pub fn header(&self, format: ReportFormat) -> HeaderValue {
         match format {
-            Format::Json => self.json.clone(),
-            Format::Text => self.text.clone(),
-            Format::Binary => self.binary.clone(),
+            ReportFormat::Json => self.json.clone(),
+            ReportFormat::Text => self.text.clone(),
+            ReportFormat::Binary => self.binary.clone(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::account::{Arrivals, RequestLedger, Try};
+use super::account::{Arrivals, Attempt, RequestLedger};
 use super::admission::Admission;
 use super::lifecycle::{Ends, EngineStopped, Generation, Lifecycle, Phase, Prepared, ReloadError};
 use super::limits::Limits;
@@ -85,7 +85,12 @@ impl Classifier {
     }
 
     /// Offers a client's request, which has to be answered within `timeout`.
-    pub fn offer(&self, surface: Surface, timeout: Option<Duration>, attempt: Try) -> Offer<'_> {
+    pub fn offer(
+        &self,
+        surface: Surface,
+        timeout: Option<Duration>,
+        attempt: Attempt,
+    ) -> Offer<'_> {
         let entry = self.ledger.offer(surface, attempt);
         let stages = Stages {
             ledger: &self.ledger,

@@ -29,7 +29,9 @@ mod queue;
 mod request;
 mod timing;
 
-pub use self::account::{Arrivals, Counts, Identity, LatencySummary, LatencyWindow, Recorder, Try};
+pub use self::account::{
+    Arrivals, Attempt, Counts, Identity, LatencySummary, LatencyWindow, Recorder,
+};
 pub use self::admission::ByteCost;
 pub(crate) use self::admission::PROMISE;
 pub use self::classifier::Classifier;

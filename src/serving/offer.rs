@@ -62,7 +62,7 @@ impl<'a> Offer<'a> {
     }
 
     /// Limits the time of the request to `timeout` from its arrival.
-    pub fn hurry(&mut self, timeout: Duration) {
+    pub fn limit_time(&mut self, timeout: Duration) {
         let until = self.since.checked_add(timeout);
         self.clock.deadline = match (self.clock.deadline, until) {
             (Some(deadline), Some(until)) => Some(deadline.min(until)),
@@ -71,7 +71,7 @@ impl<'a> Offer<'a> {
     }
 
     /// Corrects the surface that the request is counted for.
-    pub fn came_by(&mut self, surface: Surface) {
+    pub fn set_surface(&mut self, surface: Surface) {
         self.entry.set_surface(surface);
     }
 
@@ -82,7 +82,7 @@ impl<'a> Offer<'a> {
     }
 
     /// Ends the request as answered without the engine. It then does not count as demand.
-    pub fn settle(mut self) {
+    pub fn answer_without_engine(mut self) {
         self.entry.answer_without_engine();
     }
 
@@ -91,7 +91,7 @@ impl<'a> Offer<'a> {
     ///
     /// # Errors
     /// The refusal that [`receive`](Self::receive) or [`classify`](Self::classify) would give now.
-    pub fn welcome(&mut self, bytes: Option<usize>) -> Result<(), Refusal> {
+    pub fn check_early(&mut self, bytes: Option<usize>) -> Result<(), Refusal> {
         let generation = self.stages.lifecycle.serving()?;
         self.clock.check()?;
         let forecast = &generation.forecast;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use intentd::engine::{EngineError, RaggedBatch};
 use intentd::metrics::Surface;
 use intentd::model::{Text, TooLong};
-use intentd::serving::{Phase, Request, Try};
+use intentd::serving::{Attempt, Phase, Request};
 
 use crate::support::engine::{BadUpkeep, Faulty, Gate, Gated, Manual, ManualDevice};
 use crate::support::http::{get, post_json};
@@ -36,7 +36,7 @@ async fn a_lost_engine_ends_the_server() {
     assert_eq!(
         server
             .classifier
-            .offer(Surface::Predict, None, Try::default())
+            .offer(Surface::Predict, None, Attempt::default())
             .classify(request)
             .await
             .unwrap_err()

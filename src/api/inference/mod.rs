@@ -313,7 +313,7 @@ impl Shared {
             Err(refusal) => return Err(offer.refuse(refusal)),
         };
         if let Some(timeout) = infer.timeout {
-            offer.hurry(timeout);
+            offer.limit_time(timeout);
         }
         let predictions = offer.classify(infer.request).await?;
         Ok((tensors(&predictions, &infer.outputs), rest, held))

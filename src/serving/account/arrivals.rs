@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::retries::{RecentRefusals, Try};
+use super::retries::{Attempt, RecentRefusals};
 use super::window::Recorder;
 use crate::error::{Blame, Refusal};
 
@@ -90,7 +90,7 @@ impl Arrivals {
 
     /// Counts an arrival, and returns whether it counts as load. A retry of a recently refused request does
     /// not.
-    pub(crate) fn arrive(&self, attempt: Try) -> bool {
+    pub(crate) fn arrive(&self, attempt: Attempt) -> bool {
         let is_retry = || {
             attempt
                 .identity
@@ -155,7 +155,7 @@ impl Arrivals {
     }
 
     /// Counts a refusal. `counts` is the result of [`arrive`](Self::arrive).
-    pub(crate) fn refuse(&self, refusal: &Refusal, attempt: Try, counts: bool) {
+    pub(crate) fn refuse(&self, refusal: &Refusal, attempt: Attempt, counts: bool) {
         let add = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
         match refusal.blame() {
             Blame::Load => {
@@ -186,7 +186,7 @@ impl Arrivals {
     }
 
     /// Records that a client has left. It may retry.
-    pub(crate) fn abandon(&self, attempt: Try) {
+    pub(crate) fn abandon(&self, attempt: Attempt) {
         if let Some(identity) = attempt.identity {
             self.refused.remember(identity);
         }
@@ -225,8 +225,8 @@ mod tests {
     use super::super::retries::Identity;
     use super::*;
 
-    fn named(name: &str) -> Try {
-        Try {
+    fn named(name: &str) -> Attempt {
+        Attempt {
             identity: Some(Identity::of([name.as_bytes()])),
             is_retry: false,
         }
@@ -239,7 +239,7 @@ mod tests {
         }
     }
 
-    fn arrive_and_be_refused(arrivals: &Arrivals, attempt: Try, refusal: &Refusal) {
+    fn arrive_and_be_refused(arrivals: &Arrivals, attempt: Attempt, refusal: &Refusal) {
         let counts = arrivals.arrive(attempt);
         arrivals.refuse(refusal, attempt, counts);
     }
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!((counts.offered, counts.shed, counts.overloaded), (2, 5, 5));
         tokio::time::advance(Duration::from_secs(12 * 60)).await;
         assert!(arrivals.arrive(named("a")), "it is forgotten after a while");
-        let again = Try {
+        let again = Attempt {
             is_retry: true,
             ..named("c")
         };
@@ -289,7 +289,7 @@ mod tests {
     fn requests_without_an_identity_all_count() {
         let arrivals = Arrivals::new();
         for _ in 0..10 {
-            arrive_and_be_refused(&arrivals, Try::default(), &overloaded());
+            arrive_and_be_refused(&arrivals, Attempt::default(), &overloaded());
         }
         assert_eq!(arrivals.counts().offered, 10);
     }
@@ -304,7 +304,7 @@ mod tests {
             Refusal::Engine("broken".to_owned()),
         ];
         for refusal in refusals {
-            arrive_and_be_refused(&arrivals, Try::default(), &refusal);
+            arrive_and_be_refused(&arrivals, Attempt::default(), &refusal);
         }
         let counts = arrivals.counts();
         assert_eq!((counts.shed, counts.overloaded), (2, 1));

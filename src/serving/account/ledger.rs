@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::arrivals::Arrivals;
-use super::retries::Try;
+use super::retries::Attempt;
 use crate::error::{Blame, Refusal};
 use crate::metrics::{Metrics, Outcome, Surface};
 
@@ -21,7 +21,7 @@ pub(crate) struct RequestLedger {
 #[derive(Debug, Clone, Copy)]
 enum RequestSource {
     /// A client. `counts` says whether the attempt counts as load; a retry does not.
-    Client { attempt: Try, counts: bool },
+    Client { attempt: Attempt, counts: bool },
     /// A log record. It counted as load when it was written.
     Log,
 }
@@ -47,7 +47,7 @@ impl RequestLedger {
     }
 
     /// Enters a client's request.
-    pub(crate) fn offer(&self, surface: Surface, attempt: Try) -> LedgerEntry<'_> {
+    pub(crate) fn offer(&self, surface: Surface, attempt: Attempt) -> LedgerEntry<'_> {
         let counts = self.arrivals.arrive(attempt);
         self.enter(surface, RequestSource::Client { attempt, counts })
     }

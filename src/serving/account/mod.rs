@@ -7,5 +7,5 @@ mod window;
 
 pub use self::arrivals::{Arrivals, Counts};
 pub(crate) use self::ledger::{Latency, LedgerEntry, RequestLedger};
-pub use self::retries::{Identity, Try};
+pub use self::retries::{Attempt, Identity};
 pub use self::window::{LatencySummary, LatencyWindow, Recorder};

@@ -11,7 +11,7 @@ pub struct Identity(u64);
 
 /// An attempt at a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Try {
+pub struct Attempt {
     /// The identity of the request, if it has one.
     pub identity: Option<Identity>,
     /// Whether the attempt says itself that it is a retry.

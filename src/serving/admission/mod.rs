@@ -265,7 +265,7 @@ fn assess(
 ) -> Result<ExpectedLatency, Refusal> {
     match forecast.assess(class, tokens, clock.time_left()) {
         Feasibility::InTime(expected) => Ok(expected),
-        Feasibility::Unreachable { alone } => Err(Refusal::Hopeless {
+        Feasibility::Unreachable { alone } => Err(Refusal::DeadlineUnreachable {
             alone: duration(alone),
         }),
         Feasibility::TooLate { expected, late } => Err(Refusal::Overloaded {
