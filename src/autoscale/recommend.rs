@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::settings::Settings;
+use super::settings::HintSettings;
 
 /// Maximum target utilization: above it, the 10 % tolerance of the HPA would hide an overload.
 const TARGET_MAX: f64 = 0.9;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::queue::{BatchLimits, Room};
+use super::queue::{BatchLimits, SlotLimits};
 use super::timing::Prior;
 
 /// The bounds of a [`Classifier`](super::Classifier).

@@ -180,6 +180,7 @@ impl<'a> Offer<'a> {
             expected,
             permit,
         } = self
+            .stages
             .admission
             .admit(&generation.forecast, &request.texts, self.clock)?;
         let admitted = Instant::now();

@@ -216,7 +216,7 @@ impl ServiceCurve {
 
 /// The line through the means, weighted by recency.
 fn fit<'a>(means: impl Iterator<Item = &'a SizeMean>, now: f64) -> ServiceLine {
-    let recency = |mean: &Mean| (-(now - mean.at) / HALF_LIFE).exp2().max(WEIGHT_MIN);
+    let recency = |mean: &SizeMean| (-(now - mean.at) / HALF_LIFE).exp2().max(WEIGHT_MIN);
     least_squares(means.map(|mean| {
         let batch = BatchSample {
             tokens: mean.tokens,
