@@ -1,23 +1,23 @@
-//! Why a request got no prediction, and what each surface says about it.
+//! Refusals: why a request got no prediction, and how each surface reports it.
 //!
-//! One table: every [`Refusal`] has one HTTP status, one `error_type` and one metric label.
-//! The `error_type` words are those of Hugging Face's text-embeddings-inference where it has
-//! one, so that its clients need no change.
+//! One table: every [`Refusal`] has one HTTP status, one `error_type` and one metric label. The `error_type`
+//! values are those of Hugging Face's text-embeddings-inference if it has one, so that its clients need no
+//! change.
 
 use std::time::Duration;
 
 use crate::model::EncodeError;
 
-/// Nobody knows what the load will be later than that.
+/// The longest `Retry-After`: the load cannot be predicted further ahead.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// Characters of a text that is repeated where it is wrong: whoever wrote it knows the rest.
+/// Characters of a wrong text that a message quotes. The sender knows the rest.
 const SHOWN_MAX: usize = 100;
 
-/// The message where Kafka is configured in a build without it.
+/// The message for Kafka settings in a build without Kafka.
 pub(crate) const NO_KAFKA: &str = "Kafka: this program was built without it; build it with cargo build --release --features kafka";
 
-/// `text` as messages repeat it: quoted, and cut where it is long.
+/// Quotes `text` for a message, truncated if it is long.
 pub(crate) fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN_MAX) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
@@ -25,18 +25,18 @@ pub(crate) fn shown(text: &str) -> String {
     }
 }
 
-/// Whose doing a refusal is.
+/// Who is to blame for a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// More is asked than the server can do now: another replica could.
+    /// The load: the server cannot do more now, but another replica could.
     Load,
-    /// The server's, which another replica would not cure.
+    /// The server: another replica would not help.
     Server,
-    /// The request's own.
+    /// The client's request.
     Client,
 }
 
-/// A request that was not answered with a prediction. Never holds the request's text.
+/// The reason why a request was not answered with a prediction. Never holds the request's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The model is not loaded yet.
@@ -45,7 +45,7 @@ pub enum Refusal {
     /// The engine is lost and the process must be restarted.
     #[error("the engine has failed and this replica must be restarted; ask another one")]
     Unhealthy,
-    /// As many requests are in flight as may be.
+    /// Too many requests are in flight.
     #[error("{max} requests are in flight already (--max-concurrency); try again later")]
     Concurrency {
         /// The limit.
@@ -53,7 +53,7 @@ pub enum Refusal {
         /// Time until what waits now is done.
         retry_after: Duration,
     },
-    /// The texts do not fit behind those that wait.
+    /// The queue has too few free slots.
     #[error("the queue has no room for {count} more (--max-queue {max}); try again later")]
     QueueFull {
         /// Texts of the request.
@@ -63,7 +63,7 @@ pub enum Refusal {
         /// Time until what waits now is done.
         retry_after: Duration,
     },
-    /// The texts do not fit behind the lists that wait.
+    /// The queue has too few free slots for lists.
     #[error(
         "the queue has no room for a list of {count} beside the other lists ({max} texts, \
          --max-list-share); try again later or send smaller lists"
@@ -71,12 +71,12 @@ pub enum Refusal {
     ListsFull {
         /// Texts of the request.
         count: usize,
-        /// Texts of lists that may wait.
+        /// The limit for texts of lists.
         max: usize,
         /// Time until what waits now is done.
         retry_after: Duration,
     },
-    /// The answer would come later than the objective or the request's own deadline allows.
+    /// The answer would be later than the objective or the request's deadline allows.
     #[error(
         "the answer would take {} ms, which is too late (--slo, x-request-timeout-ms); try again \
          later", expected.as_millis()
@@ -87,46 +87,46 @@ pub enum Refusal {
         /// Time until a request like this would be admitted.
         retry_after: Duration,
     },
-    /// The bodies that are being received take as much memory as they may.
+    /// The bodies that are being received use all memory for bodies.
     #[error("{max} bytes of bodies are in memory already (--max-body-memory); try again later")]
     BodyMemory {
         /// The limit in bytes.
         max: usize,
     },
-    /// The request's time was up before its answer was there.
+    /// The request's deadline passed before its answer was ready.
     #[error(
         "the request's time is up (x-request-timeout-ms or --request-timeout); give it more, or \
          ask when less is waiting"
     )]
     Deadline,
-    /// The request's own deadline is before what it takes on an idle server.
+    /// Even an idle server could not keep the request's deadline.
     #[error(
         "the answer takes {} ms even where nothing waits, and the request has less; give it more \
          (x-request-timeout-ms, grpc-timeout), or send fewer texts at once", alone.as_millis()
     )]
-    Hopeless {
-        /// How long the request takes alone.
+    DeadlineUnreachable {
+        /// How long the request takes on an idle server.
         alone: Duration,
     },
     /// The body did not arrive in time.
     #[error("the body did not arrive in time (--body-timeout); send it at once")]
     BodyTimeout,
-    /// No key, or one that is not known.
+    /// No key, or an unknown one.
     #[error("no valid key; send one of the server's as \"Authorization: Bearer KEY\"")]
     Unauthorized,
-    /// A page of another site asks for what only operators may.
+    /// A page of another site sent a request that only operators may send.
     #[error("pages of other sites may not do this; ask without an Origin header")]
     Forbidden,
     /// The model cannot be replaced now.
     #[error("{0}")]
     Conflict(String),
-    /// The model that should replace the one in use cannot be used.
+    /// The new model cannot be used.
     #[error("{0}")]
     Reload(String),
-    /// The request holds no text at all.
+    /// The request holds no text.
     #[error("the list of texts is empty; send at least one")]
     Empty,
-    /// The request holds more texts than one request may.
+    /// The request holds too many texts.
     #[error("{found} texts in one request, at most {max} are taken (--max-texts); split the list")]
     TooManyTexts {
         /// Texts in the request.
@@ -134,13 +134,13 @@ pub enum Refusal {
         /// The limit.
         max: usize,
     },
-    /// The body or the query string cannot be read as what it claims to be.
+    /// The body or the query string does not have the format it claims.
     #[error("{0}")]
     Malformed(String),
-    /// The request can be read but does not make sense.
+    /// The request is well-formed but invalid.
     #[error("{0}")]
     Invalid(String),
-    /// A text that cannot be encoded.
+    /// A text cannot be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The body is larger than `--max-body-bytes`.
@@ -149,7 +149,7 @@ pub enum Refusal {
         /// The limit in bytes.
         max: usize,
     },
-    /// The body is of a type that this route does not read.
+    /// This route does not accept the body's media type.
     #[error(
         "{} is not read here; send application/json (to /predict also a form or an event)",
         shown(found)
@@ -158,7 +158,7 @@ pub enum Refusal {
         /// The request's Content-Type.
         found: String,
     },
-    /// More text than is tokenized for people at once.
+    /// More text than `/tokenize` accepts at once.
     #[error("{found} bytes of text, at most {max} are tokenized at once; send less")]
     TooMuchText {
         /// Bytes in the request.
@@ -166,7 +166,7 @@ pub enum Refusal {
         /// The limit.
         max: usize,
     },
-    /// An event in a format that is not read.
+    /// An event in an unsupported format.
     #[error(
         "events as {} are not read here; send application/cloudevents+json or the binary mode",
         shown(found)
@@ -175,7 +175,7 @@ pub enum Refusal {
         /// The request's Content-Type.
         found: String,
     },
-    /// An event's data is of a type that holds no text.
+    /// An event's data has an unsupported media type.
     #[error(
         "an event's data of type {} is not read here; send JSON or text",
         shown(found)
@@ -184,13 +184,13 @@ pub enum Refusal {
         /// The data's type.
         found: String,
     },
-    /// An event without data, such as a record of Kafka's without a value.
+    /// An event without data, such as a Kafka record without a value.
     #[error("the event has no data; put the text into it or into ?query=")]
     NoData,
-    /// No model of that name.
+    /// There is no model of that name.
     #[error("no such model here; this server's is {name:?} in version \"1\" (--model-name)")]
     UnknownModel {
-        /// The model that there is.
+        /// The name of this server's model.
         name: String,
     },
     /// The route exists, the method does not.
@@ -198,24 +198,24 @@ pub enum Refusal {
     Method {
         /// The request's method.
         method: String,
-        /// Methods that are.
+        /// The allowed methods.
         allowed: &'static str,
     },
-    /// No such route.
+    /// There is no such route.
     #[error("nothing is served here; predictions are at /predict")]
     NotFound,
     /// The engine failed on this request's batch.
     #[error("the engine failed on this request: {0}")]
     Engine(String),
-    /// The device has no memory left, not even for this request's text alone.
+    /// The device has too little memory, even for one text alone.
     #[error("the device has no memory for this text; try again later or ask another replica")]
     OutOfMemory,
-    /// The body is framed in a way that is not read.
+    /// The body's Transfer-Encoding is not supported.
     #[error(
         "bodies are read in chunks or by their Content-Length; send no other Transfer-Encoding"
     )]
     TransferCoding,
-    /// The body is encoded in a way that is not read.
+    /// The body's Content-Encoding is not supported.
     #[error(
         "Content-Encoding {} is not read here; send the body as it is",
         shown(found)
@@ -236,7 +236,7 @@ impl Refusal {
             | Self::ListsFull { .. }
             | Self::Overloaded { .. }
             | Self::BodyMemory { .. } => 429,
-            Self::Deadline | Self::Hopeless { .. } => 504,
+            Self::Deadline | Self::DeadlineUnreachable { .. } => 504,
             Self::BodyTimeout => 408,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
@@ -259,7 +259,7 @@ impl Refusal {
         }
     }
 
-    /// The `error_type` of the JSON answer.
+    /// The `error_type` of the JSON response.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Loading | Self::Unhealthy => "Unhealthy",
@@ -268,7 +268,7 @@ impl Refusal {
             | Self::ListsFull { .. }
             | Self::Overloaded { .. }
             | Self::BodyMemory { .. } => "Overloaded",
-            Self::Deadline | Self::Hopeless { .. } | Self::BodyTimeout => "Timeout",
+            Self::Deadline | Self::DeadlineUnreachable { .. } | Self::BodyTimeout => "Timeout",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden => "Forbidden",
             Self::Conflict(_) => "Conflict",
@@ -300,7 +300,7 @@ impl Refusal {
             Self::Concurrency { .. } => "concurrency",
             Self::QueueFull { .. } | Self::ListsFull { .. } => "queue",
             Self::Overloaded { .. } => "overload",
-            Self::Deadline | Self::Hopeless { .. } => "deadline",
+            Self::Deadline | Self::DeadlineUnreachable { .. } => "deadline",
             Self::BodyMemory { .. } => "memory",
             Self::Unauthorized => "unauthorized",
             Self::Engine(_) => "engine",
@@ -309,7 +309,7 @@ impl Refusal {
         }
     }
 
-    /// Whose doing it is: what counts as load, and what would be refused by any replica.
+    /// Who is to blame. Decides whether the request counts as load.
     pub fn blame(&self) -> Blame {
         match self {
             Self::Loading
@@ -322,7 +322,7 @@ impl Refusal {
             | Self::Deadline
             | Self::OutOfMemory => Blame::Load,
             Self::Engine(_) | Self::Reload(_) => Blame::Server,
-            Self::Hopeless { .. }
+            Self::DeadlineUnreachable { .. }
             | Self::BodyTimeout
             | Self::Unauthorized
             | Self::Forbidden
@@ -346,7 +346,7 @@ impl Refusal {
         }
     }
 
-    /// Whether more is asked than can be done: no room, or no time.
+    /// Whether the server is overloaded: no permit, no slot or no time.
     pub fn is_overload(&self) -> bool {
         matches!(
             self,
@@ -357,13 +357,13 @@ impl Refusal {
         )
     }
 
-    /// When it makes sense to try again, for refusals that pass by themselves.
+    /// When to retry, for refusals that are temporary.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Loading | Self::Unhealthy | Self::OutOfMemory | Self::BodyMemory { .. } => {
                 Some(Duration::from_secs(1))
             }
-            // What is drained in no time may be full again in no time.
+            // At least 1 ms: a queue that drains at once may also fill up at once.
             Self::Concurrency { retry_after, .. }
             | Self::QueueFull { retry_after, .. }
             | Self::ListsFull { retry_after, .. }
@@ -380,7 +380,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_sent_is_repeated_in_part() {
+    fn long_texts_are_quoted_in_part() {
         assert_eq!(shown("a\n"), "\"a\\n\"");
         let found = "\u{10ffff}".repeat(1_000_000);
         for refusal in [

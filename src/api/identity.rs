@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 
-use crate::serving::{Identity, Try};
+use crate::serving::{Attempt, Identity};
 
 /// Sets of headers that stay the same over all attempts of a request. All headers of a set have to be present:
 /// CloudEvents' source and id (HTTP binding, section 3.1.3), idempotency keys, and the id that Envoy gives to a
@@ -20,10 +20,10 @@ const ATTEMPT: &str = "x-envoy-attempt-count";
 const PREVIOUS: &str = "grpc-previous-rpc-attempts";
 
 /// The request's identity, and whether its headers call it a retry.
-pub(super) fn attempt_of(headers: &HeaderMap) -> Try {
+pub(super) fn attempt_of(headers: &HeaderMap) -> Attempt {
     let number = |name| headers.get(name)?.to_str().ok()?.trim().parse().ok();
     let is_retry = number(ATTEMPT).unwrap_or(1_u32) > 1 || number(PREVIOUS).unwrap_or(0_u32) > 0;
-    Try {
+    Attempt {
         identity: identity_of(headers),
         is_retry,
     }

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 
 use crate::autoscale::Hints;
-use crate::autoscale::orca::{Format, OrcaMode, Report};
+use crate::autoscale::orca::{ReportFormat, OrcaMode, LoadReport};
 
 /// Carries the report.
 const REPORT: HeaderName = HeaderName::from_static("endpoint-load-metrics");
@@ -41,19 +41,19 @@ impl LoadReporter {
     /// The report for gRPC trailers if the mode and the request's headers ask for one.
     pub(super) fn trailer(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         self.requested_format(headers)?;
-        Some(self.hints.report(Report::trailer))
+        Some(self.hints.report(LoadReport::trailer))
     }
 
-    fn requested_format(&self, headers: &HeaderMap) -> Option<Format> {
+    fn requested_format(&self, headers: &HeaderMap) -> Option<ReportFormat> {
         let requested = || {
             let value = headers.get(FORMAT)?.to_str().ok();
-            Some(value.and_then(Format::named))
+            Some(value.and_then(ReportFormat::named))
         };
         match self.mode {
             OrcaMode::Off => None,
             // As in Triton, an unknown format gets no report.
             OrcaMode::OnRequest => requested().flatten(),
-            OrcaMode::Always => requested().unwrap_or(Some(Format::Json)),
+            OrcaMode::Always => requested().unwrap_or(Some(ReportFormat::Json)),
         }
     }
 }

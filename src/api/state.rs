@@ -86,7 +86,7 @@ impl ApiState {
         }
         // A body above the limit is refused as too large when it is to be read.
         let length = content_length(headers).filter(|length| *length <= self.bodies.bytes_max());
-        match offer.welcome(length) {
+        match offer.check_early(length) {
             Ok(()) => Ok(offer),
             Err(refusal) => Err(offer.refuse(refusal)),
         }

@@ -1,39 +1,39 @@
-//! Demand in replicas: how many servers like this one its load needs.
+//! The demand: the number of replicas like this one that its load needs.
 
-/// The trend adds, or takes away, at most as much as the load itself. Both, since what one replica takes over
-/// another loses: with rises alone their sum would grow whenever one joins.
+/// The trend changes the load by at most this factor, up or down. It must work both ways, because load moves
+/// between replicas: with rises alone, the sum over replicas would grow whenever one joins.
 const TREND_MAX: f64 = 1.0;
 
-/// No load takes more servers than that; what says so is wrong.
+/// Upper bound of the demand. A larger value can only be an error.
 const REPLICAS_MAX: f64 = 1e6;
 
-/// What the demand is made of. Requests are mean requests: a list or a long text counts as several.
+/// The inputs of the demand. Rates are in mean requests: a list or a long text counts as several.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Demand {
-    /// Requests a second that are offered, refused ones included.
+    /// Offered requests per second, including refused ones.
     pub offered: f64,
-    /// Requests a second by which that will have changed when a replica that is started now is ready.
+    /// Expected change of `offered`, in requests per second, until a replica started now is ready.
     pub trend: f64,
-    /// λ_slo: requests a second that one server answers within the objective.
+    /// λ_slo: requests per second that one server answers within the objective.
     pub capacity: f64,
-    /// ρ: part of the capacity that is to be used.
+    /// ρ: target share of the capacity.
     pub utilization: f64,
-    /// Requests that wait.
+    /// Waiting requests.
     pub waiting: f64,
-    /// Requests that wait, on average, at full capacity: no backlog but how batches work.
+    /// Mean number of waiting requests at full capacity. Batching needs them; they are no backlog.
     pub waiting_expected: f64,
-    /// Seconds within which a backlog is to be gone.
+    /// Seconds within which a backlog should be drained.
     pub drain: f64,
 }
 
 impl Demand {
-    /// Servers like this one: `offered/(ρ·λ_slo) + backlog/(λ_slo·drain)`.
+    /// The demand: `offered/(ρ·λ_slo) + backlog/(λ_slo·drain)`.
     ///
-    /// Adds up: the demands of several servers, each for its own share of the load, are the demand for
-    /// all of it, whatever their number. Always finite and never negative.
+    /// It is additive: the demands of several servers, each for its share of the load, sum up to the demand of
+    /// the whole load. Always finite and never negative.
     pub fn replicas(&self) -> f64 {
         let capacity = self.capacity.max(1e-9);
-        // Not `clamp`, which lets pass what is no number.
+        // Not `clamp`, which passes NaN through.
         let bound = if self.offered > 0.0 {
             TREND_MAX * self.offered
         } else {
@@ -51,8 +51,8 @@ impl Demand {
     }
 }
 
-/// A demand in whole percent, for targets that have to be integers (Knative's HPA class). Rounded up:
-/// what is above zero stays so.
+/// The demand in whole percent, for targets that have to be integers (Knative's HPA class). Rounded up, so that
+/// it is 0 only without demand.
 pub fn percent(replicas: f64) -> u64 {
     (replicas * 100.0).ceil() as u64
 }
@@ -72,14 +72,14 @@ mod tests {
     };
 
     #[test]
-    fn a_load_of_five_servers_needs_five() {
+    fn a_load_of_five_servers_needs_five_replicas() {
         assert_eq!(IDLE.replicas(), 0.0);
         let offered = 4000.0;
         assert!((Demand { offered, ..IDLE }.replicas() - 5.0).abs() < 1e-12);
     }
 
     #[test]
-    fn a_backlog_counts_beyond_what_always_waits() {
+    fn a_backlog_counts_beyond_the_expected_waiting() {
         let waiting = |waiting: f64| Demand { waiting, ..IDLE }.replicas();
         assert_eq!(waiting(10.0), 0.0);
         assert!((waiting(30_010.0) - 1.0).abs() < 1e-12);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_a_number_whatever_comes_in() {
+    fn the_demand_is_finite_for_any_input() {
         let strange = [0.0, -1.0, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE];
         for offered in strange {
             for capacity in strange {

@@ -1,81 +1,81 @@
-//! From observations to the capacity that is published.
+//! Estimates the published capacity from observations.
 
-use super::learned::{Asked, Contention, HostCost, Learned, RequestCost};
+use super::learned::{Conditions, Contention, HostCost, Learned, RequestCost};
 use super::queueing::Capacity;
 use super::tail::{TAIL, Tail};
-use crate::serving::{EngineTime, Observation, Summary};
+use crate::serving::{EngineTime, LatencySummary, Observation};
 
-/// What the published capacity may change by in a minute, once it is known well: scalers must not
-/// follow noise. What is asked for changes it at once; this holds for what is learnt.
+/// Maximum change of the published capacity per minute once it is well known, so that scalers do not follow
+/// noise. Holds for learned changes only; changed requests change it at once.
 const CHANGE_A_MINUTE: f64 = 0.05;
 
-/// From here on it is known well.
+/// Confidence from which the capacity is well known.
 const CONFIDENT: f64 = 0.8;
 
-/// Once it has been, so many times as much while it is not: a machine that has changed is not known well, and
-/// scalers are not to follow each step of finding out.
+/// Factor on that maximum if the capacity was well known but is not any more. After a change of the machine,
+/// scalers should not follow every step of learning it.
 const CHANGE_WHILE_UNSURE: f64 = 4.0;
 
-/// More refusals than that are an overload.
-const CROWDED: f64 = 0.05;
+/// Share of refused requests from which the server counts as overloaded.
+const OVERLOAD_SHARE: f64 = 0.05;
 
-/// Batches after which half of what can be known of the curve is.
+/// Batches after which the curve is half known.
 const BATCHES_HALF: f64 = 20.0;
 
-/// Latencies that make a 99th percentile.
+/// Latencies required for a 99th percentile.
 const LATENCIES_MIN: u64 = 1000;
 
-/// Loads, by the capacity, at which κ shows: below, batches hardly ever wait for each other.
+/// Utilizations at which κ can be observed. At lower ones, batches hardly ever wait for each other.
 const TAIL_LOADS: std::ops::RangeInclusive<f64> = 0.4..=1.0;
 
-/// Seconds between simulations, each of which takes a millisecond or two.
+/// Seconds between simulations. Each takes one or two milliseconds.
 const TAIL_SECONDS: f64 = 10.0;
 
-/// What has happened in an interval.
+/// What was observed in an interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Interval {
+pub struct ObservedInterval {
     /// Its length in seconds.
     pub elapsed: f64,
-    /// Requests that were answered in it.
+    /// Answered requests.
     pub answered: f64,
-    /// Batches that they came in.
+    /// Batches.
     pub batches: f64,
-    /// Time of the engine.
+    /// Time of the engine in it.
     pub engine: EngineTime,
-    /// CPU seconds that the host took, where that is known.
+    /// CPU seconds of the host, if known.
     pub host: Option<f64>,
-    /// Bytes of large bodies that were read in it.
+    /// Bytes of large bodies that were read.
     pub large: f64,
-    /// Requests a second that are offered.
+    /// Offered requests per second.
     pub offered: f64,
-    /// Of these, the part for which there was no room or no time.
-    pub crowded_share: f64,
+    /// The share of them that was refused because of overload.
+    pub overload_share: f64,
     /// Latencies of the last minute.
-    pub latency: Summary,
-    /// Of these, what passed outside of queue and engine.
-    pub overhead: Summary,
-    /// Spread of the sizes of requests.
+    pub latency: LatencySummary,
+    /// The part of these latencies outside queue and engine.
+    pub overhead: LatencySummary,
+    /// Coefficient of variation of request sizes.
     pub spread: f64,
 }
 
-/// The capacity as it is published.
+/// The published capacity.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
-    /// What the server can do; `rate` is what is published, which follows what is known slowly.
+    /// The capacity. Its `rate` is the published one, which follows the computed one slowly.
     pub capacity: Capacity,
-    /// What it follows from.
+    /// The learned values that it follows from.
     pub learned: Learned,
-    /// Requests in flight, on average, at that rate (Little's law): L*.
+    /// L*: mean number of requests in flight at that rate, by Little's law.
     pub in_flight: f64,
-    /// Requests that wait, on average, at that rate.
+    /// Mean number of waiting requests at that rate.
     pub waiting: f64,
     /// Requests of the largest batch.
     pub batch_max: f64,
-    /// From 0, a guess, to 1.
+    /// How well the capacity is known, from 0 (a guess) to 1.
     pub confidence: f64,
 }
 
-/// Follows what a server can do.
+/// Estimates the capacity of a server over time.
 #[derive(Debug)]
 pub struct Estimator {
     generation: Option<u64>,
@@ -83,17 +83,17 @@ pub struct Estimator {
     contention: Contention,
     tail: Tail,
     overhead: f64,
-    /// κ as last simulated, and seconds since.
+    /// κ by the last simulation, and the seconds since then.
     tail_now: f64,
     tail_age: f64,
-    /// What the last estimate followed from.
+    /// The learned values of the last estimate.
     before: Option<Learned>,
-    /// Logarithm of the published by the computed rate.
-    gap: f64,
+    /// Logarithm of the ratio of the published rate to the computed one.
+    log_gap: f64,
     rate: f64,
     confidence: f64,
     was_confident: bool,
-    /// Whether the system says what the host takes.
+    /// Whether the system reports the CPU time of the host.
     host_is_seen: bool,
 }
 
@@ -104,7 +104,7 @@ impl Default for Estimator {
 }
 
 impl Estimator {
-    /// Of a server that has not loaded a model yet.
+    /// An estimator for a server without a model.
     pub fn new() -> Self {
         Self {
             generation: None,
@@ -115,7 +115,7 @@ impl Estimator {
             tail_now: TAIL,
             tail_age: f64::INFINITY,
             before: None,
-            gap: 0.0,
+            log_gap: 0.0,
             rate: 0.0,
             confidence: 0.0,
             was_confident: false,
@@ -123,11 +123,16 @@ impl Estimator {
         }
     }
 
-    /// The capacity after another interval.
-    pub fn update(&mut self, seen: &Observation, asked: &Asked, interval: &Interval) -> Estimate {
+    /// The estimate after another interval.
+    pub fn update(
+        &mut self,
+        seen: &Observation,
+        conditions: &Conditions,
+        interval: &ObservedInterval,
+    ) -> Estimate {
         let is_new = self.generation.replace(seen.generation) != Some(seen.generation);
         if is_new {
-            // What was learnt of another model says nothing about this one; the host is the same.
+            // Values of another model say nothing about this one, but the host is the same.
             *self = Self {
                 generation: Some(seen.generation),
                 host: self.host,
@@ -136,8 +141,8 @@ impl Estimator {
                 ..Self::new()
             };
         } else {
-            // The interval in which a model came has seen the one before.
-            self.learn(seen, asked, interval);
+            // An interval in which the model changed covers the old one too, so only later ones count.
+            self.learn(seen, conditions, interval);
         }
         let learned = Learned {
             setup: seen.setup,
@@ -145,28 +150,28 @@ impl Estimator {
             batch_tokens: seen.batch_tokens as f64,
             contention: self.contention.factor(),
             host: self.host_cost(),
-            byte: seen.byte.0,
+            byte: seen.byte.seconds,
             overhead: self.overhead,
             tail: self.tail_now,
         };
-        let learned = self.settle_tail(learned, asked, interval);
-        let model = learned.model(asked);
-        let mut capacity = model.capacity(learned.objective(asked));
+        let learned = self.update_tail(learned, conditions, interval);
+        let model = learned.model(conditions);
+        let mut capacity = model.capacity(learned.objective(conditions));
         if let Some(before) = &mut self.before
-            && !seen.byte.1
+            && !seen.byte.is_known
         {
-            // A first guess is given up at once.
+            // A first guess is replaced at once.
             before.byte = learned.byte;
         }
-        self.follow(&learned, asked, &capacity, interval.elapsed);
-        capacity.rate *= self.gap.exp();
+        self.follow(&learned, conditions, &capacity, interval.elapsed);
+        capacity.rate *= self.log_gap.exp();
         capacity.rate_max = capacity.rate_max.max(capacity.rate);
         self.rate = capacity.rate;
         self.confidence = self.confidence_of(seen);
         let service = model.service_at(capacity.rate);
         let latency = service.mean_latency(capacity.rate);
-        let objective = asked.objective.unwrap_or(f64::INFINITY);
-        // The published rate may be beyond what the queue bears for a while.
+        let objective = conditions.objective.unwrap_or(f64::INFINITY);
+        // For a while, the published rate may be higher than the queue can sustain.
         let latency = latency
             .min(objective)
             .min(10.0 * service.batch(model.batch_max));
@@ -180,29 +185,30 @@ impl Estimator {
         }
     }
 
-    fn learn(&mut self, seen: &Observation, asked: &Asked, interval: &Interval) {
+    fn learn(&mut self, seen: &Observation, conditions: &Conditions, interval: &ObservedInterval) {
         self.tail.spread = interval.spread;
         let is_late =
             |slo: f64| interval.latency.count >= LATENCIES_MIN && interval.latency.p99 > slo;
-        let overloaded = interval.crowded_share > CROWDED || asked.objective.is_some_and(is_late);
+        let overloaded =
+            interval.overload_share > OVERLOAD_SHARE || conditions.objective.is_some_and(is_late);
         self.host_is_seen = interval.host.is_some();
         if let Some(host) = interval.host
             && (!overloaded || self.host.cost().is_none())
         {
-            let Interval {
+            let ObservedInterval {
                 answered, batches, ..
             } = *interval;
-            // What goes with the size of bodies has a cost of its own.
-            let others = (host - seen.byte.0 * interval.large).max(0.0);
+            // The cost per byte of large bodies is counted separately.
+            let others = (host - seen.byte.seconds * interval.large).max(0.0);
             self.host.learn(answered, batches, others, interval.elapsed);
         }
         if overloaded {
             return;
         }
-        if asked.shares_cores
+        if conditions.shares_cores
             && let Some(host) = interval.host
         {
-            let share = host / interval.elapsed / asked.cores;
+            let share = host / interval.elapsed / conditions.cores;
             let EngineTime { elapsed, spent } = interval.engine;
             let (spent, between) = (spent.as_secs_f64(), elapsed.as_secs_f64());
             self.contention
@@ -213,7 +219,7 @@ impl Estimator {
         }
     }
 
-    /// What requests cost outside of the engine; nothing where the system does not say.
+    /// The cost of requests outside the engine; zero if the system does not report it.
     fn host_cost(&self) -> RequestCost {
         let guess = if self.host_is_seen {
             RequestCost::GUESS
@@ -223,22 +229,27 @@ impl Estimator {
         self.host.cost().unwrap_or(guess)
     }
 
-    /// Simulates κ anew when it is time, at the rate that follows from it.
-    fn settle_tail(&mut self, mut learned: Learned, asked: &Asked, interval: &Interval) -> Learned {
+    /// Simulates κ again when it is due, at the rate that follows from it.
+    fn update_tail(
+        &mut self,
+        mut learned: Learned,
+        conditions: &Conditions,
+        interval: &ObservedInterval,
+    ) -> Learned {
         self.tail_age += interval.elapsed;
-        if self.tail_age < TAIL_SECONDS || asked.objective.is_none() {
+        if self.tail_age < TAIL_SECONDS || conditions.objective.is_none() {
             return learned;
         }
-        let model = learned.model(asked);
+        let model = learned.model(conditions);
         let load = interval.offered / self.rate.max(f64::MIN_POSITIVE);
-        let Summary { count, mean, p99 } = interval.latency;
-        if TAIL_LOADS.contains(&load) && interval.crowded_share < 0.01 && count >= LATENCIES_MIN {
+        let LatencySummary { count, mean, p99 } = interval.latency;
+        if TAIL_LOADS.contains(&load) && interval.overload_share < 0.01 && count >= LATENCIES_MIN {
             self.tail.observe(&model, interval.offered, p99 / mean);
         }
-        // The rate depends on κ and κ on the rate; two steps are close, and more come with time.
+        // The rate depends on κ, and κ on the rate. A few steps come close, and more follow later.
         let steps = if self.tail_age.is_finite() { 1 } else { 3 };
         for _ in 0..steps {
-            let rate = model.capacity(learned.objective(asked)).rate;
+            let rate = model.capacity(learned.objective(conditions)).rate;
             let found = self.tail.at(&model, rate);
             learned.tail = f64::midpoint(learned.tail, found);
         }
@@ -247,32 +258,34 @@ impl Estimator {
         learned
     }
 
-    /// Moves the published rate towards the computed one.
-    fn follow(&mut self, learned: &Learned, asked: &Asked, now: &Capacity, elapsed: f64) {
+    /// Moves the published rate toward the computed one.
+    fn follow(&mut self, learned: &Learned, conditions: &Conditions, now: &Capacity, elapsed: f64) {
         let before = self.before.replace(*learned);
         self.was_confident |= self.confidence >= CONFIDENT;
         let Some(before) = before.filter(|_| self.was_confident) else {
-            self.gap = 0.0;
+            self.log_gap = 0.0;
             return;
         };
-        let same = before.model(asked).capacity(before.objective(asked));
+        let same = before
+            .model(conditions)
+            .capacity(before.objective(conditions));
         let step = (same.rate / now.rate).ln();
         if step.is_finite() {
-            self.gap += step;
+            self.log_gap += step;
         }
         let mut most = (1.0 + CHANGE_A_MINUTE).ln() * elapsed / 60.0;
         if self.confidence < CONFIDENT {
             most *= CHANGE_WHILE_UNSURE;
         }
-        self.gap -= self.gap.clamp(-most, most);
+        self.log_gap -= self.log_gap.clamp(-most, most);
     }
 
     fn confidence_of(&self, seen: &Observation) -> f64 {
         let batches = seen.batches as f64;
         let curve = batches / (batches + BATCHES_HALF) * (1.0 - seen.fit_error.min(1.0));
-        // Before there was load, the host's part is not known.
+        // Without earlier load, the cost on the host is not known.
         if !self.host_is_seen {
-            // It will never be known, and that is no reason to follow noise.
+            // It will never be known. That is no reason to follow noise.
             return curve;
         }
         curve * (0.5 + 0.5 * self.host.confidence(self.rate))

@@ -1,4 +1,4 @@
-//! The hints as gauges without labels, so that a scaler finds each by its name alone.
+//! The hints as gauges without labels, so that a scaler needs only the name.
 
 use prometheus::{Gauge, Registry};
 
@@ -26,7 +26,7 @@ pub(super) struct HintGauges {
     host: Gauge,
 }
 
-/// What each says, by its name without `intentd_`.
+/// Help texts by metric name without `intentd_`.
 const HELP: [(&str, &str); 16] = [
     (
         "autoscaling_demand_replicas",
@@ -95,7 +95,7 @@ const HELP: [(&str, &str); 16] = [
 ];
 
 impl HintGauges {
-    /// Registers them.
+    /// Registers the gauges.
     pub(super) fn new(registry: &Registry) -> Self {
         let float = |name| gauge_from(registry, &HELP, name);
         let whole = |name| int_gauge_from(registry, &HELP, name);
@@ -119,7 +119,7 @@ impl HintGauges {
         }
     }
 
-    /// Sets all of them.
+    /// Sets all gauges from a snapshot.
     pub(super) fn publish(&self, hints: &Snapshot) {
         let calibration = &hints.calibration;
         self.demand_replicas.set(hints.demand_replicas);

@@ -1,4 +1,4 @@
-//! The loop that turns what is seen into hints.
+//! The hints of a server, and the loop that updates them.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -9,49 +9,48 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::demand::{Demand, percent};
-use super::estimator::{Estimate, Estimator, Interval};
+use super::estimator::{Estimate, Estimator, ObservedInterval};
 use super::gauges::HintGauges;
 use super::host::{CpuTimes, HostClock, cores};
-use super::learned::Asked;
-use super::load::Load;
-use super::orca::Report;
+use super::learned::Conditions;
+use super::load::OfferedLoad;
+use super::orca::LoadReport;
 use super::recommend::Recommended;
-use super::settings::{Settings, Trend};
+use super::settings::{HintSettings, Trend};
 use super::snapshot::{Calibration, SCHEMA_VERSION, Snapshot};
 use crate::metrics::Metrics;
-use crate::serving::{Classifier, Counts, EngineTime, Observation, Window};
+use crate::serving::{Classifier, Counts, EngineTime, LatencyWindow, Observation};
 
-/// Time between two looks.
+/// Time between two updates.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Looks between two at the threads' times and the capacity, which change slowly.
+/// Updates between two estimates of the capacity, which changes slowly.
 const CAPACITY_TICKS: u32 = 4;
 
-/// Seconds of an interval of the latencies' window, and intervals of it: a minute.
+/// Seconds per interval of the latency window, and its number of intervals: one minute in total.
 const WINDOW_SECONDS: f64 = 5.0;
 const WINDOW_INTERVALS: usize = 12;
 
-/// What was published last.
+/// The published hints.
 #[derive(Debug)]
 struct Published {
     snapshot: Snapshot,
-    report: Report,
+    report: LoadReport,
 }
 
 /// The hints of a server.
 #[derive(Debug)]
 pub struct Hints {
-    settings: Settings,
+    settings: HintSettings,
     gauges: HintGauges,
     published: ArcSwap<Published>,
 }
 
 impl Hints {
-    /// Hints of a server that has seen nothing yet, also published as gauges in `metrics`, which has none of
-    /// these yet.
-    pub fn new(settings: Settings, metrics: &Metrics) -> Arc<Self> {
+    /// Hints of a server before its first observation. Registers their gauges in `metrics`.
+    pub fn new(settings: HintSettings, metrics: &Metrics) -> Arc<Self> {
         let snapshot = Snapshot::unknown(&settings);
-        let report = Report::new(&snapshot, 0.0);
+        let report = LoadReport::new(&snapshot, 0.0);
         Arc::new(Self {
             settings,
             gauges: HintGauges::new(metrics.registry()),
@@ -59,61 +58,61 @@ impl Hints {
         })
     }
 
-    /// What was published last, looked at in place.
+    /// Passes the last published snapshot to `look`.
     pub fn read<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
         look(&self.published.load().snapshot)
     }
 
-    /// The load report that was published last, looked at in place.
-    pub fn report<T>(&self, look: impl FnOnce(&Report) -> T) -> T {
+    /// Passes the last published load report to `look`.
+    pub fn report<T>(&self, look: impl FnOnce(&LoadReport) -> T) -> T {
         look(&self.published.load().report)
     }
 
-    /// Looks at the classifier twice a second, for ever. A fault in that does not end the hints.
+    /// Updates the hints twice a second, for ever. Restarts after a panic.
     pub async fn follow(self: Arc<Self>, classifier: Arc<Classifier>) {
         loop {
-            let looking = Arc::clone(&self).look(Arc::clone(&classifier));
-            if AssertUnwindSafe(looking).catch_unwind().await.is_err() {
+            let updates = Arc::clone(&self).update(Arc::clone(&classifier));
+            if AssertUnwindSafe(updates).catch_unwind().await.is_err() {
                 tracing::error!("the hints had to begin anew");
                 tokio::time::sleep(TICK).await;
             }
         }
     }
 
-    async fn look(self: Arc<Self>, classifier: Arc<Classifier>) {
-        let mut follower = Follower::new(&classifier);
+    async fn update(self: Arc<Self>, classifier: Arc<Classifier>) {
+        let mut state = HintLoop::new(&classifier);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut models = classifier.models();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                // What a model can do is known when it is ready, not half a second later.
+                // Publishes the capacity of a new model at once, not half a second later.
                 _ = models.changed() => {}
             }
-            let (snapshot, errors) = follower.look(&classifier, &self.settings);
+            let (snapshot, errors) = state.update(&classifier, &self.settings);
             self.gauges.publish(&snapshot);
-            let report = Report::new(&snapshot, errors);
+            let report = LoadReport::new(&snapshot, errors);
             let published = Published { snapshot, report };
             self.published.store(Arc::new(published));
         }
     }
 }
 
-/// What the loop keeps from look to look.
-struct Follower {
-    load: Load,
+/// The state of the update loop.
+struct HintLoop {
+    load: OfferedLoad,
     estimator: Estimator,
     estimate: Option<Estimate>,
     generation: Option<u64>,
-    latency: Window,
-    overhead: Window,
+    latency: LatencyWindow,
+    overhead: LatencyWindow,
     window_age: f64,
     host: HostClock,
     cores: f64,
     at: Instant,
     tick: u32,
-    /// At the last look at the capacity.
+    /// Values at the last estimate of the capacity.
     counts: Counts,
     host_time: Option<CpuTimes>,
     engine_time: EngineTime,
@@ -121,17 +120,17 @@ struct Follower {
     capacity_at: Instant,
 }
 
-impl Follower {
+impl HintLoop {
     fn new(classifier: &Classifier) -> Self {
         let counts = classifier.arrivals().counts();
         let mut host = HostClock::default();
         Self {
-            load: Load::new(counts),
+            load: OfferedLoad::new(counts),
             estimator: Estimator::new(),
             estimate: None,
             generation: None,
-            latency: Window::new(WINDOW_INTERVALS),
-            overhead: Window::new(WINDOW_INTERVALS),
+            latency: LatencyWindow::new(WINDOW_INTERVALS),
+            overhead: LatencyWindow::new(WINDOW_INTERVALS),
             window_age: 0.0,
             host_time: host.read(),
             engine_time: EngineTime::default(),
@@ -145,8 +144,8 @@ impl Follower {
         }
     }
 
-    /// One look; also the errors a second.
-    fn look(&mut self, classifier: &Classifier, settings: &Settings) -> (Snapshot, f64) {
+    /// The snapshot after an update, and the server errors per second.
+    fn update(&mut self, classifier: &Classifier, settings: &HintSettings) -> (Snapshot, f64) {
         let now = Instant::now();
         let elapsed = (now - std::mem::replace(&mut self.at, now)).as_secs_f64();
         let arrivals = classifier.arrivals();
@@ -156,20 +155,19 @@ impl Follower {
         self.window_age += elapsed;
         if self.window_age >= WINDOW_SECONDS {
             self.window_age = 0.0;
-            self.latency.turn(&arrivals.latency);
-            self.overhead.turn(&arrivals.overhead);
+            self.latency.rotate(&arrivals.latency);
+            self.overhead.rotate(&arrivals.overhead);
         }
         let seen = classifier.observe();
-        // Of a model that has not computed anything nothing is known; until then, what was known of the one
-        // before is the better guess.
+        // Nothing is known about a model without batches. Until then, the old estimate is the better guess.
         if let Some(seen) = seen.filter(|seen| seen.batches > 0) {
             let is_new = self.generation.replace(seen.generation) != Some(seen.generation);
             if is_new {
-                self.latency = Window::new(WINDOW_INTERVALS);
-                self.overhead = Window::new(WINDOW_INTERVALS);
+                self.latency = LatencyWindow::new(WINDOW_INTERVALS);
+                self.overhead = LatencyWindow::new(WINDOW_INTERVALS);
             }
             if self.tick.is_multiple_of(CAPACITY_TICKS) || is_new {
-                self.estimate = Some(self.estimate(classifier, &seen, settings, (counts, now)));
+                self.estimate = Some(self.estimate(classifier, &seen, settings, counts, now));
             }
             self.tick = self.tick.wrapping_add(1);
         }
@@ -181,18 +179,19 @@ impl Follower {
         &mut self,
         classifier: &Classifier,
         seen: &Observation,
-        settings: &Settings,
-        (counts, now): (Counts, Instant),
+        settings: &HintSettings,
+        counts: Counts,
+        now: Instant,
     ) -> Estimate {
         let elapsed = (now - std::mem::replace(&mut self.capacity_at, now)).as_secs_f64();
         let before = std::mem::replace(&mut self.counts, counts);
         let host_before = std::mem::replace(&mut self.host_time, self.host.read());
-        // Of a new model they begin at zero, and the difference says nothing, which nobody learns from.
+        // For a new model these restart at zero. The estimator ignores that interval.
         let batches_before = std::mem::replace(&mut self.batches, seen.batches);
         let engine = std::mem::replace(&mut self.engine_time, seen.engine);
         let engine = seen.engine.since(engine);
         let host = self.host_time.zip(host_before).map(|(now, before)| {
-            now.beside_batches(before, seen.computes_alone.then_some(engine.spent))
+            now.outside_batches(before, seen.computes_alone.then_some(engine.spent))
         });
         let elapsed = elapsed.max(1e-3);
         if let Some(host) = host {
@@ -200,7 +199,7 @@ impl Follower {
             classifier.set_host_share(share);
         }
         let rates = self.load.rates();
-        let interval = Interval {
+        let interval = ObservedInterval {
             elapsed,
             answered: counts.answered.saturating_sub(before.answered) as f64,
             batches: seen.batches.saturating_sub(batches_before) as f64,
@@ -208,12 +207,12 @@ impl Follower {
             host: host.map(|host| host.as_secs_f64()),
             large: counts.large_read.saturating_sub(before.large_read) as f64,
             offered: rates.offered,
-            crowded_share: (rates.crowded / rates.offered.max(1e-9)).min(1.0),
+            overload_share: (rates.overloaded / rates.offered.max(1e-9)).min(1.0),
             latency: self.latency.summary(),
             overhead: self.overhead.summary(),
             spread: self.load.spread(),
         };
-        let asked = Asked {
+        let conditions = Conditions {
             request_tokens: self.load.request_tokens(),
             request_texts: self.load.request_texts(),
             request_bytes: rates.large / rates.offered.max(1e-9),
@@ -222,13 +221,13 @@ impl Follower {
             shares_cores: seen.shares_cores,
             objective: settings.objective,
         };
-        self.estimator.update(seen, &asked, &interval)
+        self.estimator.update(seen, &conditions, &interval)
     }
 
     fn snapshot(
         &self,
         classifier: &Classifier,
-        settings: &Settings,
+        settings: &HintSettings,
         seen: Option<&Observation>,
     ) -> Snapshot {
         let unknown = Snapshot::unknown(settings);
@@ -252,7 +251,7 @@ impl Follower {
             ..unknown
         };
         let (Some(estimate), Some(seen)) = (self.estimate, seen) else {
-            // What it can do is not known, but that something is asked: that takes one server.
+            // The capacity is unknown, but any load needs one server.
             let demand = f64::from(u8::from(rates.offered > 0.0));
             return Snapshot {
                 demand_replicas: demand,
@@ -268,7 +267,7 @@ impl Follower {
         measured: Snapshot,
         estimate: &Estimate,
         seen: &Observation,
-        settings: &Settings,
+        settings: &HintSettings,
     ) -> Snapshot {
         let rates = self.load.rates();
         let tokens = self.load.request_tokens();
@@ -324,8 +323,8 @@ impl Follower {
 }
 
 impl Snapshot {
-    /// Of a server of which nothing is known.
-    fn unknown(settings: &Settings) -> Self {
+    /// The snapshot of a server about which nothing is known.
+    fn unknown(settings: &HintSettings) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             model: settings.model.clone(),

@@ -1,22 +1,22 @@
-//! What the work beside the engine costs: sockets, HTTP, tokens, answers.
+//! CPU time of the host: everything outside the engine, such as sockets, HTTP, tokenizing and encoding.
 //!
-//! Linux accounts the time of each thread; those of the engine are called `engine…`, and all others are
-//! the host's. Where the system does not tell, nothing is said about the host.
+//! Linux accounts CPU time per thread. Threads named `engine…` are the engine's, all others the host's. On other
+//! systems the host's time is unknown.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// What a thread works for, by the beginning of its name.
+/// The role of a thread, by the prefix of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
-    /// Batches.
+enum ThreadRole {
+    /// Computes batches.
     Engine,
     /// Everything else.
     Host,
 }
 
-impl Work {
+impl ThreadRole {
     fn of(name: &str) -> Self {
         if name.starts_with("engine") {
             Self::Engine
@@ -26,31 +26,30 @@ impl Work {
     }
 }
 
-/// CPU time of this process so far, threads included that have ended since they were last seen.
+/// CPU time of this process so far, including that of ended threads until they were last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CpuTimes {
-    /// Of the threads that are not the engine's.
+    /// Time of all other threads.
     pub host: Duration,
-    /// Of the engine's.
+    /// Time of the engine's threads.
     pub engine: Duration,
 }
 
 impl CpuTimes {
-    /// What has been spent since `before` on everything but batches. On batches the engine has spent `spent`,
-    /// where it computes on its thread alone: the rest of that thread's time is for taking requests out of
-    /// the queue and for replies.
-    pub fn beside_batches(self, before: Self, spent: Option<Duration>) -> Duration {
+    /// Time since `before` that was not spent on batches. `spent` is the engine's time on batches, if it computes
+    /// on its thread alone. The rest of that thread's time went into taking texts from the queue and replying.
+    pub fn outside_batches(self, before: Self, spent: Option<Duration>) -> Duration {
         let host = self.host.saturating_sub(before.host);
         let engine = self.engine.saturating_sub(before.engine);
         spent.map_or(host, |spent| host + engine.saturating_sub(spent))
     }
 }
 
-/// Reads CPU times.
+/// Reads the CPU times of this process.
 #[derive(Debug, Default)]
 pub struct HostClock {
-    /// By thread: what it works for, and its time when it was last looked at.
-    threads: HashMap<u32, (Work, u64)>,
+    /// The role of each thread, and its time at the last reading.
+    threads: HashMap<u32, (ThreadRole, u64)>,
     times: CpuTimes,
 }
 
@@ -72,12 +71,14 @@ impl HostClock {
             let before = self.threads.get(&thread).copied();
             let work = match before {
                 Some((work, _)) => work,
-                None => Work::of(&std::fs::read_to_string(path.join("comm")).unwrap_or_default()),
+                None => {
+                    ThreadRole::of(&std::fs::read_to_string(path.join("comm")).unwrap_or_default())
+                }
             };
             let new = ran.saturating_sub(before.map_or(0, |(_, ran)| ran));
             match work {
-                Work::Engine => self.times.engine += Duration::from_nanos(new),
-                Work::Host => self.times.host += Duration::from_nanos(new),
+                ThreadRole::Engine => self.times.engine += Duration::from_nanos(new),
+                ThreadRole::Host => self.times.host += Duration::from_nanos(new),
             }
             seen.insert(thread, (work, ran));
         }
@@ -86,13 +87,14 @@ impl HostClock {
     }
 }
 
-/// Nanoseconds that a thread has run (Linux, `Documentation/scheduler/sched-stats`: the first of three).
+/// Nanoseconds that a thread has run: the first field of `schedstat` (Linux,
+/// `Documentation/scheduler/sched-stats`).
 fn ran(task: &Path) -> Option<u64> {
     let text = std::fs::read_to_string(task.join("schedstat")).ok()?;
     text.split_whitespace().next()?.parse().ok()
 }
 
-/// Cores that this process may use, by its affinity and its cgroup.
+/// Cores that this process may use, by affinity and cgroup.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn all_threads_count_but_those_of_the_engine() {
+    fn threads_count_for_host_or_engine_by_name() {
         let directory = tempfile::tempdir().unwrap();
         let tasks = directory.path();
         task(tasks, 1, "intentd", 1000);
@@ -127,7 +129,7 @@ mod tests {
         assert_eq!(
             nanos(&mut clock),
             Some((1700, 9000)),
-            "what has ended has run"
+            "the time of ended threads is kept"
         );
         let nowhere = Path::new("/nonexistent");
         assert_eq!(HostClock::default().read_from(nowhere), None);
@@ -138,7 +140,7 @@ mod tests {
     fn the_time_of_this_process_grows_while_it_works() {
         let mut clock = HostClock::default();
         let Some(before) = clock.read() else {
-            return; // A kernel without schedstat; the server then says that it does not know.
+            return; // A kernel without schedstat: the host's time is then unknown.
         };
         let until = std::time::Instant::now() + Duration::from_millis(50);
         let mut sum = 0_u64;

@@ -1,55 +1,54 @@
-//! What a server learns about itself while it serves, beside its service curve.
+//! What a server learns while serving, in addition to its service curve.
 //!
-//! Only what is seen while the server keeps its objective teaches: an overloaded server refuses, and
-//! what refusals cost or how late the last admitted request was says nothing about what it can do.
+//! It learns only while it keeps its objective. During overload, the cost of refusals and the lateness of
+//! admitted requests say nothing about its capacity.
 
-use super::queueing::{Host, Model, Objective, Service};
+use super::queueing::{BatchService, Host, LatencyObjective, ServerModel};
 use crate::serving::PROMISE;
 
-/// Steps of the batches' sharing by which costs are kept apart.
+/// Steps of batch sharing; each has its own mean cost.
 const STEPS: usize = 20;
 
 /// Weight of the newest interval.
 const NEWEST: f64 = 0.2;
 
-/// After so many seconds a cost counts half.
+/// Half-life of the weight of a cost, in seconds.
 const HALF_LIFE: f64 = 120.0;
 
-/// What a cost counts however old it is: at a low load, the cost at a high one is known only from long ago.
+/// Minimum weight of a cost, however old. At low load, the cost at high load is known only from the past.
 const WEIGHT_MIN: f64 = 0.05;
 
-/// Requests of an interval below which their cost is not to be told from everything else.
+/// Requests that an interval needs, so that their cost stands out from everything else.
 const REQUESTS_MIN: f64 = 25.0;
 
-/// Costs that are closer together than that say nothing about what lies beyond.
+/// Minimum range of sharing that is required to extrapolate.
 const SPREAD_MIN: f64 = 0.05;
 
-/// A request costs at least this part of the least that was seen, whatever the trend says.
-const LEAST: f64 = 0.6;
+/// A request costs at least this share of the lowest observed cost, whatever the extrapolation.
+const COST_MIN: f64 = 0.6;
 
-/// How far beyond what was seen the trend is followed, by how far that reaches. Little: a server that is
-/// believed too good misses its objective, one that is believed too bad only until there is more load to
-/// learn from.
-const BEYOND: f64 = 0.5;
+/// How far costs are extrapolated, as a share of the observed range. Cautious: a server that overestimates its
+/// capacity misses its objective, while an underestimate is corrected once there is more load.
+const EXTRAPOLATION: f64 = 0.5;
 
-/// Part of the capacity that has to have been seen as load for the cost at full load to be known.
-const SEEN: f64 = 0.5;
+/// Share of the capacity that must have been observed as load, so that the cost at full load is known.
+const OBSERVED: f64 = 0.5;
 
-/// Intervals after which half of that is.
-const SEEN_HALF: f64 = 2.0;
+/// Intervals after which it is half known.
+const OBSERVED_HALF: f64 = 2.0;
 
-/// What the highest rate at which a cost was seen is worth an interval later.
+/// Factor by which the highest observed rate decays per interval.
 const RATE_KEPT: f64 = 0.995;
 
-/// CPU time of a request outside of the engine, by how much it shares its batch.
+/// CPU time of a request outside the engine, by the sharing of its batch.
 ///
-/// A request that is alone in its batch wakes threads, and is read and answered by itself; of a hundred
-/// that share one, a thread that is awake reads and answers many at once. So there is a cost a request and
-/// a cost a batch, and both are read off a line over the sharing, `1 - 1/b` for b requests a batch.
+/// A request alone in its batch wakes threads and is read and answered separately. If a hundred share a batch,
+/// one running thread reads and answers many at once. Hence there is a cost per request and a cost per batch.
+/// Both come from a line over the sharing, `1 - 1/b` for b requests per batch.
 #[derive(Debug, Clone, Copy)]
 pub struct HostCost {
     by_sharing: [Option<Cost>; STEPS],
-    /// CPU seconds a second that the process takes without requests.
+    /// CPU seconds per second without requests.
     idle: f64,
     now: f64,
 }
@@ -60,22 +59,22 @@ struct Cost {
     sharing: f64,
     rate: f64,
     at: f64,
-    /// Intervals that it was seen in.
+    /// Intervals in which it was observed.
     seen: u32,
 }
 
-/// What is known of the cost of requests outside of the engine.
+/// The cost of requests outside the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RequestCost {
-    /// CPU seconds a request.
+    /// CPU seconds per request.
     pub request: f64,
-    /// CPU seconds a batch.
+    /// CPU seconds per batch.
     pub batch: f64,
 }
 
 impl RequestCost {
-    /// Assumed until the first load is seen. Cautious: on a server's cores a request takes 30 to 90 µs
-    /// (benches/results), and one that is believed too good misses its objective.
+    /// Assumed until the first load. Cautious, since an underestimated cost misses the objective: on a server's
+    /// cores a request takes 30 to 90 µs (benches/results).
     pub const GUESS: Self = Self {
         request: 100e-6,
         batch: 0.0,
@@ -89,7 +88,7 @@ impl Default for HostCost {
 }
 
 impl HostCost {
-    /// Nothing is known.
+    /// An unknown cost.
     pub fn new() -> Self {
         Self {
             by_sharing: [None; STEPS],
@@ -98,7 +97,7 @@ impl HostCost {
         }
     }
 
-    /// In `elapsed` seconds, `requests` were answered in `batches` with `cpu` seconds.
+    /// Learns that in `elapsed` seconds, `requests` in `batches` took `cpu` seconds of CPU time.
     pub fn learn(&mut self, requests: f64, batches: f64, cpu: f64, elapsed: f64) {
         self.now += elapsed;
         if requests == 0.0 {
@@ -134,20 +133,19 @@ impl HostCost {
         known().map(move |cost| (*cost, weight(cost)))
     }
 
-    /// How well it is known what requests cost at `rate`, from 0 to 1: by the highest rate of late at
-    /// which that was seen, and how often.
+    /// How well the cost at `rate` is known, from 0 to 1. Depends on the highest recent rate at which it was
+    /// observed, and how often.
     pub fn confidence(&self, rate: f64) -> f64 {
         let known = self.known();
         let Some((cost, _)) = known.max_by(|(a, _), (b, _)| a.rate.total_cmp(&b.rate)) else {
             return 0.0;
         };
         let seen = f64::from(cost.seen);
-        let load = cost.rate / (SEEN * rate).max(f64::MIN_POSITIVE);
-        load.min(1.0) * seen / (seen + SEEN_HALF)
+        let load = cost.rate / (OBSERVED * rate).max(f64::MIN_POSITIVE);
+        load.min(1.0) * seen / (seen + OBSERVED_HALF)
     }
 
-    /// What requests cost: weighted least squares over the sharing, followed a little beyond what was
-    /// seen.
+    /// The cost of requests: weighted least squares over the sharing, extrapolated a little.
     pub fn cost(&self) -> Option<RequestCost> {
         let mut sums = [0.0_f64; 5];
         let (mut first, mut last) = (f64::INFINITY, 0.0_f64);
@@ -171,8 +169,8 @@ impl HostCost {
         } else {
             0.0
         };
-        let end = (last + BEYOND * (last - first)).min(1.0);
-        let request = (mean_s + slope * (end - mean_x)).max(LEAST * least);
+        let end = (last + EXTRAPOLATION * (last - first)).min(1.0);
+        let request = (mean_s + slope * (end - mean_x)).max(COST_MIN * least);
         let batch = (mean_s - request) / (1.0 - mean_x).max(1e-3);
         Some(RequestCost {
             request,
@@ -181,18 +179,18 @@ impl HostCost {
     }
 }
 
-/// How much longer batches take than the engine needs for them and than the host's share explains:
-/// others on the same cores.
+/// Contention: the factor by which other processes on the same cores prolong batches, beyond the engine's effort
+/// and the host's share.
 #[derive(Debug, Clone, Copy)]
 pub struct Contention(f64);
 
-/// Share of the time that the engine has to be busy for its delays to say something.
+/// Share of time that the engine must be busy to observe contention.
 const ENGINE_SHARE_MIN: f64 = 0.2;
 
 const CONTENTION_MAX: f64 = 10.0;
 
-/// What of it is forgotten in an interval that says nothing.
-const QUIET: f64 = 0.01;
+/// Share by which contention decays in an interval without observation.
+const DECAY: f64 = 0.01;
 
 impl Default for Contention {
     fn default() -> Self {
@@ -201,96 +199,96 @@ impl Default for Contention {
 }
 
 impl Contention {
-    /// No others.
+    /// No contention.
     pub fn new() -> Self {
         Self(1.0)
     }
 
-    /// In `elapsed` seconds, batches ran `spent` seconds of the `between` seconds between their starts
-    /// and ends, while the host took `host_share` of the cores.
+    /// Learns from an interval of `elapsed` seconds: batches ran for `spent` of the `between` seconds from start to
+    /// end, while the host took `host_share` of the cores.
     pub fn learn(&mut self, spent: f64, between: f64, host_share: f64, elapsed: f64) {
         if spent < ENGINE_SHARE_MIN * elapsed {
-            // Others may have gone meanwhile.
-            self.0 += QUIET * (1.0 - self.0);
+            // Other processes may have ended.
+            self.0 += DECAY * (1.0 - self.0);
             return;
         }
         let found = between / spent * (1.0 - host_share.clamp(0.0, 0.95));
         self.0 += NEWEST * (found.clamp(1.0, CONTENTION_MAX) - self.0);
     }
 
-    /// The factor: 1 without others.
+    /// The factor; 1 without contention.
     pub fn factor(&self) -> f64 {
         self.0
     }
 }
 
-/// All that the capacity is computed from, beside what is asked.
+/// The learned values from which the capacity is computed, together with the [`Conditions`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Learned {
     /// τ0 in seconds.
     pub setup: f64,
-    /// α in seconds a token.
+    /// α in seconds per token.
     pub token: f64,
-    /// Tokens of the largest batch, which follows from how long it takes.
+    /// Tokens of the largest batch, which depend on its time.
     pub batch_tokens: f64,
     /// See [`Contention`].
     pub contention: f64,
-    /// What a request costs outside of the engine.
+    /// The cost of requests outside the engine.
     pub host: RequestCost,
-    /// What a byte of a large body adds to that.
+    /// CPU seconds that a byte of a large body adds to it.
     pub byte: f64,
-    /// 99th percentile of what a request spends outside of queue and engine, in seconds.
+    /// 99th percentile of a request's time outside queue and engine, in seconds.
     pub overhead: f64,
     /// κ.
     pub tail: f64,
 }
 
-/// What is asked, and of what.
+/// The conditions for the capacity: the mean request, the machine and the objective.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Asked {
+pub struct Conditions {
     /// Tokens of the mean request.
     pub request_tokens: f64,
     /// Texts of the mean request.
     pub request_texts: f64,
-    /// Bytes of large bodies by all requests.
+    /// Bytes of large bodies per request.
     pub request_bytes: f64,
     /// Texts of the largest batch.
     pub batch_texts: f64,
-    /// Cores there are.
+    /// Available cores.
     pub cores: f64,
     /// Whether the engine computes on them.
     pub shares_cores: bool,
-    /// The objective in seconds, if there is one.
+    /// The objective in seconds, if any.
     pub objective: Option<f64>,
 }
 
 impl Learned {
-    /// The queue as it is understood.
-    pub fn model(&self, asked: &Asked) -> Model {
-        let by_tokens = self.batch_tokens / asked.request_tokens;
-        let requests = by_tokens.min(asked.batch_texts / asked.request_texts);
-        let service = Service {
-            // A list that is larger than a batch takes several.
+    /// The queueing model of the server.
+    pub fn model(&self, conditions: &Conditions) -> ServerModel {
+        let by_tokens = self.batch_tokens / conditions.request_tokens;
+        let requests = by_tokens.min(conditions.batch_texts / conditions.request_texts);
+        let service = BatchService {
+            // A list larger than a batch takes several batches.
             setup: self.setup * (1.0 / requests).ceil().max(1.0),
-            request: self.token * asked.request_tokens,
+            request: self.token * conditions.request_tokens,
         };
-        Model {
+        ServerModel {
             service: service.stretched(self.contention),
             batch_max: requests.max(1.0),
             host: Host {
-                request: self.host.request + self.byte * asked.request_bytes,
+                request: self.host.request + self.byte * conditions.request_bytes,
                 batch: self.host.batch,
-                cores: asked.cores,
-                is_shared: asked.shares_cores,
+                cores: conditions.cores,
+                is_shared: conditions.shares_cores,
             },
         }
     }
 
-    /// The objective for the mean latency. What would take longer than the admission promises is refused,
-    /// and so misses the objective as well.
-    pub fn objective(&self, asked: &Asked) -> Option<Objective> {
-        let promised = asked.objective.map(|seconds| PROMISE * seconds);
-        promised.map(|seconds| Objective {
+    /// The latency objective. Admission refuses what would take longer than it promises, so that promise is the
+    /// limit.
+    pub fn objective(&self, conditions: &Conditions) -> Option<LatencyObjective> {
+        let promised = conditions.objective.map(|seconds| PROMISE * seconds);
+        promised.map(|seconds| LatencyObjective {
             seconds,
             overhead: self.overhead.min(seconds),
             tail: self.tail,
@@ -302,8 +300,8 @@ impl Learned {
 mod tests {
     use super::*;
 
-    /// 20 µs a request and 20 µs a batch of so many.
-    fn at(host: &mut HostCost, requests: f64, seconds: u32) {
+    /// Learns 20 µs per request and 20 µs per batch, with `requests` per batch.
+    fn learn_at(host: &mut HostCost, requests: f64, seconds: u32) {
         for _ in 0..seconds {
             let batches = 1000.0 / requests;
             host.learn(1000.0, batches, 0.02 + 20e-6 * batches + 0.001, 1.0);
@@ -311,41 +309,44 @@ mod tests {
     }
 
     #[test]
-    fn costs_of_requests_and_of_batches_are_told_apart() {
+    fn costs_per_request_and_per_batch_are_separated() {
         let mut host = HostCost::new();
         assert_eq!(host.cost(), None);
         for _ in 0..50 {
             host.learn(0.0, 0.0, 0.001, 1.0);
         }
-        at(&mut host, 1.25, 30);
+        learn_at(&mut host, 1.25, 30);
         let flat = host.cost().unwrap();
         assert!(
             (flat.request - 36e-6).abs() < 1e-6,
-            "one load says no more: {flat:?}"
+            "a single load says no more: {flat:?}"
         );
-        at(&mut host, 2.0, 30);
-        at(&mut host, 10.0, 30);
+        learn_at(&mut host, 2.0, 30);
+        learn_at(&mut host, 10.0, 30);
         let RequestCost { request, batch } = host.cost().unwrap();
         assert!((request - 20e-6).abs() < 1e-6 && (batch - 20e-6).abs() < 1e-6);
         host.learn(1.0, 1.0, 1.0, 1.0);
-        assert!(host.cost().unwrap().request < 21e-6, "one request is none");
+        assert!(
+            host.cost().unwrap().request < 21e-6,
+            "a single request is ignored"
+        );
         assert!(host.confidence(2000.0) > 0.9);
         assert!(host.confidence(20_000.0) < 0.1);
     }
 
     #[test]
-    fn a_line_is_not_followed_far_beyond_what_was_seen() {
+    fn costs_are_extrapolated_only_a_little() {
         let mut host = HostCost::new();
-        at(&mut host, 1.0 / 0.9, 30);
-        at(&mut host, 1.0 / 0.7, 30);
+        learn_at(&mut host, 1.0 / 0.9, 30);
+        learn_at(&mut host, 1.0 / 0.7, 30);
         let RequestCost { request, .. } = host.cost().unwrap();
-        // Seen from 0.1 to 0.3.
+        // Observed from 0.1 to 0.3.
         let at_the_end = 20e-6 + 0.6 * 20e-6;
         assert!((request - at_the_end).abs() < 1e-6, "{request}");
     }
 
     #[test]
-    fn a_steep_line_does_not_end_below_zero() {
+    fn an_extrapolated_cost_stays_positive() {
         let mut host = HostCost::new();
         for (batches, cost) in [(900.0, 100e-6), (600.0, 20e-6)] {
             for _ in 0..30 {
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_host_does_not_explain_is_contention() {
+    fn delay_beyond_the_host_share_is_contention() {
         let mut contention = Contention::new();
         for _ in 0..50 {
             contention.learn(0.5, 0.7, 0.3, 1.0);
@@ -373,7 +374,7 @@ mod tests {
         contention.learn(0.01, 1.0, 0.0, 1.0);
         assert!(
             (contention.factor() - 2.0).abs() < 0.02,
-            "too little to say"
+            "too little to observe"
         );
         for _ in 0..1000 {
             contention.learn(0.0, 0.0, 0.0, 1.0);

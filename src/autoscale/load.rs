@@ -1,29 +1,29 @@
-//! What is asked of this server, smoothed: requests a second and the work in them.
+//! The offered load, smoothed: requests per second and their size.
 
 use crate::serving::Counts;
 
-/// Time constant of the published rates in seconds: two scrapes of the usual 15 s see a change whole.
+/// Time constant of the published rates in seconds. Two scrapes at the usual 15 s see most of a change.
 const RATE_SECONDS: f64 = 15.0;
 
-/// Time constant of the slower rate that the slope is taken against.
+/// Time constant of the slower rate, in seconds. The slope is the difference of both.
 const SLOW_SECONDS: f64 = 60.0;
 
-/// Time constant of the mean size of a request.
+/// Time constant of the mean request size in seconds.
 const SIZE_SECONDS: f64 = 60.0;
 
-/// Tokens of a request before one has come: a short question.
+/// Tokens of a request before the first one: a short question.
 const TOKENS: f64 = 16.0;
 
-/// Requests, and tokens in them, count up to so many times what was answered, or what could have been where
-/// that is more: a client that asks again at once, thousands of times a second, is one client, and a list
-/// that is refused costs its sender nothing. Scalers do not grow faster than that between two looks.
+/// Offered requests and tokens count at most as this factor times what was answered or, if that is more, what
+/// could have been answered. A client may retry thousands of times per second, and a refused list costs its
+/// sender nothing. Scalers do not grow faster than this between two readings.
 const OFFERED_MAX: f64 = 10.0;
 
-/// After this time without a request nothing is left of the load that was.
+/// Seconds without a request after which the load is zero.
 const IDLE_SECONDS: f64 = 60.0;
 
-/// An exponentially weighted mean of a rate, which begins at zero: what a new replica takes over, the
-/// others lose at the same pace, so that their sum stands still.
+/// An exponentially weighted mean of a rate. It begins at zero, so that a new replica gains load at the same pace
+/// as the others lose it, and the sum stays constant.
 #[derive(Debug, Clone, Copy, Default)]
 struct Ewma(f64);
 
@@ -33,86 +33,86 @@ impl Ewma {
     }
 }
 
-/// The rates of a server.
+/// The smoothed rates of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Rates {
-    /// Requests a second, refused ones included.
+    /// Offered requests per second, including refused ones.
     pub offered: f64,
-    /// Requests answered a second, errors of the server's included.
+    /// Answered requests per second, including server errors.
     pub accepted: f64,
-    /// Requests a second that were refused because of the load or the server's state.
+    /// Requests per second that were refused because of the load or the server's state.
     pub refused: f64,
-    /// Of these, requests a second for which there was no room or no time.
-    pub crowded: f64,
-    /// Requests a second that ended with an error of the server's.
+    /// The part of `refused` that was refused because of overload.
+    pub overloaded: f64,
+    /// Requests per second that failed because of a server error.
     pub failed: f64,
-    /// Tokens a second in what is offered.
+    /// Offered tokens per second.
     pub tokens: f64,
-    /// Bytes a second of large bodies in what is offered.
+    /// Offered bytes of large bodies per second.
     pub large: f64,
-    /// Change of `offered` in a second, in requests a second.
+    /// Change of `offered` per second, in requests per second.
     pub slope: f64,
 }
 
-/// The load as it is followed.
+/// The state of the smoothed load.
 #[derive(Debug)]
-pub struct Load {
+pub struct OfferedLoad {
     before: Counts,
     offered: Ewma,
     accepted: Ewma,
     refused: Ewma,
-    crowded: Ewma,
+    overloaded: Ewma,
     failed: Ewma,
     tokens: Ewma,
     large: Ewma,
     slow: Ewma,
-    /// Requests whose size is known, their texts, tokens and squares of these; older ones count less.
+    /// Requests of known size: their number, texts, tokens and squared tokens. Older ones count less.
     sized: [f64; 4],
-    /// Bytes of large bodies that have been told after their requests were seen to come.
-    carried: f64,
-    /// Mistakes that have been told before their requests were seen to come: at most 0.
-    debt: f64,
+    /// Bytes of large bodies whose requests were counted in an earlier update.
+    late_large_bytes: f64,
+    /// Discounted requests that are to be subtracted in a later update: at most 0.
+    late_discounts: f64,
     /// Seconds since the last request.
-    silence: f64,
+    idle_seconds: f64,
 }
 
-impl Load {
-    /// No load, after what `counts` says has come before.
+impl OfferedLoad {
+    /// No load. `counts` are the counters so far.
     pub fn new(counts: Counts) -> Self {
         Self {
             before: counts,
             offered: Ewma::default(),
             accepted: Ewma::default(),
             refused: Ewma::default(),
-            crowded: Ewma::default(),
+            overloaded: Ewma::default(),
             failed: Ewma::default(),
             tokens: Ewma::default(),
             large: Ewma::default(),
             slow: Ewma::default(),
             sized: [0.0; 4],
-            carried: 0.0,
-            debt: 0.0,
-            silence: IDLE_SECONDS,
+            late_large_bytes: 0.0,
+            late_discounts: 0.0,
+            idle_seconds: IDLE_SECONDS,
         }
     }
 
-    /// `elapsed` seconds later, so much has come; the server can do `capacity` requests a second.
+    /// Updates the load with the counters after `elapsed` seconds. `capacity` is in requests per second.
     pub fn update(&mut self, counts: Counts, elapsed: f64, capacity: f64) {
         if elapsed <= 0.0 {
             return;
         }
         let since = |now: u64, before: u64| now.saturating_sub(before) as f64;
         let before = std::mem::replace(&mut self.before, counts);
-        let mistaken = since(counts.mistaken, before.mistaken);
-        // A request may come before this look and turn out to be a mistake after it.
-        let asked = since(counts.offered, before.offered) - mistaken + self.debt;
-        self.debt = asked.min(0.0);
-        let asked = asked.max(0.0);
+        let discounted = since(counts.discounted, before.discounted);
+        // A request may arrive before this update and be discounted after it.
+        let arrived = since(counts.offered, before.offered) - discounted + self.late_discounts;
+        self.late_discounts = arrived.min(0.0);
+        let arrived = arrived.max(0.0);
         let failed = since(counts.failed, before.failed);
         let ended = since(counts.answered, before.answered) + failed;
         let size = self.learn_sizes(&counts, &before, elapsed);
-        let (mut offered, mut tokens) = (asked, asked * size);
-        // Without a model nothing can be answered, and nothing says how much is too much.
+        let (mut offered, mut tokens) = (arrived, arrived * size);
+        // Without a model, nothing is answered and there is no capacity to compare with.
         if capacity > 0.0 {
             let most = OFFERED_MAX * ended.max(capacity * elapsed);
             offered = offered.min(most);
@@ -121,32 +121,35 @@ impl Load {
         let add = |ewma: &mut Ewma, count: f64| ewma.add(count / elapsed, elapsed, RATE_SECONDS);
         add(&mut self.offered, offered);
         add(&mut self.tokens, tokens);
-        self.carried += since(counts.large, before.large);
+        self.late_large_bytes += since(counts.large, before.large);
         let mut large = 0.0;
-        if asked > 0.0 {
-            // As many of them as of the requests that came.
-            large = std::mem::take(&mut self.carried) * offered / asked;
+        if arrived > 0.0 {
+            // Limited like the requests.
+            large = std::mem::take(&mut self.late_large_bytes) * offered / arrived;
         }
         add(&mut self.large, large);
         add(&mut self.accepted, ended);
         add(&mut self.refused, since(counts.shed, before.shed));
-        add(&mut self.crowded, since(counts.crowded, before.crowded));
+        add(
+            &mut self.overloaded,
+            since(counts.overloaded, before.overloaded),
+        );
         add(&mut self.failed, failed);
         self.slow.add(offered / elapsed, elapsed, SLOW_SECONDS);
-        self.silence = if asked > 0.0 {
+        self.idle_seconds = if arrived > 0.0 {
             0.0
         } else {
-            self.silence + elapsed
+            self.idle_seconds + elapsed
         };
-        if self.silence >= IDLE_SECONDS {
-            // The first request after a silence does not bring back what was before it.
+        if self.idle_seconds >= IDLE_SECONDS {
+            // The first request after an idle minute must not bring back the old load.
             for ewma in [
                 &mut self.offered,
                 &mut self.tokens,
                 &mut self.large,
                 &mut self.accepted,
                 &mut self.refused,
-                &mut self.crowded,
+                &mut self.overloaded,
                 &mut self.failed,
                 &mut self.slow,
             ] {
@@ -155,7 +158,7 @@ impl Load {
         }
     }
 
-    /// Follows the sizes of requests; gives the mean of the new ones.
+    /// Learns the sizes of new requests, and returns their mean tokens.
     fn learn_sizes(&mut self, counts: &Counts, before: &Counts, elapsed: f64) -> f64 {
         let since = |now: u64, before: u64| now.saturating_sub(before) as f64;
         let new = [
@@ -165,7 +168,7 @@ impl Load {
             since(counts.squares, before.squares),
         ];
         if new[0] == 0.0 {
-            // A long time without requests says nothing about their size.
+            // Time without requests says nothing about their size.
             return self.request_tokens();
         }
         let kept = (-elapsed / SIZE_SECONDS).exp();
@@ -195,7 +198,7 @@ impl Load {
         }
     }
 
-    /// Spread of the sizes of requests: their standard deviation by their mean.
+    /// Coefficient of variation of request sizes: standard deviation divided by mean.
     pub fn spread(&self) -> f64 {
         let [count, _, _, squares] = self.sized;
         let mean = self.request_tokens();
@@ -209,20 +212,20 @@ impl Load {
         }
     }
 
-    /// The rates now. Exactly zero once nothing has come for a minute.
+    /// The current rates. Exactly zero after a minute without requests.
     pub fn rates(&self) -> Rates {
-        if self.silence >= IDLE_SECONDS {
+        if self.idle_seconds >= IDLE_SECONDS {
             return Rates::default();
         }
         Rates {
             offered: self.offered.0,
             accepted: self.accepted.0,
             refused: self.refused.0,
-            crowded: self.crowded.0,
+            overloaded: self.overloaded.0,
             failed: self.failed.0,
             tokens: self.tokens.0,
             large: self.large.0,
-            // On a ramp each lags behind by its time constant.
+            // On a ramp, each rate lags by its time constant.
             slope: (self.offered.0 - self.slow.0) / (SLOW_SECONDS - RATE_SECONDS),
         }
     }
@@ -232,8 +235,8 @@ impl Load {
 mod tests {
     use super::*;
 
-    /// So many requests a second, of so many tokens, for so many seconds.
-    fn ask(load: &mut Load, counts: &mut Counts, (rate, tokens): (u64, u64), seconds: u32) {
+    /// Answers `rate` requests per second of `tokens` each, for `seconds`.
+    fn answer(load: &mut OfferedLoad, counts: &mut Counts, rate: u64, tokens: u64, seconds: u32) {
         for _ in 0..2 * seconds {
             counts.offered += rate / 2;
             counts.answered += rate / 2;
@@ -245,16 +248,16 @@ mod tests {
     }
 
     #[test]
-    fn rates_follow_what_comes_and_are_zero_soon_after_the_last() {
+    fn rates_follow_the_load_and_are_zero_a_minute_after_it() {
         let mut counts = Counts::default();
-        let mut load = Load::new(counts);
+        let mut load = OfferedLoad::new(counts);
         assert_eq!(load.rates(), Rates::default());
-        ask(&mut load, &mut counts, (100, 20), 60);
+        answer(&mut load, &mut counts, 100, 20, 60);
         let rates = load.rates();
         assert!((98.0..=100.0).contains(&rates.offered), "{rates:?}");
         assert!((rates.tokens / rates.offered - 20.0).abs() < 1e-6);
         assert!((load.request_tokens() - 20.0).abs() < 1e-6);
-        ask(&mut load, &mut counts, (0, 0), 61);
+        answer(&mut load, &mut counts, 0, 0, 61);
         assert_eq!(load.rates(), Rates::default());
         assert!((load.request_tokens() - 20.0).abs() < 1e-6);
     }
@@ -262,19 +265,19 @@ mod tests {
     #[test]
     fn large_requests_are_more_work() {
         let mut counts = Counts::default();
-        let mut load = Load::new(counts);
-        ask(&mut load, &mut counts, (100, 10), 120);
+        let mut load = OfferedLoad::new(counts);
+        answer(&mut load, &mut counts, 100, 10, 120);
         let small = load.rates().tokens;
-        ask(&mut load, &mut counts, (100, 320), 120);
+        answer(&mut load, &mut counts, 100, 320, 120);
         assert!(load.rates().tokens / small > 30.0);
         assert!(load.request_tokens() > 250.0);
     }
 
     #[test]
-    fn requests_count_up_to_a_bound() {
+    fn offered_requests_are_bounded() {
         let overloaded = |offered: u64, shed: u64| {
             let mut counts = Counts::default();
-            let mut load = Load::new(counts);
+            let mut load = OfferedLoad::new(counts);
             for _ in 0..240 {
                 counts.offered += offered;
                 counts.shed += shed;
@@ -292,9 +295,9 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_are_refused_count_up_to_a_bound() {
+    fn tokens_of_refused_lists_are_bounded() {
         let mut counts = Counts::default();
-        let mut load = Load::new(counts);
+        let mut load = OfferedLoad::new(counts);
         for _ in 0..240 {
             counts.offered += 60;
             counts.answered += 50;
@@ -307,9 +310,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_model_everything_that_comes_counts() {
+    fn without_a_model_every_request_counts() {
         let mut counts = Counts::default();
-        let mut load = Load::new(counts);
+        let mut load = OfferedLoad::new(counts);
         counts.offered += 20;
         counts.shed += 20;
         load.update(counts, 0.5, 0.0);
@@ -317,30 +320,30 @@ mod tests {
     }
 
     #[test]
-    fn what_was_before_a_silence_does_not_come_back() {
+    fn load_from_before_an_idle_minute_does_not_come_back() {
         let mut counts = Counts::default();
-        let mut load = Load::new(counts);
-        ask(&mut load, &mut counts, (10_000, 10), 60);
-        ask(&mut load, &mut counts, (0, 0), 61);
-        ask(&mut load, &mut counts, (2, 10), 1);
+        let mut load = OfferedLoad::new(counts);
+        answer(&mut load, &mut counts, 10_000, 10, 60);
+        answer(&mut load, &mut counts, 0, 0, 61);
+        answer(&mut load, &mut counts, 2, 10, 1);
         assert!(load.rates().offered < 1.0, "{:?}", load.rates());
     }
 
     #[test]
-    fn mistaken_requests_are_no_load() {
+    fn discounted_requests_are_no_load() {
         let mut counts = Counts::default();
-        let mut load = Load::new(counts);
+        let mut load = OfferedLoad::new(counts);
         for _ in 0..100 {
-            // Half of them turn out to be so by the next look.
+            // Half of them are discounted in the next update.
             counts.offered += 50;
-            counts.mistaken += 25;
+            counts.discounted += 25;
             load.update(counts, 0.25, 1000.0);
-            counts.mistaken += 25;
+            counts.discounted += 25;
             load.update(counts, 0.25, 1000.0);
         }
         for _ in 0..100 {
             counts.offered += 50;
-            counts.mistaken += 50;
+            counts.discounted += 50;
             load.update(counts, 0.5, 1000.0);
         }
         assert!(load.rates().offered < 10.0, "{:?}", load.rates());
@@ -349,7 +352,7 @@ mod tests {
     #[test]
     fn a_ramp_has_its_slope() {
         let mut counts = Counts::default();
-        let mut load = Load::new(counts);
+        let mut load = OfferedLoad::new(counts);
         for second in 0..600 {
             counts.offered += second;
             load.update(counts, 1.0, 1e6);
@@ -361,11 +364,11 @@ mod tests {
     #[test]
     fn the_sum_over_replicas_does_not_move_when_one_joins() {
         let mut counts = [Counts::default(); 2];
-        let mut loads = counts.map(Load::new);
-        ask(&mut loads[0], &mut counts[0], (100, 10), 120);
+        let mut loads = counts.map(OfferedLoad::new);
+        answer(&mut loads[0], &mut counts[0], 100, 10, 120);
         for _ in 0..30 {
-            ask(&mut loads[0], &mut counts[0], (50, 10), 1);
-            ask(&mut loads[1], &mut counts[1], (50, 10), 1);
+            answer(&mut loads[0], &mut counts[0], 50, 10, 1);
+            answer(&mut loads[1], &mut counts[1], 50, 10, 1);
             let sum: f64 = loads.iter().map(|load| load.rates().offered).sum();
             assert!((99.0..101.0).contains(&sum), "{sum}");
         }

@@ -1,9 +1,9 @@
-//! The recommended settings as YAML to paste.
+//! The recommended settings as YAML.
 
 use super::recommend::{Hpa, Recommended};
 use super::snapshot::Snapshot;
 
-/// The settings as YAML, each block to be pasted where its comment says.
+/// The recommended settings as YAML. The comment of each block says where it belongs.
 pub fn manifest(snapshot: &Snapshot, admin_port: u16) -> String {
     let Snapshot {
         model,

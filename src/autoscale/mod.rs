@@ -1,16 +1,16 @@
-//! The hints: how much is asked, how much this server can do, and how many servers like it that takes.
+//! Autoscaling hints: load, capacity, and the number of replicas that the load needs.
 //!
-//! Reads the serving state twice a second and publishes a [`Snapshot`]; nothing here is read by the
-//! admission, and reading a hint waits for nobody.
+//! Reads the serving state twice a second and publishes a [`Snapshot`]. Admission reads nothing here. Reading a
+//! hint never waits.
 //!
-//! - [`load`]: what is asked, refused requests included, smoothed;
-//! - [`queueing`], [`tail`]: what a server can do within the objective, by its service curve;
-//! - [`learned`], [`host`], [`estimator`]: what is learnt while serving, and the capacity from all of it;
-//! - [`demand`]: the demand in replicas;
-//! - [`recommend`]: the settings of scalers that follow;
-//! - [`orca`]: the load report for load balancers.
+//! - [`load`]: the offered load, smoothed, including refused requests
+//! - [`queueing`], [`tail`]: the capacity within the objective, from the service curve
+//! - [`learned`], [`host`], [`estimator`]: what is learned while serving, and the capacity that follows
+//! - [`demand`]: the demand in replicas
+//! - [`recommend`]: recommended settings for scalers
+//! - [`orca`]: the load report for load balancers
 //!
-//! docs/autoscaling.md has the model and what each number means.
+//! docs/autoscaling.md describes the model and each number.
 
 pub mod demand;
 pub mod estimator;
@@ -29,5 +29,5 @@ pub mod tail;
 
 pub use hints::Hints;
 pub use manifest::manifest;
-pub use settings::{Settings, Trend};
+pub use settings::{HintSettings, Trend};
 pub use snapshot::Snapshot;

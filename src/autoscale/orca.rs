@@ -1,9 +1,9 @@
 //! The load report of ORCA (Open Request Cost Aggregation; `xds.data.orca.v3.OrcaLoadReport`, gRPC
 //! proposal A51), as a response header for load balancers.
 //!
-//! Only fields of the standard: Envoy rejects a report with any other. `application_utilization` is the
-//! offered load by the capacity, which is linear in the share of the load that a server gets, as
-//! client-side weighted round robin wants it.
+//! Contains only standard fields, because Envoy rejects a report with any other. `application_utilization` is the
+//! offered load divided by the capacity. It is linear in a server's share of the load, as client-side weighted
+//! round robin requires.
 
 use axum::http::HeaderValue;
 use base64::Engine as _;
@@ -18,20 +18,20 @@ pub mod proto {
     tonic::include_proto!("xds.data.orca.v3");
 }
 
-/// When answers carry a report.
+/// When responses carry a load report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OrcaMode {
     /// Never.
     Off,
     /// When the request has the header endpoint-load-metrics-format.
     OnRequest,
-    /// Always, as JSON unless the request asks for another form.
+    /// Always, as JSON unless the request asks for another format.
     Always,
 }
 
-/// The forms of a report.
+/// The formats of a load report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ReportFormat {
     /// `JSON {"…":…}`
     Json,
     /// `TEXT name=value,…`
@@ -40,8 +40,8 @@ pub enum Format {
     Binary,
 }
 
-impl Format {
-    /// The form that a header asks for: `json`, `text` or `bin`.
+impl ReportFormat {
+    /// The format that a header asks for: `json`, `text` or `bin`.
     pub fn named(name: &str) -> Option<Self> {
         let forms = [
             ("json", Self::Json),
@@ -53,8 +53,8 @@ impl Format {
     }
 }
 
-/// Six significant digits: more than is known, and they keep the header short. Not six decimals: a
-/// balancer ignores a utilization of 0, and on a large machine that of a light load is far below 1e-6.
+/// Rounds to six significant digits, which keeps the header short. Not six decimals: a balancer ignores a
+/// utilization of 0, and under light load on a large machine it is far below 1e-6.
 fn digits(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;
@@ -64,8 +64,8 @@ fn digits(value: f64) -> f64 {
     if rounded.is_finite() { rounded } else { 0.0 }
 }
 
-/// The message on the wire. One whose fields are all zero has no bytes at all, and a header without a
-/// content is none; so that one has its utilization written out.
+/// The encoded message. If all fields are zero, it would be empty, which is no valid header; the utilization is
+/// then written explicitly.
 fn encoded(message: &proto::OrcaLoadReport) -> Vec<u8> {
     /// Field 9, a double, of 0.
     const ZERO: [u8; 9] = [9 << 3 | 1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -77,17 +77,17 @@ fn encoded(message: &proto::OrcaLoadReport) -> Vec<u8> {
     }
 }
 
-/// A report, ready to be sent in any form.
+/// A load report, encoded in every format.
 #[derive(Debug)]
-pub struct Report {
+pub struct LoadReport {
     json: HeaderValue,
     text: HeaderValue,
     binary: HeaderValue,
     trailer: HeaderValue,
 }
 
-impl Report {
-    /// The report of a snapshot and of `eps` errors a second.
+impl LoadReport {
+    /// The report for a snapshot with `eps` errors per second.
     pub fn new(snapshot: &Snapshot, eps: f64) -> Self {
         let utilization = digits(snapshot.utilization);
         let rps = digits(snapshot.accepted_rps);
@@ -117,17 +117,17 @@ impl Report {
         }
     }
 
-    /// The value of `endpoint-load-metrics-bin` among gRPC's trailers: the message, as gRPC writes bytes.
+    /// The value of the gRPC trailer `endpoint-load-metrics-bin`: the message, encoded like gRPC binary metadata.
     pub fn trailer(&self) -> HeaderValue {
         self.trailer.clone()
     }
 
-    /// The value of `endpoint-load-metrics`.
-    pub fn header(&self, format: Format) -> HeaderValue {
+    /// The value of the header `endpoint-load-metrics`.
+    pub fn header(&self, format: ReportFormat) -> HeaderValue {
         match format {
-            Format::Json => self.json.clone(),
-            Format::Text => self.text.clone(),
-            Format::Binary => self.binary.clone(),
+            ReportFormat::Json => self.json.clone(),
+            ReportFormat::Text => self.text.clone(),
+            ReportFormat::Binary => self.binary.clone(),
         }
     }
 }

@@ -1,16 +1,16 @@
-//! What one server can do within an objective, by its service curve.
+//! The capacity of one server within an objective, from its service curve.
 //!
-//! A server that takes everything that waits whenever it is free is the queue with dynamic batching of
-//! Inoue, "Queueing analysis of GPU-based inference servers with dynamic batching" (Performance
-//! Evaluation 2021, arXiv:1912.06322): Poisson arrivals, batches of b requests that take τ0 + a·b. Its
-//! mean latency has a closed bound, which is inverted here.
+//! A server that takes everything that waits whenever it is free is a queue with dynamic batching (Inoue,
+//! "Queueing analysis of GPU-based inference servers with dynamic batching", Performance Evaluation 2021,
+//! arXiv:1912.06322): Poisson arrivals, batches of b requests that take τ0 + a·b. Its mean latency has a closed
+//! bound, which is inverted here.
 
-/// Part of what the largest batches could do that is used at most: near one, the queue of a server
-/// with bounded batches grows without end.
+/// Maximum utilization with the largest batches. Near 1, the queue of a server with bounded batches grows without
+/// bound.
 const UTILIZATION_MAX: f64 = 0.85;
 
-/// The same if engine and host share the cores. The measured cost of a request is then an upper bound already, because
-/// it falls as the load grows. With 0.85, such servers did 1.31 to 1.40 of what was published.
+/// The same if engine and host share the cores. The measured cost of a request is then already an upper bound, because
+/// it falls as the load grows. With 0.85, such servers did 1.31 to 1.40 times what was published.
 const SHARED_UTILIZATION_MAX: f64 = 0.95;
 
 /// If engine and host share the cores, batches grow to this many times the number of requests that cost as much as the
@@ -18,34 +18,34 @@ const SHARED_UTILIZATION_MAX: f64 = 0.95;
 /// objective: new requests wait in sockets, not in the queue (measured: benches/results/2026-11-25-autoscale).
 const SHARED_BATCH: f64 = 2.0;
 
-/// Part of what the server can do at all below which λ_slo is not said to be: close to an objective that no
-/// rate keeps, the least error would else multiply the demand.
+/// Minimum of λ_slo, as a share of the rate without an objective. Close to an infeasible objective, small errors
+/// would otherwise multiply the demand.
 const RATE_MIN: f64 = 0.05;
 
-/// Steps of a bisection: enough for all the digits of an `f64`.
+/// Steps of a bisection: enough for all digits of an `f64`.
 const STEPS: usize = 64;
 
-/// Time that a batch takes by the number of its requests, in seconds: `setup + request · b`.
+/// Time of a batch of b requests in seconds: `setup + request · b`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Service {
-    /// τ0: what any batch takes.
+pub struct BatchService {
+    /// τ0: seconds per batch.
     pub setup: f64,
-    /// a: what a request adds.
+    /// a: seconds per request.
     pub request: f64,
 }
 
-impl Service {
+impl BatchService {
     /// Seconds that a batch of `requests` takes.
     pub fn batch(self, requests: f64) -> f64 {
         self.setup + self.request * requests
     }
 
-    /// Requests a second in batches of `requests`, one after the other.
+    /// Requests per second in consecutive batches of `requests`.
     pub fn rate(self, requests: f64) -> f64 {
         requests / self.batch(requests).max(f64::MIN_POSITIVE)
     }
 
-    /// A server that takes so many times as long for everything.
+    /// A server that takes `factor` times as long.
     #[must_use]
     pub fn stretched(self, factor: f64) -> Self {
         Self {
@@ -54,9 +54,8 @@ impl Service {
         }
     }
 
-    /// Bound φ on the mean latency in seconds, from the arrival of a request to the end of its batch, with
-    /// `rate` arrivals a second (Inoue 2021: the smaller of its two upper bounds). Infinite where
-    /// the queue is not stable.
+    /// Bound φ on the mean latency in seconds, from arrival to the end of the batch, at `rate` arrivals per second
+    /// (Inoue 2021: the smaller of its two upper bounds). Infinite if the queue is unstable.
     pub fn mean_latency(self, rate: f64) -> f64 {
         let Self { setup, request } = self;
         let load = rate * request;
@@ -71,7 +70,7 @@ impl Service {
         first.min(second)
     }
 
-    /// Requests of the mean batch at `rate`: those that come while the one before runs.
+    /// Mean number of requests in a batch at `rate`: those that arrive while the previous batch runs.
     pub fn mean_batch(self, rate: f64) -> f64 {
         let load = rate * self.request;
         if load >= 1.0 {
@@ -80,7 +79,7 @@ impl Service {
         (rate * self.setup / (1.0 - load)).max(1.0)
     }
 
-    /// Requests that wait for their batch, on average, at `rate`.
+    /// Mean number of requests that wait for their batch at `rate`.
     pub fn mean_waiting(self, rate: f64) -> f64 {
         let latency = self.mean_latency(rate);
         let service = self.batch(self.mean_batch(rate));
@@ -92,32 +91,32 @@ impl Service {
     }
 }
 
-/// A server and what is asked of it.
+/// The queueing model of a server.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Model {
-    /// Its batches, when it has nothing else to do.
-    pub service: Service,
+pub struct ServerModel {
+    /// The time of its batches without other work.
+    pub service: BatchService,
     /// Requests of the largest batch.
     pub batch_max: f64,
-    /// Work beside the batches.
+    /// Work outside the batches.
     pub host: Host,
 }
 
-/// What requests cost outside of the engine.
+/// The cost of requests outside the engine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Host {
-    /// CPU seconds a request.
+    /// CPU seconds per request.
     pub request: f64,
-    /// CPU seconds a batch.
+    /// CPU seconds per batch.
     pub batch: f64,
-    /// Cores there are.
+    /// Available cores.
     pub cores: f64,
-    /// Whether the engine computes on the same cores, so that each takes time from the other.
+    /// Whether the engine computes on the same cores, so that they compete.
     pub is_shared: bool,
 }
 
 impl Host {
-    /// A host that costs nothing.
+    /// A host without costs.
     pub const FREE: Self = Self {
         request: 0.0,
         batch: 0.0,
@@ -126,32 +125,32 @@ impl Host {
     };
 }
 
-/// When the answer has to be there.
+/// A latency objective.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Objective {
-    /// Seconds within which 99 of 100 requests are to be answered.
+pub struct LatencyObjective {
+    /// Seconds within which 99 of 100 requests should be answered.
     pub seconds: f64,
-    /// Seconds of that which are spent outside of queue and engine.
+    /// The part of them spent outside queue and engine.
     pub overhead: f64,
-    /// κ: 99th percentile of the latency by its mean.
+    /// κ: 99th percentile of the latency divided by its mean.
     pub tail: f64,
 }
 
-/// What a server can do.
+/// The capacity of a server.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Capacity {
-    /// λ_slo: the highest rate in requests a second that keeps the objective; where no rate does, what
-    /// the server can do at all. Always above zero.
+    /// λ_slo: the highest rate in requests per second that keeps the objective. If no rate keeps it, the rate
+    /// without an objective. Always positive.
     pub rate: f64,
     /// Whether any rate keeps the objective.
     pub feasible: bool,
-    /// The highest rate there is, without regard to any objective.
+    /// The highest rate regardless of objectives.
     pub rate_max: f64,
 }
 
-impl Model {
-    /// The service curve while `rate` requests a second take their share of the cores.
-    pub fn service_at(&self, rate: f64) -> Service {
+impl ServerModel {
+    /// The service curve while `rate` requests per second take their share of the cores.
+    pub fn service_at(&self, rate: f64) -> BatchService {
         let Host {
             request,
             batch,
@@ -161,7 +160,7 @@ impl Model {
         if !is_shared {
             return self.service;
         }
-        let service = Service {
+        let service = BatchService {
             setup: self.service.setup + batch / cores,
             ..self.service
         };
@@ -169,7 +168,7 @@ impl Model {
         service.stretched(1.0 / left.max(1e-6))
     }
 
-    /// Requests of the batches that the server has when it does all it can.
+    /// Requests per batch at full load.
     fn batch(&self) -> f64 {
         let Host {
             request,
@@ -186,7 +185,7 @@ impl Model {
         grown.clamp(1.0, self.batch_max.max(1.0))
     }
 
-    /// Whether the server gets `rate` requests done, with `share` of what it has.
+    /// Whether the server sustains `rate` with `share` of its resources.
     fn carries(&self, rate: f64, share: f64) -> bool {
         let batch = self.batch();
         let host = rate * (self.host.request + self.host.batch / batch) / self.host.cores;
@@ -198,8 +197,8 @@ impl Model {
         }
     }
 
-    /// The capacity for an objective, or without one.
-    pub fn capacity(&self, objective: Option<Objective>) -> Capacity {
+    /// The capacity, with or without an objective.
+    pub fn capacity(&self, objective: Option<LatencyObjective>) -> Capacity {
         let bound = 1.0 / self.service.request.max(1e-12);
         let rate_max = highest(bound, |rate| self.carries(rate, 1.0));
         let share = if self.host.is_shared {
@@ -232,7 +231,7 @@ impl Model {
     }
 }
 
-/// The largest value up to `bound` of which `holds` is true, where it holds for 0 and all below that.
+/// The largest value up to `bound` for which `holds` is true. It must hold for 0 and for all smaller values.
 fn highest(bound: f64, holds: impl Fn(f64) -> bool) -> f64 {
     if holds(bound) {
         return bound;
@@ -258,23 +257,23 @@ mod tests {
         assert!(error < 5e-5, "found {found}, expected {expected}");
     }
 
-    fn service(setup_ms: f64, request_ms: f64) -> Service {
-        Service {
+    fn service(setup_ms: f64, request_ms: f64) -> BatchService {
+        BatchService {
             setup: setup_ms / 1e3,
             request: request_ms / 1e3,
         }
     }
 
-    fn model(service: Service, batch_max: f64) -> Model {
-        Model {
+    fn model(service: BatchService, batch_max: f64) -> ServerModel {
+        ServerModel {
             service,
             batch_max,
             host: Host::FREE,
         }
     }
 
-    fn capacity(model: Model, slo_ms: f64) -> Capacity {
-        model.capacity(Some(Objective {
+    fn capacity(model: ServerModel, slo_ms: f64) -> Capacity {
+        model.capacity(Some(LatencyObjective {
             seconds: slo_ms / 1e3,
             overhead: 0.0,
             tail: 2.0,
@@ -282,8 +281,8 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_on_the_mean_latency_has_the_values_worked_out_by_hand() {
-        let latency_ms = |service: Service, rate| service.mean_latency(rate) * 1e3;
+    fn the_latency_bound_matches_values_computed_by_hand() {
+        let latency_ms = |service: BatchService, rate| service.mean_latency(rate) * 1e3;
         let fast = service(1.5, 0.12);
         for (rate, expected) in [
             (10.0, 1.6332),
@@ -310,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_capacity_has_the_values_worked_out_by_hand() {
+    fn the_capacity_matches_values_computed_by_hand() {
         let fast = model(service(1.5, 0.12), 32.0);
         close(capacity(fast, 10.0).rate_max, 5992.5);
         close(capacity(fast, 10.0).rate, 4417.98);
@@ -344,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn cores_that_are_shared_leave_less_for_batches() {
+    fn shared_cores_leave_less_for_batches() {
         let alone = model(service(0.0, 1.0), 100.0);
         let host = Host {
             request: 1e-3,
@@ -352,22 +351,22 @@ mod tests {
             cores: 1.0,
             is_shared: true,
         };
-        let shared = Model { host, ..alone };
+        let shared = ServerModel { host, ..alone };
         close(alone.capacity(None).rate_max, 1000.0);
         close(shared.capacity(None).rate_max, 500.0);
         close(shared.capacity(None).rate, 475.0);
-        let waking = Model {
+        let waking = ServerModel {
             host: Host {
                 batch: 10e-3,
                 ..host
             },
             ..alone
         };
-        // Batches of ten: 10 ms a batch and 2 ms a request.
+        // Batches of ten: 10 ms per batch and 2 ms per request.
         close(waking.capacity(None).rate_max, 1.0 / 3e-3);
-        let latency = |model: &Model| model.service_at(200.0).mean_latency(200.0);
+        let latency = |model: &ServerModel| model.service_at(200.0).mean_latency(200.0);
         assert!(latency(&waking) > latency(&shared));
-        let beside = Model {
+        let beside = ServerModel {
             host: Host {
                 is_shared: false,
                 ..host
@@ -376,7 +375,7 @@ mod tests {
         };
         close(beside.capacity(None).rate_max, 1000.0);
         close(
-            Model {
+            ServerModel {
                 host: Host {
                     request: 4e-3,
                     is_shared: false,
@@ -392,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_of_which_nothing_is_known_has_a_capacity_all_the_same() {
+    fn an_unknown_server_has_a_positive_capacity() {
         let unknown = model(service(0.0, 0.0), 1.0);
         let capacity = capacity(unknown, 100.0);
         assert!(capacity.rate.is_finite() && capacity.rate > 0.0);

@@ -1,19 +1,19 @@
-//! Settings of scalers that follow from the capacity.
+//! Recommended settings for scalers, derived from the capacity.
 
 use serde::Serialize;
 
-use super::settings::Settings;
+use super::settings::HintSettings;
 
-/// Utilization above which Kubernetes' own dead band of 10 % would hide an overload.
+/// Maximum target utilization: above it, the 10 % tolerance of the HPA would hide an overload.
 const TARGET_MAX: f64 = 0.9;
 
-/// Settings by scaler.
+/// Recommended settings by scaler.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recommended {
-    /// Knative's KPA by requests a second.
-    pub knative: Knative,
+    /// Knative's KPA by requests per second.
+    pub knative: KnativeAnnotations,
     /// Knative's KPA by requests in flight.
-    pub knative_concurrency: Knative,
+    pub knative_concurrency: KnativeAnnotations,
     /// KEDA's metrics-api trigger.
     pub keda: Keda,
     /// A Pods metric of the HPA.
@@ -24,14 +24,14 @@ pub struct Recommended {
 
 /// Annotations `autoscaling.knative.dev/…` and `containerConcurrency`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Knative {
+pub struct KnativeAnnotations {
     /// `metric`.
     pub metric: &'static str,
-    /// `target`: a whole number unless it would be 0; the least that Knative takes is 0.01.
+    /// `target`: a whole number unless it would be 0. The minimum of Knative is 0.01.
     pub target: f64,
     /// `target-utilization-percentage`.
     pub target_utilization_percentage: u32,
-    /// `containerConcurrency`: 0, so that the queue is where it is seen.
+    /// `containerConcurrency`: 0, so that requests wait in this server's queue, where it sees them.
     pub container_concurrency: u32,
 }
 
@@ -49,7 +49,7 @@ pub struct Keda {
 /// A metric of type `Pods`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Hpa {
-    /// Its name.
+    /// The name of the metric.
     pub metric: &'static str,
     /// `averageValue`.
     pub target_average_value: &'static str,
@@ -60,17 +60,17 @@ pub struct Hpa {
 /// Metadata of a trigger of type `kafka`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Kafka {
-    /// `lagThreshold`: the lag that one server works off while a backlog may last.
+    /// `lagThreshold`: the lag that one server processes within the drain time.
     pub lag_threshold: u64,
 }
 
 impl Recommended {
-    /// For a server that does `rate` requests a second with `in_flight` under way, and that takes
-    /// `startup` seconds to start.
-    pub fn new(rate: f64, in_flight: f64, settings: &Settings, startup: f64) -> Self {
+    /// Settings for a server with capacity `rate`, `in_flight` requests in flight at that rate, and a start of
+    /// `startup` seconds.
+    pub fn new(rate: f64, in_flight: f64, settings: &HintSettings, startup: f64) -> Self {
         let utilization = settings.utilization.min(TARGET_MAX);
         let percentage = (utilization * 100.0).round() as u32;
-        let knative = |metric, target: f64, percentage| Knative {
+        let knative = |metric, target: f64, percentage| KnativeAnnotations {
             metric,
             target: if target >= 1.0 {
                 target.floor()
@@ -91,7 +91,7 @@ impl Recommended {
             hpa: Hpa {
                 metric: "intentd_autoscaling_demand_percent",
                 target_average_value: "100",
-                // Down only when the load has been gone for longer than it takes to come back.
+                // Scale down only once the load has been low for longer than a restart takes.
                 scale_down_seconds: (2.0 * startup).ceil().clamp(60.0, 3600.0) as u32,
             },
             kafka: Kafka {
@@ -106,8 +106,8 @@ mod tests {
     use super::*;
     use crate::autoscale::Trend;
 
-    fn settings(utilization: f64) -> Settings {
-        Settings {
+    fn settings(utilization: f64) -> HintSettings {
+        HintSettings {
             objective: Some(0.1),
             utilization,
             drain: 30.0,
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_are_what_one_server_can_do() {
+    fn targets_are_the_capacity_of_one_server() {
         let found = Recommended::new(4418.7, 22.1, &settings(0.8), 20.0);
         assert_eq!(found.knative.target, 4418.0);
         assert_eq!(found.knative.target_utilization_percentage, 80);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_are_valid_even_of_a_server_of_which_nothing_is_known() {
+    fn targets_are_valid_for_an_unknown_server() {
         let found = Recommended::new(0.0, 0.0, &settings(1.0), 0.0);
         assert_eq!(found.knative.target, 0.01);
         assert_eq!(found.knative.target_utilization_percentage, 90);

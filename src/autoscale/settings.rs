@@ -1,26 +1,26 @@
-//! What the hints are to be.
+//! Settings of the hints.
 
-/// How far ahead the trend is followed.
+/// How far ahead the trend is extrapolated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Trend {
     /// Not at all.
     Off,
-    /// By the time that a replica takes to start.
+    /// By the start time of a replica.
     Startup,
-    /// By so many seconds.
+    /// By this many seconds.
     Seconds(f64),
 }
 
-/// What the hints are to be.
+/// Settings of the hints.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// Seconds within which 99 of 100 requests are to be answered, if there is an objective.
+pub struct HintSettings {
+    /// Seconds within which 99 of 100 requests should be answered, if there is an objective.
     pub objective: Option<f64>,
-    /// Part of the capacity that is to be used.
+    /// Target share of the capacity.
     pub utilization: f64,
-    /// Seconds within which a backlog is to be gone.
+    /// Seconds within which a backlog should be drained.
     pub drain: f64,
-    /// The trend.
+    /// How far ahead the trend is extrapolated.
     pub trend: Trend,
     /// The name of this replica.
     pub pod: String,

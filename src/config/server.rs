@@ -56,7 +56,7 @@ pub struct Config {
     /// The collector of traces.
     pub trace: TraceArgs,
     /// Settings of the hints for autoscalers.
-    pub hints: autoscale::Settings,
+    pub hints: autoscale::HintSettings,
     /// Limits on requests, queue and batches.
     pub limits: Limits,
     /// Time without progress after which the engine is given up; `None` for no limit.
@@ -161,8 +161,8 @@ fn limits(load: &LoadArgs, calibrate: bool, engine_failures_max: u32) -> Limits 
     }
 }
 
-fn hints(args: &ServeArgs, platform: &Platform) -> autoscale::Settings {
-    autoscale::Settings {
+fn hints(args: &ServeArgs, platform: &Platform) -> autoscale::HintSettings {
+    autoscale::HintSettings {
         objective: args.load.slo.get().map(|slo| slo.as_secs_f64()),
         utilization: args.hints.target_utilization / 100.0,
         drain: args.hints.backlog_drain.as_secs_f64(),

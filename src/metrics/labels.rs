@@ -1,6 +1,6 @@
 //! The labels of `intentd_requests_total`.
 
-/// The interface that a request came by; the `surface` label of `intentd_requests_total`.
+/// The surface of a request; the `surface` label of `intentd_requests_total`.
 ///
 /// Each surface defines its own, and [`Metrics::declare`](super::Metrics::declare) creates its series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,14 +21,14 @@ impl Surface {
     }
 }
 
-/// How a request ended; the `outcome` label of `intentd_requests_total`.
+/// The outcome of a request; the `outcome` label of `intentd_requests_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// With a prediction.
     Answered,
     /// With an error that says why.
     Refused,
-    /// The client left first.
+    /// The client left before the answer.
     Abandoned,
 }
 

@@ -1,7 +1,7 @@
-//! Every metric this server publishes: name, help, unit and where it is counted.
+//! The metrics of this server: name, help text and unit.
 //!
-//! All series exist from the first scrape on. Values are atomics: reading them never waits for
-//! the engine or for a lock of the batcher.
+//! All series exist from the first scrape on. Values are atomics: reading them waits neither for the engine nor
+//! for a lock of the batcher.
 
 mod labels;
 mod triton;
@@ -20,7 +20,7 @@ pub use self::triton::TritonMetrics;
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
-    /// Requests for predictions that have come, however they end.
+    /// Requests for predictions, whatever their outcome.
     pub offered: IntCounter,
     /// Requests by outcome and by surface.
     requests: IntCounterVec,
@@ -28,9 +28,9 @@ pub struct Metrics {
     ended: [IntCounter; 3],
     /// Refused requests by reason.
     pub refused: IntCounterVec,
-    /// Requests admitted and not yet answered.
+    /// Requests in flight: admitted and not yet answered.
     pub in_flight: IntGauge,
-    /// Requests that may be in flight.
+    /// The limit on requests in flight.
     pub concurrency_limit: IntGauge,
     /// Texts admitted and not yet taken by the engine.
     pub queue_depth: IntGauge,
@@ -40,7 +40,7 @@ pub struct Metrics {
     pub batch_size: Histogram,
     /// Tokens in a batch.
     pub batch_tokens: Histogram,
-    /// Seconds a request's tokenization took.
+    /// Seconds that tokenizing a request took.
     pub tokenize_seconds: Histogram,
     /// Seconds a text waited for the engine.
     pub queue_seconds: Histogram,
@@ -48,21 +48,21 @@ pub struct Metrics {
     pub compute_seconds: Histogram,
     /// Seconds from arrival to answer.
     pub request_seconds: Histogram,
-    /// Batches that the engine failed.
+    /// Failed batches.
     pub engine_failures: IntCounter,
-    /// Seconds that the engine has spent on batches, by its device's clock where it has one.
+    /// Seconds spent on batches, by the device's clock if it has one.
     pub engine_busy: Counter,
-    /// Seconds that the parts of the start took.
+    /// Seconds that each part of the start took.
     pub startup_seconds: GaugeVec,
-    /// 1 when requests are answered, else 0.
+    /// 1 if the server is ready, else 0.
     pub ready: IntGauge,
-    /// Spans of requests, by what became of them.
+    /// Spans of requests by outcome.
     pub trace_spans: IntCounterVec,
-    /// Models loaded in the place of another, by how it went.
+    /// Reloads of the model by outcome.
     pub reloads: IntCounterVec,
-    /// Open connections, by port.
+    /// Open connections by port.
     pub connections: IntGaugeVec,
-    /// Connections that were closed at once because there were too many, by port.
+    /// Connections closed at once because there were too many, by port.
     pub connections_refused: IntCounterVec,
 }
 
@@ -79,7 +79,7 @@ const REASONS: [&str; 10] = [
     "client",
 ];
 
-/// What each metric says, by its name without `intentd_`.
+/// Help texts by metric name without `intentd_`.
 const HELP: [(&str, &str); 22] = [
     (
         "requests_total",
@@ -144,7 +144,7 @@ const HELP: [(&str, &str); 22] = [
     ),
 ];
 
-/// Lines of this process's log that nobody took, whoever serves the metrics.
+/// Log lines of this process that were dropped. Global, because every command's metrics include it.
 pub static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     IntCounter::with_opts(opts("log_lines_dropped_total")).expect("the name is well formed")
 });
@@ -197,7 +197,7 @@ impl Metrics {
         metrics
     }
 
-    /// Makes every series whose labels are known, so that none is absent from the first scrape.
+    /// Creates every series with known labels, so that none is absent from the first scrape.
     fn touch(&self) {
         self.declare(Surface::KAFKA);
         for reason in REASONS {
@@ -237,12 +237,12 @@ impl Metrics {
         self.ended[outcome as usize].inc();
     }
 
-    /// Where more of the process's metrics can be registered.
+    /// The registry, for further metrics of the process.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// The Prometheus text exposition of all metrics and its content type.
+    /// The content type and the Prometheus text exposition of all metrics.
     pub fn render(&self) -> (String, Vec<u8>) {
         let encoder = TextEncoder::new();
         let mut text = Vec::with_capacity(8 << 10);
@@ -265,7 +265,7 @@ fn powers_of_two(first: i32, last: i32) -> Vec<f64> {
         .collect()
 }
 
-/// Adds a metric to a registry, which has none of that name yet.
+/// Registers a metric under a name that is not taken yet.
 pub(crate) fn register<T: prometheus::core::Collector + Clone + 'static>(
     registry: &Registry,
     metric: prometheus::Result<T>,
@@ -277,12 +277,12 @@ pub(crate) fn register<T: prometheus::core::Collector + Clone + 'static>(
     metric
 }
 
-/// The full name and the help of a metric.
+/// The full name and help text of a metric.
 fn opts(name: &str) -> Opts {
     opts_from(&HELP, name)
 }
 
-/// As [`opts`], with the help from a list of the caller's.
+/// Like [`opts`], with the help text from `help`.
 fn opts_from(help: &[(&str, &str)], name: &str) -> Opts {
     let (_, help) = help
         .iter()
@@ -295,12 +295,12 @@ fn gauge(registry: &Registry, name: &str) -> IntGauge {
     int_gauge_from(registry, &HELP, name)
 }
 
-/// Registers a gauge of whole numbers, whose help is in `help`.
+/// Registers an integer gauge with its help text from `help`.
 pub(crate) fn int_gauge_from(registry: &Registry, help: &[(&str, &str)], name: &str) -> IntGauge {
     register(registry, IntGauge::with_opts(opts_from(help, name)))
 }
 
-/// Registers a gauge, whose help is in `help`.
+/// Registers a gauge with its help text from `help`.
 pub(crate) fn gauge_from(registry: &Registry, help: &[(&str, &str)], name: &str) -> Gauge {
     register(registry, Gauge::with_opts(opts_from(help, name)))
 }

@@ -1,5 +1,5 @@
-//! The names by which inference gateways know Triton's metrics, for those that read no others
-//! (`--triton-metrics`). What each means is Triton's user guide, "Metrics".
+//! Our metrics under Triton's names, for inference gateways that read no others (`--triton-metrics`). See
+//! "Metrics" in Triton's user guide for their meanings.
 
 use std::fmt::Write as _;
 
@@ -10,6 +10,15 @@ use super::{Metrics, Outcome};
 pub struct TritonMetrics {
     /// `{model="…",version="1"}`.
     labels: String,
+}
+
+/// A series with only the common labels.
+struct TritonSeries {
+    name: &'static str,
+    /// Its Prometheus type.
+    kind: &'static str,
+    help: &'static str,
+    value: f64,
 }
 
 impl TritonMetrics {
@@ -24,58 +33,58 @@ impl TritonMetrics {
         }
     }
 
-    /// Name, type, help and value of all series but the failures.
-    fn series(metrics: &Metrics) -> [(&'static str, &'static str, &'static str, f64); 7] {
+    /// All series except the failures.
+    fn series(metrics: &Metrics) -> [TritonSeries; 7] {
         let micros = |histogram: &prometheus::Histogram| histogram.get_sample_sum() * 1e6;
         let sum = metrics.batch_size.get_sample_sum();
         let batches = metrics.batch_size.get_sample_count() as f64;
         [
-            (
-                "nv_inference_request_success",
-                "counter",
-                "Requests that were answered.",
-                metrics.ended(Outcome::Answered) as f64,
-            ),
-            (
-                "nv_inference_count",
-                "counter",
-                "Texts that were given to the engine.",
-                sum,
-            ),
-            (
-                "nv_inference_exec_count",
-                "counter",
-                "Batches that were given to the engine.",
-                batches,
-            ),
-            (
-                "nv_inference_pending_request_count",
-                "gauge",
-                "Texts that wait for the engine.",
-                metrics.queue_depth.get() as f64,
-            ),
-            (
-                "nv_inference_request_duration_us",
-                "counter",
-                "Time of all requests in microseconds.",
-                micros(&metrics.request_seconds),
-            ),
-            (
-                "nv_inference_queue_duration_us",
-                "counter",
-                "Time that all texts waited in microseconds.",
-                micros(&metrics.queue_seconds),
-            ),
-            (
-                "nv_inference_compute_infer_duration_us",
-                "counter",
-                "Time of all batches in microseconds.",
-                micros(&metrics.compute_seconds),
-            ),
+            TritonSeries {
+                name: "nv_inference_request_success",
+                kind: "counter",
+                help: "Requests that were answered.",
+                value: metrics.ended(Outcome::Answered) as f64,
+            },
+            TritonSeries {
+                name: "nv_inference_count",
+                kind: "counter",
+                help: "Texts that were given to the engine.",
+                value: sum,
+            },
+            TritonSeries {
+                name: "nv_inference_exec_count",
+                kind: "counter",
+                help: "Batches that were given to the engine.",
+                value: batches,
+            },
+            TritonSeries {
+                name: "nv_inference_pending_request_count",
+                kind: "gauge",
+                help: "Texts that wait for the engine.",
+                value: metrics.queue_depth.get() as f64,
+            },
+            TritonSeries {
+                name: "nv_inference_request_duration_us",
+                kind: "counter",
+                help: "Time of all requests in microseconds.",
+                value: micros(&metrics.request_seconds),
+            },
+            TritonSeries {
+                name: "nv_inference_queue_duration_us",
+                kind: "counter",
+                help: "Time that all texts waited in microseconds.",
+                value: micros(&metrics.queue_seconds),
+            },
+            TritonSeries {
+                name: "nv_inference_compute_infer_duration_us",
+                kind: "counter",
+                help: "Time of all batches in microseconds.",
+                value: micros(&metrics.compute_seconds),
+            },
         ]
     }
 
-    /// Adds them to an exposition in Prometheus' text format.
+    /// Appends them to an exposition in the Prometheus text format.
     pub fn append(&self, metrics: &Metrics, text: &mut Vec<u8>) {
         let ended = |outcome| metrics.ended(outcome) as f64;
         let refused = |reason: &str| metrics.refused.with_label_values(&[reason]).get() as f64;
@@ -84,7 +93,13 @@ impl TritonMetrics {
         let rejected: f64 = others.map(|reason| refused(reason)).sum();
         let mut out = String::with_capacity(2 << 10);
         let labels = &self.labels;
-        for (name, kind, help, value) in Self::series(metrics) {
+        for series in Self::series(metrics) {
+            let TritonSeries {
+                name,
+                kind,
+                help,
+                value,
+            } = series;
             // Writing to a string does not fail.
             let _ = write!(
                 out,

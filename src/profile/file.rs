@@ -8,7 +8,7 @@ use super::fit::Fit;
 use super::grid::{Grid, Shape};
 use super::point::{Point, Skipped};
 use crate::input;
-use crate::serving::{Prior, PriorBatch};
+use crate::serving::{Prior, PriorBatch, Quartiles};
 
 /// The version of the file format. It changes when a key changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -149,7 +149,10 @@ impl Profile {
             tokens: point.shape.tokens,
             took: point.seconds_median,
             spent: point.cpu_seconds_median.unwrap_or(point.seconds_median),
-            quartiles: (point.seconds_q1, point.seconds_q3),
+            quartiles: Quartiles {
+                first: point.seconds_q1,
+                third: point.seconds_q3,
+            },
         };
         Prior {
             name: path.display().to_string(),

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::point::Point;
-use crate::autoscale::queueing::Service;
-use crate::serving::Line;
+use crate::autoscale::queueing::BatchService;
+use crate::serving::{BatchSample, ServiceLine};
 
 /// Most tokens of the texts that the line is fitted to, unless requests are longer. The cost of attention
 /// grows with the square of the length, which a line cannot express.
@@ -33,8 +33,11 @@ impl Fit {
         let least = points.iter().map(|p| p.shape.tokens).min().unwrap_or(1);
         let text_tokens = wanted.max(least);
         let counted = || points.iter().filter(|p| p.shape.tokens <= text_tokens);
-        let line = counted().map(|p| (p.shape.total() as f64, p.seconds_median));
-        let Line { setup, token } = Line::through(line);
+        let line = counted().map(|p| BatchSample {
+            tokens: p.shape.total() as f64,
+            seconds: p.seconds_median,
+        });
+        let ServiceLine { setup, token } = ServiceLine::through(line);
         let fit = Self {
             tau0_seconds: setup,
             alpha_seconds: token,
@@ -62,8 +65,8 @@ impl Fit {
     }
 
     /// The service curve for batches of requests of `tokens` tokens each.
-    pub fn service(&self, tokens: f64) -> Service {
-        Service {
+    pub fn service(&self, tokens: f64) -> BatchService {
+        BatchService {
             setup: self.tau0_seconds,
             request: self.alpha_seconds * tokens,
         }

@@ -10,7 +10,7 @@ use super::grid::{Grid, Shape};
 use super::point::{Point, SkipReason, Skipped};
 use crate::engine::{Engine, EngineError, RaggedBatch};
 use crate::model::Tokenizer;
-use crate::serving::{Line, batch_of, timed};
+use crate::serving::{BatchSample, BatchTime, ServiceLine, batch_of, timed};
 
 /// Runs that a shape should have at least, including the warm-up. Shapes without time for them are left out.
 const RUNS: f64 = 4.0;
@@ -26,22 +26,6 @@ struct MeasuredBatch {
     shape: Shape,
     batch: RaggedBatch,
     times: Vec<BatchTime>,
-}
-
-/// The time of one run of a batch.
-#[derive(Debug, Clone, Copy)]
-struct BatchTime {
-    /// Wall clock time.
-    elapsed: Duration,
-    /// CPU time of the engine's thread.
-    cpu: Duration,
-}
-
-impl BatchTime {
-    fn of(engine: &mut dyn Engine, batch: &RaggedBatch) -> Result<Self, EngineError> {
-        let (elapsed, cpu) = timed(engine, batch)?;
-        Ok(Self { elapsed, cpu })
-    }
 }
 
 /// Measures the shapes of `grid` within about `duration`, and returns those it left out as well. `tick` is
@@ -70,7 +54,7 @@ pub fn measure(
         for measured in &mut batches {
             let slice = Instant::now();
             while measured.times.len() <= round || slice.elapsed() < SLICE {
-                let time = BatchTime::of(engine, &measured.batch)?;
+                let time = timed(engine, &measured.batch)?;
                 measured.times.push(time);
             }
             tick(start.elapsed());
@@ -94,7 +78,7 @@ fn warm_up(
     duration: Duration,
 ) -> Result<(Vec<MeasuredBatch>, Vec<Skipped>), EngineError> {
     let (mut batches, mut skipped) = (Vec::new(), Vec::new());
-    let mut known: Vec<(f64, f64)> = Vec::new();
+    let mut known: Vec<BatchSample> = Vec::new();
     let mut round = 0.0;
     for asked in grid.within(engine.largest()).shapes() {
         let batch = batch_of(tokenizer, asked.tokens, asked.texts);
@@ -105,7 +89,7 @@ fn warm_up(
         let total = shape.total() as f64;
         let expected = match known.len() {
             0 | 1 => 0.0,
-            _ => Line::through(known.iter().copied()).seconds(1.0, total),
+            _ => ServiceLine::through(known.iter().copied()).seconds(1.0, total),
         };
         if RUNS * (round + expected) > duration.as_secs_f64() && known.len() > 1 {
             skipped.push(Skipped {
@@ -115,10 +99,14 @@ fn warm_up(
             });
             continue;
         }
-        match BatchTime::of(engine, &batch) {
-            Ok(BatchTime { elapsed, .. }) => {
-                round += elapsed.as_secs_f64();
-                known.push((total, elapsed.as_secs_f64()));
+        match timed(engine, &batch) {
+            Ok(BatchTime { took, .. }) => {
+                let seconds = took.as_secs_f64();
+                round += seconds;
+                known.push(BatchSample {
+                    tokens: total,
+                    seconds,
+                });
                 let times = Vec::new();
                 batches.push(MeasuredBatch {
                     shape,
@@ -139,8 +127,8 @@ fn warm_up(
 
 impl MeasuredBatch {
     fn point(&self, is_alone: bool) -> Point {
-        let elapsed = sorted(self.times.iter().map(|time| time.elapsed));
-        let cpu = sorted(self.times.iter().map(|time| time.cpu));
+        let elapsed = sorted(self.times.iter().map(|time| time.took));
+        let cpu = sorted(self.times.iter().map(|time| time.spent));
         Point {
             shape: self.shape,
             seconds_median: quantile(&elapsed, 0.5),

@@ -4,11 +4,11 @@
 use serde::Serialize;
 
 use super::file::Profile;
-use crate::autoscale::queueing::{Host, Model, Objective};
+use crate::autoscale::queueing::{Host, LatencyObjective, ServerModel};
 use crate::autoscale::recommend::Recommended;
 use crate::autoscale::tail::{TAIL, Tail};
-use crate::autoscale::{Settings, Trend};
-use crate::serving::{Line, tokens_a_batch};
+use crate::autoscale::{HintSettings, Trend};
+use crate::serving::{ServiceLine, tokens_a_batch};
 
 /// Target utilization of a replica: the default of `intentd serve`.
 const UTILIZATION: f64 = 0.8;
@@ -124,14 +124,14 @@ fn rate(profile: &Profile, tokens: usize, texts: usize) -> f64 {
 }
 
 /// The queueing model of a server with an objective of `slo` seconds.
-pub(super) fn model(profile: &Profile, tokens: usize, slo: f64) -> Model {
+pub(super) fn model(profile: &Profile, tokens: usize, slo: f64) -> ServerModel {
     let fit = &profile.fit;
-    let line = Line {
+    let line = ServiceLine {
         setup: fit.tau0_seconds,
         token: fit.alpha_seconds,
     };
     let batch_tokens = tokens_a_batch(line, Some(slo), profile.grid.batch_tokens as f64);
-    Model {
+    ServerModel {
         service: fit.service(tokens as f64),
         batch_max: (batch_tokens / tokens as f64)
             .min(profile.grid.batch_texts as f64)
@@ -143,7 +143,7 @@ pub(super) fn model(profile: &Profile, tokens: usize, slo: f64) -> Model {
 impl ObjectiveCapacity {
     fn new(profile: &Profile, tokens: usize, slo: f64) -> Self {
         let model = model(profile, tokens, slo);
-        let objective = |tail| Objective {
+        let objective = |tail| LatencyObjective {
             seconds: slo,
             overhead: 0.0,
             tail,
@@ -161,7 +161,7 @@ impl ObjectiveCapacity {
         } else {
             0.0
         };
-        let settings = Settings {
+        let settings = HintSettings {
             objective: Some(slo),
             utilization: UTILIZATION,
             drain: DRAIN,

@@ -1,4 +1,4 @@
-//! The classifier: what surfaces call, and what others see of it.
+//! The classifier: the interface of serving to surfaces, hints and health checks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::account::{Arrivals, Ledger, Try};
+use super::account::{Arrivals, Attempt, RequestLedger};
 use super::admission::Admission;
 use super::lifecycle::{Ends, EngineStopped, Generation, Lifecycle, Phase, Prepared, ReloadError};
 use super::limits::Limits;
 use super::observation::Observation;
-use super::offer::Offer;
-use super::predict::{Predictor, off_thread};
+use super::offer::{Offer, Stages};
+use super::predict::{TextPredictor, off_thread};
 use super::queue::{Class, Ticket};
 use super::request::{ModelCard, Predictions, Request};
-use super::timing::Line;
+use super::timing::ServiceLine;
 use crate::error::Refusal;
 use crate::metrics::{Metrics, Surface};
 use crate::model::Token;
@@ -25,21 +25,21 @@ use crate::turns::Turns;
 #[derive(Debug)]
 pub struct Classifier {
     limits: Arc<Limits>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<RequestLedger>,
     admission: Arc<Admission>,
     lifecycle: Arc<Lifecycle>,
-    /// Whether what feeds this classifier beside requests has begun, or there is nothing else.
+    /// Whether other sources of texts, such as a Kafka topic, have started; true without any.
     is_fed: AtomicBool,
-    /// One permit for [`tokenize`](Self::tokenize), which people use: it never delays a prediction.
+    /// One permit for [`tokenize`](Self::tokenize), so that it does not delay predictions.
     tokenizing: Arc<Semaphore>,
 }
 
 impl Classifier {
-    /// A classifier that refuses everything until [`start`](Self::start) has loaded a model. The
-    /// receiver hears how the engine's thread of the model in use ended.
+    /// A classifier that refuses everything until [`start`](Self::start) has loaded a model. The receiver
+    /// gets the result of the current model's engine thread when it ends.
     pub fn new(limits: Limits, metrics: Metrics) -> (Arc<Self>, Ends) {
         let limits = Arc::new(limits);
-        let ledger = Arc::new(Ledger::new(metrics.clone()));
+        let ledger = Arc::new(RequestLedger::new(metrics.clone()));
         let admission = Admission::new(Arc::clone(&limits), Arc::clone(&ledger));
         let (lifecycle, ends) =
             Lifecycle::new(Arc::clone(&limits), metrics, Arc::clone(&admission));
@@ -54,10 +54,10 @@ impl Classifier {
         (classifier, ends)
     }
 
-    /// Starts the engine's thread: it calls `prepare`, then serves until [`close`](Self::close).
+    /// Starts the engine's thread, which calls `prepare` and then serves until [`close`](Self::close).
     ///
     /// # Errors
-    /// If the operating system gives no thread.
+    /// If the operating system cannot start a thread.
     pub fn start<F>(&self, prepare: F) -> std::io::Result<()>
     where
         F: FnOnce() -> Prepared + Send + 'static,
@@ -65,11 +65,11 @@ impl Classifier {
         self.lifecycle.start(prepare)
     }
 
-    /// Replaces the model by what `prepare` loads without losing a request: each is answered by the model that
-    /// tokenized it.
+    /// Replaces the model with the one that `prepare` loads. No request is lost: each is answered by the model
+    /// that tokenized it.
     ///
     /// # Errors
-    /// See [`ReloadError`]; the model before is then still in use.
+    /// See [`ReloadError`]. The old model then stays in use.
     pub async fn reload<F>(&self, prepare: F) -> Result<(), ReloadError>
     where
         F: FnOnce() -> Prepared + Send + 'static,
@@ -77,27 +77,36 @@ impl Classifier {
         self.lifecycle.reload(prepare).await
     }
 
-    /// Ready once the engine has hung for `timeout`, if there is one. A device is then given up: everything
-    /// waiting, and what the engine has taken, is refused. An engine on the CPU cannot be given up; the server
-    /// is not ready until it comes back.
+    /// Waits until the engine has hung for `timeout`; for ever if there is none. A device is then given up: all
+    /// waiting texts and those in the engine are refused. A CPU engine cannot be given up: the server is
+    /// unready until the engine returns.
     pub async fn stuck(&self, timeout: Option<Duration>) -> EngineStopped {
         self.lifecycle.stuck(timeout).await
     }
 
-    /// Enters a request of a client, which wants no answer after `timeout`.
-    pub fn offer(&self, surface: Surface, timeout: Option<Duration>, attempt: Try) -> Offer<'_> {
+    /// Offers a client's request, which has to be answered within `timeout`.
+    pub fn offer(
+        &self,
+        surface: Surface,
+        timeout: Option<Duration>,
+        attempt: Attempt,
+    ) -> Offer<'_> {
         let entry = self.ledger.offer(surface, attempt);
-        let services = (&*self.ledger, &*self.admission, &*self.lifecycle);
-        Offer::new(services, entry, timeout)
+        let stages = Stages {
+            ledger: &self.ledger,
+            admission: &self.admission,
+            lifecycle: &self.lifecycle,
+        };
+        Offer::new(stages, entry, timeout)
     }
 
-    /// Classifies the texts of a record of a log, however long there is no room for them.
+    /// Classifies the texts of a log record. Waits for slots as long as necessary.
     ///
-    /// The caller bounds how many of these are under way at once. They count as load when they are written to the
-    /// log, not when they are read ([`Arrivals`]).
+    /// The caller bounds the number of records in flight. Records count as load when they are written to the log,
+    /// not when they are read ([`Arrivals`]).
     ///
     /// # Errors
-    /// What is wrong with the record, and what is wrong with the server; never that there is too much to do.
+    /// Faults of the record and of the server, but never overload.
     pub async fn classify_record(&self, request: Request) -> Result<Predictions, Refusal> {
         let mut entry = self.ledger.offer_record();
         let result = self.answer_record(request).await;
@@ -112,7 +121,7 @@ impl Classifier {
         let generation = self.lifecycle.serving()?;
         let admitted = self
             .admission
-            .admit_in_time(&generation.forecast, &request.texts);
+            .admit_record(&generation.forecast, &request.texts);
         let tickets = admitted.await?;
         let predictor = self.predictor();
         let result = predictor.predict(generation, request, &tickets, None, None);
@@ -123,18 +132,18 @@ impl Classifier {
         result
     }
 
-    fn predictor(&self) -> Predictor<'_> {
-        Predictor {
+    fn predictor(&self) -> TextPredictor<'_> {
+        TextPredictor {
             lifecycle: &self.lifecycle,
             host: self.admission.host(),
             metrics: self.metrics(),
         }
     }
 
-    /// The tokens of each text, with special ones or without.
+    /// The tokens of each text, with or without special tokens.
     ///
     /// # Errors
-    /// If no model serves, and what the tokenizer says.
+    /// If no model is loaded, there are too many texts, or the tokenizer fails.
     pub async fn tokenize(
         &self,
         texts: Vec<String>,
@@ -156,7 +165,7 @@ impl Classifier {
         off_thread(tokenize).await
     }
 
-    /// Texts of `tokens` each that a batch holds; 1 if no model is loaded.
+    /// The number of texts of `tokens` each that fit into a batch; 1 if no model is loaded.
     pub fn texts_a_batch(&self, tokens: u64) -> usize {
         self.lifecycle.current().map_or(1, |generation| {
             let budget = generation.pipeline.timing.batch_tokens() as u64 / tokens.max(1);
@@ -165,30 +174,30 @@ impl Classifier {
         })
     }
 
-    /// Marks the process as about to end; requests are still answered.
+    /// Enters the draining phase. Requests are still answered.
     pub fn drain(&self) {
         self.lifecycle.drain();
     }
 
-    /// Takes no further requests; those admitted are answered, then the engine's thread ends.
+    /// Stops accepting requests. The engine's thread ends once the admitted ones are answered.
     pub fn close(&self) {
         self.lifecycle.close();
     }
 }
 
-/// What others see of it.
+/// Its state, for surfaces, hints and health checks.
 impl Classifier {
     /// The process's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.ledger.metrics
     }
 
-    /// The counters of what has come so far.
+    /// The counters of arrivals.
     pub fn arrivals(&self) -> &Arrivals {
         &self.ledger.arrivals
     }
 
-    /// Its bounds.
+    /// The configured limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -198,38 +207,38 @@ impl Classifier {
         self.admission.host().turns()
     }
 
-    /// Whether the model was ever ready.
+    /// Whether a model has been loaded.
     pub fn is_loaded(&self) -> bool {
         self.lifecycle.is_loaded()
     }
 
-    /// Where the classifier's life stands.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         self.lifecycle.phase()
     }
 
-    /// Whether requests should go elsewhere although the model is loaded: its batches fail in a row, or the engine
-    /// does not come back.
+    /// Whether requests should go to other replicas although the model is loaded: consecutive batches fail, or
+    /// the engine hangs.
     pub fn is_unwell(&self) -> bool {
         self.lifecycle.is_unwell()
     }
 
-    /// Whether requests are answered, and well, and everything that feeds the classifier has begun.
+    /// Whether the classifier is ready: the model serves, the engine is healthy, and other sources have started.
     pub fn is_ready(&self) -> bool {
         self.phase() == Phase::Ready && !self.is_unwell() && self.is_fed()
     }
 
-    /// Sets whether what feeds this classifier beside requests, such as a topic of Kafka, has begun.
+    /// Sets whether other sources of texts, such as a Kafka topic, have started.
     pub fn set_fed(&self, is_fed: bool) {
         self.is_fed.store(is_fed, Ordering::Release);
     }
 
-    /// Whether what feeds this classifier beside requests has begun, or there is nothing else.
+    /// Whether other sources of texts have started; true without any.
     pub fn is_fed(&self) -> bool {
         self.is_fed.load(Ordering::Acquire)
     }
 
-    /// The model in use, if there is one.
+    /// The model in use, if any.
     pub fn model(&self) -> Option<ModelCard> {
         let generation = self.lifecycle.current()?;
         Some(ModelCard {
@@ -241,17 +250,17 @@ impl Classifier {
         })
     }
 
-    /// Which of the models that this process has loaded is in use.
+    /// The number of the model in use; each reload takes the next number.
     pub fn generation(&self) -> Option<u64> {
         self.lifecycle.current().map(|generation| generation.number)
     }
 
-    /// Notified of each model that comes into use.
+    /// A receiver that is notified of each new model.
     pub(crate) fn models(&self) -> watch::Receiver<Option<Arc<Generation>>> {
         self.lifecycle.models()
     }
 
-    /// Sets the part of the cores that everything but the engine takes.
+    /// Sets the share of the cores that is used outside the engine.
     pub(crate) fn set_host_share(&self, share: f64) {
         let on_host = self.lifecycle.current().filter(|model| !model.is_on_device);
         if let Some(generation) = on_host {
@@ -259,12 +268,12 @@ impl Classifier {
         }
     }
 
-    /// A snapshot of the model in use, if there is one.
+    /// An observation of the model in use, if any.
     pub fn observe(&self) -> Option<Observation> {
         let generation = self.lifecycle.current()?;
         let pipeline = &generation.pipeline;
         let effort = &pipeline.timing.effort;
-        let Line { setup, token } = effort.curve.line();
+        let ServiceLine { setup, token } = effort.curve.line();
         let slots = self.admission.slots();
         let count = |gauge: &prometheus::IntGauge| usize::try_from(gauge.get()).unwrap_or(0);
         Some(Observation {

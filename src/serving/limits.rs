@@ -3,53 +3,51 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::queue::{BatchLimits, Room};
+use super::queue::{BatchLimits, SlotLimits};
 use super::timing::Prior;
 
 /// The bounds of a [`Classifier`](super::Classifier).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Requests admitted and not yet answered; by the measured capacity when `None`.
+    /// Requests in flight; derived from the measured capacity if `None`.
     pub concurrency_max: Option<usize>,
-    /// Texts admitted and not yet taken by the engine; by the measured capacity when `None`.
+    /// Texts waiting for the engine; derived from the measured capacity if `None`.
     pub queue_max: Option<usize>,
-    /// Percentage of the queue that lists may take.
+    /// Percentage of the queue that lists may use.
     pub list_share: usize,
     /// Texts in one request.
     pub texts_max: usize,
     /// The size of a batch.
     pub batch: BatchLimits,
-    /// Time within which requests should be answered, if there is such an objective; what would take longer is
-    /// refused.
+    /// The latency objective, if any. Requests that would take longer are refused.
     pub slo: Option<Duration>,
-    /// Whether a loaded model is measured before it serves: some batches, within 200 ms.
+    /// Whether a loaded model is calibrated before it serves: a few batches, within 200 ms.
     pub calibrate: bool,
-    /// A profile, which is taken in place of measuring where it holds.
+    /// A profile, used instead of calibration if it holds on this machine.
     pub prior: Option<Arc<Prior>>,
-    /// Batches that may fail one after the other before requests should go elsewhere.
+    /// Consecutive failed batches after which the server is unready.
     pub engine_failures_max: u32,
 }
 
-/// Limits that hold before anything is measured, and where nothing is.
+/// Limits without a measured capacity.
 const CONCURRENCY: usize = 512;
 const QUEUE: usize = 2048;
 
-/// However slow the model and however short the objective, so many may be in flight; and however
-/// fast, no more than so many, since each costs memory.
+/// Range of the derived concurrency. The lower bound holds for slow models and short objectives; the upper
+/// bound limits memory.
 const CONCURRENCY_RANGE: (usize, usize) = (64, 16_384);
 
-/// Requests whose work would take twice the objective are more than can be answered in time; the
-/// forecast refuses them earlier and better, so this bounds memory rather than latency.
-const OBJECTIVES: f64 = 2.0;
+/// The derived concurrency is the capacity times the objective times this factor. That is more than can be
+/// answered in time: the forecast refuses earlier and more precisely, and this only bounds memory.
+const OBJECTIVE_FACTOR: f64 = 2.0;
 
 impl Limits {
-    /// Requests in flight and room for texts that wait, for a server that answers `capacity` requests
-    /// a second.
-    pub(crate) fn for_capacity(&self, capacity: Option<f64>) -> (usize, Room) {
+    /// The concurrency and slot limits of a server that answers `capacity` requests per second.
+    pub(crate) fn for_capacity(&self, capacity: Option<f64>) -> (usize, SlotLimits) {
         let concurrency = self.concurrency_max.unwrap_or(match (capacity, self.slo) {
             (Some(capacity), Some(slo)) => {
                 let (min, max) = CONCURRENCY_RANGE;
-                ((OBJECTIVES * capacity * slo.as_secs_f64()) as usize).clamp(min, max)
+                ((OBJECTIVE_FACTOR * capacity * slo.as_secs_f64()) as usize).clamp(min, max)
             }
             _ => CONCURRENCY,
         });
@@ -60,10 +58,10 @@ impl Limits {
             }
             None => QUEUE.max(self.texts_max),
         });
-        // The longest list always fits into a queue that is otherwise empty.
+        // The longest list always fits into an empty queue.
         let share = slots / 100 * self.list_share + slots % 100 * self.list_share / 100;
         let lists = share.max(self.texts_max);
-        (concurrency, Room { slots, lists })
+        (concurrency, SlotLimits { slots, lists })
     }
 }
 

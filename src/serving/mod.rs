@@ -1,20 +1,20 @@
 //! From texts to predictions: admission, tokenizer, queue, batches, engine, replies.
 //!
-//! [`Classifier`] is what every surface calls. A request is an [`Offer`] to it: a list of texts gets
-//! one prediction a text in the same order or one [`Refusal`](crate::error::Refusal) for the whole
-//! list, and is forgotten when the caller drops the future. Bounded by [`Limits`]; never blocks an
-//! async thread on the engine.
+//! Every surface calls [`Classifier`]. A request is an [`Offer`] to it: a list of texts gets one
+//! prediction per text in the same order, or one [`Refusal`](crate::error::Refusal) for the whole list.
+//! Dropping the future cancels the request. Bounded by [`Limits`]. Never blocks an async thread on the
+//! engine.
 //!
-//! Each folder knows only those before it in this list:
+//! Each folder depends only on those before it in this list:
 //!
-//! - [`account`]: what becomes of requests, counted once
-//! - [`timing`]: how long the engine takes
-//! - [`queue`]: slots, waiting texts, which of them make a batch
+//! - [`account`]: counts requests and their outcomes, each once
+//! - [`timing`]: service curve, calibration, busy time of the engine
+//! - [`queue`]: slots, waiting texts, selection of a batch
 //! - [`admission`]: permits, forecast, the decision
 //! - [`batching`]: the engine's thread
-//! - [`lifecycle`]: loading, reloads, an engine that hangs, the end
+//! - [`lifecycle`]: loading, reloads, hung engines, shutdown
 //!
-//! The files of this folder put them together.
+//! The files of this folder combine them.
 
 mod account;
 mod admission;
@@ -29,7 +29,10 @@ mod queue;
 mod request;
 mod timing;
 
-pub use self::account::{Arrivals, Counts, Identity, Recorder, Summary, Try, Window};
+pub use self::account::{
+    Arrivals, Attempt, Counts, Identity, LatencySummary, LatencyWindow, Recorder,
+};
+pub use self::admission::ByteCost;
 pub(crate) use self::admission::PROMISE;
 pub use self::classifier::Classifier;
 pub use self::lifecycle::{EngineStopped, Phase, Prepared, ReloadError};
@@ -38,5 +41,7 @@ pub use self::observation::Observation;
 pub use self::offer::Offer;
 pub use self::queue::BatchLimits;
 pub use self::request::{ModelCard, Prediction, Predictions, Request};
-pub use self::timing::{EngineTime, Prior, PriorBatch};
-pub(crate) use self::timing::{Line, batch_of, timed, tokens_a_batch};
+pub(crate) use self::timing::{
+    BatchSample, BatchTime, ServiceLine, batch_of, timed, tokens_a_batch,
+};
+pub use self::timing::{EngineTime, Prior, PriorBatch, Quartiles};

@@ -1,41 +1,42 @@
-//! A snapshot of a classifier for the hints. Reads atomics only, so that it never waits.
+//! An observation of a classifier for the hints. Taking one reads only atomics, so it never waits.
 
 use std::time::Duration;
 
+use super::admission::ByteCost;
 use super::timing::EngineTime;
 
-/// A classifier at a moment.
+/// The state of a classifier at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Observation {
-    /// Counts up from one loaded model to the next.
+    /// The number of the loaded model, counting up.
     pub generation: u64,
-    /// τ0 in seconds.
+    /// τ0: seconds per batch.
     pub setup: f64,
-    /// α in seconds a token.
+    /// α: seconds per token.
     pub token: f64,
-    /// Mean distance of batches from that line, as a part of what they took.
+    /// Mean relative error of the service curve.
     pub fit_error: f64,
-    /// Batches that it was learnt from.
+    /// Batches that the curve was learned from.
     pub batches: u64,
     /// Tokens of the largest batch.
     pub batch_tokens: usize,
     /// Texts of the largest batch.
     pub batch_texts: usize,
-    /// Whether batches are computed on the cores that everything else runs on.
+    /// Whether the engine shares the cores with the rest of the process.
     pub shares_cores: bool,
-    /// Whether they are computed by the engine's thread alone, whose CPU time is then what they take.
+    /// Whether the engine's thread computes alone, so that its CPU time is the cost of a batch.
     pub computes_alone: bool,
-    /// Time of the engine.
+    /// The engine's time so far.
     pub engine: EngineTime,
-    /// Seconds that a byte of a large body takes the host, and whether that is more than a guess.
-    pub byte: (f64, bool),
-    /// Tokens that wait.
+    /// CPU time that a byte of a large body takes the host.
+    pub byte: ByteCost,
+    /// Tokens that wait for the engine.
     pub waiting_tokens: usize,
-    /// Requests that wait in a log elsewhere.
+    /// Records that wait in a log.
     pub backlog: u64,
-    /// Texts that wait.
+    /// Texts that wait for the engine.
     pub waiting_texts: usize,
-    /// How long the oldest of them has.
+    /// How long the oldest of them has waited.
     pub oldest_wait: Duration,
     /// Requests admitted and not yet answered.
     pub in_flight: usize,

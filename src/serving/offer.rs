@@ -1,64 +1,68 @@
-//! One request of a client from its arrival to its end.
+//! A client's request from its arrival to its outcome.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::account::{Entry, Latency, Ledger};
-use super::admission::{Admission, Admitted, Clock, Work};
+use super::account::{Latency, LedgerEntry, RequestLedger};
+use super::admission::{Admission, Admitted, HostTurn, RequestClock};
 use super::lifecycle::{Generation, Lifecycle};
-use super::predict::Predictor;
+use super::predict::TextPredictor;
 use super::queue::Ticket;
 use super::request::{Predictions, Request};
 use crate::error::Refusal;
 use crate::metrics::Surface;
 
-/// A large request without an objective or a deadline should be read within this time.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time within which a large request should be decoded if there is no objective and no deadline.
+const DECODE_TIME: Duration = Duration::from_secs(1);
 
-/// A request that has arrived and is not answered yet.
+/// The stages that a request passes through.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stages<'a> {
+    pub(super) ledger: &'a RequestLedger,
+    pub(super) admission: &'a Admission,
+    pub(super) lifecycle: &'a Lifecycle,
+}
+
+/// A request that has arrived and has no outcome yet.
 #[derive(Debug)]
 pub struct Offer<'a> {
-    ledger: &'a Ledger,
-    admission: &'a Admission,
-    lifecycle: &'a Lifecycle,
-    entry: Entry<'a>,
+    stages: Stages<'a>,
+    entry: LedgerEntry<'a>,
     since: Instant,
-    clock: Clock,
-    /// The turn of a large request, from when its body is there until its texts are tokens.
-    work: Option<Work>,
+    clock: RequestClock,
+    /// The turn of a large request, from the complete body until its texts are tokenized.
+    work: Option<HostTurn>,
 }
 
 impl<'a> Offer<'a> {
     pub(super) fn new(
-        (ledger, admission, lifecycle): (&'a Ledger, &'a Admission, &'a Lifecycle),
-        entry: Entry<'a>,
+        stages: Stages<'a>,
+        entry: LedgerEntry<'a>,
         timeout: Option<Duration>,
     ) -> Self {
         let since = Instant::now();
-        // A deadline beyond what the clock can express is none.
+        // A deadline that the clock cannot express is no deadline.
         let deadline = timeout.and_then(|timeout| since.checked_add(timeout));
         Self {
-            ledger,
-            admission,
-            lifecycle,
+            stages,
             entry,
             since,
-            clock: Clock {
-                whole: None,
+            clock: RequestClock {
+                body_complete: None,
                 deadline,
             },
             work: None,
         }
     }
 
-    /// When nobody wants the answer any more.
+    /// When the answer is due.
     pub fn deadline(&self) -> Option<Instant> {
         self.clock.deadline
     }
 
-    /// Gives the request no more than `timeout` from its arrival.
-    pub fn hurry(&mut self, timeout: Duration) {
+    /// Limits the time of the request to `timeout` from its arrival.
+    pub fn limit_time(&mut self, timeout: Duration) {
         let until = self.since.checked_add(timeout);
         self.clock.deadline = match (self.clock.deadline, until) {
             (Some(deadline), Some(until)) => Some(deadline.min(until)),
@@ -66,57 +70,59 @@ impl<'a> Offer<'a> {
         };
     }
 
-    /// Says that what looked like a request of one surface is one of another.
-    pub fn came_by(&mut self, surface: Surface) {
+    /// Corrects the surface that the request is counted for.
+    pub fn set_surface(&mut self, surface: Surface) {
         self.entry.set_surface(surface);
     }
 
-    /// Ends the request with `refusal`.
+    /// Refuses the request.
     pub fn refuse(mut self, refusal: Refusal) -> Refusal {
         self.entry.refuse(&refusal);
         refusal
     }
 
-    /// Ends the request as answered without the engine: nothing that more replicas would change.
-    pub fn settle(mut self) {
+    /// Ends the request as answered without the engine. It then does not count as demand.
+    pub fn answer_without_engine(mut self) {
         self.entry.answer_without_engine();
     }
 
-    /// Whether it makes sense to read the rest of the request, of so many bytes if that is known: what
-    /// would be refused whatever it asks is refused before time is spent on a body.
+    /// Refuses early, before the body is read, a request that would be refused in any case. `bytes` is the size
+    /// of the body, if known.
     ///
     /// # Errors
     /// The refusal that [`receive`](Self::receive) or [`classify`](Self::classify) would give now.
-    pub fn welcome(&mut self, bytes: Option<usize>) -> Result<(), Refusal> {
-        let generation = self.lifecycle.serving()?;
+    pub fn check_early(&mut self, bytes: Option<usize>) -> Result<(), Refusal> {
+        let generation = self.stages.lifecycle.serving()?;
         self.clock.check()?;
         let forecast = &generation.forecast;
         if let Some(bytes) = bytes {
             self.note_size(&generation, bytes);
-            self.admission.check_body(forecast, bytes, self.clock)?;
+            self.stages
+                .admission
+                .check_body(forecast, bytes, self.clock)?;
         }
-        self.admission.check_concurrency(forecast)
+        self.stages.admission.check_concurrency(forecast)
     }
 
-    /// The body of the request is there. A large one waits for its turn, which it has from then on until its
-    /// texts are tokens.
+    /// Records that the body is complete. A large one then waits for its turn and keeps it until its texts are
+    /// tokenized.
     ///
     /// # Errors
-    /// That it cannot be read in time any more.
+    /// If it can no longer be decoded in time.
     pub async fn receive(&mut self, bytes: usize) -> Result<(), Refusal> {
         let now = Instant::now();
-        self.clock.whole = Some(now);
-        let generation = self.lifecycle.serving()?;
+        self.clock.body_complete = Some(now);
+        let generation = self.stages.lifecycle.serving()?;
         if !generation.forecast.is_large(bytes) {
             return Ok(());
         }
         self.note_size(&generation, bytes);
-        self.ledger.arrivals.read_large(bytes);
+        self.stages.ledger.arrivals.read_large(bytes);
         self.clock.check()?;
-        let admission = self.admission;
+        let admission = self.stages.admission;
         admission.check_body(&generation.forecast, bytes, self.clock)?;
         let objective = generation.pipeline.timing.objective();
-        let patience = objective.map_or(PATIENCE, Duration::from_secs_f64);
+        let patience = objective.map_or(DECODE_TIME, Duration::from_secs_f64);
         let deadline = self.clock.deadline;
         let objective = now + patience;
         let until = deadline.map_or(objective, |deadline| deadline.min(objective));
@@ -129,7 +135,7 @@ impl<'a> Offer<'a> {
         Ok(())
     }
 
-    /// Does what reading the request takes, on the account of its turn if it has one.
+    /// Runs `work`, the decoding of the request. Its CPU time counts for the request's turn, if it has one.
     pub fn decode<T>(&mut self, work: impl FnOnce() -> T) -> T {
         match &mut self.work {
             Some(account) => account.spend(work),
@@ -137,21 +143,21 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// Notes the size of the body, as announced or read, if it is a large one.
+    /// Records the size of a large body, as announced or read.
     fn note_size(&mut self, generation: &Generation, bytes: usize) {
         if generation.forecast.is_large(bytes) {
             self.entry.set_large(bytes);
         }
     }
 
-    /// Classifies a list of texts: all of them, or one refusal for the list.
+    /// Classifies a list of texts as a whole.
     ///
-    /// Dropping the future takes the texts that still wait out of the queue.
+    /// Dropping the future removes the waiting texts from the queue.
     ///
     /// # Errors
     /// See [`Refusal`].
     pub async fn classify(mut self, request: Request) -> Result<Predictions, Refusal> {
-        let whole = *self.clock.whole.get_or_insert_with(Instant::now);
+        let whole = *self.clock.body_complete.get_or_insert_with(Instant::now);
         match self.answer(request).await {
             Ok(predictions) => {
                 self.entry.answer(Latency {
@@ -166,22 +172,23 @@ impl<'a> Offer<'a> {
     }
 
     async fn answer(&mut self, request: Request) -> Result<Predictions, Refusal> {
-        self.admission.check_texts(&request.texts)?;
-        let generation = self.lifecycle.serving()?;
+        self.stages.admission.check_texts(&request.texts)?;
+        let generation = self.stages.lifecycle.serving()?;
         self.clock.check()?;
         let Admitted {
             tickets,
             expected,
             permit,
         } = self
+            .stages
             .admission
             .admit(&generation.forecast, &request.texts, self.clock)?;
         let admitted = Instant::now();
         let deadline = self.clock.deadline;
-        let predictor = Predictor {
-            lifecycle: self.lifecycle,
-            host: self.admission.host(),
-            metrics: &self.ledger.metrics,
+        let predictor = TextPredictor {
+            lifecycle: self.stages.lifecycle,
+            host: self.stages.admission.host(),
+            metrics: &self.stages.ledger.metrics,
         };
         let forecasting = std::sync::Arc::clone(&generation);
         let work = self.work.take();
@@ -194,7 +201,7 @@ impl<'a> Offer<'a> {
         };
         match &result {
             Ok(_) => forecasting.forecast.learn(&expected, admitted.elapsed()),
-            // The client is still there: its texts are refused, not abandoned.
+            // The client has not left: its texts are refused, not abandoned.
             Err(_) => tickets.into_iter().for_each(Ticket::release),
         }
         drop(permit);

@@ -1,4 +1,4 @@
-//! From an admitted request to its predictions: tokens, queue, replies.
+//! Predictions for an admitted request: tokenizing, queueing, collecting the replies.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -7,59 +7,72 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::admission::{Host, Work};
+use super::admission::{HostTurn, HostWork};
 use super::lifecycle::{Generation, Lifecycle};
-use super::queue::{Answer, Answered, Ticket, Waiting};
+use super::queue::{QueuedText, Reply, TextOutput, Ticket};
 use super::request::{Prediction, Predictions, Request};
 use crate::error::Refusal;
 use crate::metrics::Metrics;
 use crate::model::{Encoded, Text, Tokenizer, TooLong};
 
-/// A record of a log should be cut within that: others go first, and not for ever.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time within which a large log record should be tokenized; more urgent requests go first.
+const RECORD_TIME: Duration = Duration::from_secs(5);
 
-/// A thread that serves others too is not kept longer than that by one request's texts: some thousand words.
+/// Time after which tokenizing yields to other tasks: about a thousand words.
 const SLICE: Duration = Duration::from_micros(200);
 
-/// What predicting needs beside an admitted request.
+/// The length of a text and whether it was truncated.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Predictor<'a> {
+struct TextShape {
+    tokens: usize,
+    is_truncated: bool,
+}
+
+impl TextShape {
+    fn of(encoded: &Encoded) -> Self {
+        Self {
+            tokens: encoded.ids.len(),
+            is_truncated: encoded.truncated,
+        }
+    }
+}
+
+/// The parts of the classifier that predictions need.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TextPredictor<'a> {
     pub(super) lifecycle: &'a Lifecycle,
-    pub(super) host: &'a Arc<Host>,
+    pub(super) host: &'a Arc<HostWork>,
     pub(super) metrics: &'a Metrics,
 }
 
-impl Predictor<'_> {
-    /// The predictions for the texts of `request`, each of which holds a ticket. A large request may have its turn
-    /// on the host already: `work`.
+impl TextPredictor<'_> {
+    /// Predictions for the texts of `request`, each of which holds a ticket. `work` is the turn of a large
+    /// request, if it already has one.
     pub(super) async fn predict(
         self,
         mut generation: Arc<Generation>,
         request: Request,
         tickets: &[Ticket],
         deadline: Option<Instant>,
-        mut work: Option<Work>,
+        mut work: Option<HostTurn>,
     ) -> Result<Predictions, Refusal> {
         let request = Arc::new(request);
         let since = Instant::now();
         let (replies, shapes) = loop {
             let encoded = self.encode(&generation, &request, deadline, work.take());
             let encoded = encoded.await?;
-            let shapes: Vec<(usize, bool)> = encoded
-                .iter()
-                .map(|encoded| (encoded.ids.len(), encoded.truncated))
-                .collect();
+            let shapes: Vec<TextShape> = encoded.iter().map(TextShape::of).collect();
             if let Some(replies) = enqueue(&generation, tickets, encoded, deadline) {
                 break (replies, shapes);
             }
-            // Replaced while the texts were tokenized: the new model has a tokenizer of its own.
+            // The model was replaced while the texts were tokenized. The new one has its own tokenizer.
             generation = match self.lifecycle.current() {
                 Some(newer) if newer.number > generation.number => newer,
                 _ => return Err(Refusal::Unhealthy),
             };
         };
         let queued = Instant::now();
-        let answers = answers(replies, shapes);
+        let answers = collect(replies, shapes);
         let items = if generation.is_on_device {
             let mut given_up = generation.given_up.subscribe();
             tokio::select! {
@@ -85,16 +98,16 @@ impl Predictor<'_> {
         generation: &Generation,
         request: &Arc<Request>,
         until: Option<Instant>,
-        work: Option<Work>,
+        work: Option<HostTurn>,
     ) -> Result<Vec<Encoded>, Refusal> {
         let since = Instant::now();
         let bytes: usize = request.texts.iter().map(Text::bytes).sum();
         let tokenizer = &generation.tokenizer;
         let is_large = generation.forecast.is_large(bytes);
         let mut account = match work {
-            // Nobody has let it wait for its turn yet: it came from a log, or the model is another by now.
+            // It has not waited for its turn yet: it is a log record, or the model has been replaced.
             None if is_large => {
-                let until = until.unwrap_or_else(|| Instant::now() + PATIENCE);
+                let until = until.unwrap_or_else(|| Instant::now() + RECORD_TIME);
                 Some(self.host.begin(bytes, until).await)
             }
             work => work,
@@ -142,11 +155,11 @@ fn encode_all(
     texts.iter().map(encode).collect()
 }
 
-/// Encodes text after text, and lets others pass between them.
+/// Encodes one text after another and yields in between.
 async fn encode_in_slices(
     tokenizer: &Tokenizer,
     request: &Request,
-    mut account: Option<&mut Work>,
+    mut account: Option<&mut HostTurn>,
 ) -> Result<Vec<Encoded>, Refusal> {
     let mut encoded = Vec::with_capacity(request.texts.len());
     while encoded.len() < request.texts.len() {
@@ -173,7 +186,7 @@ async fn encode_in_slices(
     Ok(encoded)
 }
 
-/// Runs what would keep an async thread for long.
+/// Runs long work on a blocking thread.
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -185,38 +198,38 @@ fn panicked() -> Refusal {
     Refusal::Engine("its tokenizer panicked".to_owned())
 }
 
-/// Puts texts into the queue; `None` when it is closed.
+/// Queues the texts; `None` if the queue is closed.
 fn enqueue(
     generation: &Generation,
     tickets: &[Ticket],
     encoded: Vec<Encoded>,
     deadline: Option<Instant>,
-) -> Option<Vec<oneshot::Receiver<Answer>>> {
+) -> Option<Vec<oneshot::Receiver<Reply>>> {
     let since = Instant::now();
     let mut replies = Vec::with_capacity(encoded.len());
     let mut entries = Vec::with_capacity(encoded.len());
     for (ticket, encoded) in tickets.iter().zip(encoded) {
         let (reply, receiver) = oneshot::channel();
-        entries.push(Waiting::new(ticket, encoded, (since, deadline), reply));
+        entries.push(QueuedText::new(ticket, encoded, since, deadline, reply));
         replies.push(receiver);
     }
     generation.pipeline.queue.push(entries).ok()?;
     Some(replies)
 }
 
-/// The predictions that come in for texts of these lengths, truncated or not, in their order.
-async fn answers(
-    replies: Vec<oneshot::Receiver<Answer>>,
-    shapes: Vec<(usize, bool)>,
+/// Collects the predictions for texts of these shapes, in their order.
+async fn collect(
+    replies: Vec<oneshot::Receiver<Reply>>,
+    shapes: Vec<TextShape>,
 ) -> Result<Vec<Prediction>, Refusal> {
     let mut items = Vec::with_capacity(replies.len());
-    for (reply, (tokens, truncated)) in replies.into_iter().zip(shapes) {
+    for (reply, shape) in replies.into_iter().zip(shapes) {
         let lost = || Refusal::Engine("its thread ended without an answer".to_owned());
-        let Answered { logits, computed } = reply.await.unwrap_or_else(|_| Err(lost()))?;
+        let TextOutput { logits, computed } = reply.await.unwrap_or_else(|_| Err(lost()))?;
         items.push(Prediction {
             logits,
-            tokens,
-            truncated,
+            tokens: shape.tokens,
+            truncated: shape.is_truncated,
             computed,
         });
     }

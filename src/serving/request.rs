@@ -1,15 +1,15 @@
-//! What goes into a [`Classifier`](super::Classifier) and what comes out.
+//! Requests to a [`Classifier`](super::Classifier), and its predictions.
 
 use std::time::Duration;
 
 use crate::model::{Labels, Text, TooLong};
 
-/// What is known of the model in use.
+/// A description of the model in use.
 #[derive(Debug, Clone)]
 pub struct ModelCard {
-    /// Where it came from.
+    /// Where it was loaded from.
     pub origin: String,
-    /// The type that its engine computes in, as PyTorch calls it.
+    /// The data type that its engine computes in, by PyTorch's name.
     pub dtype: &'static str,
     /// The classes.
     pub labels: Labels,
@@ -19,45 +19,45 @@ pub struct ModelCard {
     pub is_on_device: bool,
 }
 
-/// What a request wants to know.
+/// Texts to classify.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The texts; each gets a prediction.
+    /// The texts. Each gets a prediction.
     pub texts: Vec<Text>,
-    /// What to do with a text longer than the model takes.
+    /// What to do with a text that is too long for the model.
     pub too_long: TooLong,
 }
 
-/// The answer to one text.
+/// The prediction for one text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
-    /// One value a class, by row of the classifier.
+    /// One logit per class, in the order of the classifier's rows.
     pub logits: Vec<f32>,
-    /// Tokens the model saw, special ones included.
+    /// Tokens that the model saw, including special tokens.
     pub tokens: usize,
-    /// Whether the end of the text was cut off.
+    /// Whether the text was truncated.
     pub truncated: bool,
-    /// How long its batch spent in the engine.
+    /// Time that its batch spent in the engine.
     pub computed: Duration,
 }
 
-/// Predictions in the order of the texts, and the names to read them with.
+/// Predictions in the order of the texts, and the labels of the classes.
 #[derive(Debug, Clone, Default)]
 pub struct Predictions {
     /// The classes.
     pub labels: Labels,
-    /// One prediction a text.
+    /// One prediction per text.
     pub items: Vec<Prediction>,
-    /// How long the texts took to be tokenized, all of them together.
+    /// Time that tokenizing all texts took.
     pub tokenized: Duration,
-    /// How long queue and engine took, until the last text was answered.
+    /// Time in queue and engine, until the last text was answered.
     pub inside: Duration,
-    /// Which of the models that this process has loaded has made them.
+    /// The number of the model that made them.
     pub generation: u64,
 }
 
 impl Predictions {
-    /// Takes the first `count` of them.
+    /// Removes and returns the first `count` predictions.
     pub fn take(&mut self, count: usize) -> Self {
         Self {
             items: self.items.drain(..count.min(self.items.len())).collect(),

@@ -256,7 +256,7 @@ async fn a_redelivered_event_is_answered_from_memory() {
     assert_eq!(computed().await, before);
     // What costs nothing is no load: answered, and taken back from what more replicas would have to do.
     let counts = server.classifier.arrivals().counts();
-    assert_eq!(counts.mistaken, 2);
+    assert_eq!(counts.discounted, 2);
     crate::hostile::adds_up(&server).await;
     let reloaded = crate::support::http::post(server.admin, "/reload", "text/plain", "").await;
     assert_eq!(reloaded.status, 200);

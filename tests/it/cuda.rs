@@ -5,7 +5,7 @@ use std::sync::Arc;
 use intentd::engine::{Cuda, CudaOptions};
 use intentd::metrics::Surface;
 use intentd::model::{Checkpoint, Text, TooLong};
-use intentd::serving::{Request, Try};
+use intentd::serving::{Attempt, Request};
 use intentd_kernels::{Capacity, Device, DeviceError, Dtype, Emulation};
 
 use crate::support::http::{Connection, keep_alive};
@@ -101,7 +101,7 @@ async fn a_device_lost_under_load_answers_everybody_and_ends_the_server() {
                     too_long: TooLong::Refuse,
                 };
                 if let Err(refusal) = classifier
-                    .offer(Surface::new("predict"), None, Try::default())
+                    .offer(Surface::new("predict"), None, Attempt::default())
                     .classify(request)
                     .await
                 {

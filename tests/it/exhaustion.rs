@@ -1,4 +1,4 @@
-//! A system that has run out of connections, memory, file descriptors or disk.
+//! Exhausted connections, memory, file descriptors or disk.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use crate::support::process::{Server, intentd, kill};
 use crate::support::server::{TestServer, eventually};
 
 #[tokio::test]
-async fn one_connection_too_many_hears_so_and_operators_get_in() {
+async fn a_connection_beyond_the_limit_gets_503_and_the_admin_port_stays_open() {
     let server = TestServer::start(&["--max-connections", "3"]).await;
     let address = server.address;
     let mut open = Vec::new();
@@ -58,7 +58,7 @@ async fn one_connection_too_many_hears_so_and_operators_get_in() {
 }
 
 #[tokio::test]
-async fn bodies_have_a_memory_in_common() {
+async fn all_bodies_share_one_memory_limit() {
     let flags = ["--max-body-bytes", "60000", "--max-body-memory", "100000"];
     let server = TestServer::start(&flags).await;
     let address = server.address;
@@ -68,7 +68,7 @@ async fn bodies_have_a_memory_in_common() {
     first.write_all(&half).await.unwrap();
     let full = json_of(55_000);
     let mut refused = post_json(address, &full).await;
-    // The first one's bytes may still be on their way.
+    // The first body's bytes may not have arrived yet.
     while refused.status == 200 {
         refused = post_json(address, &full).await;
     }
@@ -84,7 +84,7 @@ fn json_of(bytes: usize) -> String {
     format!("{{\"query\": \"a\"{}}}", " ".repeat(bytes))
 }
 
-/// What a series of `/metrics` counts.
+/// The value of a series of `/metrics`.
 async fn value(admin: SocketAddr, series: &str) -> usize {
     let metrics = get(admin, "/metrics", &[]).await.body;
     let found = metrics
@@ -97,7 +97,7 @@ async fn value(admin: SocketAddr, series: &str) -> usize {
 }
 
 #[tokio::test]
-async fn ten_thousand_idle_connections_do_not_keep_others_out() {
+async fn ten_thousand_idle_connections_do_not_block_others() {
     let mut server = Server::start(&["--port", "0"], &[]);
     server.ready().await;
     let admin = server.admin();
@@ -106,14 +106,14 @@ async fn ten_thousand_idle_connections_do_not_keep_others_out() {
         match TcpStream::connect(server.address).await {
             Ok(stream) => idle.push(stream),
             Err(error) => {
-                // On this side as well, each takes a file descriptor.
+                // Each connection takes a file descriptor on this side too.
                 println!("{number} connections, then {error}");
                 assert!(number > 900);
                 break;
             }
         }
     }
-    // Room for the test's own.
+    // Leaves file descriptors for the test itself.
     idle.truncate(idle.len() - 10);
     is_well(server.address).await;
     let open = value(admin, "intentd_connections{port=\"main\"}").await;
@@ -123,9 +123,9 @@ async fn ten_thousand_idle_connections_do_not_keep_others_out() {
     assert_eq!(code, Some(0), "{log}");
 }
 
-/// As a shell starts it with `ulimit -n 100`: what is left is kept for operators and files.
+/// With `ulimit -n 100`: some descriptors are reserved for the admin port and for files.
 #[tokio::test]
-async fn file_descriptors_bound_connections() {
+async fn the_descriptor_limit_bounds_connections() {
     let limited = ["sh", "-c", "ulimit -n 100 && exec \"$0\" \"$@\""];
     let mut server = Server::start_under(&limited, &["--port", "0", "--max-connections", "1000"]);
     server.ready().await;
@@ -149,9 +149,9 @@ async fn file_descriptors_bound_connections() {
     assert!(!log.contains("cannot accept"), "{log}");
 }
 
-/// A disk that is full takes no log lines; requests are answered all the same.
+/// With a full disk, log lines are lost, but requests are answered.
 #[tokio::test]
-async fn a_log_that_cannot_be_written_stops_nothing() {
+async fn an_unwritable_log_does_not_stop_the_server() {
     let port = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port().to_string()

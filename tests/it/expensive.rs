@@ -1,5 +1,5 @@
-//! Texts that would be expensive if they were looked at: nobody pays for what the model does not see, neither
-//! the server nor the neighbours.
+//! Texts that would be expensive to process completely: what the model does not see costs neither the server nor
+//! other requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::support::long_texts::{Body, bodies};
 use crate::support::process::Server;
 use crate::support::server::TestServer;
 
-/// The most memory that a process has had, in bytes (proc(5), status).
+/// Peak resident memory of a process in bytes (proc(5), status).
 fn peak(process: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -21,7 +21,7 @@ fn peak(process: u32) -> f64 {
 }
 
 #[tokio::test]
-async fn megabytes_of_text_take_memory_as_their_bodies_do() {
+async fn large_texts_take_no_more_memory_than_their_bodies() {
     let server = Server::start(&["--port", "0", "--slo", "off"], &[]);
     server.ready().await;
     is_well(server.address).await;
@@ -50,7 +50,7 @@ fn posted(body: &[u8]) -> Vec<u8> {
     http::posted("/predict", "application/json", body)
 }
 
-/// A list that comes after thirty large texts does not wait for them.
+/// A list that arrives after thirty large texts does not wait for them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_of_short_texts_passes_large_ones() {
     let server = TestServer::start(&[]).await;
@@ -79,9 +79,9 @@ async fn a_list_of_short_texts_passes_large_ones() {
     server.stop().await;
 }
 
-/// What nobody would read is no load: a length costs its sender nothing.
+/// A body that would not be read is no load: an announced length costs its sender nothing.
 #[tokio::test]
-async fn what_is_too_large_or_no_request_is_not_asked_for() {
+async fn bodies_that_are_too_large_or_malformed_are_no_load() {
     let server = TestServer::start(&["--slo", "100ms"]).await;
     let address = server.address;
     let head = crate::hostile::head_of_body("1000000000000");

@@ -1,11 +1,11 @@
-//! Engines that break, hang, run out of memory or run ahead, behind a real server.
+//! Engines that fail, hang, run out of memory or run ahead, behind a real server.
 
 use std::sync::Arc;
 
 use intentd::engine::{EngineError, RaggedBatch};
 use intentd::metrics::Surface;
 use intentd::model::{Text, TooLong};
-use intentd::serving::{Phase, Request, Try};
+use intentd::serving::{Attempt, Phase, Request};
 
 use crate::support::engine::{BadUpkeep, Faulty, Gate, Gated, Manual, ManualDevice};
 use crate::support::http::{get, post_json};
@@ -16,7 +16,7 @@ fn path(number: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_lost_engine_refuses_and_ends_the_server() {
+async fn a_lost_engine_ends_the_server() {
     let fault = |_: &RaggedBatch| Err(EngineError::Lost("a test's fault".to_owned()));
     let server = TestServer::with_engine(&[], move |engine| Faulty { engine, fault }).await;
     let answer = get(server.address, &path(0), &[]).await;
@@ -36,7 +36,7 @@ async fn a_lost_engine_refuses_and_ends_the_server() {
     assert_eq!(
         server
             .classifier
-            .offer(Surface::new("predict"), None, Try::default())
+            .offer(Surface::new("predict"), None, Attempt::default())
             .classify(request)
             .await
             .unwrap_err()
@@ -80,7 +80,7 @@ async fn a_batch_too_large_for_the_device_is_split_and_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_text_that_the_device_has_no_memory_for_is_refused_alone() {
+async fn a_text_too_large_for_the_device_is_refused_alone() {
     let mut full = true;
     let fault = move |batch: &RaggedBatch| {
         let tokens = batch.tokens();
@@ -101,7 +101,7 @@ async fn a_text_that_the_device_has_no_memory_for_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn an_engine_that_hangs_is_given_up() {
+async fn a_hung_engine_is_given_up() {
     let gate = Gate::closed();
     let engines = Arc::clone(&gate);
     let flags = ["--engine-timeout", "3"];
@@ -130,7 +130,7 @@ async fn an_engine_that_hangs_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_engine_that_fails_at_its_upkeep_is_lost_and_its_batch_is_answered() {
+async fn an_engine_that_fails_in_upkeep_is_lost_after_its_batch_is_answered() {
     let lost: fn() -> Result<(), EngineError> = || Err(EngineError::Lost("fell off".to_owned()));
     for fault in [lost, || panic!("a test's panic")] {
         let server = TestServer::with_engine(&[], move |engine| BadUpkeep { engine, fault }).await;
@@ -139,9 +139,9 @@ async fn an_engine_that_fails_at_its_upkeep_is_lost_and_its_batch_is_answered() 
     }
 }
 
-/// Nobody knows then which of the two the engine would answer next.
+/// It is then unknown which of the two batches the engine would answer next.
 #[tokio::test]
-async fn a_panic_with_another_batch_under_way_is_a_lost_engine() {
+async fn a_panic_with_another_batch_in_flight_loses_the_engine() {
     let device = Arc::new(ManualDevice::default());
     let engines = Arc::clone(&device);
     let mut batches = 0;
@@ -165,7 +165,7 @@ async fn a_panic_with_another_batch_under_way_is_a_lost_engine() {
 }
 
 #[tokio::test]
-async fn the_next_batch_is_enqueued_while_one_runs_and_no_more_than_that() {
+async fn at_most_one_batch_is_enqueued_ahead() {
     let device = Arc::new(ManualDevice::default());
     let engines = Arc::clone(&device);
     let server = TestServer::with_engine(&[], |engine| Manual {

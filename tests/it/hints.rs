@@ -1,4 +1,4 @@
-//! What autoscalers and load balancers are told.
+//! Hints for autoscalers and load balancers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::support::http::{get, post};
 use crate::support::scaler::{Scaler, demand, is_active};
 use crate::support::server::{TestServer, eventually};
 
-/// What a scaler reads at this path of `/autoscaling`, as KEDA does (gjson).
+/// The value at this path of `/autoscaling`, read with gjson as KEDA does.
 async fn hint(admin: SocketAddr, path: &str) -> f64 {
     let answer = get(admin, "/autoscaling", &[]).await;
     assert_eq!(answer.status, 200);
@@ -17,7 +17,7 @@ async fn hint(admin: SocketAddr, path: &str) -> f64 {
     value.f64()
 }
 
-/// Waits until a hint is what is expected; the hints are made twice a second.
+/// Waits until `holds` is true for a hint. The hints are updated twice a second.
 async fn until(server: &TestServer, path: &str, holds: impl Fn(f64) -> bool) -> f64 {
     for _ in 0..600 {
         let value = hint(server.admin, path).await;
@@ -29,9 +29,9 @@ async fn until(server: &TestServer, path: &str, holds: impl Fn(f64) -> bool) -> 
     panic!("{path} never became what was expected");
 }
 
-/// The paths that scalers are told to read are there and are numbers, before the first request.
+/// All paths that scalers read exist and are numbers, before the first request.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_number_is_there_from_the_start() {
+async fn every_hint_is_a_number_from_the_start() {
     let server = TestServer::start(&["--slo", "100ms"]).await;
     until(&server, "capacity_rps", |rate| rate > 0.0).await;
     for path in [
@@ -71,7 +71,7 @@ async fn every_number_is_there_from_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_to_paste_hold_the_numbers_of_the_hints() {
+async fn the_manifest_contains_the_numbers_of_the_hints() {
     let server = TestServer::start(&["--slo", "100ms"]).await;
     until(&server, "capacity_rps", |rate| rate > 0.0).await;
     let answer = get(server.admin, "/autoscaling/manifest", &[]).await;
@@ -83,9 +83,9 @@ async fn settings_to_paste_hold_the_numbers_of_the_hints() {
     server.stop().await;
 }
 
-/// Requests that are refused are demand as those that are answered; mistakes are not.
+/// Refused requests are demand like answered ones. Client errors are not.
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_requests_are_demand_and_mistakes_are_not() {
+async fn refused_requests_are_demand_and_client_errors_are_not() {
     let flags = ["--max-concurrency", "2"];
     let (server, gate) = TestServer::gated(&flags).await;
     let address = server.address;
@@ -97,7 +97,7 @@ async fn refused_requests_are_demand_and_mistakes_are_not() {
         let path = format!("/predict?query=play+song+{number}");
         get(address, &path, &[]).await
     };
-    // The engine takes the first, and the second waits for it.
+    // The engine takes the first request, and the second waits for it.
     let mut waiting = vec![tokio::spawn(ask(0))];
     eventually("the engine has the first", || {
         let seen = server.classifier.observe().unwrap();
@@ -114,7 +114,7 @@ async fn refused_requests_are_demand_and_mistakes_are_not() {
     let after = server.classifier.arrivals().counts();
     assert_eq!(after.offered - before.offered, 40);
     assert_eq!(after.shed - before.shed, 40);
-    assert_eq!(after.mistaken, 50);
+    assert_eq!(after.discounted, 50);
     assert!(until(&server, "demand_replicas", |demand| demand > 0.0).await > 0.0);
     assert!(until(&server, "refused_rps", |rate| rate > 0.0).await > 0.0);
     gate.open();
@@ -124,7 +124,7 @@ async fn refused_requests_are_demand_and_mistakes_are_not() {
     server.stop().await;
 }
 
-/// A CloudEvent that is tried again, as a KafkaSource does, is the same demand as before.
+/// A retried CloudEvent, as a KafkaSource sends it, is no new demand.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retried_event_counts_once() {
     let (server, gate) = TestServer::gated(&["--max-concurrency", "1"]).await;
@@ -147,7 +147,7 @@ async fn a_retried_event_counts_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_carry_a_load_report_when_it_is_wanted() {
+async fn responses_carry_a_load_report_if_requested() {
     const HEADER: &str = "endpoint-load-metrics";
     let asks = |form: &'static str| match form {
         "" => vec![],
@@ -184,7 +184,7 @@ async fn answers_carry_a_load_report_when_it_is_wanted() {
                 assert!(found.starts_with(expected), "{found}");
             }
         }
-        // Refusals too: they are what a balancer has to learn of.
+        // Refusals too, because a balancer has to learn of them.
         let answer = get(server.address, "/predict", &asks("json")).await;
         assert_eq!(answer.status, 400);
         assert_eq!(answer.header(HEADER).is_some(), mode != "off");
@@ -193,7 +193,7 @@ async fn answers_carry_a_load_report_when_it_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hints_are_on_the_main_port_when_told() {
+async fn hints_are_on_the_main_port_if_configured() {
     let server = TestServer::start(&[]).await;
     assert_eq!(get(server.address, "/autoscaling", &[]).await.status, 404);
     assert_eq!(get(server.address, "/metrics", &[]).await.status, 404);
@@ -209,9 +209,9 @@ async fn hints_are_on_the_main_port_when_told() {
     server.stop().await;
 }
 
-/// Nothing is made up of a server that has measured nothing yet.
+/// A server without measurements publishes no invented capacity.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_calibration_the_first_batch_says_what_the_server_can_do() {
+async fn without_calibration_the_first_batch_gives_the_capacity() {
     let server = TestServer::start(&["--calibration", "off"]).await;
     until(&server, "ready", |ready| ready == 1.0).await;
     assert_eq!(hint(server.admin, "capacity_rps").await, 0.0);
@@ -228,7 +228,7 @@ async fn without_calibration_the_first_batch_says_what_the_server_can_do() {
     server.stop().await;
 }
 
-/// The scaler adds up what real servers publish: two that are asked, one at rest.
+/// The scaler adds up the demand of real servers: two with load, one idle.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scaler_reads_what_servers_publish() {
     let mut servers = Vec::new();

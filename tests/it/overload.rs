@@ -1,4 +1,4 @@
-//! More than the engine can do, and requests whose time is up.
+//! Overload, and requests whose deadline has passed.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn path(number: usize) -> String {
     format!("/predict?query=play+song+{number}")
 }
 
-/// An engine that takes two milliseconds for each token.
+/// A server whose engine takes two milliseconds per token.
 async fn slow(flags: &[&str]) -> TestServer {
     let fault = |batch: &RaggedBatch| {
         let tokens = u32::try_from(batch.tokens()).expect("batches are small");
@@ -24,7 +24,7 @@ async fn slow(flags: &[&str]) -> TestServer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_would_come_too_late_is_refused_at_once_and_the_rest_is_answered() {
+async fn requests_that_would_be_late_are_refused_at_once_and_others_answered() {
     let server = slow(&["--slo", "100ms"]).await;
     let mut clients = JoinSet::new();
     for number in 0..200 {
@@ -62,12 +62,12 @@ async fn what_would_come_too_late_is_refused_at_once_and_the_rest_is_answered() 
     server.stop().await;
 }
 
-/// A text that takes longer than the objective by itself may still wait for one like it.
+/// A text that takes longer than the objective on its own may still wait for another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_objective_that_no_server_can_keep_is_stretched() {
     let server = slow(&["--slo", "20ms"]).await;
     let address = server.address;
-    // Words of usual length, since what a text takes is guessed by its bytes first.
+    // Words of usual length, because the first forecast is based on bytes.
     let long = format!("/predict?query={}", "jazz+".repeat(100));
     let first = long.clone();
     let first = tokio::spawn(async move { get(address, &first, &[]).await });
@@ -78,23 +78,20 @@ async fn an_objective_that_no_server_can_keep_is_stretched() {
     server.stop().await;
 }
 
-/// The list came first and is long; the single text does not wait for all of it.
+/// The list arrives first and is long. The single text does not wait for all of it.
 #[tokio::test]
 async fn a_list_does_not_keep_single_texts_waiting() {
     let flags = ["--max-batch-texts", "4", "--max-texts", "200"];
     let (server, gate) = TestServer::gated(&flags).await;
     let address = server.address;
     let first = tokio::spawn(async move { get(address, &path(0), &[]).await });
-    eventually("the first batch stands before the gate", || {
-        gate.is_waiting()
-    })
-    .await;
+    eventually("the first batch waits at the gate", || gate.is_waiting()).await;
     let list: Vec<String> = (0..200).map(|number| format!("list {number}")).collect();
     let body = serde_json::to_string(&list).unwrap();
     let list = tokio::spawn(async move { post_json(address, &body).await });
     let metrics = server.classifier.metrics().clone();
     eventually("the list waits", || metrics.queue_depth.get() == 200).await;
-    // Known by its length.
+    // Recognizable by its length.
     let alone = format!("/predict?query={}", "a+".repeat(30));
     let single = tokio::spawn(async move { get(address, &alone, &[]).await });
     eventually("the single text waits", || metrics.queue_depth.get() == 201).await;
@@ -118,7 +115,7 @@ async fn a_list_does_not_keep_single_texts_waiting() {
 }
 
 #[tokio::test]
-async fn lists_get_their_share_of_the_queue_and_no_more() {
+async fn lists_get_at_most_their_share_of_the_queue() {
     let flags = [
         "--max-queue",
         "20",
@@ -131,10 +128,7 @@ async fn lists_get_their_share_of_the_queue_and_no_more() {
     let address = server.address;
     let mut clients = JoinSet::new();
     clients.spawn(async move { get(address, &path(0), &[]).await });
-    eventually("the first batch stands before the gate", || {
-        gate.is_waiting()
-    })
-    .await;
+    eventually("the first batch waits at the gate", || gate.is_waiting()).await;
     clients.spawn(async move { post_json(address, r#"["a", "b", "c", "d", "e"]"#).await });
     let metrics = server.classifier.metrics().clone();
     eventually("the list waits", || metrics.queue_depth.get() == 5).await;
@@ -166,14 +160,11 @@ async fn lists_get_their_share_of_the_queue_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_request_whose_time_is_up_never_reaches_the_engine() {
+async fn an_expired_request_never_reaches_the_engine() {
     let (server, gate) = TestServer::gated(&[]).await;
     let address = server.address;
     let first = tokio::spawn(async move { get(address, &path(0), &[]).await });
-    eventually("the first batch stands before the gate", || {
-        gate.is_waiting()
-    })
-    .await;
+    eventually("the first batch waits at the gate", || gate.is_waiting()).await;
     let late = get(address, &path(1), &["x-request-timeout-ms: 30"]).await;
     assert_eq!(
         (late.status, late.json()["error_type"].as_str()),
@@ -208,19 +199,19 @@ async fn a_request_whose_time_is_up_never_reaches_the_engine() {
 }
 
 #[tokio::test]
-async fn the_server_has_a_time_for_requests_that_name_none() {
+async fn the_request_timeout_limits_every_request() {
     let (server, gate) = TestServer::gated(&["--request-timeout", "50ms"]).await;
     let address = server.address;
-    // The engine has taken it; its client is not kept waiting all the same, nor can it ask for more.
+    // The engine has taken it, but its client is not kept waiting and cannot ask for more time.
     assert_eq!(
         get(address, &path(0), &["x-request-timeout-ms: 60000"])
             .await
             .status,
         504
     );
-    // Late enough on any machine.
+    // Long enough on any machine.
     tokio::time::sleep(Duration::from_millis(60)).await;
-    // By now the engine is late, and what has 50 ms is not worth a try.
+    // By now the engine is late, and 50 ms would not be enough.
     assert_eq!(get(address, &path(1), &[]).await.status, 429);
     gate.open();
     let metrics = server.classifier.metrics().clone();
@@ -228,7 +219,7 @@ async fn the_server_has_a_time_for_requests_that_name_none() {
     server.stop().await;
 }
 
-/// However long the client would wait: what is known to come later than it may is refused before.
+/// A request that is forecast to miss its deadline is refused, even if its client waited longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_cannot_be_kept_is_refused_before_any_work() {
     let server = slow(&["--slo", "60s"]).await;
@@ -240,7 +231,7 @@ async fn a_deadline_that_cannot_be_kept_is_refused_before_any_work() {
     let body = serde_json::to_string(&vec!["play some jazz"; 100]).unwrap();
     let headers = "application/json\r\nx-request-timeout-ms: 200";
     let refused = post(address, "/predict", headers, &body).await;
-    // No replica could do it: not the load's doing.
+    // No replica could keep this deadline, so the load is not to blame.
     assert_eq!(refused.status, 504, "{refused:?}");
     assert!(refused.body.contains("x-request-timeout-ms"), "{refused:?}");
     let headers = "application/json\r\nx-request-timeout-ms: 1100";

@@ -1,4 +1,4 @@
-//! Models, certificates and keys that are replaced while the server runs; a model whose batches fail.
+//! Reloads of model and keys while the server runs, and a model whose batches fail.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::support::server::{TestServer, eventually};
 
 const PATH: &str = "/predict?query=play+some+jazz";
 
-/// For an answer that a fault would keep from coming.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for an answer that a fault would delay for ever.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A checkpoint whose labels are all called `name`.
 fn checkpoint(directory: &Path, name: &'static str) {
@@ -35,7 +35,7 @@ async fn reload(server: &TestServer) -> crate::support::http::Response {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_is_replaced_under_load_and_no_request_is_lost() {
+async fn a_reload_under_load_loses_no_request() {
     let directory = tempfile::tempdir().unwrap();
     checkpoint(directory.path(), "old");
     let model = directory.path().to_str().unwrap().to_owned();
@@ -86,7 +86,7 @@ async fn a_model_is_replaced_under_load_and_no_request_is_lost() {
 }
 
 #[tokio::test]
-async fn a_model_that_cannot_be_used_leaves_the_old_one_in_use() {
+async fn a_failed_reload_keeps_the_old_model() {
     let directory = tempfile::tempdir().unwrap();
     checkpoint(directory.path(), "old");
     let server = TestServer::start(&["--model", directory.path().to_str().unwrap()]).await;
@@ -123,9 +123,9 @@ async fn a_model_that_cannot_be_used_leaves_the_old_one_in_use() {
     server.stop().await;
 }
 
-/// What the old model has taken, it answers; nothing waits for it.
+/// The old model answers what it has taken, and nothing waits for it.
 #[tokio::test]
-async fn requests_are_answered_by_the_model_that_they_came_to() {
+async fn requests_are_answered_by_the_model_that_tokenized_them() {
     let gate = Gate::closed();
     let engines = Arc::clone(&gate);
     let server = TestServer::with_engine(&[], |engine| Gated {
@@ -135,8 +135,8 @@ async fn requests_are_answered_by_the_model_that_they_came_to() {
     .await;
     let address = server.address;
     let old = tokio::spawn(async move { get(address, PATH, &[]).await });
-    eventually("it stands before the gate", || gate.is_waiting()).await;
-    // The embedded model on its own engine.
+    eventually("it waits at the gate", || gate.is_waiting()).await;
+    // The reload loads the embedded model with its own engine.
     assert_eq!(reload(&server).await.status, 200);
     assert_eq!(
         get(address, PATH, &[]).await.status,
@@ -149,7 +149,7 @@ async fn requests_are_answered_by_the_model_that_they_came_to() {
     server.stop().await;
 }
 
-/// Puts a pipe that nobody writes to in the place of a file.
+/// Replaces a file by a pipe without a writer.
 fn pipe(path: &Path) {
     std::fs::remove_file(path).unwrap();
     let status = std::process::Command::new("mkfifo").arg(path).status();
@@ -157,7 +157,7 @@ fn pipe(path: &Path) {
 }
 
 #[tokio::test]
-async fn files_that_never_end_or_never_begin_are_refused_and_the_next_reload_works() {
+async fn pipes_and_devices_are_refused_and_the_next_reload_works() {
     let directory = tempfile::tempdir().unwrap();
     checkpoint(directory.path(), "old");
     let server = TestServer::start(&["--model", directory.path().to_str().unwrap()]).await;
@@ -168,7 +168,7 @@ async fn files_that_never_end_or_never_begin_are_refused_and_the_next_reload_wor
     assert!(files.len() >= 3, "{files:?}");
     for path in files {
         pipe(&path);
-        let answer = tokio::time::timeout(PATIENCE, reload(&server)).await;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, reload(&server)).await;
         let answer = answer.expect("a pipe is not waited for");
         let error = answer.json()["error"].to_string();
         assert_eq!(answer.status, 422, "{error}");
@@ -188,14 +188,14 @@ async fn files_that_never_end_or_never_begin_are_refused_and_the_next_reload_wor
 }
 
 #[tokio::test]
-async fn keys_behind_a_pipe_are_said_to_be_unreadable_and_read_again_later() {
+async fn keys_in_a_pipe_are_reported_and_can_be_read_later() {
     let directory = tempfile::tempdir().unwrap();
     let keys = directory.path().join("keys");
     std::fs::write(&keys, "old\n").unwrap();
     let server = TestServer::start(&["--api-keys", keys.to_str().unwrap()]).await;
     pipe(&keys);
     let request = head("POST", "/reload", &["X-Api-Key: old"]);
-    let answer = tokio::time::timeout(PATIENCE, send(server.admin, &request)).await;
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, send(server.admin, &request)).await;
     let answer = answer.expect("a pipe is not waited for");
     let error = answer.json()["error"].to_string();
     assert!(
@@ -245,10 +245,10 @@ async fn a_signal_reloads_model_and_keys() {
 }
 
 #[tokio::test]
-async fn a_poisonous_text_takes_half_of_its_batch_with_it_and_no_more() {
+async fn a_poisonous_text_fails_only_half_of_its_batch() {
     let gate = Gate::closed();
     let engines = Arc::clone(&gate);
-    // The one text of so many tokens makes every batch fail that it is in.
+    // The one text with more than 20 tokens fails every batch that contains it.
     let fault = |batch: &RaggedBatch| {
         let poison = batch.ranges().any(|range| range.len() > 20);
         assert!(!poison, "a test's panic");
@@ -261,10 +261,7 @@ async fn a_poisonous_text_takes_half_of_its_batch_with_it_and_no_more() {
     .await;
     let address = server.address;
     let first = tokio::spawn(async move { get(address, PATH, &[]).await });
-    eventually("the first batch stands before the gate", || {
-        gate.is_waiting()
-    })
-    .await;
+    eventually("the first batch waits at the gate", || gate.is_waiting()).await;
     let mut clients = JoinSet::new();
     let metrics = server.classifier.metrics().clone();
     for number in 0..8 {
@@ -284,7 +281,7 @@ async fn a_poisonous_text_takes_half_of_its_batch_with_it_and_no_more() {
 }
 
 #[tokio::test]
-async fn an_engine_that_fails_again_and_again_is_not_ready_until_it_is_well() {
+async fn a_failing_engine_is_unready_until_it_recovers() {
     let broken = Arc::new(AtomicBool::new(true));
     let engine_broken = Arc::clone(&broken);
     let fault = move |_: &RaggedBatch| match engine_broken.load(Ordering::Relaxed) {
@@ -304,7 +301,7 @@ async fn an_engine_that_fails_again_and_again_is_not_ready_until_it_is_well() {
     let ready = get(server.address, "/readyz", &[]).await;
     assert_eq!((ready.status, ready.body.as_str()), (503, "failing\n"));
     assert_eq!(server.metric("intentd_ready").await, 0.0);
-    // Nobody sends requests to a server that is not ready: it finds out by itself.
+    // An unready server gets no requests, so it has to find out itself.
     broken.store(false, Ordering::Relaxed);
     eventually("it is well again", || !server.classifier.is_unwell()).await;
     assert_eq!(get(server.address, "/readyz", &[]).await.status, 200);
@@ -312,13 +309,13 @@ async fn an_engine_that_fails_again_and_again_is_not_ready_until_it_is_well() {
     server.stop().await;
 }
 
-/// One batch of a hundred panics, under load: everybody gets an answer, and the server stays.
+/// One of a hundred batches panics under load: every request is answered, and the server keeps running.
 #[tokio::test(flavor = "multi_thread")]
-async fn panics_at_random_lose_nothing() {
+async fn random_panics_lose_no_request() {
     let batches = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&batches);
     let fault = move |_: &RaggedBatch| {
-        // A multiplicative hash of the batch's number: as random as it needs to be, the same each time.
+        // A multiplicative hash of the batch's number: random enough, and reproducible.
         let number = counted.fetch_add(1, Ordering::Relaxed) as u64;
         let hash = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         assert!(!hash.is_multiple_of(100), "a test's panic");

@@ -1,4 +1,4 @@
-//! Queue, batches, limits, faults and the end of a server, over real sockets.
+//! Queue, batches, limits, faults and shutdown of a server, over real sockets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +19,8 @@ fn path(number: usize) -> String {
     format!("/predict?query=play+song+{number}")
 }
 
-/// Sends `count` requests and waits until all of them wait behind the gate's first batch.
-async fn pile_up(server: &TestServer, gate: &Gate, count: usize) -> JoinSet<Response> {
+/// Sends `count` requests: the first waits in the engine behind the gate, the others in the queue.
+async fn send_behind_gate(server: &TestServer, gate: &Gate, count: usize) -> JoinSet<Response> {
     let mut clients = JoinSet::new();
     let address = server.address;
     clients.spawn(async move { get(address, &path(0), &[]).await });
@@ -35,9 +35,9 @@ async fn pile_up(server: &TestServer, gate: &Gate, count: usize) -> JoinSet<Resp
 }
 
 #[tokio::test]
-async fn what_waits_becomes_one_batch() {
+async fn waiting_requests_become_one_batch() {
     let (server, gate) = TestServer::gated(&[]).await;
-    let clients = pile_up(&server, &gate, 21).await;
+    let clients = send_behind_gate(&server, &gate, 21).await;
     assert_eq!(server.metric("intentd_in_flight").await, 21.0);
     gate.open();
     assert!(
@@ -51,7 +51,7 @@ async fn what_waits_becomes_one_batch() {
     assert_eq!(
         sizes,
         [1, 20],
-        "nothing was frozen into a batch early, nothing waited on a timer"
+        "no batch was fixed early, and none waited for a timer"
     );
     assert_eq!(server.metric("intentd_batch_size_sum").await, 21.0);
     assert_eq!(server.metric("intentd_queue_depth").await, 0.0);
@@ -61,7 +61,7 @@ async fn what_waits_becomes_one_batch() {
 #[tokio::test]
 async fn batches_keep_to_their_limits() {
     let (server, gate) = TestServer::gated(&["--max-batch-texts", "3"]).await;
-    let clients = pile_up(&server, &gate, 9).await;
+    let clients = send_behind_gate(&server, &gate, 9).await;
     gate.open();
     clients.join_all().await;
     let sizes: Vec<usize> = gate.seen().iter().map(RaggedBatch::sequences).collect();
@@ -69,7 +69,7 @@ async fn batches_keep_to_their_limits() {
     server.stop().await;
 
     let (server, gate) = TestServer::gated(&["--max-batch-tokens", "11"]).await;
-    let clients = pile_up(&server, &gate, 9).await;
+    let clients = send_behind_gate(&server, &gate, 9).await;
     gate.open();
     clients.join_all().await;
     let seen = gate.seen();
@@ -78,10 +78,10 @@ async fn batches_keep_to_their_limits() {
 }
 
 #[tokio::test]
-async fn one_request_too_many_is_refused_and_may_come_back() {
+async fn a_request_beyond_the_limit_is_refused_and_may_retry() {
     for flags in [["--max-concurrency", "5"], ["--max-queue", "4"]] {
         let (server, gate) = TestServer::gated(&[&flags[..], &["--max-texts", "4"]].concat()).await;
-        let clients = pile_up(&server, &gate, 5).await;
+        let clients = send_behind_gate(&server, &gate, 5).await;
         let refused = get(server.address, &path(9), &[]).await;
         assert_eq!(refused.status, 429, "{flags:?}");
         assert_eq!(refused.json()["error_type"], "Overloaded");
@@ -124,9 +124,9 @@ async fn one_request_too_many_is_refused_and_may_come_back() {
 }
 
 #[tokio::test]
-async fn a_list_is_let_in_whole_or_not_at_all() {
+async fn a_list_is_admitted_as_a_whole_or_refused() {
     let (server, gate) = TestServer::gated(&["--max-queue", "4", "--max-texts", "4"]).await;
-    let clients = pile_up(&server, &gate, 3).await;
+    let clients = send_behind_gate(&server, &gate, 3).await;
     let refused = post_json(server.address, r#"["a", "b", "c"]"#).await;
     assert_eq!(refused.status, 429, "two of three would have had room");
     assert_eq!(server.metric("intentd_queue_depth").await, 2.0);
@@ -140,9 +140,9 @@ async fn a_list_is_let_in_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn who_leaves_before_the_engine_takes_the_text_costs_nothing() {
+async fn clients_that_leave_early_cost_the_engine_nothing() {
     let (server, gate) = TestServer::gated(&[]).await;
-    let mut clients = pile_up(&server, &gate, 1).await;
+    let mut clients = send_behind_gate(&server, &gate, 1).await;
     let mut gone = Vec::new();
     for number in 100..150 {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -164,11 +164,7 @@ async fn who_leaves_before_the_engine_takes_the_text_costs_nothing() {
     assert_eq!(clients.join_next().await.unwrap().unwrap().status, 200);
     assert_eq!(get(server.address, &path(1), &[]).await.status, 200);
     let sizes: Vec<usize> = gate.seen().iter().map(RaggedBatch::sequences).collect();
-    assert_eq!(
-        sizes,
-        [1, 1],
-        "the engine never saw the texts of those who left"
-    );
+    assert_eq!(sizes, [1, 1], "the engine never saw the abandoned texts");
     assert_eq!(server.metric("intentd_abandoned_texts_total").await, 50.0);
     assert_eq!(
         server
@@ -208,7 +204,7 @@ async fn a_failed_batch_is_answered_and_the_server_goes_on() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_number_is_refused() {
+async fn logits_that_are_not_finite_are_refused() {
     let server = TestServer::with_engine(&[], |engine| Nan { engine }).await;
     let answer = post_json(server.address, r#"["a", "b"]"#).await;
     assert_eq!(
@@ -218,9 +214,9 @@ async fn an_answer_that_is_no_number_is_refused() {
     server.stop().await;
 }
 
-/// A refused text has not been abandoned by its client.
+/// A refused text does not count as abandoned.
 #[tokio::test]
-async fn refused_texts_give_their_places_back_and_count_as_refused() {
+async fn refused_texts_release_their_slots_and_count_as_refused() {
     let server = TestServer::start(&["--max-queue", "3"]).await;
     let long = serde_json::json!({"query": ["a", "b ".repeat(1000)], "truncate": false});
     for _ in 0..5 {
@@ -244,10 +240,10 @@ async fn refused_texts_give_their_places_back_and_count_as_refused() {
     server.stop().await;
 }
 
-/// Tokenizing cannot be called back, so there must not be much of it: a server whose clients send
-/// megabytes and leave stays idle, and ends at once.
+/// Tokenizing cannot be cancelled, so it must be bounded: a server whose clients send megabytes and leave becomes
+/// idle and stops at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn megabytes_from_clients_who_leave_leave_nothing_behind() {
+async fn large_requests_of_clients_that_leave_keep_nothing_busy() {
     let server = TestServer::start(&[]).await;
     let body = serde_json::json!({ "query": "a ".repeat(900_000) }).to_string();
     let length = format!("Content-Length: {}", body.len());
@@ -275,11 +271,11 @@ async fn megabytes_from_clients_who_leave_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn before_the_model_is_loaded_the_ports_answer_503() {
+async fn ports_answer_503_until_the_model_is_loaded() {
     let (loaded, load) = std::sync::mpsc::channel::<()>();
     let config = config(&[]);
     let running = server::start_with(&config, move || {
-        load.recv().expect("the test tells when");
+        load.recv().expect("the test sends the signal");
         Ok(embedded())
     });
     let server = TestServer::wrap(running.unwrap());
@@ -306,15 +302,15 @@ async fn before_the_model_is_loaded_the_ports_answer_503() {
 }
 
 #[tokio::test]
-async fn what_was_admitted_is_answered_while_draining() {
+async fn admitted_requests_are_answered_while_draining() {
     let (mut server, gate) = TestServer::gated(&[]).await;
-    let clients = pile_up(&server, &gate, 10).await;
+    let clients = send_behind_gate(&server, &gate, 10).await;
     server.signal();
     eventually("it drains", || server.classifier.phase() == Phase::Draining).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(
         TcpStream::connect(server.address).await.is_err(),
-        "nobody new is let in"
+        "new connections are refused"
     );
     gate.open();
     assert!(
@@ -328,9 +324,9 @@ async fn what_was_admitted_is_answered_while_draining() {
 }
 
 #[tokio::test]
-async fn a_drain_that_takes_too_long_is_given_up() {
+async fn a_drain_that_takes_too_long_is_aborted() {
     let (mut server, gate) = TestServer::gated(&["--drain-timeout", "0"]).await;
-    let clients = pile_up(&server, &gate, 1).await;
+    let clients = send_behind_gate(&server, &gate, 1).await;
     server.signal();
     let error = server.ended().await.unwrap_err();
     assert!(error.to_string().contains("--drain-timeout"), "{error}");
@@ -338,18 +334,18 @@ async fn a_drain_that_takes_too_long_is_given_up() {
     drop(clients);
 }
 
-/// With nothing to answer there is nothing to give up, however short the time.
+/// With nothing to answer there is nothing to abort, however short the timeout.
 #[tokio::test]
-async fn an_idle_server_ends_well_without_any_drain_time() {
+async fn an_idle_server_stops_cleanly_without_drain_time() {
     let server = TestServer::start(&["--drain-timeout", "0"]).await;
     assert_eq!(get(server.address, &path(0), &[]).await.status, 200);
     server.stop().await;
 }
 
-/// Many clients at once on a real engine: everyone is answered, with the answer they would have
-/// got alone, and the server batches. `benches/clients.rs` does the same for a minute.
+/// Many concurrent clients on a real engine: each gets the same answer as alone, and the server batches.
+/// `benches/clients.rs` does the same for a minute.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_clients_get_the_answers_they_would_get_alone() {
+async fn concurrent_clients_get_the_same_answers_as_alone() {
     for two_deep in [false, true] {
         let ahead_max = Arc::new(AtomicUsize::new(0));
         let server = if two_deep {

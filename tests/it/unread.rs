@@ -1,4 +1,4 @@
-//! Answers to requests whose bodies nobody reads: clients hear them, and nothing waits for ever.
+//! Responses to requests whose bodies are not read: clients receive them, and nothing waits for ever.
 
 use std::convert::Infallible;
 
@@ -27,7 +27,7 @@ fn post(path: &str, content_type: &str) -> Vec<u8> {
     fields.concat()
 }
 
-/// Begins a request whose body does not end.
+/// Sends the start of a request whose body does not end.
 async fn begin(server: &TestServer, path: &str, content_type: &str) -> TcpStream {
     let mut stream = connect(server.address).await;
     let head = frame(HEADERS, END_HEADERS, 1, &post(path, content_type));
@@ -36,7 +36,7 @@ async fn begin(server: &TestServer, path: &str, content_type: &str) -> TcpStream
     stream
 }
 
-/// What comes on the stream until `is_last`.
+/// The frames of the stream up to the one for which `is_last` holds.
 async fn until(stream: &mut TcpStream, is_last: impl Fn(&Frame) -> bool) -> Vec<Frame> {
     let mut all = Vec::new();
     loop {
@@ -57,21 +57,21 @@ fn is_reset(frame: &Frame) -> bool {
     frame.kind == RST_STREAM
 }
 
-/// Everything that the server has to say before it answers a ping.
+/// All frames that the server sends before it answers a ping.
 async fn rest(stream: &mut TcpStream) -> Vec<Frame> {
     stream.write_all(&frame(PING, 0, 0, &[7; 8])).await.unwrap();
     let is_pong = |frame: &Frame| frame.kind == PING && frame.payload == [7; 8];
     until(stream, is_pong).await
 }
 
-/// The answer comes at once, and its end when the body has ended, not before: that would be a reset.
+/// The response comes at once. It ends when the body has ended, not before: that would be a reset.
 #[tokio::test]
-async fn who_is_refused_may_end_what_it_sends() {
+async fn a_refused_client_may_finish_its_body() {
     let server = TestServer::start(&[]).await;
     let mut stream = begin(&server, "/nothing", "text/plain").await;
     let mut all = until(&mut stream, |frame| frame.kind == DATA).await;
     assert!(String::from_utf8_lossy(&all.last().unwrap().payload).contains("NotFound"));
-    // As much as a client may send that has not read the server's settings.
+    // As much as a client may send before it has read the server's settings.
     for _ in 0..12 {
         let more = frame(DATA, 0, 1, &[b' '; 5000]);
         stream.write_all(&more).await.unwrap();
@@ -86,9 +86,9 @@ async fn who_is_refused_may_end_what_it_sends() {
     server.stop().await;
 }
 
-/// A refusal of gRPC's is a head and nothing else, so the head waits for the body.
+/// A gRPC refusal is only a head, so the head waits for the end of the body.
 #[tokio::test]
-async fn a_refused_call_may_end_what_it_sends() {
+async fn a_refused_call_may_finish_its_body() {
     let directory = tempfile::tempdir().unwrap();
     let keys = directory.path().join("keys");
     std::fs::write(&keys, "secret").unwrap();
@@ -112,9 +112,9 @@ async fn a_refused_call_may_end_what_it_sends() {
     server.stop().await;
 }
 
-/// Whoever does not go on sending, or does not stop, is left.
+/// The stream of a client that stops sending, or never stops, is reset.
 #[tokio::test]
-async fn a_body_that_does_not_end_is_left() {
+async fn a_body_that_does_not_end_is_abandoned() {
     let server = TestServer::start(&[]).await;
     let mut silent = begin(&server, "/nothing", "text/plain").await;
     until(&mut silent, is_reset).await;
@@ -130,7 +130,7 @@ async fn a_body_that_does_not_end_is_left() {
     assert_eq!(answer.status(), 404);
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     assert!(String::from_utf8_lossy(&body).contains("NotFound"));
-    // The connection is as good as before.
+    // The connection still works.
     let again = hyper::Request::get("http://test/healthz").body(Body::empty());
     assert_eq!(
         sender.send_request(again.unwrap()).await.unwrap().status(),
@@ -144,9 +144,9 @@ async fn a_body_that_does_not_end_is_left() {
     server.stop().await;
 }
 
-/// On HTTP/1 a client that is not told that its connection ends sends its next request into nothing.
+/// On HTTP/1, a client that is not told about the end of its connection would lose its next request.
 #[tokio::test]
-async fn a_connection_that_takes_no_further_request_says_so() {
+async fn a_connection_that_will_close_says_so() {
     let server = TestServer::start(&[]).await;
     let head = |length: usize, more: &str| {
         let head = "POST /nothing HTTP/1.1\r\nHost: test\r\n";
@@ -163,7 +163,7 @@ async fn a_connection_that_takes_no_further_request_says_so() {
     let answer = connection.send(b"answer").await;
     assert_eq!((answer.status, answer.header("connection")), (404, None));
     assert_eq!(connection.send(&get).await.status, 200);
-    // Nobody waits for more, for what does not come, and for what waits for our word.
+    // The server does not wait for a long body, a missing one, or one that waits for 100 Continue.
     for (request, what) in [
         ([head(1_000_000, ""), vec![b' '; 1000]].concat(), "long"),
         (head(6, ""), "silent"),

@@ -1,11 +1,10 @@
-//! Slots and queue under a model checker: the same source files as in the server, with shuttle's locks
-//! and atomics in the place of the standard library's, run in thousands of the orders in which threads
-//! may come.
+//! Slots and queue under a model checker: the server's source files with shuttle's locks and atomics instead
+//! of the standard library's, run in thousands of thread interleavings.
 //!
-//! A thread that sleeps for ever (a lost wake-up), a text answered twice or never, a bound exceeded:
-//! each fails, and shuttle prints the order that did it.
+//! A lost wake-up, a text answered twice or never, or an exceeded bound fails the test, and shuttle prints the
+//! interleaving.
 
-// What the files find in the server's crate.
+// Modules that the source files import from `crate`.
 use intentd::{error, model};
 
 #[path = "../../src/serving/queue"]
@@ -13,7 +12,7 @@ use intentd::{error, model};
     dead_code,
     unreachable_pub,
     unused_imports,
-    reason = "the server uses all of it, each test here a part"
+    reason = "the server uses all items; these tests use some"
 )]
 mod queue {
     pub(crate) mod fill;
@@ -30,13 +29,13 @@ mod queue {
 
 use prometheus::{IntCounter, IntGauge};
 use queue::fill::BatchLimits;
-use queue::slots::{Class, Room, Slots, Ticket};
+use queue::slots::{Class, SlotLimits, Slots, Ticket};
 use queue::sync::{Arc, AtomicUsize, Ordering};
-use queue::waiting::{Answer, Answered, Patience, Queue, Waiting, Work};
+use queue::waiting::{Dequeued, Queue, QueuedText, Reply, TextOutput, WaitTime};
 use shuttle::thread;
 use tokio::sync::oneshot;
 
-const ORDERS: usize = 5_000;
+const INTERLEAVINGS: usize = 5_000;
 
 const LIMITS: BatchLimits = BatchLimits {
     tokens_max: 4,
@@ -51,39 +50,39 @@ fn gauges() -> (IntGauge, IntCounter) {
     )
 }
 
-/// Tries random orders, and those that preempt a thread where it is least likely.
+/// Runs random interleavings, and ones with preemptions at unlikely points (PCT).
 fn check(test: impl Fn() + Send + Sync + 'static) {
     let test = Arc::new(test);
     let random = Arc::clone(&test);
-    shuttle::check_random(move || random(), ORDERS);
-    shuttle::check_pct(move || test(), ORDERS, 3);
+    shuttle::check_random(move || random(), INTERLEAVINGS);
+    shuttle::check_pct(move || test(), INTERLEAVINGS, 3);
 }
 
-fn answered() -> Answered {
-    Answered {
+fn answered() -> TextOutput {
+    TextOutput {
         logits: vec![1.0],
         computed: std::time::Duration::ZERO,
     }
 }
 
-fn entry(ticket: &Ticket, reply: oneshot::Sender<Answer>) -> Waiting {
+fn entry(ticket: &Ticket, reply: oneshot::Sender<Reply>) -> QueuedText {
     let encoded = model::Encoded {
         ids: vec![1],
         type_ids: vec![0],
         truncated: false,
     };
     let now = tokio::time::Instant::now();
-    Waiting::new(ticket, encoded, (now, None), reply)
+    QueuedText::new(ticket, encoded, now, None, reply)
 }
 
-/// Clients that stay and clients that leave against an engine that sleeps when nothing waits: it is
-/// woken, everybody who stays is answered once, and all slots come back.
+/// Clients that stay and clients that leave, against an engine that sleeps while the queue is empty: it is woken,
+/// each client that stays gets one answer, and all slots are released.
 #[test]
-fn no_wake_up_is_lost_and_everybody_is_answered_once() {
+fn no_wake_up_is_lost_and_each_client_is_answered_once() {
     check(|| {
         let (depth, abandoned) = gauges();
         let slots = Slots::new(
-            Room { slots: 3, lists: 2 },
+            SlotLimits { slots: 3, lists: 2 },
             depth.clone(),
             abandoned.clone(),
         );
@@ -107,7 +106,7 @@ fn no_wake_up_is_lost_and_everybody_is_answered_once() {
                 if !stays {
                     return 0;
                 }
-                // Nobody but the client's own arrival wakes the engine.
+                // Only an arrival wakes the engine.
                 let answered = |reply| matches!(shuttle::future::block_on(reply), Ok(Ok(_)));
                 replies
                     .into_iter()
@@ -121,7 +120,7 @@ fn no_wake_up_is_lost_and_everybody_is_answered_once() {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
                 let mut taken = 0;
-                while let Work::Batch(batch) = queue.take(LIMITS, Patience::Endless) {
+                while let Dequeued::Batch(batch) = queue.take(LIMITS, WaitTime::Unlimited) {
                     assert!(batch.len() <= LIMITS.texts_max);
                     taken += batch.len();
                     for entry in batch {
@@ -149,12 +148,12 @@ fn no_wake_up_is_lost_and_everybody_is_answered_once() {
     });
 }
 
-/// However many come at once, no more slots are taken than there are.
+/// However many clients arrive at once, no more slots are taken than exist.
 #[test]
-fn bounds_hold_whoever_comes_first() {
+fn bounds_hold_in_any_order() {
     check(|| {
         let (depth, abandoned) = gauges();
-        let slots = Slots::new(Room { slots: 3, lists: 2 }, depth.clone(), abandoned);
+        let slots = Slots::new(SlotLimits { slots: 3, lists: 2 }, depth.clone(), abandoned);
         let client = |texts: usize| {
             let (slots, depth) = (Arc::clone(&slots), depth.clone());
             thread::spawn(move || {
@@ -169,17 +168,17 @@ fn bounds_hold_whoever_comes_first() {
             client.join().expect("no panic");
         }
         assert_eq!(depth.get(), 0);
-        // Nothing was lost by those who were refused.
+        // Refused clients have lost no slot.
         assert!(slots.reserve(Class::List, &[1, 1]).is_ok());
     });
 }
 
-/// Records that wait for slots get them, whichever comes first and whatever is given back in between.
+/// Records that wait for slots get them, in any order of arrivals and releases.
 #[test]
 fn a_record_that_waits_for_slots_gets_them() {
     check(|| {
         let (depth, abandoned) = gauges();
-        let slots = Slots::new(Room { slots: 3, lists: 2 }, depth.clone(), abandoned);
+        let slots = Slots::new(SlotLimits { slots: 3, lists: 2 }, depth.clone(), abandoned);
         let record = |texts: usize| {
             let slots = Arc::clone(&slots);
             thread::spawn(move || {
@@ -197,17 +196,17 @@ fn a_record_that_waits_for_slots_gets_them() {
     });
 }
 
-/// A queue that closes while a request comes either gives it back or answers it.
+/// A queue that closes while a request arrives either returns the request or answers it.
 #[test]
-fn a_queue_that_closes_loses_nothing() {
+fn a_closing_queue_loses_nothing() {
     check(|| {
         let (depth, abandoned) = gauges();
-        let slots = Slots::new(Room { slots: 3, lists: 2 }, depth, abandoned);
+        let slots = Slots::new(SlotLimits { slots: 3, lists: 2 }, depth, abandoned);
         let queue = Arc::new(Queue::new());
         let engine = {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
-                while let Work::Batch(batch) = queue.take(LIMITS, Patience::Endless) {
+                while let Dequeued::Batch(batch) = queue.take(LIMITS, WaitTime::Unlimited) {
                     for entry in batch {
                         let _ = entry.reply.send(Ok(answered()));
                     }

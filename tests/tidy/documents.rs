@@ -1,10 +1,10 @@
-//! Places of the repository that its documents name.
+//! Paths of the repository that its documents name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// What documents name in code spans that looks like a path of the repository and is not there: the document and the
-/// path. `files` are those that may be named without their folder.
+/// Paths in code spans of documents that do not exist, each with its document. `files` may be named without their
+/// folder.
 pub(crate) fn missing(root: &Path, files: &[PathBuf]) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
     let mut names: BTreeMap<String, u32> = BTreeMap::new();
@@ -27,9 +27,9 @@ pub(crate) fn missing(root: &Path, files: &[PathBuf]) -> BTreeSet<String> {
         let beside = document.parent().expect("a folder");
         for span in text.split('`').skip(1).step_by(2) {
             let is_file = || [root, beside].iter().any(|base| base.join(span).exists());
-            // A name without a folder has to be the name of one file.
+            // A name without a folder must be unique.
             let is_there = || is_file() || names.get(span) == Some(&1);
-            if is_place(span) && !is_there() {
+            if is_path(span) && !is_there() {
                 missing.insert(format!("{}: {span}", document.display()));
             }
         }
@@ -37,7 +37,7 @@ pub(crate) fn missing(root: &Path, files: &[PathBuf]) -> BTreeSet<String> {
     missing
 }
 
-fn is_place(span: &str) -> bool {
+fn is_path(span: &str) -> bool {
     let folders = [
         "src/",
         "kernels/",

@@ -1,39 +1,39 @@
-//! Files or folders, what they take from each other, and the circles in that.
+//! The import graph of files or folders, and its cycles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::modules::{Arrow, House};
+use crate::modules::{Import, SourceTree};
 
-/// Places by what they take from others, and by which names.
+/// For each file or folder, what it imports from which other one.
 #[derive(Debug, Default)]
 pub(crate) struct Graph(BTreeMap<PathBuf, BTreeMap<PathBuf, BTreeSet<String>>>);
 
 impl Graph {
-    pub(crate) fn of_files(house: &House) -> Self {
-        Self::of(house.arrows())
+    pub(crate) fn of_files(tree: &SourceTree) -> Self {
+        Self::of(tree.imports())
     }
 
-    /// By the folder that a file is in; a folder's parts belong to it. The files of the root are by themselves.
-    pub(crate) fn of_folders(house: &House) -> Self {
-        let room = |file: &Path| {
+    /// Groups files by their folder directly below `src`. Files in `src` itself stay separate.
+    pub(crate) fn of_folders(tree: &SourceTree) -> Self {
+        let folder = |file: &Path| {
             let parts: Vec<_> = file.components().collect();
             let src = parts.iter().position(|part| part.as_os_str() == "src");
             let depth = src.map_or(0, |src| src + 2);
             parts.iter().take(depth).collect()
         };
-        let arrows = house.arrows().into_iter().map(|arrow| Arrow {
-            from: room(&arrow.from),
-            to: room(&arrow.to),
-            name: format!("{} -> {}", arrow.from.display(), arrow.name),
+        let imports = tree.imports().into_iter().map(|import| Import {
+            from: folder(&import.from),
+            to: folder(&import.to),
+            name: format!("{} -> {}", import.from.display(), import.name),
         });
-        Self::of(arrows.filter(|arrow| arrow.from != arrow.to).collect())
+        Self::of(imports.filter(|import| import.from != import.to).collect())
     }
 
-    fn of(arrows: BTreeSet<Arrow>) -> Self {
+    fn of(imports: BTreeSet<Import>) -> Self {
         let mut graph = Self::default();
-        for Arrow { from, to, name } in arrows {
+        for Import { from, to, name } in imports {
             graph.0.entry(to.clone()).or_default();
             let names = graph.0.entry(from).or_default().entry(to).or_default();
             names.insert(name);
@@ -41,47 +41,47 @@ impl Graph {
         graph
     }
 
-    /// The sets of places each of which reaches every other.
-    pub(crate) fn circles(&self) -> Vec<BTreeSet<PathBuf>> {
+    /// The sets of nodes that all reach each other.
+    pub(crate) fn cycles(&self) -> Vec<BTreeSet<PathBuf>> {
         let reach: BTreeMap<&PathBuf, BTreeSet<&PathBuf>> = self
             .0
             .keys()
-            .map(|place| (place, self.reached(place)))
+            .map(|node| (node, self.reached(node)))
             .collect();
-        let mut circles: Vec<BTreeSet<PathBuf>> = Vec::new();
-        for (place, reached) in &reach {
+        let mut cycles: Vec<BTreeSet<PathBuf>> = Vec::new();
+        for (node, reached) in &reach {
             let others = reached
                 .iter()
-                .filter(|other| reach[**other].contains(*place));
-            let circle: BTreeSet<PathBuf> = others.map(|other| (*other).clone()).collect();
-            if circle.len() > 1 && !circles.contains(&circle) {
-                circles.push(circle);
+                .filter(|other| reach[**other].contains(*node));
+            let cycle: BTreeSet<PathBuf> = others.map(|other| (*other).clone()).collect();
+            if cycle.len() > 1 && !cycles.contains(&cycle) {
+                cycles.push(cycle);
             }
         }
-        circles
+        cycles
     }
 
-    fn reached(&self, place: &PathBuf) -> BTreeSet<&PathBuf> {
+    fn reached(&self, node: &PathBuf) -> BTreeSet<&PathBuf> {
         let mut reached = BTreeSet::new();
-        let mut next: Vec<&PathBuf> = self.0[place].keys().collect();
-        while let Some(place) = next.pop() {
-            if reached.insert(place) {
-                next.extend(self.0[place].keys());
+        let mut next: Vec<&PathBuf> = self.0[node].keys().collect();
+        while let Some(node) = next.pop() {
+            if reached.insert(node) {
+                next.extend(self.0[node].keys());
             }
         }
         reached
     }
 
-    /// The arrows of circles, for whoever has to break one.
-    pub(crate) fn describe(&self, circles: &[BTreeSet<PathBuf>]) -> String {
+    /// Describes the imports that form the cycles.
+    pub(crate) fn describe(&self, cycles: &[BTreeSet<PathBuf>]) -> String {
         let mut text = String::new();
-        for circle in circles {
-            let _ = writeln!(text, "a circle of {}:", circle.len());
-            for from in circle {
-                for (to, names) in self.0[from].iter().filter(|(to, _)| circle.contains(*to)) {
+        for cycle in cycles {
+            let _ = writeln!(text, "a cycle of {}:", cycle.len());
+            for from in cycle {
+                for (to, names) in self.0[from].iter().filter(|(to, _)| cycle.contains(*to)) {
                     let names: Vec<&str> = names.iter().map(String::as_str).collect();
                     let (from, to) = (from.display(), to.display());
-                    let _ = writeln!(text, "  {from} takes from {to}: {}", names.join(", "));
+                    let _ = writeln!(text, "  {from} imports from {to}: {}", names.join(", "));
                 }
             }
         }

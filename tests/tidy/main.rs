@@ -1,5 +1,5 @@
-//! What the house style asks for and a program can see: no circles between files or folders, files that are not too
-//! long, and documents that name what is there.
+//! Rules of the code style that a program can check: no import cycles between files or folders, a maximum file length,
+//! and documents that name only existing files.
 
 mod documents;
 mod graph;
@@ -9,12 +9,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use self::graph::Graph;
-use self::modules::House;
+use self::modules::SourceTree;
 
-/// Lines that a file may have, its tests included.
+/// Maximum lines of a file, including its tests.
 const LINES_MAX: usize = 400;
 
-/// Cargo starts tests in the package's folder.
+/// The repository root: Cargo runs tests in the package's folder.
 fn root() -> &'static Path {
     Path::new("")
 }
@@ -40,8 +40,8 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn house() -> House {
-    House::read(
+fn source_tree() -> SourceTree {
+    SourceTree::read(
         root(),
         &[
             ("intentd", "src/lib.rs"),
@@ -52,7 +52,7 @@ fn house() -> House {
 }
 
 #[test]
-fn no_file_is_longer_than_a_reader_likes() {
+fn no_file_is_too_long() {
     let mut long = String::new();
     for folder in [
         "src",
@@ -75,23 +75,23 @@ fn no_file_is_longer_than_a_reader_likes() {
 }
 
 #[test]
-fn files_do_not_import_each_other_in_circles() {
-    let house = house();
-    let graph = Graph::of_files(&house);
-    let circles = graph.circles();
-    assert!(circles.is_empty(), "{}", graph.describe(&circles));
+fn files_have_no_import_cycles() {
+    let tree = source_tree();
+    let graph = Graph::of_files(&tree);
+    let cycles = graph.cycles();
+    assert!(cycles.is_empty(), "{}", graph.describe(&cycles));
 }
 
 #[test]
-fn folders_do_not_import_each_other_in_circles() {
-    let house = house();
-    let graph = Graph::of_folders(&house);
-    let circles = graph.circles();
-    assert!(circles.is_empty(), "{}", graph.describe(&circles));
+fn folders_have_no_import_cycles() {
+    let tree = source_tree();
+    let graph = Graph::of_folders(&tree);
+    let cycles = graph.cycles();
+    assert!(cycles.is_empty(), "{}", graph.describe(&cycles));
 }
 
 #[test]
-fn documents_name_what_is_there() {
+fn documents_name_existing_files() {
     let files: Vec<PathBuf> = ["src", "kernels", "broker/src"]
         .iter()
         .flat_map(|folder| rust_files(&root().join(folder)))

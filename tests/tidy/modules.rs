@@ -1,7 +1,7 @@
-//! Which file takes what from which: the modules of each package and the paths in them, as written.
+//! Imports between files, from the modules of each package and the paths in them.
 //!
-//! Names are followed through `use` and `pub use` to the file that defines them, so that a re-export is not taken for
-//! a dependency of the file that has it. Tests (`cfg(test)`) are left out.
+//! Names are followed through `use` and `pub use` to the file that defines them, so a re-export is no dependency of the
+//! file that contains it. Test code (`cfg(test)`) is left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,50 +10,50 @@ use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::Visit;
 use syn::{Attribute, Item, ItemMod, ItemUse, UseTree, Visibility};
 
-/// A place in a package: its name, then the modules down to there.
-type Place = Vec<String>;
+/// The path of a module: the package's name, then the names of the modules.
+type ModulePath = Vec<String>;
 
 /// The modules of some packages.
 #[derive(Debug, Default)]
-pub(crate) struct House {
-    modules: BTreeMap<Place, Module>,
+pub(crate) struct SourceTree {
+    modules: BTreeMap<ModulePath, Module>,
     packages: BTreeSet<String>,
 }
 
 #[derive(Debug)]
 struct Module {
     file: PathBuf,
-    /// Names that `use` brings in: where they come from.
-    imports: BTreeMap<String, Place>,
-    /// Modules of which everything is brought in.
-    globs: Vec<Place>,
-    /// Paths in its code, as written.
-    paths: BTreeSet<Place>,
+    /// Names that `use` imports, and their origins.
+    imports: BTreeMap<String, ModulePath>,
+    /// Modules imported by a glob.
+    globs: Vec<ModulePath>,
+    /// Paths in its code.
+    paths: BTreeSet<ModulePath>,
 }
 
-/// That one file takes `name` from another.
+/// An import of `name` by one file from another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Arrow {
+pub(crate) struct Import {
     pub(crate) from: PathBuf,
     pub(crate) to: PathBuf,
     pub(crate) name: String,
 }
 
-/// Imports of imports are followed this far.
+/// Maximum length of a chain of re-exports.
 const DEPTH: usize = 16;
 
-impl House {
-    /// Reads packages, each by its name and its first file.
+impl SourceTree {
+    /// Reads packages, each given by its name and its root file.
     pub(crate) fn read(root: &Path, packages: &[(&str, &str)]) -> Self {
-        let mut house = Self::default();
+        let mut tree = Self::default();
         for (name, first) in packages {
-            house.packages.insert((*name).to_owned());
-            house.read_file(root, Path::new(first), vec![(*name).to_owned()], true);
+            tree.packages.insert((*name).to_owned());
+            tree.read_file(root, Path::new(first), vec![(*name).to_owned()], true);
         }
-        house
+        tree
     }
 
-    fn read_file(&mut self, root: &Path, file: &Path, place: Place, owns_folder: bool) {
+    fn read_file(&mut self, root: &Path, file: &Path, place: ModulePath, owns_folder: bool) {
         let text = std::fs::read_to_string(root.join(file))
             .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let parsed =
@@ -64,7 +64,7 @@ impl House {
         } else {
             parent.join(file.file_stem().expect("a name"))
         };
-        let reading = Reading {
+        let reading = SourceFile {
             root,
             file,
             folder: &folder,
@@ -72,7 +72,7 @@ impl House {
         self.read_items(&reading, place, &parsed.items);
     }
 
-    fn read_items(&mut self, reading: &Reading<'_>, place: Place, items: &[Item]) {
+    fn read_items(&mut self, reading: &SourceFile<'_>, place: ModulePath, items: &[Item]) {
         let mut module = Module {
             file: reading.file.to_owned(),
             imports: BTreeMap::new(),
@@ -84,7 +84,7 @@ impl House {
                 Item::Mod(found) if is_test(&found.attrs) => {}
                 Item::Mod(found) => self.read_module(reading, &place, found),
                 Item::Use(found) if is_test(&found.attrs) => {}
-                Item::Use(found) => module.take(found),
+                Item::Use(found) => module.add_use(found),
                 item => {
                     let mut paths = Paths(&mut module.paths);
                     paths.visit_item(item);
@@ -94,13 +94,13 @@ impl House {
         self.modules.insert(place, module);
     }
 
-    fn read_module(&mut self, reading: &Reading<'_>, place: &Place, found: &ItemMod) {
+    fn read_module(&mut self, reading: &SourceFile<'_>, place: &ModulePath, found: &ItemMod) {
         let name = found.ident.to_string();
         let mut place = place.clone();
         place.push(name.clone());
         if let Some((_, items)) = &found.content {
             let folder = reading.folder.join(&name);
-            let reading = Reading {
+            let reading = SourceFile {
                 folder: &folder,
                 ..*reading
             };
@@ -115,16 +115,16 @@ impl House {
             self.read_file(reading.root, &flat, place, false);
         } else {
             let nested = reading.folder.join(&name).join("mod.rs");
-            // Generated code is included from elsewhere.
+            // Generated code lies elsewhere.
             if reading.root.join(&nested).is_file() {
                 self.read_file(reading.root, &nested, place, true);
             }
         }
     }
 
-    /// What files take from each other.
-    pub(crate) fn arrows(&self) -> BTreeSet<Arrow> {
-        let mut arrows = BTreeSet::new();
+    /// The imports between files.
+    pub(crate) fn imports(&self) -> BTreeSet<Import> {
+        let mut imports = BTreeSet::new();
         for (place, module) in &self.modules {
             for path in &module.paths {
                 let Some(found) = self.resolve(place, path, DEPTH) else {
@@ -132,7 +132,7 @@ impl House {
                 };
                 let to = &self.modules[&found].file;
                 if *to != module.file {
-                    arrows.insert(Arrow {
+                    imports.insert(Import {
                         from: module.file.clone(),
                         to: to.clone(),
                         name: path.last().cloned().unwrap_or_default(),
@@ -140,11 +140,11 @@ impl House {
                 }
             }
         }
-        arrows
+        imports
     }
 
-    /// The module that defines what `path` means in the module at `place`.
-    fn resolve(&self, place: &Place, path: &[String], depth: usize) -> Option<Place> {
+    /// The module that defines `path`, as seen from the module at `place`.
+    fn resolve(&self, place: &ModulePath, path: &[String], depth: usize) -> Option<ModulePath> {
         let (head, rest) = path.split_first()?;
         let depth = depth.checked_sub(1)?;
         let start = match head.as_str() {
@@ -160,7 +160,7 @@ impl House {
     }
 
     /// The module or import of this name in the module at `place`.
-    fn local(&self, place: &Place, name: &str) -> Option<Place> {
+    fn local(&self, place: &ModulePath, name: &str) -> Option<ModulePath> {
         let mut child = place.clone();
         child.push(name.to_owned());
         if self.modules.contains_key(&child) {
@@ -169,7 +169,7 @@ impl House {
         self.modules.get(place)?.imports.get(name).cloned()
     }
 
-    fn descend(&self, place: &Place, path: &[String], depth: usize) -> Option<Place> {
+    fn descend(&self, place: &ModulePath, path: &[String], depth: usize) -> Option<ModulePath> {
         let Some((head, rest)) = path.split_first() else {
             return self.modules.contains_key(place).then(|| place.clone());
         };
@@ -181,7 +181,13 @@ impl House {
         found.or_else(|| Some(place.clone()))
     }
 
-    fn member(&self, place: &Place, name: &str, rest: &[String], depth: usize) -> Option<Place> {
+    fn member(
+        &self,
+        place: &ModulePath,
+        name: &str,
+        rest: &[String],
+        depth: usize,
+    ) -> Option<ModulePath> {
         let depth = depth.checked_sub(1)?;
         let module = self.modules.get(place)?;
         let mut child = place.clone();
@@ -190,14 +196,14 @@ impl House {
             return self.descend(&child, rest, depth);
         }
         if let Some(origin) = module.imports.get(name) {
-            let path: Place = origin.iter().chain(rest).cloned().collect();
-            // An import may have the name that it is of: `use tokio::sync; sync::...`.
+            let path: ModulePath = origin.iter().chain(rest).cloned().collect();
+            // An import may have the name of its own first segment: `use tokio::sync; sync::...`.
             if origin.first().is_some_and(|head| head != name) || origin.len() > 1 {
                 return self.resolve_import(place, &path, depth);
             }
         }
         for glob in &module.globs {
-            let path: Place = glob.iter().cloned().chain([name.to_owned()]).collect();
+            let path: ModulePath = glob.iter().cloned().chain([name.to_owned()]).collect();
             let found = self.resolve(place, &path, depth);
             let through = self.resolve(place, glob, depth);
             if found.is_some() && found != through {
@@ -207,8 +213,13 @@ impl House {
         None
     }
 
-    /// As [`resolve`](Self::resolve), for the path of a `use`, whose head is never an import of the same name.
-    fn resolve_import(&self, place: &Place, path: &[String], depth: usize) -> Option<Place> {
+    /// Like [`resolve`](Self::resolve), for the path of a `use`, whose head is never an import of the same name.
+    fn resolve_import(
+        &self,
+        place: &ModulePath,
+        path: &[String],
+        depth: usize,
+    ) -> Option<ModulePath> {
         let (head, rest) = path.split_first()?;
         match head.as_str() {
             "crate" | "self" | "super" => self.resolve(place, path, depth),
@@ -225,46 +236,46 @@ impl House {
     }
 }
 
-/// The file that is being read, and where the files of its modules are.
+/// The file being read, and the folder of its modules.
 #[derive(Debug, Clone, Copy)]
-struct Reading<'a> {
+struct SourceFile<'a> {
     root: &'a Path,
     file: &'a Path,
     folder: &'a Path,
 }
 
 impl Module {
-    fn take(&mut self, found: &ItemUse) {
-        // What is passed on is its origin's, and is a dependency of whoever takes it.
-        let is_passed_on = !matches!(found.vis, Visibility::Inherited);
-        self.take_tree(&mut Vec::new(), &found.tree, is_passed_on);
+    fn add_use(&mut self, found: &ItemUse) {
+        // A re-export is a dependency only of the files that use it.
+        let is_reexport = !matches!(found.vis, Visibility::Inherited);
+        self.add_use_tree(&mut Vec::new(), &found.tree, is_reexport);
     }
 
-    fn take_tree(&mut self, prefix: &mut Place, tree: &UseTree, is_passed_on: bool) {
+    fn add_use_tree(&mut self, prefix: &mut ModulePath, tree: &UseTree, is_reexport: bool) {
         match tree {
             UseTree::Path(path) => {
                 prefix.push(path.ident.to_string());
-                self.take_tree(prefix, &path.tree, is_passed_on);
+                self.add_use_tree(prefix, &path.tree, is_reexport);
                 prefix.pop();
             }
             UseTree::Group(group) => {
                 for tree in &group.items {
-                    self.take_tree(prefix, tree, is_passed_on);
+                    self.add_use_tree(prefix, tree, is_reexport);
                 }
             }
             UseTree::Name(name) => {
                 let name = name.ident.to_string();
-                self.bring_in(prefix, &name, &name, is_passed_on);
+                self.import(prefix, &name, &name, is_reexport);
             }
             UseTree::Rename(rename) => {
                 let (from, to) = (rename.ident.to_string(), rename.rename.to_string());
-                self.bring_in(prefix, &from, &to, is_passed_on);
+                self.import(prefix, &from, &to, is_reexport);
             }
             UseTree::Glob(_) => self.globs.push(prefix.clone()),
         }
     }
 
-    fn bring_in(&mut self, prefix: &Place, from: &str, to: &str, is_passed_on: bool) {
+    fn import(&mut self, prefix: &ModulePath, from: &str, to: &str, is_reexport: bool) {
         let mut origin = prefix.clone();
         // `use a::{self}` is `use a`.
         if from != "self" {
@@ -274,17 +285,17 @@ impl Module {
             ("self", "self") => prefix.last().cloned().unwrap_or_default(),
             _ => to.to_owned(),
         };
-        // What a lower-case name means is told by the paths that begin with it.
+        // A lower-case name is a module or function; the paths that begin with it say which item is used.
         let is_module = name.chars().next().is_some_and(char::is_lowercase);
-        if !is_passed_on && !is_module {
+        if !is_reexport && !is_module {
             self.paths.insert(origin.clone());
         }
         self.imports.insert(name, origin);
     }
 }
 
-/// Collects the paths of some code, those inside of macros too.
-struct Paths<'a>(&'a mut BTreeSet<Place>);
+/// Collects the paths in code, including those inside macros.
+struct Paths<'a>(&'a mut BTreeSet<ModulePath>);
 
 impl<'ast> Visit<'ast> for Paths<'_> {
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -295,11 +306,11 @@ impl<'ast> Visit<'ast> for Paths<'_> {
     }
 
     fn visit_macro(&mut self, found: &'ast syn::Macro) {
-        self.take_tokens(found.tokens.clone());
+        self.add_tokens(found.tokens.clone());
         syn::visit::visit_macro(self, found);
     }
 
-    /// `pub(super)` takes nothing.
+    /// `pub(super)` imports nothing.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     fn visit_item_mod(&mut self, _: &'ast ItemMod) {}
@@ -308,8 +319,8 @@ impl<'ast> Visit<'ast> for Paths<'_> {
 }
 
 impl Paths<'_> {
-    fn take_tokens(&mut self, tokens: TokenStream) {
-        let mut path: Place = Vec::new();
+    fn add_tokens(&mut self, tokens: TokenStream) {
+        let mut path: ModulePath = Vec::new();
         let mut colons = 0;
         for token in tokens {
             match token {
@@ -323,7 +334,7 @@ impl Paths<'_> {
                 TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
                 TokenTree::Group(group) => {
                     self.end(&mut path);
-                    self.take_tokens(group.stream());
+                    self.add_tokens(group.stream());
                 }
                 TokenTree::Punct(_) | TokenTree::Literal(_) => self.end(&mut path),
             }
@@ -331,7 +342,7 @@ impl Paths<'_> {
         self.end(&mut path);
     }
 
-    fn end(&mut self, path: &mut Place) {
+    fn end(&mut self, path: &mut ModulePath) {
         let path = std::mem::take(path);
         if !path.is_empty() {
             self.0.insert(path);

@@ -169,7 +169,7 @@ pub(super) async fn answer_body(
         AnswerShape::Own(arity) => encode(&offer.classify(request).await?, format, arity),
         AnswerShape::Tei(shape) => {
             *surface = TEI;
-            offer.came_by(*surface);
+            offer.set_surface(*surface);
             let stopwatch = Stopwatch::start(&request);
             let predictions = offer.classify(request).await?;
             let model = state.classifier.model();

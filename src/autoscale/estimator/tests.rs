@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use super::*;
+use crate::serving::ByteCost;
 
-const ASKED: Asked = Asked {
+const CONDITIONS: Conditions = Conditions {
     request_tokens: 10.0,
     request_texts: 1.0,
     request_bytes: 0.0,
@@ -12,7 +13,7 @@ const ASKED: Asked = Asked {
     objective: Some(0.02),
 };
 
-const QUIET: Interval = Interval {
+const QUIET: ObservedInterval = ObservedInterval {
     elapsed: 2.0,
     answered: 0.0,
     batches: 0.0,
@@ -22,13 +23,13 @@ const QUIET: Interval = Interval {
     },
     host: Some(0.0),
     offered: 0.0,
-    crowded_share: 0.0,
-    latency: Summary {
+    overload_share: 0.0,
+    latency: LatencySummary {
         count: 0,
         mean: 0.0,
         p99: 0.0,
     },
-    overhead: Summary {
+    overhead: LatencySummary {
         count: 0,
         mean: 0.0,
         p99: 0.0,
@@ -37,7 +38,7 @@ const QUIET: Interval = Interval {
     large: 0.0,
 };
 
-/// A model of 1.5 ms a batch and 0.12 ms a request of ten tokens.
+/// A model with 1.5 ms per batch and 0.12 ms per request of ten tokens, times `factor`.
 fn seen(factor: f64, batches: u64) -> Observation {
     Observation {
         generation: 0,
@@ -50,7 +51,10 @@ fn seen(factor: f64, batches: u64) -> Observation {
         shares_cores: false,
         computes_alone: false,
         engine: EngineTime::default(),
-        byte: (3e-9, false),
+        byte: ByteCost {
+            seconds: 3e-9,
+            is_known: false,
+        },
         waiting_tokens: 0,
         backlog: 0,
         waiting_texts: 0,
@@ -59,9 +63,9 @@ fn seen(factor: f64, batches: u64) -> Observation {
     }
 }
 
-/// An interval in which `rate` requests a second were answered, each with 20 µs of the host.
-fn loaded(rate: f64) -> Interval {
-    Interval {
+/// An interval with `rate` answered requests per second, each with 20 µs of host time.
+fn loaded(rate: f64) -> ObservedInterval {
+    ObservedInterval {
         answered: 2.0 * rate,
         batches: 0.2 * rate,
         host: Some(2.0 * rate * 20e-6),
@@ -73,7 +77,7 @@ fn loaded(rate: f64) -> Interval {
 #[test]
 fn a_calibrated_server_knows_its_capacity_before_the_first_request() {
     let mut estimator = Estimator::new();
-    let estimate = estimator.update(&seen(1.0, 30), &ASKED, &QUIET);
+    let estimate = estimator.update(&seen(1.0, 30), &CONDITIONS, &QUIET);
     assert!(estimate.capacity.feasible);
     // κ is at its lower bound for such a model, and batches may be larger than 32: more than the 5093
     // of the reference.
@@ -84,27 +88,27 @@ fn a_calibrated_server_knows_its_capacity_before_the_first_request() {
 }
 
 #[test]
-fn a_capacity_known_well_moves_slowly_for_what_is_learnt_and_at_once_for_what_is_asked() {
+fn a_well_known_capacity_follows_learning_slowly_and_requests_at_once() {
     let mut estimator = Estimator::new();
-    let mut estimate = estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
+    let mut estimate = estimator.update(&seen(1.0, 1000), &CONDITIONS, &loaded(4000.0));
     for _ in 0..10 {
-        estimate = estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
+        estimate = estimator.update(&seen(1.0, 1000), &CONDITIONS, &loaded(4000.0));
     }
     assert!(estimate.confidence > CONFIDENT, "{estimate:?}");
     let before = estimate.capacity.rate;
     for _ in 0..30 {
-        estimate = estimator.update(&seen(1.5, 1000), &ASKED, &loaded(4000.0));
+        estimate = estimator.update(&seen(1.5, 1000), &CONDITIONS, &loaded(4000.0));
     }
     let within = estimate.capacity.rate / before;
     assert!((0.94..0.97).contains(&within), "a minute later: {within}");
     for _ in 0..30 * 15 {
-        estimate = estimator.update(&seen(1.5, 1000), &ASKED, &loaded(1000.0));
+        estimate = estimator.update(&seen(1.5, 1000), &CONDITIONS, &loaded(1000.0));
     }
     let in_the_end = estimate.capacity.rate / before;
     assert!(in_the_end < 0.75, "{in_the_end}");
-    let long = Asked {
+    let long = Conditions {
         request_tokens: 100.0,
-        ..ASKED
+        ..CONDITIONS
     };
     let before = estimate.capacity.rate;
     let after = estimator.update(&seen(1.5, 1000), &long, &loaded(100.0));
@@ -112,16 +116,16 @@ fn a_capacity_known_well_moves_slowly_for_what_is_learnt_and_at_once_for_what_is
 }
 
 #[test]
-fn another_model_is_measured_anew() {
+fn another_model_starts_a_new_estimate() {
     let mut estimator = Estimator::new();
     for _ in 0..10 {
-        estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
+        estimator.update(&seen(1.0, 1000), &CONDITIONS, &loaded(4000.0));
     }
     let other = Observation {
         generation: 1,
         ..seen(10.0, 30)
     };
-    let estimate = estimator.update(&other, &ASKED, &QUIET);
+    let estimate = estimator.update(&other, &CONDITIONS, &QUIET);
     assert!(estimate.capacity.rate < 800.0, "{estimate:?}");
 }
 
@@ -129,14 +133,14 @@ fn another_model_is_measured_anew() {
 fn an_overloaded_server_learns_nothing_from_its_refusals() {
     let mut estimator = Estimator::new();
     for _ in 0..10 {
-        estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
+        estimator.update(&seen(1.0, 1000), &CONDITIONS, &loaded(4000.0));
     }
-    let before = estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
-    let refusing = Interval {
+    let before = estimator.update(&seen(1.0, 1000), &CONDITIONS, &loaded(4000.0));
+    let refusing = ObservedInterval {
         host: Some(1.9),
         offered: 20_000.0,
-        crowded_share: 0.8,
-        overhead: Summary {
+        overload_share: 0.8,
+        overhead: LatencySummary {
             count: 10_000,
             mean: 0.01,
             p99: 0.019,
@@ -145,54 +149,60 @@ fn an_overloaded_server_learns_nothing_from_its_refusals() {
     };
     let mut after = before;
     for _ in 0..100 {
-        after = estimator.update(&seen(1.0, 1000), &ASKED, &refusing);
+        after = estimator.update(&seen(1.0, 1000), &CONDITIONS, &refusing);
     }
     let moved = after.capacity.rate / before.capacity.rate;
     assert!((0.95..1.05).contains(&moved), "{moved}");
 }
 
 #[test]
-fn an_objective_out_of_reach_is_said_to_be_and_the_capacity_is_what_can_be_done() {
-    let tight = Asked {
+fn an_infeasible_objective_is_reported_with_the_capacity_without_it() {
+    let tight = Conditions {
         objective: Some(0.001),
-        ..ASKED
+        ..CONDITIONS
     };
     let estimate = Estimator::new().update(&seen(1.0, 30), &tight, &QUIET);
     assert!(!estimate.capacity.feasible);
     assert!(estimate.capacity.rate > 1000.0);
 }
 
-/// Half a megabyte each, of which most are refused: what they cost counts at once, and for them alone.
+/// Bodies of half a megabyte, most of them refused: their cost counts at once, and only for them.
 #[test]
-fn large_bodies_count_by_their_bytes_also_while_they_are_refused() {
+fn large_bodies_count_by_their_bytes_even_if_refused() {
     let mut estimator = Estimator::new();
     for _ in 0..10 {
-        estimator.update(&seen(1.0, 1000), &ASKED, &loaded(4000.0));
+        estimator.update(&seen(1.0, 1000), &CONDITIONS, &loaded(4000.0));
     }
     let costly = Observation {
-        byte: (20e-9, false),
+        byte: ByteCost {
+            seconds: 20e-9,
+            is_known: false,
+        },
         ..seen(1.0, 1000)
     };
-    let large = Asked {
+    let large = Conditions {
         request_bytes: 500e3,
-        ..ASKED
+        ..CONDITIONS
     };
-    let refusing = Interval {
-        crowded_share: 0.6,
+    let refusing = ObservedInterval {
+        overload_share: 0.6,
         large: 400.0 * 500e3,
         host: Some(400.0 * (20e-6 + 500e3 * 20e-9)),
         ..loaded(200.0)
     };
-    // 10 ms of the host each, on four cores.
+    // 10 ms of host time each, on four cores.
     let rate = estimator.update(&costly, &large, &refusing).capacity.rate;
     assert!((300.0..400.0).contains(&rate), "{rate}");
-    let kept = Interval {
-        crowded_share: 0.0,
+    let kept = ObservedInterval {
+        overload_share: 0.0,
         ..refusing
     };
     for _ in 0..10 {
         estimator.update(&costly, &large, &kept);
     }
-    let without = estimator.update(&costly, &ASKED, &QUIET);
-    assert!(without.capacity.rate > 4000.0, "others cost what they did");
+    let without = estimator.update(&costly, &CONDITIONS, &QUIET);
+    assert!(
+        without.capacity.rate > 4000.0,
+        "other requests cost the same as before"
+    );
 }

@@ -1,9 +1,9 @@
 use super::*;
-use crate::autoscale::{Hints, Settings, Trend};
+use crate::autoscale::{HintSettings, Hints, Trend};
 use crate::metrics::Metrics;
 
-fn report(utilization: f64, rps: f64, eps: f64) -> Report {
-    let settings = Settings {
+fn report(utilization: f64, rps: f64, eps: f64) -> LoadReport {
+    let settings = HintSettings {
         objective: Some(0.1),
         utilization: 0.8,
         drain: 30.0,
@@ -17,22 +17,22 @@ fn report(utilization: f64, rps: f64, eps: f64) -> Report {
         accepted_rps: rps,
         ..hints.read(Clone::clone)
     };
-    Report::new(&snapshot, eps)
+    LoadReport::new(&snapshot, eps)
 }
 
 #[test]
-fn the_forms_are_those_that_envoy_reads() {
+fn formats_are_those_that_envoy_reads() {
     let report = report(0.62, 3100.25, 0.0);
     let header = |format| report.header(format).to_str().unwrap().to_owned();
     assert_eq!(
-        header(Format::Json),
+        header(ReportFormat::Json),
         r#"JSON {"application_utilization":0.62,"rps_fractional":3100.25,"eps":0}"#
     );
     assert_eq!(
-        header(Format::Text),
+        header(ReportFormat::Text),
         "TEXT application_utilization=0.62,rps_fractional=3100.25,eps=0"
     );
-    let binary = header(Format::Binary);
+    let binary = header(ReportFormat::Binary);
     let bytes = STANDARD.decode(binary.strip_prefix("BIN ").unwrap());
     let message = proto::OrcaLoadReport::decode(&*bytes.unwrap()).unwrap();
     assert_eq!(message.application_utilization, 0.62);
@@ -40,9 +40,9 @@ fn the_forms_are_those_that_envoy_reads() {
 }
 
 #[test]
-fn numbers_have_neither_exponents_nor_more_digits_than_are_known() {
+fn numbers_have_six_digits_and_no_exponent() {
     let report = report(1.0 / 3.0, 1e-9 / 3.0, 0.0);
-    let json = report.header(Format::Json);
+    let json = report.header(ReportFormat::Json);
     assert_eq!(
         json.to_str().unwrap(),
         r#"JSON {"application_utilization":0.333333,"rps_fractional":0.000000000333333,"eps":0}"#
@@ -52,8 +52,8 @@ fn numbers_have_neither_exponents_nor_more_digits_than_are_known() {
 }
 
 #[test]
-fn a_report_of_a_server_at_rest_is_not_empty() {
-    let binary = report(0.0, 0.0, 0.0).header(Format::Binary);
+fn the_report_of_an_idle_server_is_not_empty() {
+    let binary = report(0.0, 0.0, 0.0).header(ReportFormat::Binary);
     let content = binary.to_str().unwrap().strip_prefix("BIN ").unwrap();
     let bytes = STANDARD.decode(content).unwrap();
     let message = proto::OrcaLoadReport::decode(&*bytes).unwrap();
@@ -62,9 +62,9 @@ fn a_report_of_a_server_at_rest_is_not_empty() {
 }
 
 #[test]
-fn a_form_is_named_in_any_case() {
-    assert_eq!(Format::named("JSON"), Some(Format::Json));
-    assert_eq!(Format::named(" text "), Some(Format::Text));
-    assert_eq!(Format::named("bin"), Some(Format::Binary));
-    assert_eq!(Format::named("xml"), None);
+fn format_names_are_case_insensitive() {
+    assert_eq!(ReportFormat::named("JSON"), Some(ReportFormat::Json));
+    assert_eq!(ReportFormat::named(" text "), Some(ReportFormat::Text));
+    assert_eq!(ReportFormat::named("bin"), Some(ReportFormat::Binary));
+    assert_eq!(ReportFormat::named("xml"), None);
 }

@@ -1,32 +1,32 @@
-//! What has come, for those who size the fleet: counted when it comes, whatever becomes of it.
+//! Counters of arrivals and outcomes, from which `autoscale` computes the demand.
 //!
-//! Only counters, to be added to from any thread; rates and smoothing are made of them elsewhere
-//! (`autoscale`), and nothing here is read by the admission.
+//! An arrival counts when it happens, whatever its outcome. Any thread may count; `autoscale` computes and
+//! smooths the rates. Admission reads nothing here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::retries::{Refused, Try};
+use super::retries::{Attempt, RecentRefusals};
 use super::window::Recorder;
 use crate::error::{Blame, Refusal};
 
-/// What has come so far.
+/// The values of the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Requests, each once however often it was tried again.
+    /// Offered requests. A retry does not count again.
     pub offered: u64,
-    /// Requests that were refused because of the load or of the server's state.
+    /// Requests that were refused because of the load or the server's state.
     pub shed: u64,
-    /// Of these, requests for which there was no room or no time.
-    pub crowded: u64,
-    /// Requests that counted as offered and were refused because of themselves, or answered without the
-    /// engine: nothing that more replicas would change.
-    pub mistaken: u64,
+    /// The part of `shed` that was refused because of overload: no permit, no slot or no time.
+    pub overloaded: u64,
+    /// Offered requests that are no demand: the client was to blame for the refusal, or the engine was not
+    /// needed. More replicas would change nothing.
+    pub discounted: u64,
     /// Requests that were answered.
     pub answered: u64,
-    /// Requests that ended with an error of the server's.
+    /// Requests that failed because of a server error.
     pub failed: u64,
-    /// Requests whose size is known, their texts, their tokens, and the sum of the squares of these.
+    /// Requests of known size. `texts` and `tokens` sum up theirs, `squares` the squares of the tokens.
     pub sized: u64,
     /// See [`sized`](Self::sized).
     pub texts: u64,
@@ -34,8 +34,8 @@ pub struct Counts {
     pub tokens: u64,
     /// See [`sized`](Self::sized).
     pub squares: u64,
-    /// Bytes of large bodies in what was offered, and those that were read, whatever became of them. What they
-    /// cost beside the engine goes with their size.
+    /// Bytes of large bodies: `large` those of offered requests, `large_read` those that were read, whatever the
+    /// outcome. Their cost outside the engine grows with their size.
     pub large: u64,
     /// See [`large`](Self::large).
     pub large_read: u64,
@@ -46,8 +46,8 @@ pub struct Counts {
 pub struct Arrivals {
     offered: AtomicU64,
     shed: AtomicU64,
-    crowded: AtomicU64,
-    mistaken: AtomicU64,
+    overloaded: AtomicU64,
+    discounted: AtomicU64,
     answered: AtomicU64,
     failed: AtomicU64,
     sized: AtomicU64,
@@ -56,12 +56,12 @@ pub struct Arrivals {
     squares: AtomicU64,
     large: AtomicU64,
     large_read: AtomicU64,
-    /// Requests that wait in a log elsewhere and are this server's to read.
+    /// Records assigned to this server that still wait in the log.
     backlog: AtomicU64,
-    refused: Refused,
+    refused: RecentRefusals,
     /// Latencies of answered requests.
     pub latency: Recorder,
-    /// Of these, what passed outside of queue and engine.
+    /// The part of these latencies outside queue and engine.
     pub overhead: Recorder,
 }
 
@@ -71,8 +71,8 @@ impl Arrivals {
         Self {
             offered: zero(),
             shed: zero(),
-            crowded: zero(),
-            mistaken: zero(),
+            overloaded: zero(),
+            discounted: zero(),
             answered: zero(),
             failed: zero(),
             sized: zero(),
@@ -82,60 +82,60 @@ impl Arrivals {
             large: zero(),
             large_read: zero(),
             backlog: zero(),
-            refused: Refused::new(),
+            refused: RecentRefusals::new(),
             latency: Recorder::new(),
             overhead: Recorder::new(),
         }
     }
 
-    /// A request has come. Whether it counts: one that was refused lately and is tried again does not.
-    pub(crate) fn arrive(&self, attempt: Try) -> bool {
-        let is_back = || {
+    /// Counts an arrival, and returns whether it counts as load. A retry of a recently refused request does
+    /// not.
+    pub(crate) fn arrive(&self, attempt: Attempt) -> bool {
+        let is_retry = || {
             attempt
                 .identity
-                .is_some_and(|name| self.refused.is_back(name))
+                .is_some_and(|name| self.refused.is_retry_of_refused(name))
         };
-        let counts = !attempt.is_retry && !is_back();
+        let counts = !attempt.is_retry && !is_retry();
         if counts {
             self.offered.fetch_add(1, Ordering::Relaxed);
         }
         counts
     }
 
-    /// So many requests were written to a log that is this server's to read. They count when they are
-    /// written: when they are read is this server's doing.
+    /// Counts `count` records written to a log that this server reads. They count when they are written,
+    /// because the server itself decides when it reads them.
     pub fn arrive_in_log(&self, count: u64) {
         self.offered.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// So many requests wait in the log.
+    /// Sets the number of records that wait in the log.
     pub fn set_backlog(&self, count: u64) {
         self.backlog.store(count, Ordering::Relaxed);
     }
 
-    /// Requests that wait in a log elsewhere and are this server's to read.
+    /// The number of records assigned to this server that still wait in the log.
     pub fn backlog(&self) -> u64 {
         self.backlog.load(Ordering::Relaxed)
     }
 
-    /// A request of a log was answered; nobody waited for it, so how long it took says nothing of
-    /// latencies.
+    /// Counts an answered record. Nobody waited for it, so its time is not a latency.
     pub(crate) fn answer_from_log(&self) {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request of a log turned out to be none.
+    /// Counts a record that is not a request.
     pub fn dismiss_from_log(&self) {
-        self.mistaken.fetch_add(1, Ordering::Relaxed);
+        self.discounted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request of a log ended with an error of the server's.
+    /// Counts a record that failed because of a server error.
     pub(crate) fn fail_from_log(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request turned out to have so many texts and tokens.
-    pub(crate) fn size(&self, texts: usize, tokens: usize) {
+    /// Records the size of a request.
+    pub(crate) fn record_size(&self, texts: usize, tokens: usize) {
         let tokens = tokens as u64;
         self.sized.fetch_add(1, Ordering::Relaxed);
         self.texts.fetch_add(texts as u64, Ordering::Relaxed);
@@ -144,18 +144,18 @@ impl Arrivals {
         self.squares.fetch_add(square, Ordering::Relaxed);
     }
 
-    /// A request that counts has ended, whose body has so many bytes or says so, where that is much.
-    pub(crate) fn ask_large(&self, bytes: usize) {
+    /// Counts the large body, as announced or read, of an offered request.
+    pub(crate) fn offer_large(&self, bytes: usize) {
         self.large.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// One was read.
+    /// Counts a large body that was read.
     pub(crate) fn read_large(&self, bytes: usize) {
         self.large_read.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// A request ends with `refusal`; `counts` is what [`arrive`](Self::arrive) said.
-    pub(crate) fn refuse(&self, refusal: &Refusal, attempt: Try, counts: bool) {
+    /// Counts a refusal. `counts` is the result of [`arrive`](Self::arrive).
+    pub(crate) fn refuse(&self, refusal: &Refusal, attempt: Attempt, counts: bool) {
         let add = |count: &AtomicU64| count.fetch_add(1, Ordering::Relaxed);
         match refusal.blame() {
             Blame::Load => {
@@ -164,49 +164,50 @@ impl Arrivals {
                 }
                 add(&self.shed);
                 if refusal.is_overload() {
-                    add(&self.crowded);
+                    add(&self.overloaded);
                 }
             }
             Blame::Server => {
                 add(&self.failed);
             }
-            // What was not counted as load cannot be taken from it either.
+            // A request that was not counted as load must not be subtracted from it.
             Blame::Client if counts => {
-                add(&self.mistaken);
+                add(&self.discounted);
             }
             Blame::Client => {}
         }
     }
 
-    /// A request was answered without the engine.
-    pub(crate) fn settle(&self, counts: bool) {
+    /// Counts a request that was answered without the engine.
+    pub(crate) fn answer_without_engine(&self, counts: bool) {
         if counts {
-            self.mistaken.fetch_add(1, Ordering::Relaxed);
+            self.discounted.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The client of a request has left; it may ask again.
-    pub(crate) fn abandon(&self, attempt: Try) {
+    /// Records that a client has left. It may retry.
+    pub(crate) fn abandon(&self, attempt: Attempt) {
         if let Some(identity) = attempt.identity {
             self.refused.remember(identity);
         }
     }
 
-    /// A request was answered `took` after it was whole, of which `outside` outside of queue and engine.
+    /// Counts an answer. It took `took` from the complete request, of which `outside` was outside queue and
+    /// engine.
     pub(crate) fn answer(&self, took: Duration, outside: Duration) {
         self.answered.fetch_add(1, Ordering::Relaxed);
         self.latency.record(took);
         self.overhead.record(outside);
     }
 
-    /// All counts. Each is exact; they are not of one instant.
+    /// The values of all counters. Each is exact, but they are not read at one instant.
     pub fn counts(&self) -> Counts {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Counts {
             offered: load(&self.offered),
             shed: load(&self.shed),
-            crowded: load(&self.crowded),
-            mistaken: load(&self.mistaken),
+            overloaded: load(&self.overloaded),
+            discounted: load(&self.discounted),
             answered: load(&self.answered),
             failed: load(&self.failed),
             sized: load(&self.sized),
@@ -224,8 +225,8 @@ mod tests {
     use super::super::retries::Identity;
     use super::*;
 
-    fn named(name: &str) -> Try {
-        Try {
+    fn named(name: &str) -> Attempt {
+        Attempt {
             identity: Some(Identity::of([name.as_bytes()])),
             is_retry: false,
         }
@@ -238,7 +239,7 @@ mod tests {
         }
     }
 
-    fn come_and_be_refused(arrivals: &Arrivals, attempt: Try, refusal: &Refusal) {
+    fn arrive_and_be_refused(arrivals: &Arrivals, attempt: Attempt, refusal: &Refusal) {
         let counts = arrivals.arrive(attempt);
         arrivals.refuse(refusal, attempt, counts);
     }
@@ -247,54 +248,54 @@ mod tests {
     async fn a_retry_of_a_refused_request_does_not_count_again() {
         let arrivals = Arrivals::new();
         for _ in 0..5 {
-            come_and_be_refused(&arrivals, named("a"), &overloaded());
+            arrive_and_be_refused(&arrivals, named("a"), &overloaded());
         }
         assert!(arrivals.arrive(named("b")));
         let counts = arrivals.counts();
-        assert_eq!((counts.offered, counts.shed, counts.crowded), (2, 5, 5));
+        assert_eq!((counts.offered, counts.shed, counts.overloaded), (2, 5, 5));
         tokio::time::advance(Duration::from_secs(12 * 60)).await;
-        assert!(arrivals.arrive(named("a")), "it is forgotten in time");
-        let again = Try {
+        assert!(arrivals.arrive(named("a")), "it is forgotten after a while");
+        let again = Attempt {
             is_retry: true,
             ..named("c")
         };
-        assert!(!arrivals.arrive(again), "it says so itself");
+        assert!(!arrivals.arrive(again), "the request says so itself");
         arrivals.abandon(named("d"));
-        assert!(!arrivals.arrive(named("d")), "its client has left before");
+        assert!(!arrivals.arrive(named("d")), "its client had left");
     }
 
-    /// Refused once for the load, then again and again for its own sake: that takes nobody's place.
+    /// A request refused once because of the load, then repeatedly because of itself, discounts nothing.
     #[test]
-    fn mistakes_of_a_retry_are_not_taken_from_the_load_of_others() {
+    fn client_errors_of_a_retry_do_not_reduce_the_load_of_others() {
         let arrivals = Arrivals::new();
-        come_and_be_refused(&arrivals, named("a"), &Refusal::Deadline);
+        arrive_and_be_refused(&arrivals, named("a"), &Refusal::Deadline);
         for _ in 0..30 {
-            come_and_be_refused(&arrivals, named("a"), &Refusal::Empty);
+            arrive_and_be_refused(&arrivals, named("a"), &Refusal::Empty);
         }
         let counts = arrivals.counts();
-        assert_eq!((counts.offered, counts.mistaken), (1, 0));
+        assert_eq!((counts.offered, counts.discounted), (1, 0));
     }
 
     #[test]
-    fn a_name_that_everybody_has_hides_nothing_for_long() {
+    fn an_identity_shared_by_all_requests_hides_few_of_them() {
         let arrivals = Arrivals::new();
         for _ in 0..1000 {
-            come_and_be_refused(&arrivals, named("the same"), &overloaded());
+            arrive_and_be_refused(&arrivals, named("the same"), &overloaded());
         }
         assert!(arrivals.counts().offered > 900);
     }
 
     #[test]
-    fn requests_without_a_name_all_count() {
+    fn requests_without_an_identity_all_count() {
         let arrivals = Arrivals::new();
         for _ in 0..10 {
-            come_and_be_refused(&arrivals, Try::default(), &overloaded());
+            arrive_and_be_refused(&arrivals, Attempt::default(), &overloaded());
         }
         assert_eq!(arrivals.counts().offered, 10);
     }
 
     #[test]
-    fn a_refusal_is_counted_by_whose_doing_it_is() {
+    fn refusals_are_counted_by_who_is_to_blame() {
         let arrivals = Arrivals::new();
         let refusals = [
             overloaded(),
@@ -303,10 +304,10 @@ mod tests {
             Refusal::Engine("broken".to_owned()),
         ];
         for refusal in refusals {
-            come_and_be_refused(&arrivals, Try::default(), &refusal);
+            arrive_and_be_refused(&arrivals, Attempt::default(), &refusal);
         }
         let counts = arrivals.counts();
-        assert_eq!((counts.shed, counts.crowded), (2, 1));
-        assert_eq!((counts.mistaken, counts.failed), (1, 1));
+        assert_eq!((counts.shed, counts.overloaded), (2, 1));
+        assert_eq!((counts.discounted, counts.failed), (1, 1));
     }
 }

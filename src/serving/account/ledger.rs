@@ -1,28 +1,28 @@
-//! The ledger of requests: each is entered when it comes and ends answered, refused or abandoned.
+//! The ledger of requests: each is entered on arrival and ends answered, refused or abandoned.
 //!
-//! So the three outcomes always add up to what was offered. Each event is counted here and nowhere else, both in the
-//! metrics ([`Metrics`]) and for the hints ([`Arrivals`]).
+//! The three outcomes therefore always add up to the requests offered. Each event is counted only here, both in
+//! the metrics ([`Metrics`]) and for the hints ([`Arrivals`]).
 
 use std::time::Duration;
 
 use super::arrivals::Arrivals;
-use super::retries::Try;
+use super::retries::Attempt;
 use crate::error::{Blame, Refusal};
 use crate::metrics::{Metrics, Outcome, Surface};
 
-/// What is counted, and where.
+/// Counts requests and their outcomes.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct RequestLedger {
     pub(crate) metrics: Metrics,
     pub(crate) arrivals: Arrivals,
 }
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
-enum Source {
-    /// A client, as an attempt that counts as load or not: a retry does not.
-    Client { attempt: Try, counts: bool },
-    /// A record of a log. It counted as load when it was written.
+enum RequestSource {
+    /// A client. `counts` says whether the attempt counts as load; a retry does not.
+    Client { attempt: Attempt, counts: bool },
+    /// A log record. It counted as load when it was written.
     Log,
 }
 
@@ -31,14 +31,14 @@ enum Source {
 pub(crate) struct Latency {
     /// From its arrival.
     pub(crate) total: Duration,
-    /// From when its body was complete: the rest is its client's doing.
+    /// From its complete body; the time before is the client's.
     pub(crate) whole: Duration,
-    /// Of that, in queue and engine.
+    /// The part of `whole` in queue and engine.
     pub(crate) inside: Duration,
 }
 
-impl Ledger {
-    /// With nothing in it.
+impl RequestLedger {
+    /// An empty ledger.
     pub(crate) fn new(metrics: Metrics) -> Self {
         Self {
             metrics,
@@ -46,20 +46,20 @@ impl Ledger {
         }
     }
 
-    /// Enters a request of a client.
-    pub(crate) fn offer(&self, surface: Surface, attempt: Try) -> Entry<'_> {
+    /// Enters a client's request.
+    pub(crate) fn offer(&self, surface: Surface, attempt: Attempt) -> LedgerEntry<'_> {
         let counts = self.arrivals.arrive(attempt);
-        self.enter(surface, Source::Client { attempt, counts })
+        self.enter(surface, RequestSource::Client { attempt, counts })
     }
 
-    /// Enters a record of a log.
-    pub(crate) fn offer_record(&self) -> Entry<'_> {
-        self.enter(Surface::KAFKA, Source::Log)
+    /// Enters a log record.
+    pub(crate) fn offer_record(&self) -> LedgerEntry<'_> {
+        self.enter(Surface::KAFKA, RequestSource::Log)
     }
 
-    fn enter(&self, surface: Surface, source: Source) -> Entry<'_> {
+    fn enter(&self, surface: Surface, source: RequestSource) -> LedgerEntry<'_> {
         self.metrics.offered.inc();
-        Entry {
+        LedgerEntry {
             ledger: self,
             surface,
             source,
@@ -69,19 +69,19 @@ impl Ledger {
     }
 }
 
-/// A request in the ledger. Dropped without another end, it was abandoned by its client.
+/// A request in the ledger. Dropped without an outcome, it counts as abandoned by its client.
 #[derive(Debug)]
-pub(crate) struct Entry<'a> {
-    ledger: &'a Ledger,
+pub(crate) struct LedgerEntry<'a> {
+    ledger: &'a RequestLedger,
     surface: Surface,
-    source: Source,
+    source: RequestSource,
     outcome: Outcome,
-    /// Bytes of its body, as announced or read, if it is a large one and its client is not to blame for its end.
+    /// Size of a large body, as announced or read; 0 if the client is to blame for the outcome.
     large: usize,
 }
 
-impl Entry<'_> {
-    /// Corrects the surface that the request came by.
+impl LedgerEntry<'_> {
+    /// Corrects the surface of the request.
     pub(crate) fn set_surface(&mut self, surface: Surface) {
         self.surface = surface;
     }
@@ -93,53 +93,53 @@ impl Entry<'_> {
 
     /// Ends the request with a refusal.
     pub(crate) fn refuse(&mut self, refusal: &Refusal) {
-        let Ledger { metrics, arrivals } = self.ledger;
+        let RequestLedger { metrics, arrivals } = self.ledger;
         metrics.refused.with_label_values(&[refusal.reason()]).inc();
         match self.source {
-            Source::Client { attempt, counts } => arrivals.refuse(refusal, attempt, counts),
-            Source::Log if refusal.blame() == Blame::Server => arrivals.fail_from_log(),
-            Source::Log => {}
+            RequestSource::Client { attempt, counts } => arrivals.refuse(refusal, attempt, counts),
+            RequestSource::Log if refusal.blame() == Blame::Server => arrivals.fail_from_log(),
+            RequestSource::Log => {}
         }
         if refusal.blame() == Blame::Client {
-            // Nothing that more replicas would change.
+            // More replicas would change nothing.
             self.large = 0;
         }
         self.outcome = Outcome::Refused;
     }
 
-    /// Ends the request of a client with an answer.
+    /// Ends a client's request with an answer.
     pub(crate) fn answer(&mut self, latency: Latency) {
-        let Ledger { metrics, arrivals } = self.ledger;
+        let RequestLedger { metrics, arrivals } = self.ledger;
         metrics.request_seconds.observe(latency.total.as_secs_f64());
         let outside = latency.whole.saturating_sub(latency.inside);
         arrivals.answer(latency.whole, outside);
         self.outcome = Outcome::Answered;
     }
 
-    /// Ends a record with an answer. Nobody waited for it, so it says nothing about latencies.
+    /// Ends a record with an answer. Nobody waited for it, so its time is not a latency.
     pub(crate) fn answer_from_log(&mut self) {
         self.ledger.arrivals.answer_from_log();
         self.outcome = Outcome::Answered;
     }
 
-    /// Ends the request as answered without the engine: nothing that more replicas would change.
+    /// Ends the request as answered without the engine. More replicas would change nothing.
     pub(crate) fn answer_without_engine(&mut self) {
-        if let Source::Client { counts, .. } = self.source {
-            self.ledger.arrivals.settle(counts);
+        if let RequestSource::Client { counts, .. } = self.source {
+            self.ledger.arrivals.answer_without_engine(counts);
         }
         self.large = 0;
         self.outcome = Outcome::Answered;
     }
 }
 
-impl Drop for Entry<'_> {
+impl Drop for LedgerEntry<'_> {
     fn drop(&mut self) {
-        if let Source::Client { attempt, counts } = self.source {
+        if let RequestSource::Client { attempt, counts } = self.source {
             if self.outcome == Outcome::Abandoned {
                 self.ledger.arrivals.abandon(attempt);
             }
             if counts {
-                self.ledger.arrivals.ask_large(self.large);
+                self.ledger.arrivals.offer_large(self.large);
             }
         }
         self.ledger.metrics.end(self.surface, self.outcome);

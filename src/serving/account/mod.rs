@@ -1,4 +1,4 @@
-//! What becomes of requests, counted once: for the metrics that people look at and for the hints.
+//! The account of requests: each arrival and outcome is counted once, for metrics and hints.
 
 mod arrivals;
 mod ledger;
@@ -6,6 +6,6 @@ mod retries;
 mod window;
 
 pub use self::arrivals::{Arrivals, Counts};
-pub(crate) use self::ledger::{Entry, Latency, Ledger};
-pub use self::retries::{Identity, Try};
-pub use self::window::{Recorder, Summary, Window};
+pub(crate) use self::ledger::{Latency, LedgerEntry, RequestLedger};
+pub use self::retries::{Attempt, Identity};
+pub use self::window::{LatencySummary, LatencyWindow, Recorder};

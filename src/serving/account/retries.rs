@@ -1,25 +1,25 @@
-//! Retries of requests that were refused lately: they are no new load.
+//! Recognizes retries of recently refused requests, which are no new load.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-/// What names a request across its retries: the same for each of them, another for every other.
+/// Identifies a request across its retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity(u64);
 
-/// How a request has come.
+/// An attempt at a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Try {
-    /// What names it across its retries, if anything.
+pub struct Attempt {
+    /// The identity of the request, if it has one.
     pub identity: Option<Identity>,
-    /// Whether it says itself that it has been tried before.
+    /// Whether the attempt says itself that it is a retry.
     pub is_retry: bool,
 }
 
 impl Identity {
-    /// The identity that these bytes give, in this process.
+    /// The identity derived from these bytes. Valid in this process only.
     pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hasher = DefaultHasher::new();
         for part in parts {
@@ -29,39 +29,38 @@ impl Identity {
     }
 }
 
-/// Requests refused lately that have a name, so that a retry is known.
+/// Recently refused requests that have an identity.
 ///
-/// A table of hashes in which newer ones replace older ones: what is forgotten counts once more, and two
-/// of the same hash count as one. Each place has the upper half of a hash, the minute, and how often the
-/// request has come back: a name that comes back more often than anybody tries names more than one
-/// request.
+/// A hash table in which newer requests replace older ones. A request that was forgotten counts again, and
+/// two with the same hash count as one. Each entry holds the upper half of a hash, the minute, and the number
+/// of retries. An identity with more retries than any client makes stands for more than one request.
 #[derive(Debug)]
-pub(super) struct Refused {
-    places: Vec<AtomicU64>,
+pub(super) struct RecentRefusals {
+    entries: Vec<AtomicU64>,
     origin: Instant,
 }
 
-const PLACES: usize = 1 << 16;
+const ENTRIES: usize = 1 << 16;
 
-/// Times that a request is tried again at most: a KafkaSource tries ten times unless told otherwise.
+/// Retries of one request at most. A KafkaSource makes ten by default.
 const TRIES_MAX: u64 = 32;
 
-/// How long a refused request is remembered, in minutes: the pauses of a KafkaSource grow to five.
+/// How long a refused request is remembered, in minutes. The pauses of a KafkaSource grow to five.
 const MINUTES: u64 = 10;
 
 const HASH_MASK: u64 = !0 << 32;
 const MINUTE_MASK: u64 = 0xffff;
 
-impl Refused {
+impl RecentRefusals {
     pub(super) fn new() -> Self {
         Self {
-            places: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
+            entries: (0..ENTRIES).map(|_| AtomicU64::new(0)).collect(),
             origin: Instant::now(),
         }
     }
 
-    fn place(&self, identity: Identity) -> &AtomicU64 {
-        &self.places[identity.0 as usize % PLACES]
+    fn entry(&self, identity: Identity) -> &AtomicU64 {
+        &self.entries[identity.0 as usize % ENTRIES]
     }
 
     fn minute(&self) -> u64 {
@@ -69,28 +68,28 @@ impl Refused {
     }
 
     pub(super) fn remember(&self, identity: Identity) {
-        let place = self.place(identity);
-        let before = place.load(Ordering::Relaxed);
+        let entry = self.entry(identity);
+        let before = entry.load(Ordering::Relaxed);
         let same = before & HASH_MASK == identity.0 & HASH_MASK;
         let tries = if same { before & MINUTE_MASK } else { 0 };
-        // Zero is an empty place.
+        // Zero is an empty entry.
         let now = identity.0 & HASH_MASK | self.minute() << 16 | tries.max(1);
-        place.store(now, Ordering::Relaxed);
+        entry.store(now, Ordering::Relaxed);
     }
 
-    /// Whether the request was refused lately.
-    pub(super) fn is_back(&self, identity: Identity) -> bool {
-        let place = self.place(identity);
-        let entry = place.load(Ordering::Relaxed);
-        let (minute, tries) = (entry >> 16 & MINUTE_MASK, entry & MINUTE_MASK);
+    /// Whether the request was refused recently. Counts the retry.
+    pub(super) fn is_retry_of_refused(&self, identity: Identity) -> bool {
+        let entry = self.entry(identity);
+        let value = entry.load(Ordering::Relaxed);
+        let (minute, tries) = (value >> 16 & MINUTE_MASK, value & MINUTE_MASK);
         let age = self.minute().wrapping_sub(minute) & MINUTE_MASK;
-        if tries == 0 || entry & HASH_MASK != identity.0 & HASH_MASK || age > MINUTES {
+        if tries == 0 || value & HASH_MASK != identity.0 & HASH_MASK || age > MINUTES {
             return false;
         }
         if tries > TRIES_MAX {
             return false;
         }
-        place.store(entry + 1, Ordering::Relaxed);
+        entry.store(value + 1, Ordering::Relaxed);
         true
     }
 }

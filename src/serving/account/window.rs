@@ -1,12 +1,13 @@
-//! Durations of the last minute: their mean and their percentiles, to be recorded from any thread.
+//! Durations of the last minute, with mean and percentile. Any thread may record.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Buckets an octave: a value is known to 5 %.
+/// Buckets per octave: values are known to 5 %.
 const STEPS_AN_OCTAVE: f64 = 8.0;
 
-/// The shortest duration that is told from others, in seconds; and octaves above it, to two minutes.
+/// The shortest duration that is distinguished, in seconds, and the number of buckets: 27 octaves, up to two
+/// minutes.
 const SHORTEST: f64 = 1e-6;
 const BUCKETS: usize = 27 * 8;
 
@@ -14,7 +15,7 @@ const BUCKETS: usize = 27 * 8;
 #[derive(Debug)]
 struct Histogram {
     buckets: [AtomicU32; BUCKETS],
-    /// Nanoseconds of all.
+    /// Sum of all durations in nanoseconds.
     sum: AtomicU64,
 }
 
@@ -26,34 +27,34 @@ impl Histogram {
         }
     }
 
-    /// Moves the counts out.
-    fn take(&self) -> Counts {
+    /// Takes the counts and resets them.
+    fn take(&self) -> HistogramCounts {
         let take = |bucket: &AtomicU32| u64::from(bucket.swap(0, Ordering::Relaxed));
-        Counts {
+        HistogramCounts {
             buckets: self.buckets.iter().map(take).collect(),
             seconds: self.sum.swap(0, Ordering::Relaxed) as f64 / 1e9,
         }
     }
 }
 
-/// Durations by size.
+/// The counts of a histogram.
 #[derive(Debug, Clone)]
-struct Counts {
+struct HistogramCounts {
     buckets: Vec<u64>,
     seconds: f64,
 }
 
-/// What is recorded now; shared.
+/// Records durations of the current interval, from any thread.
 #[derive(Debug)]
 pub struct Recorder(Histogram);
 
 impl Recorder {
-    /// A recorder of nothing.
+    /// A recorder without durations.
     pub fn new() -> Self {
         Self(Histogram::new())
     }
 
-    /// Something took so long.
+    /// Records a duration.
     pub fn record(&self, took: Duration) {
         let octaves = (took.as_secs_f64() / SHORTEST).max(1.0).log2();
         let bucket = ((octaves * STEPS_AN_OCTAVE) as usize).min(BUCKETS - 1);
@@ -69,26 +70,26 @@ impl Default for Recorder {
     }
 }
 
-/// The last so many intervals of a recorder.
+/// The last intervals of a recorder.
 #[derive(Debug)]
-pub struct Window {
-    intervals: Vec<Option<Counts>>,
+pub struct LatencyWindow {
+    intervals: Vec<Option<HistogramCounts>>,
     next: usize,
 }
 
-/// A window's durations in short.
+/// A summary of the durations in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Summary {
-    /// How many.
+pub struct LatencySummary {
+    /// Number of durations.
     pub count: u64,
-    /// Their mean in seconds.
+    /// Mean in seconds.
     pub mean: f64,
-    /// Their 99th percentile in seconds.
+    /// 99th percentile in seconds.
     pub p99: f64,
 }
 
-impl Window {
-    /// A window of so many intervals.
+impl LatencyWindow {
+    /// A window of `intervals` intervals.
     pub fn new(intervals: usize) -> Self {
         Self {
             intervals: vec![None; intervals.max(1)],
@@ -96,14 +97,14 @@ impl Window {
         }
     }
 
-    /// Ends an interval: what was recorded since the last end is its.
-    pub fn turn(&mut self, recorder: &Recorder) {
+    /// Ends an interval: takes what was recorded since the previous one.
+    pub fn rotate(&mut self, recorder: &Recorder) {
         self.intervals[self.next] = Some(recorder.0.take());
         self.next = (self.next + 1) % self.intervals.len();
     }
 
-    /// All intervals together; zeros where nothing was recorded.
-    pub fn summary(&self) -> Summary {
+    /// The summary over all intervals; zeros if nothing was recorded.
+    pub fn summary(&self) -> LatencySummary {
         let mut buckets = [0_u64; BUCKETS];
         let mut seconds = 0.0;
         for counts in self.intervals.iter().flatten() {
@@ -114,7 +115,7 @@ impl Window {
         }
         let count: u64 = buckets.iter().sum();
         if count == 0 {
-            return Summary::default();
+            return LatencySummary::default();
         }
         let beyond = count - count / 100;
         let mut below = 0;
@@ -122,9 +123,9 @@ impl Window {
             below += count;
             below >= beyond
         });
-        // The middle of the bucket, by its logarithm.
+        // The logarithmic middle of the bucket.
         let octaves = (bucket.unwrap_or(BUCKETS - 1) as f64 + 0.5) / STEPS_AN_OCTAVE;
-        Summary {
+        LatencySummary {
             count,
             mean: seconds / count as f64,
             p99: SHORTEST * octaves.exp2(),
@@ -137,33 +138,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mean_and_percentile_are_those_of_the_window() {
+    fn the_summary_covers_the_window() {
         let recorder = Recorder::new();
-        let mut window = Window::new(2);
-        assert_eq!(window.summary(), Summary::default());
+        let mut window = LatencyWindow::new(2);
+        assert_eq!(window.summary(), LatencySummary::default());
         for millis in 1..=1000 {
             recorder.record(Duration::from_millis(millis));
         }
-        window.turn(&recorder);
-        let Summary { count, mean, p99 } = window.summary();
+        window.rotate(&recorder);
+        let LatencySummary { count, mean, p99 } = window.summary();
         assert_eq!(count, 1000);
         assert!((mean - 0.5005).abs() < 1e-9, "{mean}");
         assert!((p99 / 0.99 - 1.0).abs() < 0.06, "{p99}");
         recorder.record(Duration::from_secs(1000));
-        window.turn(&recorder);
+        window.rotate(&recorder);
         assert_eq!(window.summary().count, 1001);
-        window.turn(&recorder);
+        window.rotate(&recorder);
         assert_eq!(window.summary().count, 1, "the oldest interval is gone");
-        window.turn(&recorder);
-        assert_eq!(window.summary(), Summary::default());
+        window.rotate(&recorder);
+        assert_eq!(window.summary(), LatencySummary::default());
     }
 
     #[test]
-    fn whatever_took_no_time_counts_as_well() {
+    fn a_duration_of_zero_counts() {
         let recorder = Recorder::new();
         recorder.record(Duration::ZERO);
-        let mut window = Window::new(1);
-        window.turn(&recorder);
+        let mut window = LatencyWindow::new(1);
+        window.rotate(&recorder);
         assert_eq!(window.summary().count, 1);
     }
 }

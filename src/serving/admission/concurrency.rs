@@ -1,11 +1,11 @@
-//! Permits: the bound on requests in flight. Dropping a permit gives it back.
+//! Permits: the bound on requests in flight. Dropping a permit returns it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::metrics::Metrics;
 
-/// The permits that are out, and how many there are.
+/// The permits in use and their limit.
 #[derive(Debug)]
 pub(crate) struct Concurrency {
     in_flight: AtomicUsize,
@@ -13,9 +13,9 @@ pub(crate) struct Concurrency {
     metrics: Metrics,
 }
 
-/// As many requests are in flight as may be.
+/// All permits are in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Crowded {
+pub(crate) struct NoPermit {
     /// The limit.
     pub(crate) max: usize,
 }
@@ -30,7 +30,7 @@ impl Concurrency {
         })
     }
 
-    /// Raises the limit to `max`; whether it was lower.
+    /// Raises the limit to `max`. Returns whether it was lower.
     pub(crate) fn grow(&self, max: usize) -> bool {
         let before = self.max.fetch_max(max, Ordering::AcqRel);
         if before < max {
@@ -39,23 +39,23 @@ impl Concurrency {
         before < max
     }
 
-    /// Whether one more would be let in now.
-    pub(crate) fn has_room(&self) -> Result<(), Crowded> {
+    /// Checks whether a permit is free now.
+    pub(crate) fn check(&self) -> Result<(), NoPermit> {
         let max = self.max.load(Ordering::Acquire);
         if self.in_flight.load(Ordering::Acquire) < max {
             Ok(())
         } else {
-            Err(Crowded { max })
+            Err(NoPermit { max })
         }
     }
 
-    /// Lets one request in, or refuses it.
-    pub(crate) fn admit(self: &Arc<Self>) -> Result<Permit, Crowded> {
+    /// Takes a permit, if one is free.
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<Permit, NoPermit> {
         let max = self.max.load(Ordering::Acquire);
         let room = |now: usize| (now < max).then_some(now + 1);
         self.in_flight
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
-            .map_err(|_| Crowded { max })?;
+            .map_err(|_| NoPermit { max })?;
         self.metrics.in_flight.inc();
         Ok(Permit {
             concurrency: Arc::clone(self),

@@ -1,8 +1,8 @@
-//! How long a request that comes now will take, and whether that is soon enough.
+//! Forecasts how long a request that arrives now will take, and decides whether that is in time.
 //!
-//! Reads the service curve, what waits and what runs; all of them atomics. A forecast is as good as
-//! the curve, so what it was wrong by is learnt as well ([`Slack`]), and the promise is kept for 99.5
-//! of 100 admitted requests rather than for the mean one.
+//! Input: the service curve, the waiting tokens and the engine's busy time, all of them atomics. The forecast is
+//! only as good as the curve, so its errors are learned too ([`Slack`]): the promise holds for 99.5 of 100
+//! admitted requests, not just for the mean one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,23 +18,23 @@ use crate::serving::timing::{BATCH_SHARE, EngineTiming};
 /// Share of requests that may take longer than forecast.
 const MISSED: f64 = 0.005;
 
-/// Part of the objective within which the answer should leave: the rest is for what is not seen from
-/// here, from the client's socket to the admission and back.
+/// Share of the objective within which the answer should leave. The rest is for what is not visible here:
+/// from the client's socket to admission, and back.
 pub(crate) const PROMISE: f64 = 0.9;
 
-/// An objective that cannot be kept by an idle server is stretched to so many times what the request
-/// takes alone: one batch runs, one is the request's own, one is for all that is uncertain.
+/// An objective that an idle server cannot keep is stretched to this many times the request's own time: for
+/// the running batch, for the request's own batch, and for uncertainty.
 const ALONE: f64 = 3.0;
 
-/// After this time without a miss, what was learnt from misses counts half.
+/// Half-life of the slack without misses, in seconds.
 const SLACK_HALF_LIFE: f64 = 30.0;
 
-/// By how much requests have taken longer than forecast: the quantile `1 - MISSED` of that, followed
-/// by steps that balance there (Robbins and Monro 1951), and forgotten with time.
+/// The quantile `1 - MISSED` of forecast errors, tracked by stochastic approximation (Robbins and Monro 1951).
+/// It decays with time.
 #[derive(Debug)]
 pub(crate) struct Slack {
     origin: Instant,
-    /// Seconds, the bits of an `f64`, and when that was, in milliseconds from `origin`.
+    /// The slack in seconds (the bits of an `f64`), and its time in milliseconds from `origin`.
     seconds: AtomicU64,
     at: AtomicU64,
 }
@@ -58,8 +58,8 @@ impl Slack {
         seconds * (-age / SLACK_HALF_LIFE).exp2()
     }
 
-    /// A request took `error` seconds longer than forecast; `objective` scales the steps and bounds
-    /// the slack. One that the forecast was not needed for (`decisive` is false) can only lower it.
+    /// Learns that a request took `error` seconds longer than forecast. `objective` scales the steps and bounds
+    /// the slack. A request whose forecast did not matter (`decisive` is false) can only lower the slack.
     fn learn(&self, error: f64, objective: f64, decisive: bool) {
         let before = self.seconds();
         let step = objective / 50.0;
@@ -68,42 +68,41 @@ impl Slack {
             (true, false) => return,
             (false, _) => before - step * MISSED,
         };
-        // Two that learn at once lose one step of many.
+        // A race between two updates loses one step of many.
         let bounded = after.clamp(0.0, objective / 2.0);
         self.seconds.store(bounded.to_bits(), Ordering::Relaxed);
         self.at.store(self.now(), Ordering::Relaxed);
     }
 }
 
-/// What was forecast for a request that was let in.
+/// The forecast for an admitted request.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Expected {
+pub(crate) struct ExpectedLatency {
     /// Seconds until its answer.
     pub(crate) seconds: f64,
-    /// Whether the forecast says something about the next ones: of a list it does not, since single
-    /// texts that come later share the engine with it, nor of what takes longer than the objective by
-    /// itself.
-    teaches: bool,
+    /// Whether its error says something about later forecasts. It does not for a list, which shares the engine
+    /// with single texts that arrive later, nor for a request that takes longer than the objective on its own.
+    is_representative: bool,
 }
 
-/// The time of a request, in seconds.
+/// Time left to a request and time spent on it, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeLeft {
-    /// Until its own deadline, if it has one.
+    /// Until its deadline, if it has one.
     pub(crate) remaining: Option<f64>,
     /// Since its body was complete.
     pub(crate) spent: f64,
 }
 
-/// What would become of a request.
+/// Whether a request can be answered in time.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Verdict {
+pub(crate) enum Feasibility {
     /// It should be answered in time.
-    InTime(Expected),
-    /// It would take `expected` seconds, `late` more than it has.
+    InTime(ExpectedLatency),
+    /// It would take `expected` seconds, which is `late` seconds too long.
     TooLate { expected: f64, late: f64 },
-    /// Its own deadline is before what it takes on an idle server, so no other replica could either.
-    Never { alone: f64 },
+    /// Even an idle server would take too long (`alone` seconds) for its deadline, so no replica can keep it.
+    Unreachable { alone: f64 },
 }
 
 /// The forecaster of one model.
@@ -111,50 +110,50 @@ pub(crate) enum Verdict {
 pub(crate) struct Forecast {
     timing: Arc<EngineTiming>,
     slack: Slack,
-    /// Tokens of text, by its bytes: the bits of an `f64`.
+    /// Tokens per byte of text: the bits of an `f64`.
     tokens_a_byte: AtomicU64,
     /// Tokens of the longest sequence.
     tokens_max: usize,
-    /// Bytes from which on a request is a large one.
+    /// Size in bytes from which a request is large.
     large: usize,
     slots: Arc<Slots>,
 }
 
-/// Tokens that a text has beside its words: `[CLS]` and `[SEP]`.
+/// Special tokens of a text: `[CLS]` and `[SEP]`.
 const SPECIAL: f64 = 2.0;
 
 impl Forecast {
-    /// For a model with this tokenizer, behind the texts that hold `slots`.
+    /// A forecaster for the model with this tokenizer and these slots.
     pub(crate) fn new(timing: Arc<EngineTiming>, slots: Arc<Slots>, tokenizer: &Tokenizer) -> Self {
         Self {
             timing,
             tokens_max: tokenizer.max_tokens(),
             large: large(tokenizer),
             slack: Slack::new(),
-            // English has about four letters a word piece.
+            // English has about four letters per word piece.
             tokens_a_byte: AtomicU64::new(0.25_f64.to_bits()),
             slots,
         }
     }
 
-    /// The engine that it forecasts.
+    /// The timing of the engine.
     pub(crate) fn timing(&self) -> &EngineTiming {
         &self.timing
     }
 
-    /// Tokens that a text of `bytes` will probably have.
+    /// The expected number of tokens of a text of `bytes`.
     pub(crate) fn tokens_of(&self, bytes: usize) -> usize {
         let rate = f64::from_bits(self.tokens_a_byte.load(Ordering::Relaxed));
         let tokens = SPECIAL + rate * bytes as f64;
         (tokens as usize).clamp(1, self.tokens_max.max(1))
     }
 
-    /// Whether a body or texts of `bytes` together take turns on the host.
+    /// Whether a body, or texts with this total size, take turns on the host.
     pub(crate) fn is_large(&self, bytes: usize) -> bool {
         bytes >= self.large
     }
 
-    /// A text of `bytes` had `tokens`, none of them cut off.
+    /// Learns that a text of `bytes` had `tokens`, without truncation.
     pub(crate) fn learn_tokens(&self, bytes: usize, tokens: usize) {
         if bytes < 4 {
             return;
@@ -166,7 +165,7 @@ impl Forecast {
             .store(blended.to_bits(), Ordering::Relaxed);
     }
 
-    /// Seconds that a request may take before its tokens wait, whose deadline is in `remaining` seconds.
+    /// Seconds that a request may take until its tokens are queued; its deadline is in `remaining` seconds.
     pub(crate) fn allowed(&self, remaining: Option<f64>) -> Option<f64> {
         let objective = self.timing.objective();
         let objective = objective.map(|objective| PROMISE * objective);
@@ -176,29 +175,30 @@ impl Forecast {
             .reduce(f64::min)
     }
 
-    /// What would become of a request of `tokens` in `class` that arrives now.
-    pub(crate) fn judge(
+    /// Assesses a request of `tokens` in `class` that arrives now.
+    pub(crate) fn assess(
         &self,
         class: Class,
         tokens: usize,
         TimeLeft { remaining, spent }: TimeLeft,
-    ) -> Verdict {
+    ) -> Feasibility {
         let left = self.timing.busy.left(Instant::now());
         let ahead = self.slots.tokens(class) as f64;
         let beside = self.slots.tokens(class.other()) as f64;
         let own = tokens as f64;
-        let expected = left + self.timing.seconds(work(ahead, own, beside));
+        let expected = left + self.timing.seconds(tokens_until_done(ahead, own, beside));
         let alone = self.timing.seconds(own);
         let is_stretched = |objective: f64| ALONE * alone > objective;
-        let in_time = Verdict::InTime(Expected {
+        let in_time = Feasibility::InTime(ExpectedLatency {
             seconds: expected,
-            teaches: class == Class::Single && !self.timing.objective().is_some_and(is_stretched),
+            is_representative: class == Class::Single
+                && !self.timing.objective().is_some_and(is_stretched),
         });
-        // A deadline that is far out of reach is not worth the try.
+        // A deadline that is far out of reach is not worth trying.
         if remaining.is_some_and(|remaining| alone > 2.0 * remaining) {
-            return Verdict::Never { alone };
+            return Feasibility::Unreachable { alone };
         }
-        // Whoever finds nothing before it is let in: nothing could be sooner.
+        // A request that finds an idle server is admitted: no server could be faster.
         if ahead + beside == 0.0 && left == 0.0 {
             return in_time;
         }
@@ -215,20 +215,24 @@ impl Forecast {
             in_time
         } else {
             let late = expected - allowed;
-            Verdict::TooLate { expected, late }
+            Feasibility::TooLate { expected, late }
         }
     }
 
-    /// A request that was forecast so was answered after `took`.
-    pub(crate) fn learn(&self, expected: &Expected, took: Duration) {
-        if let Some(objective) = self.timing.objective().filter(|_| expected.teaches) {
+    /// Learns that a request with this forecast was answered after `took`.
+    pub(crate) fn learn(&self, expected: &ExpectedLatency, took: Duration) {
+        if let Some(objective) = self
+            .timing
+            .objective()
+            .filter(|_| expected.is_representative)
+        {
             let error = took.as_secs_f64() - expected.seconds;
             let decisive = expected.seconds > BATCH_SHARE * objective;
             self.slack.learn(error, objective, decisive);
         }
     }
 
-    /// Time until what waits now is done.
+    /// Time until all texts that wait now are computed.
     pub(crate) fn drain_time(&self) -> Duration {
         let waiting: usize = [Class::Single, Class::List]
             .map(|class| self.slots.tokens(class))
@@ -240,9 +244,9 @@ impl Forecast {
     }
 }
 
-/// Tokens that are computed until the last of `own` is, behind `ahead` of the same class and beside
-/// another class, of which as much is taken as of one's own.
-fn work(ahead: f64, own: f64, beside: f64) -> f64 {
+/// Tokens that are computed until the last of `own` is done: `ahead` in the same class, and as many of the
+/// other class (`beside`) as of its own.
+fn tokens_until_done(ahead: f64, own: f64, beside: f64) -> f64 {
     ahead + own + beside.min(ahead + own)
 }
 

@@ -1,8 +1,8 @@
-//! What requests ask of the host that grows with their size: decoding a body, cutting its texts.
+//! Host work that grows with the size of a request: decoding a body, tokenizing its texts.
 //!
-//! A body of some megabytes keeps a thread busy for milliseconds, as long as a hundred short requests. So
-//! large ones take turns, and small ones pass beside them. What it takes is learnt a byte, and what cannot
-//! be done in time is refused at once.
+//! A body of several megabytes keeps a thread busy for milliseconds, as long as a hundred short requests.
+//! Large requests therefore take turns, and small ones pass them. The cost per byte is learned, and requests
+//! that cannot be done in time are refused at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use crate::model::Tokenizer;
 use crate::turns::{Turn, Turns, thread_time};
 
-/// Bytes of a body, or of its texts together, from which on it takes turns: a tenth of a millisecond.
+/// Size in bytes of a body, or of all its texts, from which it takes turns: a tenth of a millisecond of work.
 const LARGE: usize = 16 << 10;
 
-/// The same where a tokenizer has to see all of a text: three hundred nanoseconds a byte.
+/// The same if the tokenizer has to read a text completely, at 300 ns per byte.
 const LARGE_WHOLE: usize = 2 << 10;
 
-/// Bytes from which on a request takes turns, where texts are read by need or as a whole.
+/// Size in bytes from which a request takes turns with this tokenizer.
 pub(crate) fn large(tokenizer: &Tokenizer) -> usize {
     if tokenizer.reads_by_need() {
         LARGE
@@ -28,32 +28,50 @@ pub(crate) fn large(tokenizer: &Tokenizer) -> usize {
     }
 }
 
-/// Seconds a byte, before any was seen.
+/// Seconds per byte before anything is learned.
 const BYTE: f64 = 3e-9;
 
-/// Bytes after which half of what is known of the cost of a byte is new.
+/// Bytes after which new observations make up half of the learned cost.
 const LEARNT_BYTES: f64 = 4e6;
 
-/// The account of large requests.
-#[derive(Debug)]
-pub(crate) struct Host {
-    turns: Arc<Turns>,
-    /// Nanoseconds of work that has been let in and is not done.
-    ahead: AtomicU64,
-    /// Seconds a byte, the bits of an `f64`.
-    byte: AtomicU64,
-    /// Bytes that it was learnt from.
-    learnt: AtomicU64,
+/// CPU time that a byte of a large body takes the host, from the socket to its tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ByteCost {
+    /// CPU seconds per byte.
+    pub seconds: f64,
+    /// Whether it is measured rather than guessed.
+    pub is_known: bool,
 }
 
-impl Host {
-    /// With nobody at work.
+/// When a large request would be done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct HostForecast {
+    /// Seconds until then.
+    pub(crate) seconds: f64,
+    /// Whether other large requests are ahead of it.
+    pub(crate) is_behind: bool,
+}
+
+/// The CPU time that large requests need on the host.
+#[derive(Debug)]
+pub(crate) struct HostWork {
+    turns: Arc<Turns>,
+    /// Nanoseconds of work that was admitted and is not done.
+    ahead: AtomicU64,
+    /// Seconds per byte: the bits of an `f64`.
+    byte: AtomicU64,
+    /// Bytes that it was learned from.
+    learned: AtomicU64,
+}
+
+impl HostWork {
+    /// A host without large requests.
     pub(crate) fn new(turns: Arc<Turns>) -> Arc<Self> {
         Arc::new(Self {
             turns,
             ahead: AtomicU64::new(0),
             byte: AtomicU64::new(BYTE.to_bits()),
-            learnt: AtomicU64::new(0),
+            learned: AtomicU64::new(0),
         })
     }
 
@@ -62,30 +80,35 @@ impl Host {
         &self.turns
     }
 
-    /// Seconds that `bytes` more would take until they are done, and whether anything is before them.
-    pub(crate) fn forecast(&self, bytes: usize) -> (f64, bool) {
+    /// When another request of `bytes` would be done.
+    pub(crate) fn forecast(&self, bytes: usize) -> HostForecast {
         let ahead = self.ahead.load(Ordering::Relaxed);
         let before = ahead as f64 / 1e9 / self.turns.threads() as f64;
-        (before + self.seconds(bytes), ahead > 0)
+        HostForecast {
+            seconds: before + self.seconds(bytes),
+            is_behind: ahead > 0,
+        }
     }
 
-    /// CPU seconds that a byte of a large body takes from the socket to its tokens, and whether that is more
-    /// than a guess.
-    pub(crate) fn byte_cost(&self) -> (f64, bool) {
+    /// The CPU time per byte of a large body.
+    pub(crate) fn byte_cost(&self) -> ByteCost {
         let read = self.turns.read_cost();
-        let is_known = self.learnt.load(Ordering::Relaxed) as f64 > 2.0 * LEARNT_BYTES;
-        (self.seconds(1) + read.unwrap_or_default(), is_known)
+        let is_known = self.learned.load(Ordering::Relaxed) as f64 > 2.0 * LEARNT_BYTES;
+        ByteCost {
+            seconds: self.seconds(1) + read.unwrap_or_default(),
+            is_known,
+        }
     }
 
     fn seconds(&self, bytes: usize) -> f64 {
         f64::from_bits(self.byte.load(Ordering::Relaxed)) * bytes as f64
     }
 
-    /// Waits for the turn of a request of `bytes` that should be done `until` then.
-    pub(crate) async fn begin(self: &Arc<Self>, bytes: usize, until: Instant) -> Work {
+    /// Waits for the turn of a request of `bytes` that should be done by `until`.
+    pub(crate) async fn begin(self: &Arc<Self>, bytes: usize, until: Instant) -> HostTurn {
         let nanos = (self.seconds(bytes) * 1e9) as u64;
         self.ahead.fetch_add(nanos, Ordering::Relaxed);
-        let mut work = Work {
+        let mut work = HostTurn {
             turn: self.turns.ask(until),
             host: Arc::clone(self),
             bytes,
@@ -97,7 +120,7 @@ impl Host {
         work
     }
 
-    /// `bytes` took `spent` of a thread.
+    /// Learns that `bytes` took `spent` of CPU time.
     fn learn(&self, bytes: usize, spent: Duration) {
         if spent.is_zero() {
             return;
@@ -105,17 +128,17 @@ impl Host {
         let found = spent.as_secs_f64() / bytes as f64;
         let before = f64::from_bits(self.byte.load(Ordering::Relaxed));
         let share = bytes as f64 / (bytes as f64 + LEARNT_BYTES);
-        // Two that learn at once lose one step of many.
+        // A race between two updates loses one step of many.
         let after = before + share * (found - before);
         self.byte.store(after.to_bits(), Ordering::Relaxed);
-        self.learnt.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.learned.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
-/// A large request at work, or one that waits for that; over when it is dropped.
+/// The turn of a large request, waiting or running. Dropping it ends the turn.
 #[derive(Debug)]
-pub(crate) struct Work {
-    host: Arc<Host>,
+pub(crate) struct HostTurn {
+    host: Arc<HostWork>,
     turn: Turn,
     bytes: usize,
     nanos: u64,
@@ -123,8 +146,8 @@ pub(crate) struct Work {
     is_done: bool,
 }
 
-impl Work {
-    /// Does a part of it, and counts the time that the thread took.
+impl HostTurn {
+    /// Runs a part of the work and counts its CPU time.
     pub(crate) fn spend<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let before = thread_time();
         let result = work();
@@ -132,13 +155,13 @@ impl Work {
         result
     }
 
-    /// All of it is done; what breaks off before says nothing of what a byte costs.
+    /// Ends the turn with all work done. Work that stops early says nothing about the cost of a byte.
     pub(crate) fn finish(mut self) {
         self.is_done = true;
     }
 }
 
-impl Drop for Work {
+impl Drop for HostTurn {
     fn drop(&mut self) {
         self.host.ahead.fetch_sub(self.nanos, Ordering::Relaxed);
         if self.is_done {
@@ -152,34 +175,38 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_let_in_is_ahead_of_others_until_it_is_done_or_has_left() {
-        let host = Host::new(Turns::new(1));
+    async fn admitted_work_delays_others_until_it_is_done_or_dropped() {
+        let host = HostWork::new(Turns::new(1));
         let own = BYTE * 1e6;
-        assert_eq!(host.forecast(1_000_000), (own, false));
+        let alone = HostForecast {
+            seconds: own,
+            is_behind: false,
+        };
+        assert_eq!(host.forecast(1_000_000), alone);
         let now = Instant::now();
         let first = host.begin(1_000_000, now).await;
         let second = tokio::time::timeout(Duration::ZERO, host.begin(1_000_000, now));
         assert!(second.await.is_err(), "it waits");
-        let (seconds, is_behind) = host.forecast(1_000_000);
+        let HostForecast { seconds, is_behind } = host.forecast(1_000_000);
         assert!(is_behind && (seconds - 2.0 * own).abs() < 1e-6);
         drop(first);
-        assert_eq!(host.forecast(1_000_000), (own, false));
+        assert_eq!(host.forecast(1_000_000), alone);
         assert_eq!(host.turns().free(), 1);
     }
 
     #[test]
-    fn the_cost_of_a_byte_follows_what_is_seen() {
-        let host = Host::new(Turns::new(2));
+    fn the_cost_of_a_byte_is_learned() {
+        let host = HostWork::new(Turns::new(2));
         for _ in 0..100 {
             host.learn(1 << 20, Duration::from_millis(10));
         }
-        let (seconds, _) = host.forecast(1 << 20);
+        let seconds = host.forecast(1 << 20).seconds;
         assert!((9e-3..10.1e-3).contains(&seconds), "{seconds}");
         host.learn(1 << 20, Duration::ZERO);
         assert_eq!(
-            host.forecast(1 << 20).0,
+            host.forecast(1 << 20).seconds,
             seconds,
-            "a clock that stands says nothing"
+            "a clock that stands still says nothing"
         );
     }
 }

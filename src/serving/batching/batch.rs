@@ -2,29 +2,29 @@
 
 use crate::engine::EngineError;
 use crate::error::Refusal;
-use crate::serving::queue::Waiting;
+use crate::serving::queue::QueuedText;
 
-/// Texts that are computed together.
+/// Texts that are computed in one forward pass.
 pub(crate) struct Batch {
-    pub(crate) entries: Vec<Waiting>,
-    /// Whether it is half of a batch that failed: it is not split again.
+    pub(crate) entries: Vec<QueuedText>,
+    /// Whether it is half of a failed batch, which is not split again.
     is_half: bool,
 }
 
 impl Batch {
-    /// A batch as it came from the queue.
-    pub(crate) fn new(entries: Vec<Waiting>) -> Self {
+    /// A batch from the queue.
+    pub(crate) fn new(entries: Vec<QueuedText>) -> Self {
         Self {
             entries,
             is_half: false,
         }
     }
 
-    /// Both halves of a part that failed, if that may help: always when it was too large for the device,
-    /// once for other faults, so that one poisonous text does not take its neighbours with it.
+    /// Splits a failed batch into halves, if that may help: always if it was too large for the device, and
+    /// once for other faults, so that one poisonous text does not fail the whole batch.
     ///
     /// # Errors
-    /// The part, where it does not help.
+    /// Returns the batch if splitting does not help.
     pub(crate) fn split(self, error: &EngineError) -> Result<[Self; 2], Self> {
         let helps = match error {
             EngineError::OutOfMemory { .. } => true,
@@ -40,7 +40,7 @@ impl Batch {
         Ok([entries, second].map(|entries| Self { entries, is_half }))
     }
 
-    /// Answers all of it with a refusal.
+    /// Refuses every text of the batch.
     pub(crate) fn refuse(self, refusal: &Refusal) {
         for entry in self.entries {
             // A client that has left needs no refusal.

@@ -1,6 +1,6 @@
-//! The engine's thread: batches out of the queue, through the engine, into the replies.
+//! The engine's thread: takes batches from the queue, runs them, and sends the replies.
 //!
-//! Work-conserving and late-bound (Inoue 2021, arXiv:1912.06322): when the engine can take a batch, it takes everything
+//! Work-conserving and late-bound (Inoue 2021, arXiv:1912.06322): when the engine can take a batch, it gets everything
 //! that waits, within the limits. An engine that runs ahead gets its next batch shortly before it needs it ([`Pace`]).
 
 use std::collections::VecDeque;
@@ -16,18 +16,18 @@ use crate::engine::{Engine, EngineError, Logits, RaggedBatch};
 use crate::error::Refusal;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::Metrics;
-use crate::serving::queue::{Answered, BatchLimits, Patience, Waiting, Work};
+use crate::serving::queue::{BatchLimits, Dequeued, QueuedText, TextOutput, WaitTime};
 use crate::serving::timing::{Pace, thread_time};
 
-/// How often an engine that fails again and again is tried while no request comes.
+/// Interval at which a failing engine is probed while no request arrives.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A batch under way: who waits for it and since when.
-struct UnderWay {
+/// A batch that the engine has, and when it got it.
+struct InFlightBatch {
     batch: Batch,
     tokens: usize,
     since: Instant,
-    /// CPU time of this thread before it.
+    /// CPU time of this thread before the batch.
     thread: Option<Duration>,
 }
 
@@ -39,14 +39,14 @@ pub(crate) struct Batcher {
     metrics: Metrics,
     pace: Pace,
     /// Submitted, oldest first.
-    under_way: VecDeque<UnderWay>,
-    /// Halves of batches that failed or that the device had no memory for. They go before the queue.
+    in_flight: VecDeque<InFlightBatch>,
+    /// Halves of batches that failed or did not fit into the device's memory. They go before the queue.
     split: VecDeque<Batch>,
-    /// When the device was last seen to be done with a batch.
+    /// When the device was last seen to have finished a batch.
     done: Instant,
-    /// What the engine's device clock showed last.
+    /// The last reading of the device's clock.
     device_time: Duration,
-    /// A batch of our own, by which a failing engine shows that it is well again.
+    /// A batch of our own that tests whether a failing engine has recovered.
     probe: RaggedBatch,
 }
 
@@ -69,14 +69,14 @@ impl Batcher {
             texts_max,
             metrics,
             pace: Pace::new(),
-            under_way: VecDeque::new(),
+            in_flight: VecDeque::new(),
             split: VecDeque::new(),
             done: Instant::now(),
             probe,
         }
     }
 
-    /// How large the next batch may be: no larger than the objective leaves time for.
+    /// The size limits of the next batch: no more than the objective leaves time for.
     fn limits(&self) -> BatchLimits {
         BatchLimits {
             tokens_max: self.pipeline.timing.batch_tokens(),
@@ -86,116 +86,116 @@ impl Batcher {
 
     /// Runs until the queue is closed and empty, or the engine is lost.
     ///
-    /// Every entry taken from the queue is answered, whatever happens.
+    /// Every text taken from the queue is answered in any case.
     ///
     /// # Errors
-    /// [`EngineError::Lost`]; what was under way and waiting has then been refused.
+    /// [`EngineError::Lost`]. In-flight batches and waiting texts have then been refused.
     pub(crate) fn run(&mut self) -> Result<(), EngineError> {
         let mut ragged = RaggedBatch::new();
         loop {
-            if self.under_way.len() < self.engine.depth().max(1) {
+            if self.in_flight.len() < self.engine.depth().max(1) {
                 let done = match self.await_turn() {
                     Ok(done) => done,
-                    Err(error) => return self.failed(error, Batch::new(Vec::new())),
+                    Err(error) => return self.handle_failure(error, Batch::new(Vec::new())),
                 };
                 match self.next() {
-                    Next::Batch(batch) => {
+                    NextAction::Batch(batch) => {
                         self.submit(batch, &mut ragged)?;
                         continue;
                     }
-                    Next::Probe => {
+                    NextAction::Probe => {
                         self.probe()?;
                         continue;
                     }
-                    Next::Closed if self.under_way.is_empty() => return Ok(()),
-                    // Those who waited have left; others may come while the batch still runs.
-                    Next::None if !done => continue,
-                    Next::Closed | Next::None => {}
+                    NextAction::Closed if self.in_flight.is_empty() => return Ok(()),
+                    // The waiting clients have left. Others may arrive while the batch still runs.
+                    NextAction::None if !done => continue,
+                    NextAction::Closed | NextAction::None => {}
                 }
             }
             self.collect()?;
         }
     }
 
-    /// While a batch is under way: waits until it is done (true), or until it is time for the next.
+    /// With a batch in flight, waits until it is done (true) or the next one is due (false).
     fn await_turn(&mut self) -> Result<bool, EngineError> {
-        let Some(running) = self.under_way.front() else {
+        let Some(running) = self.in_flight.front() else {
             return Ok(true);
         };
         let start = running.since.max(self.done);
         let due = self.pace.next_at(start, running.tokens);
         loop {
             let engine = &mut self.engine;
-            // A panic here leaves a batch of which nobody knows how far it is.
+            // After a panic here, the progress of the batch is unknown.
             match guarded(|| engine.is_done(), EngineError::Lost) {
                 Ok(false) => {}
                 Err(error @ EngineError::Lost(_)) => return Err(error),
-                // What is wrong with the batch, its collection says.
+                // Collecting the batch reports what is wrong with it.
                 Ok(true) | Err(_) => return Ok(true),
             }
-            let standing = self.pipeline.queue.standing();
-            // Waiting with a full batch wins nothing: what comes later does not get in.
-            let ripe = standing.fills(self.limits()) || !self.split.is_empty();
+            let waiting = self.pipeline.queue.size();
+            // A full batch gains nothing by waiting: later texts do not fit.
+            let is_due = waiting.fills(self.limits()) || !self.split.is_empty();
             let now = Instant::now();
-            if ripe || (standing.texts > 0 && now >= due) {
+            if is_due || (waiting.texts > 0 && now >= due) {
                 return Ok(false);
             }
-            match self.pace.nap(running.tokens, now - start) {
+            match self.pace.pause(running.tokens, now - start) {
                 Duration::ZERO => std::thread::yield_now(),
-                nap => std::thread::sleep(nap),
+                pause => std::thread::sleep(pause),
             }
         }
     }
 
-    /// The next texts for the engine. Blocks only while nothing is under way.
-    fn next(&mut self) -> Next {
+    /// The engine's next action. Blocks only while nothing is in flight.
+    fn next(&mut self) -> NextAction {
         if let Some(batch) = self.split.pop_front() {
-            return Next::Batch(batch);
+            return NextAction::Batch(batch);
         }
-        let idle = self.under_way.is_empty();
+        let idle = self.in_flight.is_empty();
         if idle {
             self.pipeline.timing.busy.clear();
             self.pipeline.progress.idle();
         }
         let failing = self.pipeline.health.is_failing();
-        let patience = match (idle, failing) {
-            (false, _) => Patience::None,
-            (true, false) => Patience::Endless,
-            (true, true) => Patience::Limited(PROBE_INTERVAL),
+        let wait_time = match (idle, failing) {
+            (false, _) => WaitTime::Zero,
+            (true, false) => WaitTime::Unlimited,
+            (true, true) => WaitTime::AtMost(PROBE_INTERVAL),
         };
-        let work = self.pipeline.queue.take(self.limits(), patience);
+        let work = self.pipeline.queue.take(self.limits(), wait_time);
         if idle {
-            // The clock starts; with a batch under way, texts that come and go are no progress.
-            self.pipeline.progress.made();
+            // The clock starts. With a batch in flight, texts that come and go are no progress.
+            self.pipeline.progress.advance();
         }
         match work {
-            Work::Batch(entries) => {
+            Dequeued::Batch(entries) => {
                 let now = Instant::now();
                 for entry in &entries {
                     let waited = now - entry.since;
                     self.metrics.queue_seconds.observe(waited.as_secs_f64());
                 }
-                Next::Batch(Batch::new(entries))
+                NextAction::Batch(Batch::new(entries))
             }
-            Work::None if idle && failing => Next::Probe,
-            Work::None => Next::None,
-            Work::Closed => Next::Closed,
+            Dequeued::Empty if idle && failing => NextAction::Probe,
+            Dequeued::Empty => NextAction::None,
+            Dequeued::Closed => NextAction::Closed,
         }
     }
 
-    /// Begins the forecast of what runs anew, with what is under way.
-    fn count_busy(&self) {
+    /// Restarts the forecast of the engine's busy time from the batches in flight.
+    fn restart_forecast(&self) {
         let timing = &self.pipeline.timing;
-        if self.under_way.is_empty() {
+        if self.in_flight.is_empty() {
             return timing.busy.clear();
         }
         let line = timing.curve.line();
-        let seconds = |batch: &UnderWay| line.seconds(1.0, batch.tokens as f64);
-        let left = self.under_way.iter().map(seconds).sum();
+        let seconds = |batch: &InFlightBatch| line.seconds(1.0, batch.tokens as f64);
+        let left = self.in_flight.iter().map(seconds).sum();
         timing.busy.restart(Instant::now(), left);
     }
 
-    /// Asks a failing engine for an answer that nobody waits for.
+    /// Runs the probe batch on a failing engine.
     fn probe(&mut self) -> Result<(), EngineError> {
         let (engine, probe) = (&mut self.engine, &self.probe);
         match guarded(|| engine.forward(probe), EngineError::Batch) {
@@ -204,7 +204,7 @@ impl Batcher {
                 Ok(())
             }
             Ok(_) => Ok(()),
-            Err(error @ EngineError::Lost(_)) => self.failed(error, Batch::new(Vec::new())),
+            Err(error @ EngineError::Lost(_)) => self.handle_failure(error, Batch::new(Vec::new())),
             Err(error) => {
                 tracing::warn!(%error, "the engine still fails");
                 Ok(())
@@ -215,7 +215,7 @@ impl Batcher {
     fn submit(&mut self, batch: Batch, ragged: &mut RaggedBatch) -> Result<(), EngineError> {
         let since = Instant::now();
         let thread = thread_time(&*self.engine);
-        let panicked = self.panicked();
+        let panic_error = self.panic_error();
         let tokens = batch
             .entries
             .iter()
@@ -233,17 +233,17 @@ impl Batcher {
             }
             engine.submit(ragged)
         };
-        let submitted = guarded(submit, panicked);
-        self.pipeline.progress.made();
+        let submitted = guarded(submit, panic_error);
+        self.pipeline.progress.advance();
         if let Err(error) = submitted {
-            return self.failed(error, batch);
+            return self.handle_failure(error, batch);
         }
         if self.engine.depth() > 1 {
             self.pace.submitted(since.elapsed());
         }
         self.metrics.batch_size.observe(batch.entries.len() as f64);
         self.metrics.batch_tokens.observe(tokens as f64);
-        self.under_way.push_back(UnderWay {
+        self.in_flight.push_back(InFlightBatch {
             batch,
             tokens,
             since,
@@ -252,28 +252,28 @@ impl Batcher {
         Ok(())
     }
 
-    /// Answers the oldest batch under way, if any.
+    /// Collects and answers the oldest batch in flight, if any.
     fn collect(&mut self) -> Result<(), EngineError> {
-        let Some(UnderWay {
+        let Some(InFlightBatch {
             batch,
             tokens,
             since,
             thread,
-        }) = self.under_way.pop_front()
+        }) = self.in_flight.pop_front()
         else {
             return Ok(());
         };
-        let panicked = self.panicked();
+        let panic_error = self.panic_error();
         let engine = &mut self.engine;
-        let collected = guarded(|| engine.collect(), panicked);
-        self.pipeline.progress.made();
+        let collected = guarded(|| engine.collect(), panic_error);
+        self.pipeline.progress.advance();
         let logits = match collected {
             Ok(logits) if logits.rows().len() == batch.entries.len() => logits,
             Ok(_) => {
                 let what = "it answered another batch than the oldest".to_owned();
-                return self.failed(EngineError::Lost(what), batch);
+                return self.handle_failure(EngineError::Lost(what), batch);
             }
-            Err(error) => return self.failed(error, batch),
+            Err(error) => return self.handle_failure(error, batch),
         };
         if logits.rows().any(is_finite) {
             self.pipeline.health.succeeded();
@@ -288,7 +288,7 @@ impl Batcher {
         let ran = thread_time(&*self.engine).zip(thread);
         let ran = ran.map(|(after, before)| after.saturating_sub(before));
         self.pipeline.timing.effort.observe(tokens, took, ran);
-        self.count_busy();
+        self.restart_forecast();
         let device = self.engine.device_time().map(|total| {
             let before = std::mem::replace(&mut self.device_time, total);
             total.saturating_sub(before)
@@ -298,12 +298,12 @@ impl Batcher {
             .inc_by(device.unwrap_or(took).as_secs_f64());
         self.answer(batch.entries, since, &logits);
         let engine = &mut self.engine;
-        let kept_up = guarded(|| engine.upkeep(), EngineError::Lost);
-        self.pipeline.progress.made();
-        kept_up.or_else(|error| self.failed(error, Batch::new(Vec::new())))
+        let upkeep = guarded(|| engine.upkeep(), EngineError::Lost);
+        self.pipeline.progress.advance();
+        upkeep.or_else(|error| self.handle_failure(error, Batch::new(Vec::new())))
     }
 
-    fn answer(&self, entries: Vec<Waiting>, since: Instant, logits: &Logits) {
+    fn answer(&self, entries: Vec<QueuedText>, since: Instant, logits: &Logits) {
         let computed = since.elapsed();
         self.metrics.compute_seconds.observe(computed.as_secs_f64());
         for (entry, row) in entries.into_iter().zip(logits.rows()) {
@@ -311,19 +311,19 @@ impl Batcher {
             let not_finite = || Refusal::Engine("its answer is not a finite number".to_owned());
             let answer = if finite {
                 let logits = row.to_vec();
-                Ok(Answered { logits, computed })
+                Ok(TextOutput { logits, computed })
             } else {
                 Err(not_finite())
             };
-            // A client that has left meanwhile is no error; its request counts as abandoned.
+            // If the client has left meanwhile, its request counts as abandoned.
             let _ = entry.reply.send(answer);
         }
     }
 
-    /// Splits a batch that failed where that may help, and refuses it where not. A lost engine takes
-    /// everything else with it.
-    fn failed(&mut self, error: EngineError, batch: Batch) -> Result<(), EngineError> {
-        self.count_busy();
+    /// Splits a failed batch if that may help, else refuses it. If the engine is lost, everything else is
+    /// refused too.
+    fn handle_failure(&mut self, error: EngineError, batch: Batch) -> Result<(), EngineError> {
+        self.restart_forecast();
         let texts = batch.entries.len();
         let batch = match batch.split(&error) {
             Ok([first, second]) => {
@@ -352,8 +352,8 @@ impl Batcher {
             }
             EngineError::Lost(_) => {
                 batch.refuse(&Refusal::Unhealthy);
-                let under_way = self.under_way.drain(..).map(|under_way| under_way.batch);
-                for batch in under_way.chain(self.split.drain(..)) {
+                let in_flight = self.in_flight.drain(..).map(|in_flight| in_flight.batch);
+                for batch in in_flight.chain(self.split.drain(..)) {
                     batch.refuse(&Refusal::Unhealthy);
                 }
                 Batch::new(self.pipeline.queue.close_and_clear()).refuse(&Refusal::Unhealthy);
@@ -362,9 +362,9 @@ impl Batcher {
         }
     }
 
-    /// What a panic means: with another batch under way nobody knows which is the oldest.
-    fn panicked(&self) -> fn(String) -> EngineError {
-        if self.under_way.is_empty() {
+    /// The error that a panic means. With another batch in flight it is unknown which one is the oldest.
+    fn panic_error(&self) -> fn(String) -> EngineError {
+        if self.in_flight.is_empty() {
             EngineError::Batch
         } else {
             EngineError::Lost
@@ -372,15 +372,15 @@ impl Batcher {
     }
 }
 
-/// What the engine does next.
-enum Next {
-    /// Computes these.
+/// The engine's next action.
+enum NextAction {
+    /// Compute a batch.
     Batch(Batch),
-    /// Shows whether it is well again.
+    /// Test whether it has recovered.
     Probe,
-    /// Nothing now.
+    /// Nothing for now.
     None,
-    /// Nothing any more.
+    /// Nothing ever again: the queue is closed and empty.
     Closed,
 }
 
@@ -393,7 +393,7 @@ fn guarded<T>(
     call: impl FnOnce() -> Result<T, EngineError>,
     panicked: fn(String) -> EngineError,
 ) -> Result<T, EngineError> {
-    // The engines keep only buffers between calls, and overwrite them whole in the next one. What
-    // the panic says goes to the log by the panic hook; it is nothing for clients.
+    // Engines keep only buffers between calls and overwrite them completely in the next one. The panic
+    // hook logs the message; clients do not see it.
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(panicked("it panicked".to_owned())))
 }

@@ -1,18 +1,18 @@
-//! Whether the engine answers: batches that fail one after the other, and calls that do not return.
+//! Whether the engine works: consecutive failed batches, and calls that do not return.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// What readiness needs to know of the engine beside that it is loaded.
+/// The engine's health, which readiness requires in addition to a loaded model.
 #[derive(Debug)]
 pub(crate) struct Health {
-    /// Failed batches since the last that did not.
+    /// Failed batches since the last success.
     failures: AtomicU32,
     failures_max: u32,
     stuck: AtomicBool,
 }
 
 impl Health {
-    /// An engine that is well until `failures_max` batches have failed one after the other.
+    /// A healthy engine, which becomes unhealthy after `failures_max` consecutive failed batches.
     pub(crate) fn new(failures_max: u32) -> Self {
         Self {
             failures: AtomicU32::new(0),
@@ -21,7 +21,7 @@ impl Health {
         }
     }
 
-    /// A batch was answered.
+    /// Records an answered batch.
     pub(crate) fn succeeded(&self) {
         if self.failures.load(Ordering::Relaxed) == 0 {
             return;
@@ -31,7 +31,7 @@ impl Health {
         }
     }
 
-    /// A batch failed, and whatever could be saved of it is under way again.
+    /// Records a failed batch. What could be saved of it is queued again.
     pub(crate) fn failed(&self) {
         let before = self.failures.fetch_add(1, Ordering::Relaxed);
         if before + 1 == self.failures_max {
@@ -43,17 +43,17 @@ impl Health {
         }
     }
 
-    /// Whether so many batches have failed that no more requests should come.
+    /// Whether too many consecutive batches have failed to accept requests.
     pub(crate) fn is_failing(&self) -> bool {
         self.failures.load(Ordering::Relaxed) >= self.failures_max
     }
 
-    /// The engine does not come back from a batch, or has come back.
+    /// Sets whether the engine hangs in a batch.
     pub(crate) fn set_stuck(&self, stuck: bool) {
         self.stuck.store(stuck, Ordering::Relaxed);
     }
 
-    /// Whether requests should go elsewhere for the time being.
+    /// Whether requests should go to other replicas for now.
     pub(crate) fn is_unwell(&self) -> bool {
         self.is_failing() || self.stuck.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The engine's thread: batches out of the queue, through the engine, into the replies.
+//! The engine's thread: takes batches from the queue, runs them, and sends the replies.
 
 mod batch;
 mod batcher;

@@ -1,28 +1,28 @@
-//! What requests and the engine's thread of one model share.
+//! The state that the requests and the engine's thread of one model share.
 
 use std::sync::Arc;
 
 use super::health::Health;
-use super::progress::Progress;
+use super::progress::EngineProgress;
 use crate::serving::queue::Queue;
 use crate::serving::timing::EngineTiming;
 
-/// From the texts that wait to what is known of the engine.
+/// The queue of one model, and the timing, progress and health of its engine.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     pub(crate) queue: Queue,
     pub(crate) timing: Arc<EngineTiming>,
-    pub(crate) progress: Progress,
+    pub(crate) progress: EngineProgress,
     pub(crate) health: Health,
 }
 
 impl Pipeline {
-    /// With an empty queue, and a healthy engine until `engine_failures_max` batches have failed in a row.
+    /// A pipeline with an empty queue. Its engine is unhealthy after `engine_failures_max` consecutive failures.
     pub(crate) fn new(timing: Arc<EngineTiming>, engine_failures_max: u32) -> Arc<Self> {
         Arc::new(Self {
             queue: Queue::new(),
             timing,
-            progress: Progress::new(),
+            progress: EngineProgress::new(),
             health: Health::new(engine_failures_max),
         })
     }

@@ -1,6 +1,6 @@
-//! One loaded model with its queue and its engine's thread. A reload makes a new one beside it.
+//! A generation: one loaded model with its queue and its engine's thread. A reload makes the next one.
 //!
-//! Requests are answered by the generation that tokenized them: its labels, its engine. The old one
+//! Requests are answered by the generation that tokenized them, with its labels and its engine. The old one
 //! gets no more requests, answers those it has, and ends.
 
 use std::sync::Arc;
@@ -20,29 +20,29 @@ use crate::serving::timing::{self, EngineTiming, TEXT_TOKENS, batch_of};
 /// A loaded model.
 #[derive(Debug)]
 pub(crate) struct Generation {
-    /// Counts up from reload to reload.
+    /// Counts up with each reload.
     pub(crate) number: u64,
-    /// Where it came from.
+    /// Where it was loaded from.
     pub(crate) origin: String,
-    /// The type that its engine computes in.
+    /// The data type that its engine computes in.
     pub(crate) dtype: &'static str,
     pub(crate) labels: Labels,
     pub(crate) tokenizer: Arc<Tokenizer>,
-    /// Whether the engine may hang and be given up.
+    /// Whether the engine runs on a device, which may hang and be given up.
     pub(crate) is_on_device: bool,
-    /// Whether it computes on the engine's thread alone.
+    /// Whether only the engine's thread computes.
     pub(crate) computes_alone: bool,
     pub(crate) forecast: Forecast,
     pub(crate) pipeline: Arc<Pipeline>,
-    /// Set when nobody will answer what the engine has taken.
+    /// Set once the texts in the engine will not be answered any more.
     pub(crate) given_up: watch::Sender<bool>,
 }
 
 impl Generation {
-    /// Makes a generation of a loaded model, and the loop that its thread has to run.
+    /// Makes a generation from a loaded model, and the batcher for its thread.
     ///
     /// # Errors
-    /// [`EngineError::Lost`] when that is what the first batches show.
+    /// [`EngineError::Lost`] if the first batches lose the engine.
     pub(crate) fn new(
         number: u64,
         (checkpoint, mut engine): (Checkpoint, Box<dyn Engine>),
@@ -57,11 +57,11 @@ impl Generation {
             "model loaded"
         );
         let timing = Arc::new(EngineTiming::new(limits.slo, limits.batch.tokens_max));
-        let start_from = timing::Start {
+        let source = timing::CurveSource {
             prior: limits.prior.as_deref(),
             calibrate: limits.calibrate,
         };
-        timing::begin(&mut *engine, &checkpoint, start_from, &timing)?;
+        timing::initialize(&mut *engine, &checkpoint, source, &timing)?;
         let Checkpoint {
             origin,
             labels,
@@ -69,7 +69,7 @@ impl Generation {
             weights,
             ..
         } = checkpoint;
-        // The engine has its own form of the weights; the file's bytes are not needed again.
+        // The engine has its own copy of the weights. The file's bytes are no longer needed.
         drop(weights);
         let forecast = Forecast::new(Arc::clone(&timing), Arc::clone(slots), &tokenizer);
         let pipeline = Pipeline::new(timing, limits.engine_failures_max);
@@ -92,7 +92,7 @@ impl Generation {
         Ok((generation, batcher))
     }
 
-    /// Takes no further requests and refuses those that wait.
+    /// Stops accepting requests and refuses those that wait.
     pub(crate) fn give_up(&self) {
         for entry in self.pipeline.queue.close_and_clear() {
             let _ = entry.reply.send(Err(Refusal::Unhealthy));

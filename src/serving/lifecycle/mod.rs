@@ -1,4 +1,4 @@
-//! The life of the model that serves: loading, reloads, an engine that hangs, the end.
+//! The lifecycle of the served model: loading, reloads, hung engines, shutdown.
 
 mod generation;
 mod phase;

@@ -1,15 +1,15 @@
-//! Where the life of a classifier stands.
+//! The phases of a classifier.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Where the life of a classifier stands.
+/// A phase of a classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The model is being loaded.
+    /// The first model is being loaded.
     Loading,
     /// Requests are answered.
     Ready,
-    /// Requests are still answered, but no more should come: the process is about to end.
+    /// Requests are still answered, but should go elsewhere: the process is about to end.
     Draining,
     /// The engine is lost.
     Lost,
@@ -17,7 +17,7 @@ pub enum Phase {
 
 const PHASES: [Phase; 4] = [Phase::Loading, Phase::Ready, Phase::Draining, Phase::Lost];
 
-/// A phase that only moves forward.
+/// The current phase, which only moves forward.
 #[derive(Debug)]
 pub(super) struct CurrentPhase(AtomicU8);
 

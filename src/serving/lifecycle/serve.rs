@@ -1,4 +1,4 @@
-//! Loading models and serving them, one engine thread for each.
+//! Loads models and serves them, each on its own engine thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,13 +17,13 @@ use crate::serving::admission::Admission;
 use crate::serving::batching::Batcher;
 use crate::serving::limits::Limits;
 
-/// What loading gives: a model and the engine that has its weights.
+/// The result of loading: a model and the engine with its weights.
 pub type Prepared = Result<(Checkpoint, Box<dyn Engine>), LoadError>;
 
-/// Hears how the engine's thread of the model in use ended.
+/// Receives the result of the current model's engine thread when it ends.
 pub(crate) type Ends = mpsc::UnboundedReceiver<Result<(), EngineStopped>>;
 
-/// The model in use and the phase that it is in.
+/// The lifecycle: the model in use and the phase.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     limits: Arc<Limits>,
@@ -34,13 +34,13 @@ pub(crate) struct Lifecycle {
     generations: AtomicU64,
     phase: CurrentPhase,
     closed: AtomicBool,
-    /// One permit: models are loaded one after the other.
+    /// One permit, so that models are loaded one at a time.
     loading: Arc<Semaphore>,
     ended: mpsc::UnboundedSender<Result<(), EngineStopped>>,
 }
 
 impl Lifecycle {
-    /// Without a model.
+    /// A lifecycle without a model.
     pub(crate) fn new(
         limits: Arc<Limits>,
         metrics: Metrics,
@@ -61,25 +61,25 @@ impl Lifecycle {
         (lifecycle, ends)
     }
 
-    /// Starts the engine's thread: it calls `prepare`, then serves until [`close`](Self::close).
+    /// Starts the engine's thread, which calls `prepare` and then serves until [`close`](Self::close).
     ///
     /// # Errors
-    /// When the operating system gives no thread.
+    /// If the operating system cannot start a thread.
     pub(crate) fn start<F>(self: &Arc<Self>, prepare: F) -> std::io::Result<()>
     where
         F: FnOnce() -> Prepared + Send + 'static,
     {
         let (loaded, _) = oneshot::channel();
-        // Nobody else has the classifier yet, let alone its one permit.
+        // The permit is free: nothing else uses the classifier yet.
         let permit = Arc::clone(&self.loading).try_acquire_owned().ok();
         self.spawn(prepare, loaded, permit)
     }
 
-    /// Replaces the model by what `prepare` loads, without a request being lost: those that have
-    /// come are answered by the model that they came to.
+    /// Replaces the model with the one that `prepare` loads. No request is lost: each is answered by the model
+    /// that tokenized it.
     ///
     /// # Errors
-    /// See [`ReloadError`]; the model before is then still in use.
+    /// See [`ReloadError`]. The old model then stays in use.
     pub(crate) async fn reload<F>(self: &Arc<Self>, prepare: F) -> Result<(), ReloadError>
     where
         F: FnOnce() -> Prepared + Send + 'static,
@@ -101,8 +101,8 @@ impl Lifecycle {
             .map_err(ReloadError::Stopped)
     }
 
-    /// Starts a thread that loads a model and serves it. `loaded` hears how the loading went, if
-    /// whoever asked still listens; the permit is held until then in any case.
+    /// Starts a thread that loads a model and serves it. The result of loading is sent to `loaded`. The permit is
+    /// held until then, even if the receiver is gone.
     fn spawn<F>(
         self: &Arc<Self>,
         prepare: F,
@@ -128,7 +128,7 @@ impl Lifecycle {
             drop(permit);
             match load.unwrap_or(Err(EngineStopped::PanickedLoading)) {
                 Ok((generation, batcher)) => {
-                    // Whoever asked may have left; the model is in use all the same.
+                    // The receiver may be gone. The model is in use all the same.
                     let _ = loaded.send(Ok(()));
                     lifecycle.serve(&generation, batcher);
                 }
@@ -137,7 +137,7 @@ impl Lifecycle {
                 }
                 Err(stopped) => {
                     lifecycle.phase.enter(Phase::Lost);
-                    // Nobody listens any more when the process is ending anyway.
+                    // The receiver is gone if the process is ending anyway.
                     let _ = lifecycle.ended.send(Err(stopped));
                 }
             }
@@ -159,11 +159,11 @@ impl Lifecycle {
         let before = self.current.send_replace(Some(Arc::clone(&generation)));
         self.phase.enter(Phase::Ready);
         if let Some(before) = before {
-            // It answers what it has; what comes too late for it goes to the new one.
+            // It answers what it has. Texts that come too late for it go to the new one.
             before.pipeline.queue.close();
         }
         if self.closed.load(Ordering::SeqCst) {
-            // The process ends, and whoever closed may have seen the one before only.
+            // The process is ending, and `close` may have seen only the old generation.
             generation.pipeline.queue.close();
         }
         Ok((generation, batcher))
@@ -182,18 +182,18 @@ impl Lifecycle {
         if result.is_err() && is_current {
             self.phase.enter(Phase::Lost);
         }
-        // However this thread ends, nobody is left waiting for it.
+        // However this thread ends, no request is left waiting for it.
         generation.give_up();
         if result.is_err() && generation.is_on_device {
-            // Taking it down might wait for a device that does not answer. Elsewhere it is what
-            // tells those whose answers it owes that there will be none.
+            // Dropping it could block on a device that does not respond. On the CPU, dropping it tells waiting
+            // requests that there will be no reply.
             std::mem::forget(batcher);
         } else {
             drop(batcher);
         }
         match result {
             result if is_current => {
-                // Nobody listens any more when the process is ending anyway.
+                // The receiver is gone if the process is ending anyway.
                 let _ = self.ended.send(result);
             }
             Ok(()) => tracing::info!("the model before has answered its last request"),
@@ -201,9 +201,9 @@ impl Lifecycle {
         }
     }
 
-    /// Ready once the engine has hung for `timeout` , if there is one. A device is then given up:
-    /// everything waiting, and what the engine has taken, is refused. On the caller's thread a batch
-    /// takes as long as it takes; until it is done the server is not ready.
+    /// Waits until the engine has hung for `timeout`; for ever if there is none. A device is then given up: all
+    /// waiting texts and those in the engine are refused. A CPU engine cannot be given up: the server is
+    /// unready until the engine returns.
     pub(crate) async fn stuck(&self, timeout: Option<Duration>) -> EngineStopped {
         let Some(timeout) = timeout else {
             return std::future::pending().await;
@@ -232,7 +232,7 @@ impl Lifecycle {
             );
             pipeline.health.set_stuck(true);
             tokio::select! {
-                () = pipeline.progress.moved() => {}
+                () = pipeline.progress.advanced() => {}
                 _ = current.changed() => continue,
             }
             tracing::info!("the engine has come back");
@@ -240,7 +240,7 @@ impl Lifecycle {
         }
     }
 
-    /// Hears of each model that comes into use.
+    /// A receiver that is notified of each new model.
     pub(crate) fn models(&self) -> watch::Receiver<Option<Arc<Generation>>> {
         self.current.subscribe()
     }
@@ -258,29 +258,29 @@ impl Lifecycle {
         }
     }
 
-    /// Whether the model was ever ready.
+    /// Whether a model has been loaded.
     pub(crate) fn is_loaded(&self) -> bool {
         self.current.borrow().is_some()
     }
 
-    /// The phase.
+    /// The current phase.
     pub(crate) fn phase(&self) -> Phase {
         self.phase.get()
     }
 
-    /// Whether requests should go elsewhere although the model is loaded: its batches fail one after
-    /// the other, or the engine does not come back.
+    /// Whether requests should go to other replicas although the model is loaded: consecutive batches fail, or
+    /// the engine hangs.
     pub(crate) fn is_unwell(&self) -> bool {
         self.current()
             .is_some_and(|generation| generation.pipeline.health.is_unwell())
     }
 
-    /// Says that the process is about to end; requests are still answered.
+    /// Enters the draining phase. Requests are still answered.
     pub(crate) fn drain(&self) {
         self.phase.enter(Phase::Draining);
     }
 
-    /// Takes no further requests; those admitted are answered, then the engine's thread ends.
+    /// Stops accepting requests. The engine's thread ends once the admitted ones are answered.
     pub(crate) fn close(&self) {
         self.phase.enter(Phase::Draining);
         self.closed.store(true, Ordering::SeqCst);

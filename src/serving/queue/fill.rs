@@ -1,18 +1,18 @@
-//! Which of the waiting texts go into the next batch. Pure policy: the queue obeys it.
+//! Selects the waiting texts of the next batch. Pure policy, which the queue follows.
 
 use super::slots::Class;
 
-/// How large a batch may be.
+/// The size limits of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Tokens in a batch; a single longer text still makes a batch of its own.
+    /// Tokens in a batch. A longer text makes a batch of its own.
     pub tokens_max: usize,
     /// Texts in a batch.
     pub texts_max: usize,
 }
 
-/// Tokens that one class was given more than the other while both waited: positive when single texts
-/// were. Kept from batch to batch, for a batch may hold a single text only.
+/// Lead of one class over the other in tokens taken while both waited: positive for single texts. Kept from
+/// batch to batch, because a batch may hold only one text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Lead(i64);
 
@@ -33,10 +33,11 @@ impl Filling {
         }
     }
 
-    /// The class whose oldest text, of so many tokens, is next; `None` when the batch is done.
+    /// The class whose oldest text is next; `None` when the batch is full. `single` and `list` are the tokens
+    /// of the oldest text in each class.
     ///
-    /// First come, first served within a class: a text that does not fit ends the batch, so that a
-    /// long one cannot be overtaken for ever. Between classes, the one that was given less.
+    /// Within a class, first come, first served: a text that does not fit ends the batch, so that a long one
+    /// cannot be overtaken for ever. Between classes, the one that is behind is next.
     pub(crate) fn next(
         &self,
         lead: Lead,
@@ -54,13 +55,13 @@ impl Filling {
         (fits || self.texts == 0).then_some(class)
     }
 
-    /// A text of `tokens` of `class` goes in; `contested` says whether the other class waits too.
+    /// Adds a text of `tokens`. `contested` says whether the other class waits too.
     pub(crate) fn add(&mut self, class: Class, tokens: usize, contested: bool, lead: &mut Lead) {
         self.texts += 1;
         self.tokens += tokens;
         let tokens = i64::try_from(tokens).unwrap_or(i64::MAX / 4);
         match (contested, class) {
-            // Who waits alone takes nothing from anybody.
+            // A class that waits alone takes nothing from the other.
             (false, _) => lead.0 = 0,
             (true, Class::Single) => lead.0 += tokens,
             (true, Class::List) => lead.0 -= tokens,
@@ -72,7 +73,7 @@ impl Filling {
 mod tests {
     use super::*;
 
-    /// The classes of a batch out of these, and how many of each.
+    /// The number of single texts and list texts in a batch filled from these.
     fn fill(
         singles: &[usize],
         lists: &[usize],
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_what_fits_and_at_least_one() {
+    fn a_batch_takes_what_fits_and_at_least_one_text() {
         let fill = |singles: &[usize]| fill(singles, &[], 10, &mut Lead::default()).0;
         assert_eq!(fill(&[]), 0);
         assert_eq!(fill(&[4, 4, 4]), 2);
@@ -112,11 +113,11 @@ mod tests {
             1,
             "a text larger than a batch makes one of its own"
         );
-        assert_eq!(fill(&[1, 11, 1]), 1, "nobody overtakes a long text");
+        assert_eq!(fill(&[1, 11, 1]), 1, "no text overtakes a long one");
     }
 
     #[test]
-    fn two_classes_take_turns_also_from_batch_to_batch() {
+    fn two_classes_take_turns_across_batches() {
         let mut lead = Lead::default();
         assert_eq!(fill(&[2; 9], &[2; 9], 100, &mut lead), (2, 1));
         assert_eq!(fill(&[2; 9], &[2; 9], 100, &mut lead), (1, 2));
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_waits_alone_owes_nothing_later() {
+    fn a_class_that_waits_alone_gains_no_lead() {
         let mut lead = Lead::default();
         for _ in 0..10 {
             fill(&[], &[5; 9], 100, &mut lead);

@@ -1,4 +1,4 @@
-//! Texts that wait for the engine: their slots, their order, and which of them make the next batch.
+//! Texts that wait for the engine: their slots, their order, and the selection of the next batch.
 
 mod fill;
 mod slots;
@@ -8,5 +8,5 @@ mod tests;
 mod waiting;
 
 pub use self::fill::BatchLimits;
-pub(crate) use self::slots::{Class, Full, Room, Slots, Ticket};
-pub(crate) use self::waiting::{Answer, Answered, Patience, Queue, Waiting, Work};
+pub(crate) use self::slots::{Class, QueueFull, SlotLimits, Slots, Ticket};
+pub(crate) use self::waiting::{Dequeued, Queue, QueuedText, Reply, TextOutput, WaitTime};

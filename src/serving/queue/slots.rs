@@ -1,21 +1,21 @@
-//! The bound on waiting texts: a slot for each, taken before any work is done for it.
+//! The bound on waiting texts: each has a slot, reserved before any work is done for it.
 //!
-//! A slot is given back when the engine takes the text or its client leaves, whichever comes first;
-//! the two race for the text's [`Ticket`], and exactly one wins. Lists may take a part of the slots
-//! only, so that single texts find room beside them (in a queue with room for more than one list).
+//! A slot is released when the engine takes the text or its client leaves, whichever comes first. The two race
+//! for the text's state, and exactly one wins. Lists may take only a share of the slots, so that single texts
+//! find room too (in a queue with room for more than one list).
 
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 
 use super::sync::{Arc, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
-/// What a text came in. Within a class it is first come, first served; between the classes the engine
-/// is shared in halves while both wait.
+/// The kind of request that a text belongs to. Within a class: first come, first served. While both classes
+/// wait, each gets half of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     /// A request of one text.
     Single,
-    /// A request of several.
+    /// A request of several texts.
     List,
 }
 
@@ -25,7 +25,7 @@ impl Class {
         if texts == 1 { Self::Single } else { Self::List }
     }
 
-    /// The class beside it.
+    /// The other class.
     pub(crate) fn other(self) -> Self {
         match self {
             Self::Single => Self::List,
@@ -34,53 +34,53 @@ impl Class {
     }
 }
 
-/// How many slots there are.
+/// The numbers of slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Room {
-    /// For all.
+pub(crate) struct SlotLimits {
+    /// All slots.
     pub(crate) slots: usize,
-    /// Of these, for lists.
+    /// The part of them that lists may take.
     pub(crate) lists: usize,
 }
 
-/// Why there was no room for a request.
+/// Why there were no slots for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
-    /// For anybody.
+pub(crate) enum QueueFull {
+    /// All slots are taken.
     Slots {
-        /// Slots there are.
+        /// The number of slots.
         max: usize,
     },
-    /// For lists.
+    /// The slots for lists are taken.
     Lists {
         /// Slots that lists may take.
         max: usize,
     },
 }
 
-/// The slots, and what the operator sees of them.
+/// The slots of waiting texts, with their metrics.
 #[derive(Debug)]
 pub(crate) struct Slots {
     taken: AtomicUsize,
     max: AtomicUsize,
-    /// Of those taken, by lists.
+    /// The part of `taken` that lists hold.
     taken_by_lists: AtomicUsize,
     lists_max: AtomicUsize,
-    /// Tokens of the texts that wait, by class; of those being tokenized, what they probably have.
+    /// Tokens of the waiting texts by class; expected tokens for those being tokenized.
     tokens: [AtomicUsize; 2],
     depth: IntGauge,
     abandoned: IntCounter,
-    /// Wakes one of those who wait for room.
+    /// Wakes a task that waits for slots.
     freed: Notify,
 }
 
 impl Slots {
-    pub(crate) fn new(room: Room, depth: IntGauge, abandoned: IntCounter) -> Arc<Self> {
+    pub(crate) fn new(limits: SlotLimits, depth: IntGauge, abandoned: IntCounter) -> Arc<Self> {
         Arc::new(Self {
             taken: AtomicUsize::new(0),
-            max: AtomicUsize::new(room.slots),
+            max: AtomicUsize::new(limits.slots),
             taken_by_lists: AtomicUsize::new(0),
-            lists_max: AtomicUsize::new(room.lists),
+            lists_max: AtomicUsize::new(limits.lists),
             tokens: [AtomicUsize::new(0), AtomicUsize::new(0)],
             depth,
             abandoned,
@@ -88,18 +88,18 @@ impl Slots {
         })
     }
 
-    /// Raises the number of slots to `room`; whether there were fewer.
-    pub(crate) fn grow(&self, room: Room) -> bool {
-        let slots = self.max.fetch_max(room.slots, Ordering::AcqRel) < room.slots;
-        let lists = self.lists_max.fetch_max(room.lists, Ordering::AcqRel) < room.lists;
+    /// Raises the numbers of slots to `limits`. Returns whether any was lower.
+    pub(crate) fn grow(&self, limits: SlotLimits) -> bool {
+        let slots = self.max.fetch_max(limits.slots, Ordering::AcqRel) < limits.slots;
+        let lists = self.lists_max.fetch_max(limits.lists, Ordering::AcqRel) < limits.lists;
         if slots || lists {
             self.freed.notify_waiters();
         }
         slots || lists
     }
 
-    /// Waits for a slot for each of the texts, however long that takes; at most [`max`](Self::max) are ever given.
-    /// `grow` is asked for more slots when there is no room, and says whether there are more now.
+    /// Waits until a slot is free for each text. More than [`max`](Self::max) would wait for ever. When there are
+    /// too few, `grow` may add slots, and returns whether it did.
     pub(crate) async fn wait(
         self: &Arc<Self>,
         class: Class,
@@ -107,7 +107,7 @@ impl Slots {
         grow: impl Fn() -> bool,
     ) -> Vec<Ticket> {
         loop {
-            // Listens before it looks, so that a slot given back in between is not missed.
+            // Registers before it tries, so that a slot released in between is not missed.
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
             match self.reserve(class, tokens) {
@@ -118,29 +118,29 @@ impl Slots {
         }
     }
 
-    /// Takes a slot for each of the texts, given by their tokens; all or none.
+    /// Reserves a slot for each text, given by its expected tokens; all or none.
     pub(crate) fn reserve(
         self: &Arc<Self>,
         class: Class,
         tokens: &[usize],
-    ) -> Result<Vec<Ticket>, Full> {
+    ) -> Result<Vec<Ticket>, QueueFull> {
         let count = tokens.len();
         let max = self.max.load(Ordering::Acquire);
         let lists_max = self.lists_max.load(Ordering::Acquire);
         if class == Class::List && !add_within(&self.taken_by_lists, count, lists_max) {
-            return Err(Full::Lists { max: lists_max });
+            return Err(QueueFull::Lists { max: lists_max });
         }
         if !add_within(&self.taken, count, max) {
             if class == Class::List {
                 self.taken_by_lists.fetch_sub(count, Ordering::AcqRel);
             }
-            return Err(Full::Slots { max });
+            return Err(QueueFull::Slots { max });
         }
         self.depth.add(count as i64);
         let sum = tokens.iter().sum();
         self.tokens[class as usize].fetch_add(sum, Ordering::Relaxed);
         let ticket = |tokens: &usize| Ticket {
-            place: Arc::new(Place {
+            slot: Arc::new(TextSlot {
                 state: AtomicU8::new(WAITING),
                 tokens: AtomicU32::new(u32::try_from(*tokens).unwrap_or(u32::MAX)),
                 class,
@@ -150,7 +150,7 @@ impl Slots {
         Ok(tokens.iter().map(ticket).collect())
     }
 
-    /// Slots that one request of this class can have at most.
+    /// The maximum number of slots for one request of this class.
     pub(crate) fn max(&self, class: Class) -> usize {
         let all = self.max.load(Ordering::Acquire);
         match class {
@@ -159,22 +159,22 @@ impl Slots {
         }
     }
 
-    /// Tokens of the texts that wait in a class.
+    /// Tokens of the waiting texts of a class.
     pub(crate) fn tokens(&self, class: Class) -> usize {
         self.tokens[class as usize].load(Ordering::Relaxed)
     }
 
-    /// Slots taken, and of these by lists.
+    /// Slots taken, and the part of them that lists hold.
     #[cfg(test)]
     pub(crate) fn taken(&self) -> (usize, usize) {
         let load = |count: &AtomicUsize| count.load(Ordering::Acquire);
         (load(&self.taken), load(&self.taken_by_lists))
     }
 
-    fn release(&self, place: &Place) {
-        let tokens = place.tokens.load(Ordering::Relaxed) as usize;
-        self.tokens[place.class as usize].fetch_sub(tokens, Ordering::Relaxed);
-        if place.class == Class::List {
+    fn release(&self, slot: &TextSlot) {
+        let tokens = slot.tokens.load(Ordering::Relaxed) as usize;
+        self.tokens[slot.class as usize].fetch_sub(tokens, Ordering::Relaxed);
+        if slot.class == Class::List {
             self.taken_by_lists.fetch_sub(1, Ordering::AcqRel);
         }
         self.taken.fetch_sub(1, Ordering::AcqRel);
@@ -195,63 +195,62 @@ const WAITING: u8 = 0;
 const TAKEN: u8 = 1;
 const ABANDONED: u8 = 2;
 
-/// A text's place among the waiting: shared by its client and the queue.
+/// The slot of one waiting text, shared by its [`Ticket`] and its [`Claim`].
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct TextSlot {
     state: AtomicU8,
     tokens: AtomicU32,
     class: Class,
 }
 
-/// The client's side of a waiting text: dropped before the engine has taken the text, it takes
-/// the text out of the queue.
+/// The client's side of a waiting text. Dropping it before the engine takes the text removes the text from the
+/// queue.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    place: Arc<Place>,
+    slot: Arc<TextSlot>,
     slots: Arc<Slots>,
 }
 
 impl Ticket {
-    /// Whoever moves the state away from `WAITING` gives the slot back.
-    fn leave(place: &Place, slots: &Slots, to: u8) -> bool {
-        let won = place
+    /// Moves the slot from `WAITING` to state `to` and releases it. Returns false if the other side was first.
+    fn release_once(slot: &TextSlot, slots: &Slots, to: u8) -> bool {
+        let won = slot
             .state
             .compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
         if won {
-            slots.release(place);
+            slots.release(slot);
         }
         won
     }
 
-    /// Says how many tokens the text really has, before it is queued.
-    pub(crate) fn settle(&self, tokens: usize) {
+    /// Replaces the expected number of tokens by the actual one, before the text is queued.
+    pub(crate) fn set_tokens(&self, tokens: usize) {
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        let guess = self.place.tokens.swap(tokens, Ordering::Relaxed);
-        let total = &self.slots.tokens[self.place.class as usize];
-        // In this order, so that the sum is never below zero in between.
+        let expected = self.slot.tokens.swap(tokens, Ordering::Relaxed);
+        let total = &self.slots.tokens[self.slot.class as usize];
+        // In this order, so that the sum never falls below zero.
         total.fetch_add(tokens as usize, Ordering::Relaxed);
-        total.fetch_sub(guess as usize, Ordering::Relaxed);
+        total.fetch_sub(expected as usize, Ordering::Relaxed);
     }
 
-    /// The queue's side of the text.
+    /// Makes the queue's side of the text.
     pub(crate) fn claim(&self) -> Claim {
         Claim {
-            place: Arc::clone(&self.place),
+            slot: Arc::clone(&self.slot),
             slots: Arc::clone(&self.slots),
         }
     }
 
-    /// Gives the slot back for a text that will not be computed after all, its request being
-    /// refused.
+    /// Releases the slot of a text whose request is refused. It does not count as abandoned.
     pub(crate) fn release(self) {
-        Self::leave(&self.place, &self.slots, TAKEN);
+        Self::release_once(&self.slot, &self.slots, TAKEN);
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if Self::leave(&self.place, &self.slots, ABANDONED) {
+        if Self::release_once(&self.slot, &self.slots, ABANDONED) {
             self.slots.abandoned.inc();
         }
     }
@@ -260,23 +259,23 @@ impl Drop for Ticket {
 /// The queue's side of a waiting text.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    place: Arc<Place>,
+    slot: Arc<TextSlot>,
     slots: Arc<Slots>,
 }
 
 impl Claim {
-    /// What the text came in.
+    /// The class of the text.
     pub(crate) fn class(&self) -> Class {
-        self.place.class
+        self.slot.class
     }
 
-    /// Whether its client has left, or its request was refused.
+    /// Whether its client has left or its request was refused.
     pub(crate) fn is_void(&self) -> bool {
-        self.place.state.load(Ordering::Acquire) != WAITING
+        self.slot.state.load(Ordering::Acquire) != WAITING
     }
 
-    /// Takes the text for the engine; false when its client was first.
+    /// Takes the text for the engine; false if its client has left.
     pub(crate) fn take(&self) -> bool {
-        Ticket::leave(&self.place, &self.slots, TAKEN)
+        Ticket::release_once(&self.slot, &self.slots, TAKEN)
     }
 }

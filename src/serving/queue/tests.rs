@@ -1,4 +1,4 @@
-//! Slots and queue against plain lists, and under contention.
+//! Slots and queue against a reference model, and under contention.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,28 +9,32 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::fill::BatchLimits;
-use super::slots::{Class, Full, Room, Slots, Ticket};
-use super::waiting::{Answer, Answered, Patience, Queue, Waiting, Work};
+use super::slots::{Class, QueueFull, SlotLimits, Slots, Ticket};
+use super::waiting::{Dequeued, Queue, QueuedText, Reply, TextOutput, WaitTime};
 use crate::error::Refusal;
 use crate::model::Encoded;
 
-struct Seen {
+struct Fixture {
     slots: Arc<Slots>,
     depth: IntGauge,
     abandoned: IntCounter,
 }
 
-fn slots(slots: usize, lists: usize) -> Seen {
+fn slots(slots: usize, lists: usize) -> Fixture {
     let depth = IntGauge::new("depth", "d").unwrap();
     let abandoned = IntCounter::new("abandoned", "a").unwrap();
-    Seen {
-        slots: Slots::new(Room { slots, lists }, depth.clone(), abandoned.clone()),
+    Fixture {
+        slots: Slots::new(
+            SlotLimits { slots, lists },
+            depth.clone(),
+            abandoned.clone(),
+        ),
         depth,
         abandoned,
     }
 }
 
-/// A text of `tokens` tokens that carries its number as its first id.
+/// A text of `tokens` tokens whose first id is its number.
 fn encoded(number: usize, tokens: usize) -> Encoded {
     let mut ids = vec![0; tokens];
     ids[0] = u32::try_from(number).unwrap();
@@ -41,10 +45,10 @@ fn encoded(number: usize, tokens: usize) -> Encoded {
     }
 }
 
-type Reply = oneshot::Receiver<Answer>;
+type ReplyReceiver = oneshot::Receiver<Reply>;
 
-fn answered() -> Answered {
-    Answered {
+fn answered() -> TextOutput {
+    TextOutput {
         logits: vec![1.0],
         computed: Duration::ZERO,
     }
@@ -55,14 +59,14 @@ fn waiting(
     number: usize,
     tokens: usize,
     deadline: Option<Instant>,
-) -> (Waiting, Reply) {
+) -> (QueuedText, ReplyReceiver) {
     let (reply, receiver) = oneshot::channel();
-    let times = (Instant::now(), deadline);
-    let entry = Waiting::new(ticket, encoded(number, tokens), times, reply);
+    let since = Instant::now();
+    let entry = QueuedText::new(ticket, encoded(number, tokens), since, deadline, reply);
     (entry, receiver)
 }
 
-fn numbers(batch: &[Waiting]) -> Vec<usize> {
+fn numbers(batch: &[QueuedText]) -> Vec<usize> {
     batch
         .iter()
         .map(|entry| entry.encoded.ids[0] as usize)
@@ -70,18 +74,18 @@ fn numbers(batch: &[Waiting]) -> Vec<usize> {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
-    /// A request of texts of these lengths comes in; its time is up after so many milliseconds.
+enum Operation {
+    /// A request with texts of these lengths arrives, with a deadline in milliseconds.
     Arrive(Vec<usize>, Option<u64>),
-    /// The client of the text at this position, modulo those there are, leaves.
+    /// The client of the text at this position (modulo their number) leaves.
     Leave(usize),
     /// The engine takes a batch.
     Take(BatchLimits),
-    /// Time passes.
+    /// This many milliseconds pass.
     Pass(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Operation> {
     let limits = (1..40usize, 1..6usize).prop_map(|(tokens_max, texts_max)| BatchLimits {
         tokens_max,
         texts_max,
@@ -89,45 +93,45 @@ fn step() -> impl Strategy<Value = Step> {
     let lengths = prop::collection::vec(1..20usize, 1..5);
     let time = prop::option::of(1..100u64);
     prop_oneof![
-        3 => (lengths, time).prop_map(|(lengths, time)| Step::Arrive(lengths, time)),
-        1 => any::<usize>().prop_map(Step::Leave),
-        2 => limits.prop_map(Step::Take),
-        1 => (1..50u64).prop_map(Step::Pass),
+        3 => (lengths, time).prop_map(|(lengths, time)| Operation::Arrive(lengths, time)),
+        1 => any::<usize>().prop_map(Operation::Leave),
+        2 => limits.prop_map(Operation::Take),
+        1 => (1..50u64).prop_map(Operation::Pass),
     ]
 }
 
 const MAX: usize = 8;
 const LISTS_MAX: usize = 5;
 
-/// One text of the plain model.
+/// A text in the reference queue.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Text {
+struct ReferenceText {
     number: usize,
     tokens: usize,
     deadline: Option<Instant>,
 }
 
-/// What the queue should do, by two lists.
+/// What the queue should do, implemented with two lists.
 #[derive(Default)]
-struct Plain {
-    classes: [Vec<Text>; 2],
+struct ReferenceQueue {
+    classes: [Vec<ReferenceText>; 2],
     clients: Vec<(usize, Ticket)>,
-    replies: Vec<(usize, Reply)>,
+    replies: Vec<(usize, ReplyReceiver)>,
     next: usize,
     left: u64,
 }
 
-impl Plain {
+impl ReferenceQueue {
     fn len(&self) -> usize {
         self.classes.iter().map(Vec::len).sum()
     }
 
-    fn arrive(&mut self, seen: &Seen, queue: &Queue, lengths: &[usize], ms: Option<u64>) {
+    fn arrive(&mut self, fixture: &Fixture, queue: &Queue, lengths: &[usize], ms: Option<u64>) {
         let class = Class::of(lengths.len());
-        // What the tokens are guessed to be makes no difference to what is let in.
-        let guesses = vec![3; lengths.len()];
+        // Expected tokens do not affect admission to the queue.
+        let expected_tokens = vec![3; lengths.len()];
         let lists = self.classes[Class::List as usize].len();
-        match seen.slots.reserve(class, &guesses) {
+        match fixture.slots.reserve(class, &expected_tokens) {
             Ok(tickets) => {
                 let deadline = ms.map(|ms| Instant::now() + Duration::from_millis(ms));
                 let mut entries = Vec::new();
@@ -137,7 +141,7 @@ impl Plain {
                     entries.push(entry);
                     self.replies.push((number, reply));
                     self.clients.push((number, ticket));
-                    let text = Text {
+                    let text = ReferenceText {
                         number,
                         tokens,
                         deadline,
@@ -147,11 +151,11 @@ impl Plain {
                 }
                 assert!(queue.push(entries).is_ok());
             }
-            Err(Full::Slots { max }) => {
+            Err(QueueFull::Slots { max }) => {
                 assert_eq!(max, MAX);
                 assert!(self.len() + lengths.len() > MAX);
             }
-            Err(Full::Lists { max }) => {
+            Err(QueueFull::Lists { max }) => {
                 assert_eq!((max, class), (LISTS_MAX, Class::List));
                 assert!(lists + lengths.len() > LISTS_MAX);
             }
@@ -175,14 +179,14 @@ impl Plain {
 
     fn take(&mut self, queue: &Queue, limits: BatchLimits) {
         let now = Instant::now();
-        let work = queue.take(limits, Patience::None);
-        let late = |text: &Text| text.deadline.is_some_and(|deadline| deadline <= now);
+        let work = queue.take(limits, WaitTime::Zero);
+        let late = |text: &ReferenceText| text.deadline.is_some_and(|deadline| deadline <= now);
         let batch = match work {
-            Work::Batch(batch) => batch,
-            Work::None => Vec::new(),
-            Work::Closed => panic!("nobody closed the queue"),
+            Dequeued::Batch(batch) => batch,
+            Dequeued::Empty => Vec::new(),
+            Dequeued::Closed => panic!("the queue is open"),
         };
-        // Those that are late may stand behind others that did not fit; they are looked at in turn.
+        // Expired texts may be queued behind others that did not fit. They are handled in their turn.
         let mut found = numbers(&batch);
         let tokens: usize = batch.iter().map(|entry| entry.encoded.ids.len()).sum();
         assert!(found.len() <= limits.texts_max);
@@ -205,8 +209,8 @@ impl Plain {
         }
         assert_eq!(found, [0; 0], "taken out of turn, or twice");
         if batch.len() < limits.texts_max {
-            // Of the two that are next, the one whose turn it is did not fit.
-            let fits = |texts: &Vec<Text>| {
+            // Of the two next texts, the one whose turn it is did not fit.
+            let fits = |texts: &Vec<ReferenceText>| {
                 let next = texts.first();
                 next.is_none_or(|text| tokens + text.tokens <= limits.tokens_max)
             };
@@ -223,34 +227,34 @@ impl Plain {
 }
 
 proptest! {
-    /// Against plain lists: first come first served within a class, limits kept, bounds kept, and
-    /// each text taken, refused as late or abandoned, once.
+    /// Like the reference: first come, first served within a class, limits and bounds kept, and each text
+    /// taken, refused as expired or abandoned exactly once.
     #[test]
-    fn the_queue_is_two_lists_of_those_who_stay(steps in prop::collection::vec(step(), 0..200)) {
+    fn the_queue_behaves_like_its_reference(steps in prop::collection::vec(step(), 0..200)) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .unwrap();
         runtime.block_on(async {
-            let seen = slots(MAX, LISTS_MAX);
+            let fixture = slots(MAX, LISTS_MAX);
             let queue = Queue::new();
-            let mut plain = Plain::default();
+            let mut reference = ReferenceQueue::default();
             for step in steps {
                 match step {
-                    Step::Arrive(lengths, ms) => plain.arrive(&seen, &queue, &lengths, ms),
-                    Step::Leave(position) => plain.leave(position),
-                    Step::Take(limits) => plain.take(&queue, limits),
-                    Step::Pass(ms) => tokio::time::advance(Duration::from_millis(ms)).await,
+                    Operation::Arrive(lengths, ms) => reference.arrive(&fixture, &queue, &lengths, ms),
+                    Operation::Leave(position) => reference.leave(position),
+                    Operation::Take(limits) => reference.take(&queue, limits),
+                    Operation::Pass(ms) => tokio::time::advance(Duration::from_millis(ms)).await,
                 }
-                assert_eq!(seen.depth.get(), plain.len() as i64);
-                assert_eq!(seen.abandoned.get(), plain.left);
-                let lists = plain.classes[Class::List as usize].len();
-                assert_eq!(seen.slots.taken(), (plain.len(), lists));
+                assert_eq!(fixture.depth.get(), reference.len() as i64);
+                assert_eq!(fixture.abandoned.get(), reference.left);
+                let lists = reference.classes[Class::List as usize].len();
+                assert_eq!(fixture.slots.taken(), (reference.len(), lists));
                 for class in [Class::Single, Class::List] {
-                    let texts = &plain.classes[class as usize];
+                    let texts = &reference.classes[class as usize];
                     let tokens: usize = texts.iter().map(|text| text.tokens).sum();
-                    assert_eq!(seen.slots.tokens(class), tokens);
+                    assert_eq!(fixture.slots.tokens(class), tokens);
                 }
             }
         });
@@ -258,23 +262,23 @@ proptest! {
 }
 
 #[test]
-fn entries_of_clients_who_left_do_not_pile_up_while_the_engine_is_busy() {
-    let seen = slots(4, 4);
+fn void_entries_are_bounded_while_the_engine_is_busy() {
+    let fixture = slots(4, 4);
     let queue = Queue::new();
     for number in 0..10_000 {
-        let tickets = seen.slots.reserve(Class::Single, &[1]).unwrap();
+        let tickets = fixture.slots.reserve(Class::Single, &[1]).unwrap();
         let (entry, _) = waiting(&tickets[0], number, 1, None);
         queue.push(vec![entry]).unwrap();
     }
     assert!(queue.entries() <= 130, "{}", queue.entries());
-    assert_eq!(seen.depth.get(), 0);
+    assert_eq!(fixture.depth.get(), 0);
 }
 
 #[test]
-fn a_closed_queue_gives_out_what_it_holds_and_takes_nothing() {
-    let seen = slots(4, 4);
+fn a_closed_queue_gives_out_its_texts_and_accepts_none() {
+    let fixture = slots(4, 4);
     let queue = Queue::new();
-    let tickets = seen.slots.reserve(Class::List, &[1, 1]).unwrap();
+    let tickets = fixture.slots.reserve(Class::List, &[1, 1]).unwrap();
     queue
         .push(vec![waiting(&tickets[0], 0, 1, None).0])
         .unwrap();
@@ -289,29 +293,32 @@ fn a_closed_queue_gives_out_what_it_holds_and_takes_nothing() {
         texts_max: 9,
     };
     assert!(
-        matches!(queue.take(limits, Patience::Endless), Work::Batch(batch) if batch.len() == 1)
+        matches!(queue.take(limits, WaitTime::Unlimited), Dequeued::Batch(batch) if batch.len() == 1)
     );
     assert!(matches!(
-        queue.take(limits, Patience::Endless),
-        Work::Closed
+        queue.take(limits, WaitTime::Unlimited),
+        Dequeued::Closed
     ));
 }
 
 #[test]
-fn limited_patience_ends() {
+fn a_limited_wait_ends() {
     let limits = BatchLimits {
         tokens_max: 9,
         texts_max: 9,
     };
-    let patience = Patience::Limited(Duration::from_millis(1));
-    assert!(matches!(Queue::new().take(limits, patience), Work::None));
+    let wait_time = WaitTime::AtMost(Duration::from_millis(1));
+    assert!(matches!(
+        Queue::new().take(limits, wait_time),
+        Dequeued::Empty
+    ));
 }
 
-/// Clients that come, wait a moment and leave, against an engine that takes all the time:
-/// whoever wins each race, the sums are right in the end.
+/// Clients that arrive, wait briefly and leave, against an engine that keeps taking texts. Whichever side wins
+/// each race, the sums are right in the end.
 #[test]
 fn taken_and_abandoned_add_up_under_contention() {
-    let seen = slots(64, 48);
+    let fixture = slots(64, 48);
     let queue = Queue::new();
     let limits = BatchLimits {
         tokens_max: 100,
@@ -321,12 +328,12 @@ fn taken_and_abandoned_add_up_under_contention() {
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4)
             .map(|client| {
-                let (slots, queue) = (&seen.slots, &queue);
+                let (slots, queue) = (&fixture.slots, &queue);
                 scope.spawn(move || {
                     for number in 0..5000 {
-                        let guesses = vec![2; 1 + number % 3];
-                        let class = Class::of(guesses.len());
-                        let Ok(tickets) = slots.reserve(class, &guesses) else {
+                        let expected_tokens = vec![2; 1 + number % 3];
+                        let class = Class::of(expected_tokens.len());
+                        let Ok(tickets) = slots.reserve(class, &expected_tokens) else {
                             continue;
                         };
                         let entry = |ticket| waiting(ticket, number, 1, None).0;
@@ -340,7 +347,7 @@ fn taken_and_abandoned_add_up_under_contention() {
             .collect();
         let engine = scope.spawn(|| {
             let mut taken = 0;
-            while let Work::Batch(batch) = queue.take(limits, Patience::Endless) {
+            while let Dequeued::Batch(batch) = queue.take(limits, WaitTime::Unlimited) {
                 taken += batch.len() as u64;
             }
             taken
@@ -351,11 +358,11 @@ fn taken_and_abandoned_add_up_under_contention() {
         queue.close();
         taken = engine.join().unwrap();
     });
-    assert_eq!(seen.depth.get(), 0);
-    assert_eq!(seen.slots.taken(), (0, 0));
-    assert_eq!(seen.slots.tokens(Class::Single), 0);
-    assert_eq!(seen.slots.tokens(Class::List), 0);
-    let abandoned = seen.abandoned.get();
+    assert_eq!(fixture.depth.get(), 0);
+    assert_eq!(fixture.slots.taken(), (0, 0));
+    assert_eq!(fixture.slots.tokens(Class::Single), 0);
+    assert_eq!(fixture.slots.tokens(Class::List), 0);
+    let abandoned = fixture.abandoned.get();
     assert!(
         taken > 0 && abandoned > 0,
         "{taken} taken, {abandoned} abandoned"

@@ -1,8 +1,7 @@
-//! Texts that wait for the engine, oldest first within their class.
+//! The queue of texts that wait for the engine, oldest first within each class.
 //!
-//! Takes encoded texts, gives batches. Bounded by [`Slots`](super::Slots): a text has its slot
-//! before it comes here. Texts whose client has left, and those whose time is up, never reach the
-//! engine.
+//! Input: encoded texts. Output: batches. Bounded by [`Slots`](super::Slots): a text has its slot before it is
+//! queued. Texts whose client has left or whose deadline has passed never reach the engine.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,38 +15,39 @@ use super::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError
 use crate::error::Refusal;
 use crate::model::Encoded;
 
-/// The answer to one text, or why there is none.
-pub(crate) type Answer = Result<Answered, Refusal>;
+/// The engine's reply to one text.
+pub(crate) type Reply = Result<TextOutput, Refusal>;
 
-/// What the engine says to one text.
+/// The engine's output for one text.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Answered {
-    /// One value a class.
+pub(crate) struct TextOutput {
+    /// One logit per class.
     pub(crate) logits: Vec<f32>,
-    /// How long its batch spent in the engine.
+    /// Time that its batch spent in the engine.
     pub(crate) computed: Duration,
 }
 
-/// One text in the queue.
+/// A text in the queue.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct QueuedText {
     pub(crate) encoded: Encoded,
     pub(crate) since: Instant,
-    pub(crate) reply: oneshot::Sender<Answer>,
-    /// When nobody wants the answer any more.
+    pub(crate) reply: oneshot::Sender<Reply>,
+    /// When the reply is due, if there is a deadline.
     deadline: Option<Instant>,
     claim: Claim,
 }
 
-impl Waiting {
-    /// Puts a text under its client's ticket.
+impl QueuedText {
+    /// A queued text for the ticket of its client.
     pub(crate) fn new(
         ticket: &Ticket,
         encoded: Encoded,
-        (since, deadline): (Instant, Option<Instant>),
-        reply: oneshot::Sender<Answer>,
+        since: Instant,
+        deadline: Option<Instant>,
+        reply: oneshot::Sender<Reply>,
     ) -> Self {
-        ticket.settle(encoded.ids.len());
+        ticket.set_tokens(encoded.ids.len());
         Self {
             encoded,
             since,
@@ -62,74 +62,73 @@ impl Waiting {
     }
 }
 
-/// How long the engine's thread waits for work.
+/// How long the engine's thread waits for texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum WaitTime {
     /// Not at all.
-    None,
-    /// At most so long.
-    Limited(Duration),
-    /// Until there is some, or the queue is closed.
-    Endless,
+    Zero,
+    /// At most this long.
+    AtMost(Duration),
+    /// Until there are texts or the queue is closed.
+    Unlimited,
 }
 
-/// What the engine's thread gets when it asks for work.
+/// What [`Queue::take`] returns.
 #[derive(Debug)]
-pub(crate) enum Work {
+pub(crate) enum Dequeued {
     /// At least one text.
-    Batch(Vec<Waiting>),
-    /// Nothing waits now.
-    None,
-    /// Nothing waits and nothing will come.
+    Batch(Vec<QueuedText>),
+    /// No text waits now.
+    Empty,
+    /// No text waits and the queue is closed.
     Closed,
 }
 
-/// The queue itself.
+/// The queue of waiting texts.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     arrival: Condvar,
-    /// What stands in it, for those who do not take the lock.
+    /// Its size, readable without the lock.
     texts: AtomicUsize,
     tokens: AtomicUsize,
-    /// When the oldest came: microseconds from `origin`, plus one; 0 when there is none.
+    /// Arrival of the oldest text: microseconds from `origin`, plus one; 0 if the queue is empty.
     oldest: AtomicUsize,
     origin: Instant,
 }
 
-/// What stands in a queue.
+/// The size of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct QueueSize {
     pub(crate) texts: usize,
     pub(crate) tokens: usize,
 }
 
-impl Standing {
-    /// Whether a batch within `limits` would leave something behind.
+impl QueueSize {
+    /// Whether the queue holds more than one batch within `limits`.
     pub(crate) fn fills(self, limits: BatchLimits) -> bool {
         self.texts > limits.texts_max || self.tokens > limits.tokens_max
     }
 }
 
 #[derive(Debug, Default)]
-struct State {
-    singles: VecDeque<Waiting>,
-    lists: VecDeque<Waiting>,
+struct QueueState {
+    singles: VecDeque<QueuedText>,
+    lists: VecDeque<QueuedText>,
     lead: Lead,
     closed: bool,
-    /// Whether the engine's thread sleeps until something arrives. Waking it is a system call, also
-    /// when it is awake.
+    /// Whether the engine's thread sleeps until a text arrives. Waking it costs a system call, even if it is
+    /// awake.
     sleeping: bool,
-    /// Entries at which those whose clients have left are looked for: twice the number of living ones
-    /// after the last time.
+    /// Number of entries at which void ones are removed: twice the number left after the last removal.
     sweep_at: usize,
 }
 
-/// Entries that are not worth looking through.
+/// Smallest number of entries worth sweeping.
 const SWEEP_MIN: usize = 64;
 
-impl State {
-    fn class(&mut self, class: Class) -> &mut VecDeque<Waiting> {
+impl QueueState {
+    fn class(&mut self, class: Class) -> &mut VecDeque<QueuedText> {
         match class {
             Class::Single => &mut self.singles,
             Class::List => &mut self.lists,
@@ -140,8 +139,13 @@ impl State {
         self.singles.len() + self.lists.len()
     }
 
-    /// Takes entries off the front of a class until one is to be computed, and gives its tokens.
-    fn front(&mut self, class: Class, now: Instant, expired: &mut Vec<Waiting>) -> Option<usize> {
+    /// The tokens of the next text to compute in a class. Removes void and expired entries before it.
+    fn front(
+        &mut self,
+        class: Class,
+        now: Instant,
+        expired: &mut Vec<QueuedText>,
+    ) -> Option<usize> {
         let entries = self.class(class);
         loop {
             let entry = entries.front()?;
@@ -156,13 +160,13 @@ impl State {
         }
     }
 
-    /// The next batch within `limits`; those whose time is up go to `expired`.
+    /// The next batch within `limits`. Texts past their deadline go to `expired`.
     fn fill(
         &mut self,
         limits: BatchLimits,
         now: Instant,
-        expired: &mut Vec<Waiting>,
-    ) -> Vec<Waiting> {
+        expired: &mut Vec<QueuedText>,
+    ) -> Vec<QueuedText> {
         let mut batch = Vec::new();
         let mut filling = Filling::new(limits);
         loop {
@@ -174,7 +178,7 @@ impl State {
             let Some(entry) = self.class(class).pop_front() else {
                 return batch;
             };
-            // Its client may have left since it was looked at.
+            // Its client may have left in the meantime.
             if entry.claim.take() {
                 let contested = single.is_some() && list.is_some();
                 filling.add(class, entry.tokens(), contested, &mut self.lead);
@@ -188,9 +192,9 @@ impl Queue {
     /// An empty queue.
     pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(QueueState {
                 sweep_at: SWEEP_MIN,
-                ..State::default()
+                ..QueueState::default()
             }),
             arrival: Condvar::new(),
             texts: AtomicUsize::new(0),
@@ -200,10 +204,11 @@ impl Queue {
         }
     }
 
-    /// Adds the entries of one request at the end of their class, in one piece.
+    /// Appends the texts of one request to their class, without gaps.
     ///
-    /// Gives them back when the queue is closed.
-    pub(crate) fn push(&self, entries: Vec<Waiting>) -> Result<(), Vec<Waiting>> {
+    /// # Errors
+    /// Returns them if the queue is closed.
+    pub(crate) fn push(&self, entries: Vec<QueuedText>) -> Result<(), Vec<QueuedText>> {
         let Some(class) = entries.first().map(|entry| entry.claim.class()) else {
             return Ok(());
         };
@@ -212,8 +217,8 @@ impl Queue {
             return Err(entries);
         }
         if state.len() + entries.len() > state.sweep_at {
-            // Slots bound the living; without this, clients that come and go while the engine is
-            // busy would leave their entries here without bound.
+            // Slots bound only the live entries. Without this, clients that come and go while the engine is
+            // busy would leave an unbounded number of void ones.
             state.singles.retain(|entry| !entry.claim.is_void());
             state.lists.retain(|entry| !entry.claim.is_void());
             state.sweep_at = SWEEP_MIN.max(2 * (state.len() + entries.len()));
@@ -223,7 +228,7 @@ impl Queue {
             self.oldest
                 .store(self.micros(entries[0].since), Ordering::Relaxed);
         }
-        let tokens = entries.iter().map(Waiting::tokens).sum();
+        let tokens = entries.iter().map(QueuedText::tokens).sum();
         self.tokens.fetch_add(tokens, Ordering::Relaxed);
         self.texts.fetch_add(entries.len(), Ordering::Relaxed);
         state.class(class).extend(entries);
@@ -235,11 +240,10 @@ impl Queue {
         Ok(())
     }
 
-    /// The next batch: everything that waits, within `limits`. Those whose time is up are refused
-    /// instead.
-    pub(crate) fn take(&self, limits: BatchLimits, patience: Patience) -> Work {
+    /// Takes the next batch: everything that waits, within `limits`. Refuses texts past their deadline.
+    pub(crate) fn take(&self, limits: BatchLimits, wait_time: WaitTime) -> Dequeued {
         let mut state = self.lock();
-        let mut patience = patience;
+        let mut wait_time = wait_time;
         loop {
             let mut expired = Vec::new();
             let batch = state.fill(limits, Instant::now(), &mut expired);
@@ -247,30 +251,30 @@ impl Queue {
             if !batch.is_empty() || !expired.is_empty() {
                 drop(state);
                 for entry in expired {
-                    // Its client may have left as well.
+                    // Its client may have left too.
                     let _ = entry.reply.send(Err(Refusal::Deadline));
                 }
                 if !batch.is_empty() {
-                    return Work::Batch(batch);
+                    return Dequeued::Batch(batch);
                 }
                 state = self.lock();
                 continue;
             }
             if state.closed {
-                return Work::Closed;
+                return Dequeued::Closed;
             }
-            state = match patience {
-                Patience::None => return Work::None,
-                Patience::Endless => self.sleep(state),
-                Patience::Limited(time) => {
-                    patience = Patience::None;
+            state = match wait_time {
+                WaitTime::Zero => return Dequeued::Empty,
+                WaitTime::Unlimited => self.sleep(state),
+                WaitTime::AtMost(time) => {
+                    wait_time = WaitTime::Zero;
                     self.sleep_at_most(state, time)
                 }
             };
         }
     }
 
-    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, QueueState>) -> MutexGuard<'a, QueueState> {
         state.sleeping = true;
         let mut state = self
             .arrival
@@ -282,9 +286,9 @@ impl Queue {
 
     fn sleep_at_most<'a>(
         &self,
-        mut state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, QueueState>,
         time: Duration,
-    ) -> MutexGuard<'a, State> {
+    ) -> MutexGuard<'a, QueueState> {
         state.sleeping = true;
         let waited = self.arrival.wait_timeout(state, time);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -292,19 +296,19 @@ impl Queue {
         state
     }
 
-    /// How much waits, entries of those who have left included. Takes no lock: the engine's thread
-    /// asks again and again while its device is busy.
-    pub(crate) fn standing(&self) -> Standing {
-        Standing {
+    /// The size of the queue, including void entries. Takes no lock: the engine's thread polls it while its
+    /// device is busy.
+    pub(crate) fn size(&self) -> QueueSize {
+        QueueSize {
             texts: self.texts.load(Ordering::Relaxed),
             tokens: self.tokens.load(Ordering::Relaxed),
         }
     }
 
-    /// Publishes what stands in the queue; called before its lock is given back.
-    fn publish(&self, state: &State) {
+    /// Publishes the size of the queue. Called before the lock is released.
+    fn publish(&self, state: &QueueState) {
         let entries = || state.singles.iter().chain(&state.lists);
-        let tokens = entries().map(Waiting::tokens).sum();
+        let tokens = entries().map(QueuedText::tokens).sum();
         self.tokens.store(tokens, Ordering::Relaxed);
         self.texts.store(state.len(), Ordering::Relaxed);
         let fronts = [state.singles.front(), state.lists.front()];
@@ -332,14 +336,14 @@ impl Queue {
         }
     }
 
-    /// Refuses further entries; those inside are still given out.
+    /// Closes the queue to new texts. Those in it are still given out.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.arrival.notify_all();
     }
 
-    /// Refuses further entries and takes out those inside.
-    pub(crate) fn close_and_clear(&self) -> Vec<Waiting> {
+    /// Closes the queue and takes all texts out of it.
+    pub(crate) fn close_and_clear(&self) -> Vec<QueuedText> {
         let mut state = self.lock();
         state.closed = true;
         let mut entries = std::mem::take(&mut state.singles);
@@ -347,18 +351,18 @@ impl Queue {
         self.publish(&state);
         drop(state);
         self.arrival.notify_all();
-        let taken = |entry: &Waiting| entry.claim.take();
+        let taken = |entry: &QueuedText| entry.claim.take();
         entries.into_iter().filter(taken).collect()
     }
 
-    /// Entries that stand in it, dead ones included.
+    /// The number of entries, including void ones.
     #[cfg(test)]
     pub(crate) fn entries(&self) -> usize {
         self.lock().len()
     }
 
-    /// No critical section here can panic half-way, so a poisoned lock is as good as a whole one.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// Locks the state. No critical section can panic half-way, so a poisoned lock is still consistent.
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,44 +1,45 @@
-//! What is known of the service curve before the first request: batches measured at the start, or a
-//! profile of this model on such a machine (`intentd profile`).
+//! The service curve before the first request: from batches measured at the start, or from a profile of
+//! this model on this kind of machine (`intentd profile`).
 
 use std::time::{Duration, Instant};
 
 use super::effort::thread_time;
 use super::engine::EngineTiming;
-use super::prior::{Prior, PriorBatch};
+use super::prior::{Prior, PriorBatch, Quartiles};
+use super::sample::BatchTime;
 use crate::engine::{Engine, EngineError, RaggedBatch};
 use crate::model::{Checkpoint, Text, Tokenizer, TooLong};
 
-/// Tokens of the texts that are measured: a short question.
+/// Tokens of a measured text: a short question.
 pub(crate) const TEXT_TOKENS: usize = 16;
 
-/// Texts of the largest batch that is measured: a GPU takes as long for one text as for a dozen.
+/// Texts in the largest measured batch. It is large because a GPU takes as long for one text as for a dozen.
 const TEXTS_MAX: usize = 256;
 
-/// Time for one size of batch, and for all.
+/// Time for one batch size, and for all.
 const SIZE: Duration = Duration::from_millis(5);
 const ALL: Duration = Duration::from_millis(200);
 
-/// A batch runs three times at least, unless that takes so long: the first of a size makes room and wakes
-/// threads.
+/// A batch runs at least this often, unless that takes longer than `SLOW`. The first run of a size allocates
+/// memory and wakes threads.
 const RUNS: usize = 3;
 const SLOW: Duration = Duration::from_millis(40);
 
-/// Longer batches than that tell nothing that shorter ones do not, and start-up is worth more.
+/// Longer batches tell nothing new and would delay the start.
 const LONG: Duration = Duration::from_millis(5);
 
-/// A profile holds while batches take at most this much more or less than it says.
+/// A profile holds if batches take at most this factor more or less than it says.
 const TOLERANCE: f64 = 1.25;
 
-/// The batches that check a profile take at most so long, where there are such.
+/// Batches that check a profile take at most this long, if possible.
 const CHECK: Duration = Duration::from_millis(1);
 
-/// Where the first service curve of a model comes from.
+/// The source of a model's first service curve.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Start<'a> {
-    /// A profile, used in place of measuring if it holds.
+pub(crate) struct CurveSource<'a> {
+    /// A profile, used instead of measuring if it holds.
     pub(crate) prior: Option<&'a Prior>,
-    /// Whether batches may be run to measure or to check a profile.
+    /// Whether batches may run, to measure or to check a profile.
     pub(crate) calibrate: bool,
 }
 
@@ -47,18 +48,18 @@ pub(crate) struct Start<'a> {
 ///
 /// # Errors
 /// [`EngineError::Lost`] if the first batches lose the engine.
-pub(crate) fn begin(
+pub(crate) fn initialize(
     engine: &mut dyn Engine,
     checkpoint: &Checkpoint,
-    start_from: Start<'_>,
+    source: CurveSource<'_>,
     timing: &EngineTiming,
 ) -> Result<(), EngineError> {
     let start = Instant::now();
-    let Start { prior, calibrate } = start_from;
+    let CurveSource { prior, calibrate } = source;
     let tokenizer = &checkpoint.tokenizer;
     let mut by = "measured batches";
     match prior {
-        Some(prior) => match doubt(prior, engine, checkpoint, calibrate)? {
+        Some(prior) => match mismatch(prior, engine, checkpoint, calibrate)? {
             None => {
                 timing.begin(prior);
                 by = "the profile";
@@ -88,8 +89,8 @@ pub(crate) fn begin(
     Ok(())
 }
 
-/// Why a profile does not hold here, if it does not.
-fn doubt(
+/// Why the profile does not hold here; `None` if it holds.
+fn mismatch(
     prior: &Prior,
     engine: &mut dyn Engine,
     checkpoint: &Checkpoint,
@@ -113,7 +114,7 @@ fn doubt(
         Err(error) => return Ok(Some(error.to_string())),
     }
     if is_checked {
-        check(prior, engine, &checkpoint.tokenizer)
+        check_times(prior, engine, &checkpoint.tokenizer)
     } else {
         Ok(None)
     }
@@ -123,8 +124,8 @@ fn short(digest: &str) -> String {
     digest.chars().take(12).collect()
 }
 
-/// Runs the smallest batch of a profile, and the largest that is still short.
-fn check(
+/// Checks a profile's times: runs its smallest batch, and the largest that is still short.
+fn check_times(
     prior: &Prior,
     engine: &mut dyn Engine,
     tokenizer: &Tokenizer,
@@ -145,11 +146,11 @@ fn check(
             Err(error @ EngineError::Lost(_)) => return Err(error),
             Err(error) => return Ok(Some(error.to_string())),
         };
-        let median = times[times.len() / 2].0.as_secs_f64();
-        let (low, high) = known.quartiles;
-        // What else the machine does at this moment makes batches slower, never faster.
-        let is_slower = times[0].0.as_secs_f64() > TOLERANCE * high;
-        if is_slower || median * TOLERANCE < low {
+        let median = times[times.len() / 2].took.as_secs_f64();
+        let Quartiles { first, third } = known.quartiles;
+        // Other load on the machine makes batches slower, never faster.
+        let is_slower = times[0].took.as_secs_f64() > TOLERANCE * third;
+        if is_slower || median * TOLERANCE < first {
             return Ok(Some(format!(
                 "{} texts of {} tokens took {:.3} ms, by the profile {:.3} ms",
                 known.texts,
@@ -162,10 +163,10 @@ fn check(
     Ok(None)
 }
 
-/// Lets the engine compute a few batches, so that the first requests are judged by its real speed.
+/// Measures a few batches, so that the first requests are admitted by the engine's real speed.
 ///
-/// One size cannot tell what a batch costs from what a token costs, so a slow model gets a second one
-/// that is closer to the first. What would take too long is left out.
+/// One size cannot separate the cost of a batch from the cost of a token. A slow model therefore gets a second
+/// size that is closer to the first. Sizes that would take too long are left out.
 fn measure(
     engine: &mut dyn Engine,
     tokenizer: &Tokenizer,
@@ -180,10 +181,10 @@ fn measure(
         if largest.is_some_and(|largest| largest.tokens < tokens || largest.sequences < texts) {
             return Ok(());
         }
-        let (took, spent) = match times(engine, &batch) {
-            // The median, the shorter of two: what disturbs a batch makes it longer.
+        let BatchTime { took, spent } = match times(engine, &batch) {
+            // The median, or the shorter of two: disturbances make a batch longer.
             Ok(times) => times[(times.len() - 1) / 2],
-            // A device that cannot take so much will say so again when it matters.
+            // If the device has too little memory, it will report that again when it matters.
             Err(EngineError::OutOfMemory { .. }) => return Ok(()),
             Err(error @ EngineError::Lost(_)) => return Err(error),
             Err(error) => {
@@ -194,7 +195,7 @@ fn measure(
         timing.curve.observe(tokens, took);
         timing.effort.observe(tokens, took, Some(spent));
         sizes += 1;
-        // A batch of so many times as many texts takes at most so many times as long.
+        // A batch with n times as many texts takes at most n times as long.
         let left = ALL.saturating_sub(start.elapsed());
         let fits = |times: u32| times * took + SIZE <= left;
         texts *= match sizes {
@@ -207,12 +208,8 @@ fn measure(
     Ok(())
 }
 
-/// The times of a batch and what the engine spent on it, the shortest first: as many as there is time
-/// for, and one at least.
-fn times(
-    engine: &mut dyn Engine,
-    batch: &RaggedBatch,
-) -> Result<Vec<(Duration, Duration)>, EngineError> {
+/// The times of repeated runs of a batch, shortest first. At least one run.
+fn times(engine: &mut dyn Engine, batch: &RaggedBatch) -> Result<Vec<BatchTime>, EngineError> {
     let start = Instant::now();
     let mut times = Vec::new();
     let goes_on = |runs: usize| match start.elapsed() {
@@ -226,24 +223,27 @@ fn times(
     Ok(times)
 }
 
-/// Runs a batch: how long it took from start to end, and what the engine spent on it (see [`Effort`]).
+/// Runs a batch and measures its times.
 ///
 /// # Errors
 /// See [`EngineError`].
 pub(crate) fn timed(
     engine: &mut dyn Engine,
     batch: &RaggedBatch,
-) -> Result<(Duration, Duration), EngineError> {
+) -> Result<BatchTime, EngineError> {
     let thread = thread_time(engine);
     let since = Instant::now();
     engine.forward(batch)?;
     let took = since.elapsed();
     let ran = thread_time(engine).zip(thread);
     let ran = ran.map(|(after, before)| after.saturating_sub(before));
-    Ok((took, ran.unwrap_or(took)))
+    Ok(BatchTime {
+        took,
+        spent: ran.unwrap_or(took),
+    })
 }
 
-/// `texts` equal texts of about `tokens` tokens each.
+/// A batch of `texts` equal texts of about `tokens` tokens each.
 pub(crate) fn batch_of(tokenizer: &Tokenizer, tokens: usize, texts: usize) -> RaggedBatch {
     let mut batch = RaggedBatch::new();
     let words = "a ".repeat(tokens.saturating_sub(2).max(1));

@@ -1,8 +1,8 @@
-//! How long the engine takes for a batch: τ(n) = τ0 + α·n for n tokens, learnt from every batch.
+//! The service curve: time of a batch of n tokens, τ(n) = τ0 + α·n, learned from every batch.
 //!
-//! The linear form is that of Inoue (2021, arXiv:1912.06322). Sizes are kept apart, so that hours of
-//! batches of one size do not make the others forgotten: the line goes through one mean a size, each
-//! weighted by how recent it is. The engine's thread learns; everybody else reads two atomics.
+//! The linear form is that of Inoue (2021, arXiv:1912.06322). There is one mean per batch size, so that hours
+//! of batches of one size do not erase the others. The line is fitted to these means, weighted by recency.
+//! The engine's thread learns; all others read two atomics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,30 +10,32 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Steps an octave of tokens; batches within one step count as of one size.
+use super::sample::BatchSample;
+
+/// Size steps per octave of tokens. Batches within one step count as one size.
 const STEPS_AN_OCTAVE: f64 = 4.0;
 const STEPS: usize = 80;
 
 /// Weight of the newest batch in the mean of its size.
 const NEWEST: f64 = 0.2;
 
-/// After this time the mean of a size counts half.
+/// Half-life of the weight of a mean, in seconds.
 const HALF_LIFE: f64 = 30.0;
 
-/// What the mean of a size counts however old it is: at low load only small batches come, and what a token
-/// costs is then known from the large ones of long ago or of the calibration.
+/// Minimum weight of a mean, however old. At low load only small batches run, and the cost of a token is then
+/// known only from old large batches or from calibration.
 const WEIGHT_MIN: f64 = 0.05;
 
-/// A token takes at least this part of what it took in the best batch. Small batches that were slow for
-/// another reason would else make large ones free.
+/// A token costs at least this share of its cost in the best batch. Otherwise small batches that were slow for
+/// another reason would make large ones look free.
 const TOKEN_MIN: f64 = 0.5;
 
-/// A batch further from the mean of its size than so many mean deviations is counted as if it were that
-/// far: one that stands out says little. A change of the machine widens the deviation from batch to batch,
-/// so it is followed within some twenty of them.
+/// The distance of a batch from its mean is clamped to this many mean deviations, because a single outlier
+/// says little. A change of the machine widens the deviation with every batch, so the mean follows within
+/// about twenty batches.
 const OUTLIER: f64 = 3.0;
 
-/// The mean deviation is at least this part of the mean.
+/// Minimum of the mean deviation, as a share of the mean.
 const DEVIATION_MIN: f64 = 0.02;
 
 /// Weight of the newest batch in the mean error of the line.
@@ -43,33 +45,33 @@ const NEWEST_ERROR: f64 = 0.02;
 #[derive(Debug)]
 pub(crate) struct ServiceCurve {
     sizes: Mutex<Sizes>,
-    /// τ0 in seconds, and α in seconds a token: the bits of two `f64`.
+    /// τ0 in seconds and α in seconds per token: the bits of two `f64`.
     setup: AtomicU64,
     token: AtomicU64,
-    /// Mean of how far batches were from the line, by what they took: the bits of an `f64`.
+    /// Mean relative distance of batches from the line: the bits of an `f64`.
     error: AtomicU64,
     batches: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Sizes {
-    means: [Option<Mean>; STEPS],
+    means: [Option<SizeMean>; STEPS],
     origin: Instant,
 }
 
-/// Mean tokens and seconds of the batches of one size.
+/// The mean tokens and seconds of batches of one size.
 #[derive(Debug, Clone, Copy)]
-struct Mean {
+struct SizeMean {
     tokens: f64,
     seconds: f64,
-    /// Mean of the distance from the mean, in seconds.
+    /// Mean distance from the mean, in seconds.
     deviation: f64,
-    /// When the newest came, in seconds.
+    /// Time of the newest batch, in seconds.
     at: f64,
 }
 
-impl Mean {
-    /// Of one batch.
+impl SizeMean {
+    /// The mean of one batch.
     fn first(tokens: f64, seconds: f64, now: f64) -> Self {
         Self {
             tokens,
@@ -79,7 +81,7 @@ impl Mean {
         }
     }
 
-    /// With one more batch of about this size.
+    /// The mean with one more batch of this size.
     fn blended(&self, tokens: f64, seconds: f64, now: f64) -> Self {
         let far = OUTLIER * self.deviation.max(DEVIATION_MIN * self.seconds);
         let expected = self.seconds * tokens / self.tokens;
@@ -93,34 +95,33 @@ impl Mean {
     }
 }
 
-/// τ0 and α.
+/// The line of a service curve: τ0 and α.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Line {
-    /// Seconds that any batch takes.
+pub(crate) struct ServiceLine {
+    /// τ0: seconds per batch.
     pub(crate) setup: f64,
-    /// Seconds that a token adds.
+    /// α: seconds per token.
     pub(crate) token: f64,
 }
 
-impl Line {
-    /// Seconds for `batches` batches of `tokens` tokens together.
+impl ServiceLine {
+    /// Seconds for `batches` batches with `tokens` tokens in total.
     pub(crate) fn seconds(self, batches: f64, tokens: f64) -> f64 {
         batches * self.setup + tokens * self.token
     }
 
-    /// The line through batches of so many tokens and seconds each, nearest to all of them by their
-    /// relative distance.
-    pub(crate) fn through(batches: impl Iterator<Item = (f64, f64)>) -> Self {
-        least_squares(batches.map(|(tokens, seconds)| (tokens, seconds, 1.0)))
+    /// The line with the least relative squared errors over `batches`.
+    pub(crate) fn through(batches: impl Iterator<Item = BatchSample>) -> Self {
+        least_squares(batches.map(|batch| (batch, 1.0)))
     }
 
-    /// How far a batch of `tokens` that took `seconds` is from it, as a part of these: 0 to 1.
+    /// The relative error for a batch of `tokens` that took `seconds`: 0 to 1.
     fn error(self, tokens: f64, seconds: f64) -> f64 {
         ((seconds - self.seconds(1.0, tokens)).abs() / seconds.max(1e-9)).min(1.0)
     }
 
-    /// Tokens of the largest batch that takes at most `seconds`, but always enough that at most a
-    /// fifth of its time is setup: smaller ones would waste the engine.
+    /// Tokens of the largest batch that takes at most `seconds`, but at least so many that setup is at most a
+    /// fifth of its time. Smaller batches would waste the engine.
     pub(crate) fn tokens_within(self, seconds: f64) -> f64 {
         let token = self.token.max(1e-12);
         ((seconds - self.setup) / token).max(4.0 * self.setup / token)
@@ -128,7 +129,7 @@ impl Line {
 }
 
 impl ServiceCurve {
-    /// A curve of which nothing is known: every batch takes no time.
+    /// An unknown curve: batches take no time.
     pub(crate) fn new() -> Self {
         Self {
             sizes: Mutex::new(Sizes {
@@ -142,7 +143,7 @@ impl ServiceCurve {
         }
     }
 
-    /// A batch of `tokens` took `took`.
+    /// Learns that a batch of `tokens` took `took`.
     pub(crate) fn observe(&self, tokens: usize, took: Duration) {
         let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         let now = sizes.origin.elapsed().as_secs_f64();
@@ -151,29 +152,29 @@ impl ServiceCurve {
         let mean = &mut sizes.means[step(tokens)];
         *mean = Some(match mean {
             Some(mean) => mean.blended(tokens, seconds, now),
-            None => Mean::first(tokens, seconds, now),
+            None => SizeMean::first(tokens, seconds, now),
         });
         self.learn_error(tokens, seconds);
         let line = fit(sizes.means.iter().flatten(), now);
-        // A reader may see one of the two before the other; both are close to what they were.
+        // A reader may see one updated before the other. Both change only a little.
         self.setup.store(line.setup.to_bits(), Ordering::Relaxed);
         self.token.store(line.token.to_bits(), Ordering::Relaxed);
     }
 
-    /// Knows nothing but these batches, of so many tokens and seconds each, all measured just now.
-    pub(crate) fn begin(&self, batches: impl Iterator<Item = (f64, f64)> + Clone) {
+    /// Resets the curve to these batches, as if all were measured just now.
+    pub(crate) fn begin(&self, batches: impl Iterator<Item = BatchSample> + Clone) {
         let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         let now = sizes.origin.elapsed().as_secs_f64();
         sizes.means = [None; STEPS];
-        for (tokens, seconds) in batches.clone() {
+        for BatchSample { tokens, seconds } in batches.clone() {
             let mean = &mut sizes.means[step(tokens)];
             *mean = Some(match mean {
                 Some(mean) => mean.blended(tokens, seconds, now),
-                None => Mean::first(tokens, seconds, now),
+                None => SizeMean::first(tokens, seconds, now),
             });
         }
         let line = fit(sizes.means.iter().flatten(), now);
-        let errors = batches.map(|(tokens, seconds)| line.error(tokens, seconds));
+        let errors = batches.map(|batch| line.error(batch.tokens, batch.seconds));
         let (sum, count) = errors.fold((0.0, 0), |(sum, n), error| (sum + error, n + 1));
         self.setup.store(line.setup.to_bits(), Ordering::Relaxed);
         self.token.store(line.token.to_bits(), Ordering::Relaxed);
@@ -182,9 +183,9 @@ impl ServiceCurve {
         self.batches.store(count, Ordering::Relaxed);
     }
 
-    /// How far a batch was from the line, before it changes the line.
+    /// Learns the error of a batch, before the batch changes the line.
     fn learn_error(&self, tokens: f64, seconds: f64) {
-        // What nobody could have known is no error.
+        // Without an earlier batch there was no prediction.
         if self.batches.fetch_add(1, Ordering::Relaxed) == 0 {
             return;
         }
@@ -194,38 +195,44 @@ impl ServiceCurve {
         self.error.store(after.to_bits(), Ordering::Relaxed);
     }
 
-    /// Mean distance of batches from the line, as a part of what they took: 0 to 1.
+    /// Mean relative error of the line: 0 to 1.
     pub(crate) fn error(&self) -> f64 {
         f64::from_bits(self.error.load(Ordering::Relaxed))
     }
 
-    /// Batches that the line was learnt from.
+    /// Batches that the line was learned from.
     pub(crate) fn batches(&self) -> u64 {
         self.batches.load(Ordering::Relaxed)
     }
 
-    /// The line as it stands.
-    pub(crate) fn line(&self) -> Line {
-        Line {
+    /// The current line.
+    pub(crate) fn line(&self) -> ServiceLine {
+        ServiceLine {
             setup: f64::from_bits(self.setup.load(Ordering::Relaxed)),
             token: f64::from_bits(self.token.load(Ordering::Relaxed)),
         }
     }
 }
 
-/// The line through the means, the newer ones before the older.
-fn fit<'a>(means: impl Iterator<Item = &'a Mean>, now: f64) -> Line {
-    let recency = |mean: &Mean| (-(now - mean.at) / HALF_LIFE).exp2().max(WEIGHT_MIN);
-    least_squares(means.map(|mean| (mean.tokens, mean.seconds, recency(mean))))
+/// The line through the means, weighted by recency.
+fn fit<'a>(means: impl Iterator<Item = &'a SizeMean>, now: f64) -> ServiceLine {
+    let recency = |mean: &SizeMean| (-(now - mean.at) / HALF_LIFE).exp2().max(WEIGHT_MIN);
+    least_squares(means.map(|mean| {
+        let batch = BatchSample {
+            tokens: mean.tokens,
+            seconds: mean.seconds,
+        };
+        (batch, recency(mean))
+    }))
 }
 
-/// Least squares of relative errors over `(tokens, seconds, weight)`; the setup is never negative, and a
-/// token never free.
-fn least_squares(points: impl Iterator<Item = (f64, f64, f64)>) -> Line {
+/// Least squares of relative errors over weighted batches. The setup is never negative, and a token never free.
+fn least_squares(points: impl Iterator<Item = (BatchSample, f64)>) -> ServiceLine {
     let (mut w, mut wn, mut wnn, mut wt, mut wnt) = (0.0, 0.0, 0.0, 0.0, 0.0);
     let mut best = f64::INFINITY;
-    for (n, seconds, weight) in points {
-        let t = seconds.max(1e-9);
+    for (batch, weight) in points {
+        let n = batch.tokens;
+        let t = batch.seconds.max(1e-9);
         let weight = weight / (t * t);
         w += weight;
         wn += weight * n;
@@ -236,22 +243,22 @@ fn least_squares(points: impl Iterator<Item = (f64, f64, f64)>) -> Line {
     }
     let determinant = w * wnn - wn * wn;
     if determinant <= 1e-9 * w * wnn {
-        // One size only says nothing about the setup.
-        return Line {
+        // A single size says nothing about the setup.
+        return ServiceLine {
             setup: 0.0,
             token: wt / wn.max(f64::MIN_POSITIVE),
         };
     }
     let setup = (wnn * wt - wn * wnt) / determinant;
     if setup < 0.0 {
-        return Line {
+        return ServiceLine {
             setup: 0.0,
             token: wnt / wnn,
         };
     }
     let token = (w * wnt - wn * wt) / determinant;
     let token = token.max(TOKEN_MIN * best);
-    Line {
+    ServiceLine {
         setup: ((wt - token * wn) / w).max(0.0),
         token,
     }
@@ -265,12 +272,12 @@ fn step(tokens: f64) -> usize {
 mod tests {
     use super::*;
 
-    fn micros(line: Line) -> (f64, f64) {
+    fn micros(line: ServiceLine) -> (f64, f64) {
         (line.setup * 1e6, line.token * 1e6)
     }
 
     #[test]
-    fn a_line_is_found_through_noise() {
+    fn a_line_is_learned_despite_noise() {
         let curve = ServiceCurve::new();
         for round in 0..200_u32 {
             let tokens = 8 << (round % 7);
@@ -308,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_machine_that_became_slower_is_noticed_within_a_minute() {
+    async fn a_slower_machine_is_learned_within_a_minute() {
         let curve = ServiceCurve::new();
         let learn = |factor: u32| {
             for tokens in [16, 64, 256] {
@@ -325,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn small_batches_of_a_quiet_hour_do_not_make_large_ones_free() {
+    async fn an_hour_of_small_batches_does_not_make_large_ones_free() {
         let curve = ServiceCurve::new();
         for tokens in [16_usize, 64, 256] {
             let took = 20.0 + tokens as f64;
@@ -333,7 +340,7 @@ mod tests {
         }
         for round in 0..600 {
             tokio::time::advance(Duration::from_secs(6)).await;
-            // Cold caches: three times as long, and longer for the smaller.
+            // Cold caches: three times as long, and longer for smaller batches.
             curve.observe(
                 8 + round % 3,
                 Duration::from_micros(100 - (round % 3) as u64),
@@ -344,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_batch_in_twenty_that_stands_out_changes_little() {
+    async fn outliers_change_little() {
         let curve = ServiceCurve::new();
         for round in 0..2000_u32 {
             tokio::time::advance(Duration::from_millis(20)).await;
@@ -361,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_curve_is_followed_within_a_minute_through_noise_and_outliers() {
+    async fn a_new_curve_is_learned_within_a_minute_despite_noise_and_outliers() {
         let curve = ServiceCurve::new();
         for (setup, token) in [(200.0, 10.0), (500.0, 25.0), (100.0, 5.0)] {
             for round in 0..3000_u32 {
@@ -379,8 +386,8 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_never_so_small_that_it_is_all_setup() {
-        let line = Line {
+    fn a_batch_is_never_mostly_setup() {
+        let line = ServiceLine {
             setup: 1e-3,
             token: 1e-4,
         };

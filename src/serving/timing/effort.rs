@@ -1,4 +1,4 @@
-//! What batches cost the engine, whatever else the machine was doing.
+//! Effort: the engine's own cost of batches, independent of other load on the machine.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,19 +6,18 @@ use std::time::Duration;
 use super::curve::ServiceCurve;
 use crate::engine::Engine;
 
-/// What batches cost the engine, whatever else the machine was busy with: the time that its thread ran
-/// where it computes alone, the time from start to end less the host's share of the cores where several
-/// threads do, and the time from start to end on a device.
+/// The engine's own cost of batches. That is the CPU time of its thread if it computes alone, the elapsed time
+/// minus the host's share of the cores if several threads compute, and the elapsed time on a device.
 ///
-/// The forecast needs to know how long a batch will take here and now; the capacity needs to know how
-/// long it takes when the engine has what it needs. So there are two curves.
+/// The forecast needs the time of a batch under the current load. The capacity needs its time when the engine
+/// has all it needs. Hence two curves.
 #[derive(Debug)]
 pub(crate) struct Effort {
     pub(crate) curve: ServiceCurve,
-    /// Nanoseconds of all batches: from their start to their end, and of these what counts as effort.
+    /// Nanoseconds of all batches: elapsed time, and the part of it that counts as effort.
     elapsed: AtomicU64,
     spent: AtomicU64,
-    /// Part of the cores that the host takes, where the engine computes on them: the bits of an `f64`.
+    /// Share of the cores that the host takes, if the engine computes on them: the bits of an `f64`.
     host_share: AtomicU64,
 }
 
@@ -32,13 +31,13 @@ impl Effort {
         }
     }
 
-    /// Sets the part of the cores that the host takes: 0 to 1.
+    /// Sets the share of the cores that the host takes: 0 to 1.
     pub(crate) fn set_host_share(&self, share: f64) {
         let share = share.clamp(0.0, 0.9).to_bits();
         self.host_share.store(share, Ordering::Relaxed);
     }
 
-    /// Time of the engine so far.
+    /// The engine's time so far.
     pub(crate) fn time(&self) -> EngineTime {
         let nanos = |count: &AtomicU64| Duration::from_nanos(count.load(Ordering::Relaxed));
         EngineTime {
@@ -47,7 +46,8 @@ impl Effort {
         }
     }
 
-    /// A batch of `tokens` took `elapsed`, of which the engine's thread ran for `ran`, if that counts.
+    /// Learns that a batch of `tokens` took `elapsed`. `ran` is the CPU time of the engine's thread, if that is
+    /// its cost.
     pub(crate) fn observe(&self, tokens: usize, elapsed: Duration, ran: Option<Duration>) {
         let share = f64::from_bits(self.host_share.load(Ordering::Relaxed));
         let spent = ran.unwrap_or_else(|| elapsed.mul_f64(1.0 - share));
@@ -58,7 +58,7 @@ impl Effort {
     }
 }
 
-/// CPU time of the calling thread, where that is what `engine` takes and where the system tells.
+/// CPU time of the calling thread, if that is the cost of `engine` and the system reports it.
 pub(crate) fn thread_time(engine: &dyn Engine) -> Option<Duration> {
     if !engine.computes_alone() {
         return None;
@@ -74,17 +74,17 @@ pub(crate) fn thread_time(engine: &dyn Engine) -> Option<Duration> {
     None
 }
 
-/// Time that an engine has been given batches for, since its model was loaded.
+/// The time an engine has spent on batches since its model was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EngineTime {
-    /// From the start of batches to their end.
+    /// Elapsed time of batches.
     pub elapsed: Duration,
-    /// Of that, what the engine spent on them.
+    /// The part of it that counts as the engine's effort.
     pub spent: Duration,
 }
 
 impl EngineTime {
-    /// What has come since `before`.
+    /// The time since `before`.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
         Self {

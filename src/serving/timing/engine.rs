@@ -1,101 +1,107 @@
-//! What is known of the speed of one model's engine, and what the engine is busy with.
+//! The timing of one model's engine: its service curves, and until when it is busy.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::curve::{Line, ServiceCurve};
+use super::curve::{ServiceCurve, ServiceLine};
 use super::effort::Effort;
 use super::prior::Prior;
+use super::sample::BatchSample;
 
-/// A batch takes at most this part of the objective, as far as the engine can: one may run when a
-/// request comes, and the next one is the request's own.
+/// A batch takes at most this share of the objective, if the engine is fast enough. One batch may be running
+/// when a request arrives, and the next one is the request's own.
 pub(crate) const BATCH_SHARE: f64 = 0.25;
 
-/// The engine of one model, by the clock.
+/// The timing of one model's engine.
 #[derive(Debug)]
 pub(crate) struct EngineTiming {
-    /// How long a batch takes here and now.
+    /// The time of a batch under the current load.
     pub(crate) curve: ServiceCurve,
-    /// What a batch costs the engine.
+    /// The engine's own cost of a batch.
     pub(crate) effort: Effort,
-    pub(crate) busy: Busy,
-    /// Seconds within which requests should be answered, if there is such an objective.
+    pub(crate) busy: BusyUntil,
+    /// The latency objective in seconds, if any.
     objective: Option<f64>,
-    /// Tokens in a batch, as configured and as the engine can take.
+    /// Maximum tokens in a batch, by configuration and by the engine.
     batch_tokens_max: AtomicU64,
 }
 
 impl EngineTiming {
-    /// Of an engine that has not computed anything yet.
+    /// The timing of an engine that has not computed anything yet.
     pub(crate) fn new(objective: Option<Duration>, batch_tokens_max: usize) -> Self {
         Self {
             curve: ServiceCurve::new(),
             effort: Effort::new(),
-            busy: Busy::new(),
+            busy: BusyUntil::new(),
             objective: objective.map(|objective| objective.as_secs_f64()),
             batch_tokens_max: AtomicU64::new(batch_tokens_max as u64),
         }
     }
 
-    /// Starts both curves from a profile.
+    /// Initializes both curves from a profile.
     pub(super) fn begin(&self, prior: &Prior) {
         let batches = || prior.batches.iter();
-        let took = batches().map(|batch| (batch.total() as f64, batch.took));
+        let took = batches().map(|batch| BatchSample {
+            tokens: batch.total() as f64,
+            seconds: batch.took,
+        });
         self.curve.begin(took);
-        let spent = batches().map(|batch| (batch.total() as f64, batch.spent));
+        let spent = batches().map(|batch| BatchSample {
+            tokens: batch.total() as f64,
+            seconds: batch.spent,
+        });
         self.effort.curve.begin(spent);
     }
 
-    /// Seconds within which requests should be answered, if there is such an objective.
+    /// The latency objective in seconds, if any.
     pub(crate) fn objective(&self) -> Option<f64> {
         self.objective
     }
 
-    /// Tokens that the next batch may have: what fits into a quarter of the objective.
+    /// Maximum tokens of the next batch: what fits into a quarter of the objective.
     pub(crate) fn batch_tokens(&self) -> usize {
         let max = self.batch_tokens_max.load(Ordering::Relaxed) as f64;
         tokens_a_batch(self.curve.line(), self.objective, max) as usize
     }
 
-    /// Limits batches to `tokens`, which is what the engine can take.
+    /// Limits batches to `tokens`, the engine's maximum.
     pub(crate) fn limit_batch(&self, tokens: usize) {
         self.batch_tokens_max
             .fetch_min(tokens as u64, Ordering::Relaxed);
     }
 
-    /// Seconds for `tokens` in batches as large as possible.
+    /// Seconds for `tokens` in the largest possible batches.
     pub(crate) fn seconds(&self, tokens: f64) -> f64 {
         let batches = (tokens / self.batch_tokens() as f64).ceil();
         self.curve.line().seconds(batches, tokens)
     }
 
-    /// Requests of `tokens` a second that the engine can answer in batches as large as possible.
+    /// Requests of `tokens` each that the engine can answer per second in the largest possible batches.
     pub(crate) fn capacity(&self, tokens: f64) -> f64 {
         let budget = self.batch_tokens() as f64;
         budget / self.seconds(budget).max(1e-9) / tokens
     }
 }
 
-/// Tokens of the largest batch, of `max` tokens at most, for an objective in seconds.
-pub(crate) fn tokens_a_batch(line: Line, objective: Option<f64>, max: f64) -> f64 {
+/// Tokens of the largest batch for an objective in seconds; at most `max`.
+pub(crate) fn tokens_a_batch(line: ServiceLine, objective: Option<f64>, max: f64) -> f64 {
     let Some(objective) = objective else {
         return max;
     };
     line.tokens_within(BATCH_SHARE * objective).clamp(1.0, max)
 }
 
-/// What the engine is busy with.
+/// When the engine will have finished the batches in flight.
 #[derive(Debug)]
-pub(crate) struct Busy {
+pub(crate) struct BusyUntil {
     origin: Instant,
-    /// Microseconds from `origin` to when the batches under way should be done, plus one; 0 when
-    /// there are none.
+    /// Microseconds from `origin` until the batches in flight should be done, plus one; 0 if there are none.
     until: AtomicU64,
 }
 
-impl Busy {
+impl BusyUntil {
     fn new() -> Self {
         Self {
             origin: Instant::now(),
@@ -108,7 +114,7 @@ impl Busy {
         u64::try_from(micros).unwrap_or(u64::MAX - 1) + 1
     }
 
-    /// A batch that should take `seconds` runs after those under way.
+    /// Adds a batch of `seconds` after those in flight.
     pub(crate) fn add(&self, now: Instant, seconds: f64) {
         let start = self.until.load(Ordering::Relaxed).max(self.micros(now));
         let took = (seconds * 1e6) as u64;
@@ -116,19 +122,19 @@ impl Busy {
             .store(start.saturating_add(took), Ordering::Relaxed);
     }
 
-    /// What runs now should take `seconds`: what earlier guesses were wrong by is forgotten.
+    /// Restarts with `seconds` for the batches in flight. Errors of earlier estimates are forgotten.
     pub(crate) fn restart(&self, now: Instant, seconds: f64) {
         self.until.store(0, Ordering::Relaxed);
         self.add(now, seconds);
     }
 
-    /// Nothing is under way.
+    /// Records that no batch is in flight.
     pub(crate) fn clear(&self) {
         self.until.store(0, Ordering::Relaxed);
     }
 
-    /// Seconds that what runs will still take. Of a batch that is late nothing is known but that it
-    /// is: it is expected to stay late for as long again.
+    /// Seconds until the batches in flight are done. A late batch is expected to take as long again as it is
+    /// late.
     pub(crate) fn left(&self, now: Instant) -> f64 {
         match self.until.load(Ordering::Relaxed) {
             0 => 0.0,
@@ -161,8 +167,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_runs_is_waited_for_and_what_is_late_is_expected_to_stay_late() {
-        let busy = Busy::new();
+    async fn a_late_batch_is_expected_to_stay_late() {
+        let busy = BusyUntil::new();
         let start = Instant::now();
         let left = |ms: u64| (busy.left(start + Duration::from_millis(ms)) * 1e3).round();
         assert_eq!(left(0), 0.0);

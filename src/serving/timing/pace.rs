@@ -1,34 +1,34 @@
-//! When to put the next batch together while the device runs one.
+//! When to assemble the next batch while the device runs one.
 //!
-//! Early enough that the device finds it when it is done, late enough that everything that
-//! arrives meanwhile still gets in. How long a batch takes is learnt from those before it.
+//! Early enough that it is ready when the device finishes, and late enough to include everything that arrives
+//! meanwhile. The time of a batch is learned from earlier ones.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Steps an octave of tokens; the times of batches within one step are taken for equal.
+/// Size steps per octave of tokens. Batches within one step count as equally long.
 const STEPS_AN_OCTAVE: f64 = 4.0;
 const STEPS: usize = 80;
 
 /// Weight of the newest batch in the mean.
 const NEWEST: f64 = 0.2;
 
-/// Putting together and enqueuing take at least this long: a copy, a graph, a copy.
+/// Minimum time to assemble and enqueue a batch: a copy, a graph, a copy.
 const LEAD_MIN: Duration = Duration::from_micros(100);
 
-/// A batch of a few queries takes less.
+/// Batches of a few queries take less than this.
 const SHORT: Duration = Duration::from_micros(500);
 
-/// Lateness that nobody notices in an answer that took twenty times as long.
-const NAP_MAX: Duration = Duration::from_micros(100);
+/// The longest pause between polls. Negligible, because the batch has then run at least twenty times as long.
+const PAUSE_MAX: Duration = Duration::from_micros(100);
 
-/// What batches have taken so far.
+/// Learned times of batches and of their submission.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// Mean time by the size of a batch.
+    /// Mean time by batch size.
     batch: [Option<Duration>; STEPS],
-    /// Mean time to put a batch together and submit it.
+    /// Mean time to assemble and submit a batch.
     submit: Duration,
 }
 
@@ -40,39 +40,39 @@ impl Pace {
         }
     }
 
-    /// A batch of `tokens` was done after `took`.
+    /// Learns that a batch of `tokens` took `took`.
     pub(crate) fn done(&mut self, tokens: usize, took: Duration) {
         let mean = &mut self.batch[step(tokens)];
         *mean = Some(mean.map_or(took, |mean| blend(mean, took)));
     }
 
-    /// It took so long to submit a batch.
+    /// Learns that submitting a batch took `took`.
     pub(crate) fn submitted(&mut self, took: Duration) {
         self.submit = blend(self.submit, took);
     }
 
-    /// How long to look away from a batch of `tokens` that runs since `elapsed`: not at all from a
-    /// short one, where every microsecond counts, nor around the end that is expected; else for a
-    /// twentieth of its time, since the wait would burn a core for nothing.
-    pub(crate) fn nap(&self, tokens: usize, elapsed: Duration) -> Duration {
+    /// How long to pause before polling a batch of `tokens` that has run for `elapsed`. Zero for a short batch,
+    /// where every microsecond counts, and around the expected end. Otherwise a twentieth of the elapsed time,
+    /// because polling would keep a core busy.
+    pub(crate) fn pause(&self, tokens: usize, elapsed: Duration) -> Duration {
         let ends = |expected: Duration| {
-            let from = expected.saturating_sub(2 * NAP_MAX);
+            let from = expected.saturating_sub(2 * PAUSE_MAX);
             (from..expected + SHORT).contains(&elapsed)
         };
         if elapsed < SHORT || self.batch[step(tokens)].is_some_and(ends) {
             Duration::ZERO
         } else {
-            (elapsed / 20).min(NAP_MAX)
+            (elapsed / 20).min(PAUSE_MAX)
         }
     }
 
-    /// When the batch after one of `tokens` that runs since `start` should be put together: at
-    /// once while nothing is known.
+    /// When to assemble the batch after one of `tokens` that has run since `start`: at once while its time is
+    /// unknown.
     pub(crate) fn next_at(&self, start: Instant, tokens: usize) -> Instant {
         let Some(expected) = self.batch[step(tokens)] else {
             return start;
         };
-        // Twice the time that submitting takes, and a tenth for what the guess is wrong by.
+        // Twice the submission time, and a tenth for the error of the estimate.
         let lead = (2 * self.submit).max(LEAD_MIN) + expected / 10;
         start + expected.saturating_sub(lead)
     }
@@ -94,7 +94,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn the_next_batch_is_due_shortly_before_the_end_of_the_one_that_runs() {
+    fn the_next_batch_is_due_shortly_before_the_current_one_ends() {
         let mut pace = Pace::new();
         let start = Instant::now();
         assert_eq!(pace.next_at(start, 100), start, "nothing is known yet");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_shorter_than_its_preparation_is_followed_at_once() {
+    fn after_a_very_short_batch_the_next_is_due_at_once() {
         let mut pace = Pace::new();
         let start = Instant::now();
         pace.done(8, LEAD_MIN);
@@ -116,30 +116,30 @@ mod tests {
     }
 
     #[test]
-    fn only_long_batches_are_looked_away_from() {
+    fn only_long_batches_are_polled_with_pauses() {
         let pace = Pace::new();
-        assert_eq!(pace.nap(8, SHORT / 2), Duration::ZERO);
-        assert_eq!(pace.nap(8, MS), MS / 20);
-        assert_eq!(pace.nap(8, 100 * MS), NAP_MAX);
+        assert_eq!(pace.pause(8, SHORT / 2), Duration::ZERO);
+        assert_eq!(pace.pause(8, MS), MS / 20);
+        assert_eq!(pace.pause(8, 100 * MS), PAUSE_MAX);
     }
 
     #[test]
-    fn nobody_looks_away_around_the_expected_end() {
+    fn there_is_no_pause_around_the_expected_end() {
         let mut pace = Pace::new();
         pace.done(8, 10 * MS);
-        for (elapsed, nap) in [
-            (5 * MS, NAP_MAX),
-            (10 * MS - NAP_MAX, Duration::ZERO),
+        for (elapsed, pause) in [
+            (5 * MS, PAUSE_MAX),
+            (10 * MS - PAUSE_MAX, Duration::ZERO),
             (10 * MS + SHORT / 2, Duration::ZERO),
-            (11 * MS, NAP_MAX),
+            (11 * MS, PAUSE_MAX),
         ] {
-            assert_eq!(pace.nap(8, elapsed), nap, "{elapsed:?}");
+            assert_eq!(pace.pause(8, elapsed), pause, "{elapsed:?}");
         }
-        assert_eq!(pace.nap(1000, 10 * MS), NAP_MAX, "of another size");
+        assert_eq!(pace.pause(1000, 10 * MS), PAUSE_MAX, "of another size");
     }
 
     #[test]
-    fn a_change_is_learnt() {
+    fn a_change_is_learned() {
         let mut pace = Pace::new();
         let start = Instant::now();
         pace.done(8, 100 * MS);

@@ -1,9 +1,9 @@
-//! A profile of a model on one kind of machine (`intentd profile`), as far as serving needs it.
+//! The part of a profile (`intentd profile`) that serving needs.
 
-/// What a profile says: how long batches of one model take on one engine.
+/// Times of batches of one model on one engine, from a profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prior {
-    /// What the profile is called in messages.
+    /// The profile's name in messages.
     pub name: String,
     /// The model: [`Checkpoint::digest`].
     pub model: String,
@@ -13,19 +13,28 @@ pub struct Prior {
     pub batches: Vec<PriorBatch>,
 }
 
-/// A batch of equal texts in a profile; times in seconds.
+/// A batch of equal texts in a profile. Times are in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PriorBatch {
     /// Texts in it.
     pub texts: usize,
     /// Tokens of each text.
     pub tokens: usize,
-    /// From its start to its end: the median.
+    /// Median elapsed time.
     pub took: f64,
-    /// What the engine spent on it: the median.
+    /// Median effort of the engine.
     pub spent: f64,
-    /// First and third quartile of the time from start to end.
-    pub quartiles: (f64, f64),
+    /// First and third quartile of the elapsed time.
+    pub quartiles: Quartiles,
+}
+
+/// The quartiles of a time in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quartiles {
+    /// The first quartile.
+    pub first: f64,
+    /// The third quartile.
+    pub third: f64,
 }
 
 impl PriorBatch {

@@ -218,7 +218,7 @@ async fn classify(
         }));
     }
     let mut all = if texts.is_empty() {
-        offer.settle();
+        offer.answer_without_engine();
         None
     } else {
         Some(offer.classify(Request { texts, too_long }).await?)

@@ -55,7 +55,7 @@ pub(crate) async fn infer<T>(
         Err(refusal) => return Err(offer.refuse(refusal)),
     };
     if let Some(timeout) = inference.timeout {
-        offer.hurry(timeout);
+        offer.limit_time(timeout);
     }
     let predictions = offer.classify(inference.request).await?;
     Ok(Inferred {

@@ -4,19 +4,19 @@ use prometheus::{IntCounter, IntGauge};
 
 use super::*;
 use crate::model::Checkpoint;
-use crate::serving::queue::Room;
+use crate::serving::queue::SlotLimits;
 
 fn slots() -> Arc<Slots> {
     let depth = IntGauge::new("depth", "d").unwrap();
     let abandoned = IntCounter::new("abandoned", "a").unwrap();
-    let room = Room {
+    let limits = SlotLimits {
         slots: 10_000,
         lists: 10_000,
     };
-    Slots::new(room, depth, abandoned)
+    Slots::new(limits, depth, abandoned)
 }
 
-/// 1 ms a batch and 0.1 ms a token.
+/// 1 ms per batch and 0.1 ms per token.
 fn timing(objective: Option<Duration>) -> EngineTiming {
     let timing = EngineTiming::new(objective, 4096);
     for tokens in [10_u32, 100, 1000] {
@@ -44,12 +44,12 @@ fn time_left(remaining: Option<f64>) -> TimeLeft {
 const OBJECTIVE: Duration = Duration::from_millis(100);
 
 #[test]
-fn an_idle_server_lets_everything_in() {
+fn an_idle_server_admits_everything() {
     let slots = slots();
     let forecast = forecast(&slots, OBJECTIVE);
-    let Verdict::InTime(Expected {
+    let Feasibility::InTime(ExpectedLatency {
         seconds: expected, ..
-    }) = forecast.judge(Class::List, 100_000, time_left(None))
+    }) = forecast.assess(Class::List, 100_000, time_left(None))
     else {
         panic!("it was refused");
     };
@@ -57,47 +57,53 @@ fn an_idle_server_lets_everything_in() {
 }
 
 #[test]
-fn what_would_come_too_late_is_refused_with_the_time_it_would_take_to_drain() {
+fn a_late_request_is_refused_with_its_lateness() {
     let slots = slots();
     let forecast = forecast(&slots, OBJECTIVE);
     let waiting = slots.reserve(Class::Single, &[100; 8]).unwrap();
-    // 800 tokens and 10 of its own: 4 batches, 85 ms.
-    let judged = forecast.judge(Class::Single, 10, time_left(None));
-    let Verdict::InTime(Expected {
+    // 800 waiting tokens and 10 of its own: 4 batches, 85 ms.
+    let assessed = forecast.assess(Class::Single, 10, time_left(None));
+    let Feasibility::InTime(ExpectedLatency {
         seconds: expected, ..
-    }) = judged
+    }) = assessed
     else {
-        panic!("{judged:?}");
+        panic!("{assessed:?}");
     };
     assert!((expected - 0.085).abs() < 0.001, "{expected}");
     let more = slots.reserve(Class::Single, &[200]).unwrap();
-    let judged = forecast.judge(Class::Single, 10, time_left(None));
-    let Verdict::TooLate { expected, late } = judged else {
-        panic!("{judged:?}");
+    let assessed = forecast.assess(Class::Single, 10, time_left(None));
+    let Feasibility::TooLate { expected, late } = assessed else {
+        panic!("{assessed:?}");
     };
     assert!((expected - 0.106).abs() < 0.001, "{expected}");
     assert!((late - 0.016).abs() < 0.001, "{late}");
     assert!((forecast.drain_time().as_secs_f64() - 0.105).abs() < 0.001);
     drop(more);
-    let soon = forecast.judge(Class::Single, 10, time_left(Some(0.05)));
-    assert!(matches!(soon, Verdict::TooLate { .. }), "its own deadline");
-    let never = forecast.judge(Class::Single, 10, time_left(Some(0.0005)));
-    assert!(matches!(never, Verdict::Never { .. }), "{never:?}");
+    let soon = forecast.assess(Class::Single, 10, time_left(Some(0.05)));
+    assert!(
+        matches!(soon, Feasibility::TooLate { .. }),
+        "its own deadline"
+    );
+    let unreachable = forecast.assess(Class::Single, 10, time_left(Some(0.0005)));
+    assert!(
+        matches!(unreachable, Feasibility::Unreachable { .. }),
+        "{unreachable:?}"
+    );
     drop(waiting);
 }
 
 /// A list of thousands delays a single text by no more than the single texts before it.
 #[test]
-fn the_other_class_gets_no_more_than_its_half() {
+fn the_other_class_gets_at_most_half() {
     let slots = slots();
     let forecast = forecast(&slots, OBJECTIVE);
     let list = slots.reserve(Class::List, &[100; 100]).unwrap();
-    let judged = forecast.judge(Class::Single, 10, time_left(None));
-    let Verdict::InTime(Expected {
+    let assessed = forecast.assess(Class::Single, 10, time_left(None));
+    let Feasibility::InTime(ExpectedLatency {
         seconds: expected, ..
-    }) = judged
+    }) = assessed
     else {
-        panic!("{judged:?}");
+        panic!("{assessed:?}");
     };
     assert!(expected < 0.01, "{expected}");
     drop(list);
@@ -108,30 +114,30 @@ fn an_objective_that_no_server_can_keep_is_stretched() {
     let slots = slots();
     let forecast = forecast(&slots, Duration::from_millis(1));
     let waiting = slots.reserve(Class::Single, &[10]).unwrap();
-    let judged = forecast.judge(Class::Single, 10, time_left(None));
-    assert!(matches!(judged, Verdict::InTime(_)), "{judged:?}");
+    let assessed = forecast.assess(Class::Single, 10, time_left(None));
+    assert!(matches!(assessed, Feasibility::InTime(_)), "{assessed:?}");
     drop(waiting);
 }
 
 #[test]
-fn forecasts_that_are_missed_too_often_make_the_next_ones_careful() {
+fn frequent_misses_increase_the_slack() {
     let slack = Slack::new();
     for round in 0..10_000_u32 {
         // One of twenty is 20 ms late.
         let error = if round % 20 == 0 { 0.020 } else { 0.0 };
         slack.learn(error, 0.1, true);
     }
-    let learnt = slack.seconds();
-    assert!((0.018..0.024).contains(&learnt), "{learnt}");
+    let learned = slack.seconds();
+    assert!((0.018..0.024).contains(&learned), "{learned}");
     for _ in 0..10_000 {
         slack.learn(-0.01, 0.1, false);
     }
     assert!(slack.seconds() < 0.001, "{}", slack.seconds());
 }
 
-/// A stall long ago says nothing about now, however few requests have come since.
+/// A stall long ago says nothing about now, even if few requests have arrived since.
 #[tokio::test(start_paused = true)]
-async fn what_was_learnt_from_misses_is_forgotten_with_time() {
+async fn the_slack_decays_with_time() {
     let slack = Slack::new();
     for _ in 0..100 {
         slack.learn(1.0, 0.1, true);
@@ -147,20 +153,22 @@ async fn what_was_learnt_from_misses_is_forgotten_with_time() {
 
 /// Lists are delayed by single texts that come later, and long texts by their own length.
 #[test]
-fn only_what_the_objective_is_for_teaches() {
+fn only_short_single_texts_are_representative() {
     let slots = slots();
     let forecast = forecast(&slots, OBJECTIVE);
-    let teaches = |class, tokens| match forecast.judge(class, tokens, time_left(None)) {
-        Verdict::InTime(expected) => expected.teaches,
-        late @ (Verdict::TooLate { .. } | Verdict::Never { .. }) => panic!("{late:?}"),
+    let is_representative = |class, tokens| match forecast.assess(class, tokens, time_left(None)) {
+        Feasibility::InTime(expected) => expected.is_representative,
+        late @ (Feasibility::TooLate { .. } | Feasibility::Unreachable { .. }) => {
+            panic!("{late:?}")
+        }
     };
-    assert!(teaches(Class::Single, 100));
-    assert!(!teaches(Class::List, 100));
-    assert!(!teaches(Class::Single, 400));
+    assert!(is_representative(Class::Single, 100));
+    assert!(!is_representative(Class::List, 100));
+    assert!(!is_representative(Class::Single, 400));
 }
 
 #[test]
-fn the_length_of_texts_is_learnt() {
+fn tokens_per_byte_are_learned() {
     let forecast = forecast(&slots(), OBJECTIVE);
     assert_eq!(forecast.tokens_of(40), 12);
     assert_eq!(

@@ -2,20 +2,20 @@ use super::*;
 use crate::engine::Logits;
 use crate::serving::timing::curve::ServiceCurve;
 
-/// An engine of which a batch takes a fixed time and one for each token.
+/// An engine whose batches take a fixed time, and a time per token.
 #[derive(Debug)]
-struct Timed {
+struct TimedEngine {
     setup: Duration,
     token: Duration,
     seen: Vec<usize>,
 }
 
-impl Engine for Timed {
+impl Engine for TimedEngine {
     fn description(&self) -> String {
         "timed".to_owned()
     }
 
-    // What it spends is what passes: it sleeps.
+    // It sleeps, so elapsed time is its cost.
     fn is_on_device(&self) -> bool {
         true
     }
@@ -31,15 +31,15 @@ impl Engine for Timed {
     }
 }
 
-fn engine(setup_ms: u64, token_us: u64) -> Timed {
-    Timed {
+fn engine(setup_ms: u64, token_us: u64) -> TimedEngine {
+    TimedEngine {
         setup: Duration::from_millis(setup_ms),
         token: Duration::from_micros(token_us),
         seen: Vec::new(),
     }
 }
 
-/// A profile of [`Timed`] with the embedded model; it took `factor` times as long then.
+/// A profile of [`TimedEngine`] with the embedded model, whose times are `factor` times too long.
 fn prior(factor: f64) -> Prior {
     let batch = |texts: usize| {
         let took = factor * (1e-3 + 10e-6 * 16.0 * texts as f64);
@@ -48,7 +48,10 @@ fn prior(factor: f64) -> Prior {
             tokens: 16,
             took,
             spent: took,
-            quartiles: (took, took),
+            quartiles: Quartiles {
+                first: took,
+                third: took,
+            },
         }
     };
     Prior {
@@ -59,34 +62,38 @@ fn prior(factor: f64) -> Prior {
     }
 }
 
-/// Sizes that were run, and the curve.
-fn begun(mut engine: Timed, prior: Option<&Prior>, calibrate: bool) -> (Vec<usize>, ServiceCurve) {
+/// The token counts of the batches that ran, and the curve.
+fn initialized(
+    mut engine: TimedEngine,
+    prior: Option<&Prior>,
+    calibrate: bool,
+) -> (Vec<usize>, ServiceCurve) {
     let checkpoint = Checkpoint::embedded().unwrap();
     let timing = EngineTiming::new(None, 4096);
-    let start_from = Start { prior, calibrate };
-    begin(&mut engine, &checkpoint, start_from, &timing).unwrap();
+    let source = CurveSource { prior, calibrate };
+    initialize(&mut engine, &checkpoint, source, &timing).unwrap();
     engine.seen.dedup();
     (engine.seen, timing.curve)
 }
 
 #[test]
-fn a_slow_model_gets_two_sizes_all_the_same() {
-    let (seen, curve) = begun(engine(0, 10), None, true);
+fn a_slow_model_is_measured_with_two_sizes() {
+    let (seen, curve) = initialized(engine(0, 10), None, true);
     assert_eq!(seen, [16, 64, 256]);
     assert_eq!(curve.batches(), 3);
     // 45 ms for 16 tokens: four times as many do not fit, twice as many do.
-    let (seen, curve) = begun(engine(13, 2000), None, true);
+    let (seen, curve) = initialized(engine(13, 2000), None, true);
     assert_eq!(seen, [16, 32]);
     assert_eq!(curve.batches(), 2);
     assert!(curve.line().token > 0.0);
-    let (seen, _) = begun(engine(500, 0), None, true);
+    let (seen, _) = initialized(engine(500, 0), None, true);
     assert_eq!(seen, [16], "too slow for two");
-    assert!(begun(engine(0, 10), None, false).0.is_empty());
+    assert!(initialized(engine(0, 10), None, false).0.is_empty());
 }
 
 #[test]
-fn a_profile_that_nobody_checks_is_taken_as_it_is() {
-    let (seen, curve) = begun(engine(0, 0), Some(&prior(3.0)), false);
+fn an_unchecked_profile_is_used_as_it_is() {
+    let (seen, curve) = initialized(engine(0, 0), Some(&prior(3.0)), false);
     assert!(seen.is_empty());
     let line = curve.line();
     assert!((line.setup - 3e-3).abs() < 1e-9 && (line.token - 30e-6).abs() < 1e-12);
@@ -96,8 +103,8 @@ fn a_profile_that_nobody_checks_is_taken_as_it_is() {
 #[test]
 fn a_profile_of_another_speed_model_or_engine_is_not_used() {
     let slow = prior(1e-3);
-    let (seen, curve) = begun(engine(1, 10), Some(&slow), true);
-    assert_eq!(seen[0], 16, "checked and found wanting");
+    let (seen, curve) = initialized(engine(1, 10), Some(&slow), true);
+    assert_eq!(seen[0], 16, "checked, and does not hold");
     assert!(
         curve.line().setup > 0.5e-3,
         "and measured: {:?}",
@@ -113,24 +120,24 @@ fn a_profile_of_another_speed_model_or_engine_is_not_used() {
             ..slow
         },
     ] {
-        let (seen, curve) = begun(engine(0, 0), Some(&other.clone()), false);
+        let (seen, curve) = initialized(engine(0, 0), Some(&other.clone()), false);
         assert!(seen.is_empty() && curve.batches() == 0);
-        let (seen, _) = begun(engine(0, 10), Some(&other), true);
+        let (seen, _) = initialized(engine(0, 10), Some(&other), true);
         assert_eq!(seen, [16, 64, 256], "measured as without a profile");
     }
 }
 
 #[test]
-fn the_doubt_says_what_differs() {
+fn a_mismatch_says_what_differs() {
     let checkpoint = Checkpoint::embedded().unwrap();
     let mut engine = engine(1, 10);
-    let why = doubt(&prior(100.0), &mut engine, &checkpoint, true).unwrap();
+    let why = mismatch(&prior(100.0), &mut engine, &checkpoint, true).unwrap();
     let why = why.unwrap();
     assert!(why.contains("1 texts of 16 tokens took"), "{why}");
     let other = Prior {
         model: "ab".repeat(32),
         ..prior(1.0)
     };
-    let why = doubt(&other, &mut engine, &checkpoint, true).unwrap();
+    let why = mismatch(&other, &mut engine, &checkpoint, true).unwrap();
     assert!(why.unwrap().contains("another model (abababababab"));
 }
