@@ -1,8 +1,7 @@
 //! Refusals: why a request got no prediction, and how each surface reports it.
 //!
-//! One table: every [`Refusal`] has one HTTP status, one `error_type` and one metric label. The `error_type`
-//! values are those of Hugging Face's text-embeddings-inference if it has one, so that its clients need no
-//! change.
+//! Every [`Refusal`] has one HTTP status, one `error_type` and one metric label. The values of `error_type` are those of
+//! Hugging Face's text-embeddings-inference if it has one, so that its clients need no change.
 
 use std::time::Duration;
 
