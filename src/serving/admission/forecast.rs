@@ -102,7 +102,7 @@ pub(crate) enum Feasibility {
     /// It would take `expected` seconds, which is `late` seconds too long.
     TooLate { expected: f64, late: f64 },
     /// Even an idle server would take too long (`alone` seconds) for its deadline, so no replica can keep it.
-    Never { alone: f64 },
+    Unreachable { alone: f64 },
 }
 
 /// The forecaster of one model.

@@ -66,11 +66,11 @@ impl QueuedText {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitTime {
     /// Not at all.
-    None,
+    Zero,
     /// At most this long.
-    Limited(Duration),
+    AtMost(Duration),
     /// Until there are texts or the queue is closed.
-    Endless,
+    Unlimited,
 }
 
 /// What [`Queue::take`] returns.
@@ -79,7 +79,7 @@ pub(crate) enum Dequeued {
     /// At least one text.
     Batch(Vec<QueuedText>),
     /// No text waits now.
-    None,
+    Empty,
     /// No text waits and the queue is closed.
     Closed,
 }
