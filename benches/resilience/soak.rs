@@ -207,7 +207,7 @@ async fn lists(address: SocketAddr, seen: Arc<Seen>) {
     let texts: Vec<String> = (0..64)
         .map(|n| format!("play song number {n} twice"))
         .collect();
-    let request = post(&serde_json::to_string(&texts).unwrap());
+    let request = post(serde_json::to_string(&texts).unwrap());
     let mut open = None;
     while seen.goes_on().await {
         let mut client = reconnected(open.take(), address).await;
@@ -221,7 +221,7 @@ async fn leavers(address: SocketAddr, seen: Arc<Seen>) {
     let texts: Vec<String> = (0..32)
         .map(|n| format!("what is the weather on day {n}"))
         .collect();
-    let request = post(&serde_json::to_string(&texts).unwrap());
+    let request = post(serde_json::to_string(&texts).unwrap());
     for round in 0_usize.. {
         if !seen.goes_on().await {
             return;
@@ -273,8 +273,8 @@ async fn nonsense(address: SocketAddr, seen: Arc<Seen>) {
     let requests = [
         post("{\"query\": "),
         post("{\"query\": 7}"),
-        post(&serde_json::to_string(&vec!["a"; 1000]).unwrap()),
-        post(&format!("[{}", "[".repeat(5000))),
+        post(serde_json::to_string(&vec!["a"; 1000]).unwrap()),
+        post(format!("[{}", "[".repeat(5000))),
         get("a", "X-Request-Timeout-Ms: soon\r\n"),
         get("a", "X-Request-Timeout-Ms: 0\r\n"),
         b"DELETE /predict HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),

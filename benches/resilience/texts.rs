@@ -207,7 +207,7 @@ async fn neighbours(address: SocketAddr, duration: Duration) -> [Latencies; 2] {
         let list: Vec<String> = (0..120)
             .map(|n| format!("play song {n} of {number}"))
             .collect();
-        post(&serde_json::to_string(&list).unwrap())
+        post(serde_json::to_string(&list).unwrap())
     };
     let one = neighbour(address, one, Duration::from_millis(10), duration);
     let lists = neighbour(address, list, Duration::from_millis(200), duration);
