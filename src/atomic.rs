@@ -12,7 +12,6 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(crate) struct AtomicF64(AtomicU64);
 
-#[allow(dead_code, reason = "its users in `serving` come with another change")]
 impl AtomicF64 {
     pub(crate) const fn new(value: f64) -> Self {
         Self(AtomicU64::new(value.to_bits()))

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 
 use crate::autoscale::Hints;
-use crate::autoscale::orca::{ReportFormat, OrcaMode, LoadReport};
+use crate::autoscale::orca::{LoadReport, OrcaMode, ReportFormat};
 
 /// Carries the report.
 const REPORT: HeaderName = HeaderName::from_static("endpoint-load-metrics");

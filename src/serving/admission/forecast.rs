@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::host::large;
+use crate::atomic::AtomicF64;
 use crate::model::Tokenizer;
 use crate::serving::queue::{Class, Slots};
 use crate::serving::timing::{BATCH_SHARE, EngineTiming};
@@ -34,8 +35,8 @@ const SLACK_HALF_LIFE: f64 = 30.0;
 #[derive(Debug)]
 pub(crate) struct Slack {
     origin: Instant,
-    /// The slack in seconds (the bits of an `f64`), and its time in milliseconds from `origin`.
-    seconds: AtomicU64,
+    /// The slack in seconds, and its time in milliseconds from `origin`.
+    seconds: AtomicF64,
     at: AtomicU64,
 }
 
@@ -43,7 +44,7 @@ impl Slack {
     fn new() -> Self {
         Self {
             origin: Instant::now(),
-            seconds: AtomicU64::new(0),
+            seconds: AtomicF64::default(),
             at: AtomicU64::new(0),
         }
     }
@@ -53,7 +54,7 @@ impl Slack {
     }
 
     fn seconds(&self) -> f64 {
-        let seconds = f64::from_bits(self.seconds.load(Ordering::Relaxed));
+        let seconds = self.seconds.load();
         let age = self.now().saturating_sub(self.at.load(Ordering::Relaxed)) as f64 / 1e3;
         seconds * (-age / SLACK_HALF_LIFE).exp2()
     }
@@ -70,7 +71,7 @@ impl Slack {
         };
         // A race between two updates loses one step of many.
         let bounded = after.clamp(0.0, objective / 2.0);
-        self.seconds.store(bounded.to_bits(), Ordering::Relaxed);
+        self.seconds.store(bounded);
         self.at.store(self.now(), Ordering::Relaxed);
     }
 }
@@ -110,8 +111,8 @@ pub(crate) enum Feasibility {
 pub(crate) struct Forecast {
     timing: Arc<EngineTiming>,
     slack: Slack,
-    /// Tokens per byte of text: the bits of an `f64`.
-    tokens_a_byte: AtomicU64,
+    /// Tokens per byte of text.
+    tokens_a_byte: AtomicF64,
     /// Tokens of the longest sequence.
     tokens_max: usize,
     /// Size in bytes from which a request is large.
@@ -131,7 +132,7 @@ impl Forecast {
             large: large(tokenizer),
             slack: Slack::new(),
             // English has about four letters per word piece.
-            tokens_a_byte: AtomicU64::new(0.25_f64.to_bits()),
+            tokens_a_byte: AtomicF64::new(0.25),
             slots,
         }
     }
@@ -143,7 +144,7 @@ impl Forecast {
 
     /// The expected number of tokens of a text of `bytes`.
     pub(crate) fn tokens_of(&self, bytes: usize) -> usize {
-        let rate = f64::from_bits(self.tokens_a_byte.load(Ordering::Relaxed));
+        let rate = self.tokens_a_byte.load();
         let tokens = SPECIAL + rate * bytes as f64;
         (tokens as usize).clamp(1, self.tokens_max.max(1))
     }
@@ -158,11 +159,10 @@ impl Forecast {
         if bytes < 4 {
             return;
         }
-        let rate = f64::from_bits(self.tokens_a_byte.load(Ordering::Relaxed));
+        let rate = self.tokens_a_byte.load();
         let found = (tokens as f64 - SPECIAL).max(0.0) / bytes as f64;
         let blended = rate + 0.01 * (found - rate);
-        self.tokens_a_byte
-            .store(blended.to_bits(), Ordering::Relaxed);
+        self.tokens_a_byte.store(blended);
     }
 
     /// Seconds that a request may take until its tokens are queued; its deadline is in `remaining` seconds.

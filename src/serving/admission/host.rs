@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::atomic::AtomicF64;
 use crate::model::Tokenizer;
 use crate::turns::{Turn, Turns, thread_time};
 
@@ -58,8 +59,8 @@ pub(crate) struct HostWork {
     turns: Arc<Turns>,
     /// Nanoseconds of work that was admitted and is not done.
     ahead: AtomicU64,
-    /// Seconds per byte: the bits of an `f64`.
-    byte: AtomicU64,
+    /// Seconds per byte.
+    byte: AtomicF64,
     /// Bytes that it was learned from.
     learned: AtomicU64,
 }
@@ -70,7 +71,7 @@ impl HostWork {
         Arc::new(Self {
             turns,
             ahead: AtomicU64::new(0),
-            byte: AtomicU64::new(BYTE.to_bits()),
+            byte: AtomicF64::new(BYTE),
             learned: AtomicU64::new(0),
         })
     }
@@ -101,7 +102,7 @@ impl HostWork {
     }
 
     fn seconds(&self, bytes: usize) -> f64 {
-        f64::from_bits(self.byte.load(Ordering::Relaxed)) * bytes as f64
+        self.byte.load() * bytes as f64
     }
 
     /// Waits for the turn of a request of `bytes` that should be done by `until`.
@@ -126,11 +127,11 @@ impl HostWork {
             return;
         }
         let found = spent.as_secs_f64() / bytes as f64;
-        let before = f64::from_bits(self.byte.load(Ordering::Relaxed));
+        let before = self.byte.load();
         let share = bytes as f64 / (bytes as f64 + LEARNT_BYTES);
         // A race between two updates loses one step of many.
         let after = before + share * (found - before);
-        self.byte.store(after.to_bits(), Ordering::Relaxed);
+        self.byte.store(after);
         self.learned.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::sample::BatchSample;
+use crate::atomic::AtomicF64;
 
 /// Size steps per octave of tokens. Batches within one step count as one size.
 const STEPS_AN_OCTAVE: f64 = 4.0;
@@ -45,11 +46,11 @@ const NEWEST_ERROR: f64 = 0.02;
 #[derive(Debug)]
 pub(crate) struct ServiceCurve {
     sizes: Mutex<Sizes>,
-    /// τ0 in seconds and α in seconds per token: the bits of two `f64`.
-    setup: AtomicU64,
-    token: AtomicU64,
-    /// Mean relative distance of batches from the line: the bits of an `f64`.
-    error: AtomicU64,
+    /// τ0 in seconds and α in seconds per token.
+    setup: AtomicF64,
+    token: AtomicF64,
+    /// Mean relative distance of batches from the line.
+    error: AtomicF64,
     batches: AtomicU64,
 }
 
@@ -136,9 +137,9 @@ impl ServiceCurve {
                 means: [None; STEPS],
                 origin: Instant::now(),
             }),
-            setup: AtomicU64::new(0),
-            token: AtomicU64::new(0),
-            error: AtomicU64::new(0),
+            setup: AtomicF64::default(),
+            token: AtomicF64::default(),
+            error: AtomicF64::default(),
             batches: AtomicU64::new(0),
         }
     }
@@ -157,8 +158,8 @@ impl ServiceCurve {
         self.learn_error(tokens, seconds);
         let line = fit(sizes.means.iter().flatten(), now);
         // A reader may see one updated before the other. Both change only a little.
-        self.setup.store(line.setup.to_bits(), Ordering::Relaxed);
-        self.token.store(line.token.to_bits(), Ordering::Relaxed);
+        self.setup.store(line.setup);
+        self.token.store(line.token);
     }
 
     /// Resets the curve to these batches, as if all were measured just now.
@@ -176,10 +177,10 @@ impl ServiceCurve {
         let line = fit(sizes.means.iter().flatten(), now);
         let errors = batches.map(|batch| line.error(batch.tokens, batch.seconds));
         let (sum, count) = errors.fold((0.0, 0), |(sum, n), error| (sum + error, n + 1));
-        self.setup.store(line.setup.to_bits(), Ordering::Relaxed);
-        self.token.store(line.token.to_bits(), Ordering::Relaxed);
+        self.setup.store(line.setup);
+        self.token.store(line.token);
         let error = sum / count.max(1) as f64;
-        self.error.store(error.to_bits(), Ordering::Relaxed);
+        self.error.store(error);
         self.batches.store(count, Ordering::Relaxed);
     }
 
@@ -190,14 +191,14 @@ impl ServiceCurve {
             return;
         }
         let error = self.line().error(tokens, seconds);
-        let before = f64::from_bits(self.error.load(Ordering::Relaxed));
+        let before = self.error.load();
         let after = before + NEWEST_ERROR * (error - before);
-        self.error.store(after.to_bits(), Ordering::Relaxed);
+        self.error.store(after);
     }
 
     /// Mean relative error of the line: 0 to 1.
     pub(crate) fn error(&self) -> f64 {
-        f64::from_bits(self.error.load(Ordering::Relaxed))
+        self.error.load()
     }
 
     /// Batches that the line was learned from.
@@ -208,8 +209,8 @@ impl ServiceCurve {
     /// The current line.
     pub(crate) fn line(&self) -> ServiceLine {
         ServiceLine {
-            setup: f64::from_bits(self.setup.load(Ordering::Relaxed)),
-            token: f64::from_bits(self.token.load(Ordering::Relaxed)),
+            setup: self.setup.load(),
+            token: self.token.load(),
         }
     }
 }

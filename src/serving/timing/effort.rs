@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::curve::ServiceCurve;
+use crate::atomic::AtomicF64;
 use crate::engine::Engine;
 
 /// The engine's own cost of batches. That is the CPU time of its thread if it computes alone, the elapsed time
@@ -17,14 +18,14 @@ pub(crate) struct Effort {
     /// Nanoseconds of all batches: elapsed time, and the part of it that counts as effort.
     elapsed: AtomicU64,
     spent: AtomicU64,
-    /// Share of the cores that the host takes, if the engine computes on them: the bits of an `f64`.
-    host_share: AtomicU64,
+    /// Share of the cores that the host takes, if the engine computes on them.
+    host_share: AtomicF64,
 }
 
 impl Effort {
     pub(crate) fn new() -> Self {
         Self {
-            host_share: AtomicU64::new(0),
+            host_share: AtomicF64::default(),
             curve: ServiceCurve::new(),
             elapsed: AtomicU64::new(0),
             spent: AtomicU64::new(0),
@@ -33,8 +34,7 @@ impl Effort {
 
     /// Sets the share of the cores that the host takes: 0 to 1.
     pub(crate) fn set_host_share(&self, share: f64) {
-        let share = share.clamp(0.0, 0.9).to_bits();
-        self.host_share.store(share, Ordering::Relaxed);
+        self.host_share.store(share.clamp(0.0, 0.9));
     }
 
     /// The engine's time so far.
@@ -49,7 +49,7 @@ impl Effort {
     /// Learns that a batch of `tokens` took `elapsed`. `ran` is the CPU time of the engine's thread, if that is
     /// its cost.
     pub(crate) fn observe(&self, tokens: usize, elapsed: Duration, ran: Option<Duration>) {
-        let share = f64::from_bits(self.host_share.load(Ordering::Relaxed));
+        let share = self.host_share.load();
         let spent = ran.unwrap_or_else(|| elapsed.mul_f64(1.0 - share));
         self.curve.observe(tokens, spent);
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
