@@ -30,7 +30,7 @@ const UNREAD_TIME: Duration = Duration::from_secs(2);
 /// Longest rest of a body that is read on HTTP/1 so that another request can follow, and the time for it. Such a rest has
 /// been received already or is about to be.
 const SHORT_REST_MAX: u64 = 64 << 10;
-const SHORT_REST_TIME: Duration = Duration::from_millis(50);
+const SHORT_REST_TIME: Duration = Duration::from_millis(100);
 
 /// Receives a body that was dropped before it was read to its end.
 #[derive(Clone, Default)]
@@ -88,14 +88,19 @@ impl UnreadSlot {
         let Some(mut body) = body else {
             return true;
         };
-        let longest = body.size_hint().upper();
-        if expects_continue || longest.is_none_or(|longest| longest > SHORT_REST_MAX) {
+        if expects_continue || body.size_hint().lower() > SHORT_REST_MAX {
             return false;
         }
         let rest = async {
+            let mut left = SHORT_REST_MAX;
             while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-                if frame.is_err() {
+                let Ok(frame) = frame else {
                     return false;
+                };
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                match left.checked_sub(length) {
+                    Some(rest) => left = rest,
+                    None => return false,
                 }
             }
             true

@@ -154,18 +154,22 @@ async fn a_connection_that_will_close_says_so() {
     };
     let get = keep_alive("/predict?query=music", "*/*");
     let mut connection = Connection::open(server.address).await;
-    // A short body is read, whether it comes with its head or right after it.
+    let chunked = |bytes: usize| {
+        let head = "POST /nothing HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let body = " ".repeat(bytes);
+        format!("{head}{bytes:x}\r\n{body}\r\n0\r\n\r\n").into_bytes()
+    };
+    // A short body is read.
     let whole = [head(60_000, ""), vec![b' '; 60_000]].concat();
-    let answer = connection.send(&whole).await;
-    assert_eq!((answer.status, answer.header("connection")), (404, None));
-    assert_eq!(connection.send(&get).await.status, 200);
-    connection.write(&head(6, "")).await;
-    let answer = connection.send(b"answer").await;
-    assert_eq!((answer.status, answer.header("connection")), (404, None));
-    assert_eq!(connection.send(&get).await.status, 200);
+    for short in [whole, chunked(60_000)] {
+        let answer = connection.send(&short).await;
+        assert_eq!((answer.status, answer.header("connection")), (404, None));
+        assert_eq!(connection.send(&get).await.status, 200);
+    }
     // The server does not wait for a long body, a missing one, or one that waits for 100 Continue.
     for (request, what) in [
         ([head(1_000_000, ""), vec![b' '; 1000]].concat(), "long"),
+        (chunked(100_000), "chunked"),
         (head(6, ""), "silent"),
         (head(6, "Expect: 100-continue\r\n"), "expecting"),
     ] {
