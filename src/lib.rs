@@ -16,7 +16,7 @@
 //!      │  ids, reply slot
 //! serving::queue      waiting texts, oldest first within their class
 //!      │
-//! serving::batcher    once the engine is free: all waiting texts, within the limits
+//! serving::batching   once the engine is free: all waiting texts, within the limits
 //!      │  ragged batch
 //! engine              ids -> logits, without padding; cpu | cuda
 //!      │  logits

@@ -20,7 +20,11 @@ pub(super) fn timeout_of(
     let within = |asked: Duration| Some(server.map_or(asked, |server| asked.min(server)));
     if let Some(value) = headers.get(GRPC) {
         let asked = value.to_str().ok().and_then(grpc);
-        let wrong = || Refusal::Malformed(format!("the header {GRPC} is no time, like 250m"));
+        let wrong = || {
+            Refusal::Malformed(format!(
+                "the header {GRPC} is not a valid duration; send one such as 250m"
+            ))
+        };
         return Ok(within(asked.ok_or_else(wrong)?));
     }
     let Some(value) = headers.get(HEADER) else {

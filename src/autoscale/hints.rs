@@ -73,7 +73,7 @@ impl Hints {
         loop {
             let updates = Arc::clone(&self).update(Arc::clone(&classifier));
             if AssertUnwindSafe(updates).catch_unwind().await.is_err() {
-                tracing::error!("the hints had to begin anew");
+                tracing::error!("updating the hints panicked; starting again");
                 tokio::time::sleep(TICK).await;
             }
         }

@@ -13,8 +13,8 @@ const UTILIZATION_MAX: f64 = 0.85;
 /// it falls as the load grows. With 0.85, such servers did 1.31 to 1.40 times what was published.
 const SHARED_UTILIZATION_MAX: f64 = 0.95;
 
-/// If engine and host share the cores, batches grow to this many times the number of requests that cost as much as the
-/// batch itself, so that costs per batch are a third of all costs. They grow no further before latency exceeds the
+/// If engine and host share the cores, batches stop growing at this multiple of n, where n requests cost as much as the
+/// fixed cost of a batch. At 2, the fixed cost is a third of all. They grow no further before latency exceeds the
 /// objective: new requests wait in sockets, not in the queue (measured: benches/results/2026-11-25-autoscale).
 const SHARED_BATCH: f64 = 2.0;
 

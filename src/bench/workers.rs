@@ -9,7 +9,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// A worker's side of the common start: it reports that it is ready and waits for the start time.
 #[derive(Debug)]
 pub(super) struct StartGate {
-    /// True when ready. The drop sends false, which matters only to a caller that still waits.
+    /// Sends true when ready, and false when dropped, for a caller that still waits.
     ready: Sender<bool>,
     start: Receiver<Instant>,
 }

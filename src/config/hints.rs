@@ -37,7 +37,7 @@ pub struct HintArgs {
         value_parser = parse_trend
     )]
     pub trend: Trend,
-    /// Measure a loaded model, and the cost of requests outside of it, before it serves: about 100 to 300 ms.
+    /// Time a few batches of a loaded model before it serves, for at most about 200 ms.
     #[arg(
         long,
         env = "INTENTD_CALIBRATION",

@@ -12,8 +12,8 @@ use super::state::{ReaderState, RecordHandler};
 /// Interval of commits when few records are finished.
 const COMMIT: Duration = Duration::from_secs(1);
 
-/// Commits each [`COMMIT`], and as soon as as many records are finished as may be in flight. So a process that
-/// dies leaves at most a few times that number to be repeated.
+/// Commits once per [`COMMIT`] interval, and earlier if the number of finished records reaches the in-flight limit. So
+/// a process that dies leaves at most a few times that number to be repeated.
 ///
 /// Runs on a thread of its own that waits for each commit. librdkafka would report the outcome of an asynchronous
 /// commit only after all the records that it has fetched.

@@ -80,7 +80,7 @@ impl ScalerMetrics {
             ),
             poll_failures: counters(
                 "poll_failures_total",
-                "Replicas, names (resolve) and signs of work (wake) that did not answer, by kind.",
+                "Replicas, names (resolve) and wake sources (wake) that did not answer, by kind.",
                 &["kind"],
             ),
             rpcs: counters(

@@ -219,7 +219,7 @@ impl WakeSignal {
     fn reading(&self, staleness: Staleness, now: Instant) -> SignalReading {
         let Staleness { keep, stale_after } = staleness;
         match self.failure {
-            // The last read succeeded, and the next is not over.
+            // The last completed read succeeded, so its value holds until the next one completes.
             None => {
                 let value = self.value.map(|(value, _)| value);
                 SignalReading {

@@ -132,13 +132,13 @@ impl Workload {
                 Some(why) if has_changed => {
                     if let Some(times) = self.log.signal_lost.event() {
                         let workload = &self.name;
-                        tracing::warn!(workload, why, times, "a sign of work is not known");
+                        tracing::warn!(workload, why, times, "cannot read a wake source");
                     }
                 }
                 None if has_changed => {
                     if let Some(times) = self.log.signal_back.event() {
                         let workload = &self.name;
-                        tracing::info!(workload, times, "the sign of work is known again");
+                        tracing::info!(workload, times, "the wake source can be read again");
                     }
                 }
                 _ => {}

@@ -138,7 +138,7 @@ fn sign_of(
     let purity_min = settings.fragment_purity_min;
     if let Some(background) = background {
         let all: usize = held.iter().sum();
-        // One imaginary text of another label: four texts out of four are not certainty.
+        // One pseudo-count for another label: an n-gram seen four times, always with this label, is not certain.
         if held[background] as f64 / (all + 1) as f64 >= purity_min {
             return Some(background);
         }

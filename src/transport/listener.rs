@@ -149,7 +149,7 @@ impl Listener {
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     if let Some(times) = self.failing.event() {
-                        tracing::error!(%error, times, "cannot accept connections; trying on");
+                        tracing::error!(%error, times, "cannot accept connections; retrying");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }

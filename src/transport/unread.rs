@@ -1,6 +1,6 @@
 //! The unread rest of a request's body once its response is ready.
 //!
-//! HTTP/2 ends a stream whose body nobody reads to its end by a reset after the response. A client that is
+//! If a request's body is not read to its end, HTTP/2 resets the stream after the response. A client that is
 //! still sending then sees the reset and not the response (RFC 9113, section 8.1, allows that; curl does it).
 //! So the rest is read and discarded if it is small and arrives soon. Nothing of it is kept in memory, and the
 //! time is bounded here and by the connection's clock.

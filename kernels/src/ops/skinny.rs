@@ -13,7 +13,7 @@ use crate::memory::Buffer;
 pub struct Skinny<'a> {
     /// `[.., inner]`
     pub x: &'a Buffer,
-    /// Row numbers in `x`; row r is row r when absent.
+    /// For each output row, the row of `x` to read; the row with the same number if absent.
     pub x_rows: Option<&'a Buffer>,
     /// LayerNorm of the rows of `x` before the product, and the buffer for the normalized rows.
     pub norm: Option<(&'a Norm, Option<&'a Buffer>)>,

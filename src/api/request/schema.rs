@@ -18,7 +18,7 @@ pub(crate) enum Texts {
 pub(crate) struct OwnRequest {
     /// What to classify.
     query: Texts,
-    /// Whether a text that is too long is cut; true by itself.
+    /// Whether a text that is too long is cut; true by default.
     truncate: Option<bool>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) enum TeiInputs {
 pub(crate) struct TeiRequest {
     /// What to classify.
     inputs: TeiInputs,
-    /// Whether a text that is too long is cut; true by itself.
+    /// Whether a text that is too long is cut; true by default.
     truncate: Option<bool>,
     /// Whether logits are wanted in place of scores.
     raw_scores: Option<bool>,

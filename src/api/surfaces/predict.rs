@@ -85,7 +85,7 @@ async fn home() -> Redirect {
 #[utoipa::path(get, path = "/predict", tag = "predict", operation_id = "predict_query",
     params(
         ("query" = String, Query, description = "What to classify", example = "play some jazz"),
-        ("truncate" = Option<bool>, Query, description = "Whether a text that is too long is cut; true by itself"),
+        ("truncate" = Option<bool>, Query, description = "Whether a text that is too long is cut; true by default"),
     ),
     responses(
         (status = 200, description = "The best class as text, or all classes as JSON, as Accept says", content(

@@ -210,7 +210,7 @@ impl From<Token> for TokenAnswer {
 #[expect(dead_code, reason = "a description")]
 struct TokenizeRequest {
     inputs: Texts,
-    /// Whether `[CLS]` and `[SEP]` are wanted; true by itself.
+    /// Whether `[CLS]` and `[SEP]` are wanted; true by default.
     add_special_tokens: Option<bool>,
 }
 

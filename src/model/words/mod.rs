@@ -40,7 +40,8 @@ const NEW_MAX: usize = 8;
 const WORD_BYTES_MAX: usize = 32;
 
 /// Tokens of each text of a pair that are counted, at least. If a pair is too long, the longer text is truncated first,
-/// so both lengths matter. Beyond this many tokens the difference decides about one token only.
+/// so both lengths matter. If both are longer than this, knowing which
+/// is longer would change the result by at most one token.
 const PAIR_TOKENS: usize = 4096;
 
 /// Bytes per token that are read first when the end of a text is kept.

@@ -31,7 +31,7 @@ impl Health {
         }
     }
 
-    /// Records a failed batch. What could be saved of it is queued again.
+    /// Records a batch that failed and was not split.
     pub(crate) fn failed(&self) {
         let before = self.failures.fetch_add(1, Ordering::Relaxed);
         if before + 1 == self.failures_max {
@@ -43,7 +43,7 @@ impl Health {
         }
     }
 
-    /// Whether too many consecutive batches have failed to accept requests.
+    /// Whether so many consecutive batches have failed that this server should get no requests.
     pub(crate) fn is_failing(&self) -> bool {
         self.failures.load(Ordering::Relaxed) >= self.failures_max
     }
