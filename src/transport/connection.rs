@@ -142,8 +142,8 @@ fn respond(
         };
         is_last |= context.closes_after_response.load(Ordering::Relaxed);
         if version < Version::HTTP_2 {
-            if let Some(slot) = slot {
-                is_last |= !slot.read_short_rest(expects_continue).await;
+            if let Some(slot) = slot.filter(|_| !is_last) {
+                is_last = !slot.read_short_rest(expects_continue).await;
             }
             if is_last {
                 let close = HeaderValue::from_static("close");

@@ -39,19 +39,25 @@ pub(super) struct UnreadSlot(Arc<Mutex<Option<Incoming>>>);
 /// A body that moves to its [`UnreadSlot`] when it is dropped unread.
 pub(super) struct TrackedBody {
     body: Option<Incoming>,
+    /// Whether its end was read. A chunked body does not know that by itself.
+    has_ended: bool,
     slot: UnreadSlot,
 }
 
 impl TrackedBody {
     pub(super) fn new(body: Incoming, slot: UnreadSlot) -> Self {
-        let body = Some(body);
-        Self { body, slot }
+        Self {
+            body: Some(body),
+            has_ended: false,
+            slot,
+        }
     }
 }
 
 impl Drop for TrackedBody {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
+        let is_unread = |body: &Incoming| !self.has_ended && !body.is_end_stream();
+        if let Some(body) = self.body.take().filter(is_unread) {
             *self.slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         }
     }
@@ -65,10 +71,17 @@ impl HttpBody for TrackedBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.get_mut().body else {
+        let this = self.get_mut();
+        let Some(body) = &mut this.body else {
             return Poll::Ready(None);
         };
-        Pin::new(body).poll_frame(cx)
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        // Trailers are the last frame.
+        this.has_ended |= match &frame {
+            None => true,
+            Some(frame) => frame.as_ref().is_ok_and(Frame::is_trailers),
+        };
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -161,6 +161,16 @@ async fn a_connection_that_will_close_says_so() {
     };
     // A short body is read.
     let whole = [head(60_000, ""), vec![b' '; 60_000]].concat();
+    let read = String::from_utf8(chunked(7)).unwrap();
+    let read = read
+        .replace("/nothing", "/predict")
+        .replace("\r\n       \r\n", "\r\nquery=a\r\n");
+    let read = read.replace(
+        "Host: test",
+        "Host: test\r\nContent-Type: application/x-www-form-urlencoded",
+    );
+    let answer = connection.send(read.as_bytes()).await;
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
     for short in [whole, chunked(60_000)] {
         let answer = connection.send(&short).await;
         assert_eq!((answer.status, answer.header("connection")), (404, None));

@@ -22,7 +22,9 @@ mod queue {
     pub(crate) mod sync {
         pub(crate) use std::sync::PoisonError;
 
-        pub(crate) use shuttle::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+        pub(crate) use shuttle::sync::atomic::{
+            AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+        };
         pub(crate) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
     }
 }
@@ -188,9 +190,14 @@ fn a_record_that_waits_for_slots_gets_them() {
                 assert_eq!(tickets.len(), texts);
             })
         };
-        let records = [record(2), record(2), record(1), record(1)];
-        for record in records {
-            record.join().expect("no panic");
+        // A client that is refused must not cost a record its wake-up.
+        let client = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || drop(slots.reserve(Class::List, &[1, 1])))
+        };
+        let records = [record(2), record(2), record(1)];
+        for thread in [client].into_iter().chain(records) {
+            thread.join().expect("no panic");
         }
         assert_eq!(depth.get(), 0);
     });

@@ -7,7 +7,7 @@
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 
-use super::sync::{Arc, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use super::sync::{Arc, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The kind of request that a text belongs to. Within a class: first come, first served. While both classes
 /// wait, each gets half of the engine.
@@ -61,10 +61,9 @@ pub(crate) enum QueueFull {
 /// The slots of waiting texts, with their metrics.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    taken: AtomicUsize,
+    /// Packed [`TakenSlots`]: both change at once, so that nobody is refused because of a reservation that fails.
+    taken: AtomicU64,
     max: AtomicUsize,
-    /// The part of `taken` that lists hold.
-    taken_by_lists: AtomicUsize,
     lists_max: AtomicUsize,
     /// Tokens of the waiting texts by class; expected tokens for those being tokenized.
     tokens: [AtomicUsize; 2],
@@ -77,9 +76,8 @@ pub(crate) struct Slots {
 impl Slots {
     pub(crate) fn new(limits: SlotLimits, depth: IntGauge, abandoned: IntCounter) -> Arc<Self> {
         Arc::new(Self {
-            taken: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
             max: AtomicUsize::new(limits.slots),
-            taken_by_lists: AtomicUsize::new(0),
             lists_max: AtomicUsize::new(limits.lists),
             tokens: [AtomicUsize::new(0), AtomicUsize::new(0)],
             depth,
@@ -127,14 +125,20 @@ impl Slots {
         let count = tokens.len();
         let max = self.max.load(Ordering::Acquire);
         let lists_max = self.lists_max.load(Ordering::Acquire);
-        if class == Class::List && !add_within(&self.taken_by_lists, count, lists_max) {
-            return Err(QueueFull::Lists { max: lists_max });
-        }
-        if !add_within(&self.taken, count, max) {
-            if class == Class::List {
-                self.taken_by_lists.fetch_sub(count, Ordering::AcqRel);
-            }
-            return Err(QueueFull::Slots { max });
+        let reserve = |packed| {
+            let taken = TakenSlots::unpack(packed).with(class, count)?;
+            (taken.all <= max && taken.lists <= lists_max).then(|| taken.pack())
+        };
+        let reserved = self
+            .taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve);
+        if let Err(packed) = reserved {
+            let lists = TakenSlots::unpack(packed).lists.saturating_add(count);
+            return Err(if class == Class::List && lists > lists_max {
+                QueueFull::Lists { max: lists_max }
+            } else {
+                QueueFull::Slots { max }
+            });
         }
         self.depth.add(count as i64);
         let sum = tokens.iter().sum();
@@ -167,28 +171,58 @@ impl Slots {
     /// Slots taken, and the part of them that lists hold.
     #[cfg(test)]
     pub(crate) fn taken(&self) -> (usize, usize) {
-        let load = |count: &AtomicUsize| count.load(Ordering::Acquire);
-        (load(&self.taken), load(&self.taken_by_lists))
+        let taken = TakenSlots::unpack(self.taken.load(Ordering::Acquire));
+        (taken.all, taken.lists)
     }
 
     fn release(&self, slot: &TextSlot) {
         let tokens = slot.tokens.load(Ordering::Relaxed) as usize;
         self.tokens[slot.class as usize].fetch_sub(tokens, Ordering::Relaxed);
-        if slot.class == Class::List {
-            self.taken_by_lists.fetch_sub(1, Ordering::AcqRel);
-        }
-        self.taken.fetch_sub(1, Ordering::AcqRel);
+        let one = match slot.class {
+            Class::Single => 1,
+            Class::List => 1 | 1 << TakenSlots::LISTS,
+        };
+        self.taken.fetch_sub(one, Ordering::AcqRel);
         self.depth.dec();
         self.freed.notify_one();
     }
 }
 
-/// Adds `count` unless that would exceed `max`.
-fn add_within(taken: &AtomicUsize, count: usize, max: usize) -> bool {
-    let room = |taken: usize| taken.checked_add(count).filter(|taken| *taken <= max);
-    taken
-        .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
-        .is_ok()
+/// How many slots are taken.
+#[derive(Debug, Clone, Copy)]
+struct TakenSlots {
+    all: usize,
+    /// The part of them that lists hold.
+    lists: usize,
+}
+
+impl TakenSlots {
+    /// Bit of the packed form from which on it has `lists`; below is `all`.
+    const LISTS: u32 = 32;
+
+    fn unpack(packed: u64) -> Self {
+        Self {
+            all: packed as u32 as usize,
+            lists: (packed >> Self::LISTS) as usize,
+        }
+    }
+
+    fn pack(self) -> u64 {
+        self.all as u64 | (self.lists as u64) << Self::LISTS
+    }
+
+    /// With `count` more of a class; `None` if that is more than can be counted.
+    fn with(self, class: Class, count: usize) -> Option<Self> {
+        let all = self.all.checked_add(count)?;
+        let is_countable = u32::try_from(all).is_ok();
+        is_countable.then_some(Self {
+            all,
+            lists: match class {
+                Class::Single => self.lists,
+                Class::List => self.lists + count,
+            },
+        })
+    }
 }
 
 const WAITING: u8 = 0;
