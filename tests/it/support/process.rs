@@ -67,6 +67,8 @@ fn address_in(line: &str) -> SocketAddr {
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
+    /// What the log said up to the address.
+    pub(crate) log_before: String,
     pub(crate) log: BufReader<Box<dyn Read + Send>>,
 }
 
@@ -106,20 +108,22 @@ impl Server {
             .expect("the program starts");
         let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("it was piped"));
         let mut log = BufReader::new(stderr);
-        let mut line = String::new();
+        let mut log_before = String::new();
         let address = loop {
-            line.clear();
+            let length = log_before.len();
             assert!(
-                log.read_line(&mut line).unwrap() > 0,
+                log.read_line(&mut log_before).unwrap() > 0,
                 "the program ended early"
             );
+            let line = &log_before[length..];
             if line.contains("serving predictions") {
-                break address_in(&line);
+                break address_in(line);
             }
         };
         Self {
             child,
             address,
+            log_before,
             log,
         }
     }
