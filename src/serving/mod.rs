@@ -7,12 +7,12 @@
 //!
 //! Each folder depends only on those before it in this list:
 //!
-//! - [`account`]: counts requests and their outcomes, each once
-//! - [`timing`]: service curve, calibration, busy time of the engine
-//! - [`queue`]: slots, waiting texts, selection of a batch
-//! - [`admission`]: permits, forecast, the decision
-//! - [`batching`]: the engine's thread
-//! - [`lifecycle`]: loading, reloads, hung engines, shutdown
+//! - `account`: counts requests and their outcomes, each once
+//! - `timing`: service curve, calibration, busy time of the engine
+//! - `queue`: slots, waiting texts, selection of a batch
+//! - `admission`: permits, forecast, the decision
+//! - `batching`: the engine's thread
+//! - `lifecycle`: loading, reloads, hung engines, shutdown
 //!
 //! The files of this folder combine them.
 

@@ -5,9 +5,9 @@
 pub struct Prior {
     /// The profile's name in messages.
     pub name: String,
-    /// The model: [`Checkpoint::digest`].
+    /// The model: [`Checkpoint::digest`](crate::model::Checkpoint::digest).
     pub model: String,
-    /// The engine: [`Engine::description`].
+    /// The engine: [`Engine::description`](crate::engine::Engine::description).
     pub engine: String,
     /// The batches, at least one.
     pub batches: Vec<PriorBatch>,
