@@ -68,6 +68,10 @@ pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
     /// What the log said up to the address.
+    #[cfg_attr(
+        not(feature = "kafka-broker"),
+        allow(dead_code, reason = "only tests of Kafka look at it")
+    )]
     pub(crate) log_before: String,
     pub(crate) log: BufReader<Box<dyn Read + Send>>,
 }
