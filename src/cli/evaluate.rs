@@ -79,7 +79,7 @@ fn check(set: &HeldOut, checkpoint: &Checkpoint) -> Result<(), Failure> {
     let known = |label: &str| checkpoint.labels.names().any(|name| name == label);
     match set.examples.iter().find(|example| !known(&example.label)) {
         Some(example) => Err(Failure::usage(format!(
-            "{}: the label {:?} is none of the model's: {}",
+            "{}: the label {:?} is not one of the model's: {}",
             set.name,
             example.label,
             checkpoint.labels.names().collect::<Vec<_>>().join(", ")

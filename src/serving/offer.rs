@@ -1,5 +1,6 @@
 //! A client's request from its arrival to its outcome.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -32,7 +33,7 @@ pub struct Offer<'a> {
     since: Instant,
     clock: RequestClock,
     /// The turn of a large request, from the complete body until its texts are tokenized.
-    work: Option<HostTurn>,
+    turn: Option<HostTurn>,
 }
 
 impl<'a> Offer<'a> {
@@ -52,7 +53,7 @@ impl<'a> Offer<'a> {
                 body_complete: None,
                 deadline,
             },
-            work: None,
+            turn: None,
         }
     }
 
@@ -126,19 +127,19 @@ impl<'a> Offer<'a> {
         let deadline = self.clock.deadline;
         let objective = now + patience;
         let until = deadline.map_or(objective, |deadline| deadline.min(objective));
-        let work = admission.host().begin(bytes, until);
-        let work = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, work).await,
-            None => Ok(work.await),
+        let turn = admission.host().begin(bytes, until);
+        let turn = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, turn).await,
+            None => Ok(turn.await),
         };
-        self.work = Some(work.map_err(|_| Refusal::Deadline)?);
+        self.turn = Some(turn.map_err(|_| Refusal::Deadline)?);
         Ok(())
     }
 
     /// Runs `work`, the decoding of the request. Its CPU time counts for the request's turn, if it has one.
     pub fn decode<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        match &mut self.work {
-            Some(account) => account.spend(work),
+        match &mut self.turn {
+            Some(turn) => turn.spend(work),
             None => work(),
         }
     }
@@ -190,9 +191,9 @@ impl<'a> Offer<'a> {
             host: self.stages.admission.host(),
             metrics: &self.stages.ledger.metrics,
         };
-        let forecasting = std::sync::Arc::clone(&generation);
-        let work = self.work.take();
-        let predict = predictor.predict(generation, request, &tickets, deadline, work);
+        let forecasting = Arc::clone(&generation);
+        let turn = self.turn.take();
+        let predict = predictor.predict(generation, request, &tickets, deadline, turn);
         let result = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, predict)
                 .await

@@ -46,7 +46,7 @@ pub(super) struct TextPredictor<'a> {
 }
 
 impl TextPredictor<'_> {
-    /// Predictions for the texts of `request`, each of which holds a ticket. `work` is the turn of a large
+    /// Predictions for the texts of `request`, each of which holds a ticket. `turn` is that of a large
     /// request, if it already has one.
     pub(super) async fn predict(
         self,
@@ -54,12 +54,12 @@ impl TextPredictor<'_> {
         request: Request,
         tickets: &[Ticket],
         deadline: Option<Instant>,
-        mut work: Option<HostTurn>,
+        mut turn: Option<HostTurn>,
     ) -> Result<Predictions, Refusal> {
         let request = Arc::new(request);
         let since = Instant::now();
         let (replies, shapes) = loop {
-            let encoded = self.encode(&generation, &request, deadline, work.take());
+            let encoded = self.encode(&generation, &request, deadline, turn.take());
             let encoded = encoded.await?;
             let shapes: Vec<TextShape> = encoded.iter().map(TextShape::of).collect();
             if let Some(replies) = enqueue(&generation, tickets, encoded, deadline) {
@@ -98,35 +98,35 @@ impl TextPredictor<'_> {
         generation: &Generation,
         request: &Arc<Request>,
         until: Option<Instant>,
-        work: Option<HostTurn>,
+        turn: Option<HostTurn>,
     ) -> Result<Vec<Encoded>, Refusal> {
         let since = Instant::now();
         let bytes: usize = request.texts.iter().map(Text::bytes).sum();
         let tokenizer = &generation.tokenizer;
         let is_large = generation.forecast.is_large(bytes);
-        let mut account = match work {
+        let mut turn = match turn {
             // It has not waited for its turn yet: it is a log record, or the model has been replaced.
             None if is_large => {
                 let until = until.unwrap_or_else(|| Instant::now() + RECORD_TIME);
                 Some(self.host.begin(bytes, until).await)
             }
-            work => work,
+            turn => turn,
         };
         let encoded = if tokenizer.reads_by_need() || !is_large {
-            let encoded = encode_in_slices(tokenizer, request, account.as_mut()).await?;
-            if let Some(account) = account {
-                account.finish();
+            let encoded = encode_in_slices(tokenizer, request, turn.as_mut()).await?;
+            if let Some(turn) = turn {
+                turn.finish();
             }
             Ok(encoded)
         } else {
             let (tokenizer, request) = (Arc::clone(tokenizer), Arc::clone(request));
             let work = move || {
                 let encode = || encode_all(&tokenizer, &request.texts, request.too_long);
-                let Some(mut account) = account else {
+                let Some(mut turn) = turn else {
                     return encode();
                 };
-                let encoded = account.spend(encode)?;
-                account.finish();
+                let encoded = turn.spend(encode)?;
+                turn.finish();
                 Ok(encoded)
             };
             off_thread(work).await
@@ -159,7 +159,7 @@ fn encode_all(
 async fn encode_in_slices(
     tokenizer: &Tokenizer,
     request: &Request,
-    mut account: Option<&mut HostTurn>,
+    mut turn: Option<&mut HostTurn>,
 ) -> Result<Vec<Encoded>, Refusal> {
     let mut encoded = Vec::with_capacity(request.texts.len());
     while encoded.len() < request.texts.len() {
@@ -174,8 +174,8 @@ async fn encode_in_slices(
             Ok(())
         };
         let mut guarded = || catch_unwind(AssertUnwindSafe(&mut slice));
-        let done = match &mut account {
-            Some(account) => account.spend(&mut guarded),
+        let done = match &mut turn {
+            Some(turn) => turn.spend(&mut guarded),
             None => guarded(),
         };
         done.unwrap_or_else(|_| Err(panicked()))?;

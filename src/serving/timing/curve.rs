@@ -121,7 +121,7 @@ impl ServiceLine {
         ((seconds - self.seconds(1.0, tokens)).abs() / seconds.max(1e-9)).min(1.0)
     }
 
-    /// Tokens of the largest batch that takes at most `seconds`, but at least so many that setup is at most a
+    /// Tokens of the largest batch that takes at most `seconds`, but always enough that setup is at most a
     /// fifth of its time. Smaller batches would waste the engine.
     pub(crate) fn tokens_within(self, seconds: f64) -> f64 {
         let token = self.token.max(1e-12);
