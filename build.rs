@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 3] = [
-    "proto/externalscaler/externalscaler.proto",
+const FILES: [&str; 2] = [
     "proto/inference/inference.proto",
     "proto/xds/data/orca/v3/orca_load_report.proto",
 ];
@@ -15,7 +14,7 @@ const FILES: [&str; 3] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     // For the reflection service, which tells clients what the inference service is.
-    let inference = protox::compile([FILES[1]], ["proto"])?;
+    let inference = protox::compile([FILES[0]], ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("inference.bin"), inference.encode_to_vec())?;
     let descriptors = protox::compile(FILES, ["proto"])?;

@@ -1,28 +1,14 @@
-//! Refusals: why a request got no prediction, and how each surface reports it.
-//!
-//! Every [`Refusal`] has one HTTP status, one `error_type` and one metric label. The values of `error_type` are those of
-//! Hugging Face's text-embeddings-inference if it has one, so that its clients need no change.
+//! Refusals: why a request got no prediction, and how it counts. Surfaces decide how they report it
+//! (`src/api/refusal.rs`).
 
 use std::time::Duration;
+
+use intentd_base::shown;
 
 use crate::model::EncodeError;
 
 /// The longest `Retry-After`: the load cannot be predicted further ahead.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-
-/// Characters of a wrong text that a message quotes. The sender knows the rest.
-const SHOWN_MAX: usize = 100;
-
-/// The message for Kafka settings in a build without Kafka.
-pub(crate) const NO_KAFKA: &str = "Kafka: this program was built without it; build it with cargo build --release --features kafka";
-
-/// Quotes `text` for a message, truncated if it is long.
-pub(crate) fn shown(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
-    }
-}
 
 /// Who is to blame for a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,11 +195,6 @@ pub enum Refusal {
     /// The device has too little memory, even for one text alone.
     #[error("the device has no memory for this text; try again later or ask another replica")]
     OutOfMemory,
-    /// The body's Transfer-Encoding is not supported.
-    #[error(
-        "bodies are read in chunks or by their Content-Length; send no other Transfer-Encoding"
-    )]
-    TransferCoding,
     /// The body's Content-Encoding is not supported.
     #[error(
         "Content-Encoding {} is not read here; send the body as it is",
@@ -226,104 +207,30 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The HTTP status code.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Loading | Self::Unhealthy | Self::OutOfMemory => 503,
-            Self::Concurrency { .. }
-            | Self::QueueFull { .. }
-            | Self::ListsFull { .. }
-            | Self::Overloaded { .. }
-            | Self::BodyMemory { .. } => 429,
-            Self::Deadline | Self::DeadlineUnreachable { .. } => 504,
-            Self::BodyTimeout => 408,
-            Self::Unauthorized => 401,
-            Self::Forbidden => 403,
-            Self::Conflict(_) => 409,
-            Self::Empty | Self::NoData | Self::Malformed(_) => 400,
-            Self::TooManyTexts { .. }
-            | Self::TooMuchText { .. }
-            | Self::Invalid(_)
-            | Self::Encode(_)
-            | Self::Reload(_) => 422,
-            Self::BodyTooLarge { .. } => 413,
-            Self::MediaType { .. }
-            | Self::EventFormat { .. }
-            | Self::EventData { .. }
-            | Self::ContentEncoding { .. } => 415,
-            Self::Method { .. } => 405,
-            Self::NotFound | Self::UnknownModel { .. } => 404,
-            Self::Engine(_) => 500,
-            Self::TransferCoding => 501,
-        }
-    }
-
-    /// The `error_type` of the JSON response.
-    pub fn error_type(&self) -> &'static str {
-        match self {
-            Self::Loading | Self::Unhealthy => "Unhealthy",
-            Self::Concurrency { .. }
-            | Self::QueueFull { .. }
-            | Self::ListsFull { .. }
-            | Self::Overloaded { .. }
-            | Self::BodyMemory { .. } => "Overloaded",
-            Self::Deadline | Self::DeadlineUnreachable { .. } | Self::BodyTimeout => "Timeout",
-            Self::Unauthorized => "Unauthorized",
-            Self::Forbidden => "Forbidden",
-            Self::Conflict(_) => "Conflict",
-            Self::Empty | Self::NoData => "Empty",
-            Self::TransferCoding => "NotImplemented",
-            Self::Malformed(_) => "Malformed",
-            Self::TooManyTexts { .. }
-            | Self::TooMuchText { .. }
-            | Self::Invalid(_)
-            | Self::Reload(_) => "Validation",
-            Self::Encode(EncodeError::Refused(_)) => "Tokenizer",
-            Self::Encode(_) => "Validation",
-            Self::BodyTooLarge { .. } => "PayloadTooLarge",
-            Self::MediaType { .. }
-            | Self::EventFormat { .. }
-            | Self::EventData { .. }
-            | Self::ContentEncoding { .. } => "UnsupportedMediaType",
-            Self::Method { .. } => "MethodNotAllowed",
-            Self::NotFound | Self::UnknownModel { .. } => "NotFound",
-            Self::Engine(_) | Self::OutOfMemory => "Backend",
-        }
-    }
-
     /// The `reason` label of `intentd_refused_total`.
     pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Loading => "loading",
-            Self::Unhealthy => "unhealthy",
-            Self::Concurrency { .. } => "concurrency",
-            Self::QueueFull { .. } | Self::ListsFull { .. } => "queue",
-            Self::Overloaded { .. } => "overload",
-            Self::Deadline | Self::DeadlineUnreachable { .. } => "deadline",
-            Self::BodyMemory { .. } => "memory",
-            Self::Unauthorized => "unauthorized",
-            Self::Engine(_) => "engine",
-            Self::OutOfMemory => "memory",
-            _ => "client",
-        }
+        self.class().0
     }
 
     /// Who is to blame. Decides whether the request counts as load.
     pub fn blame(&self) -> Blame {
+        self.class().1
+    }
+
+    fn class(&self) -> (&'static str, Blame) {
         match self {
-            Self::Loading
-            | Self::Unhealthy
-            | Self::Concurrency { .. }
-            | Self::QueueFull { .. }
-            | Self::ListsFull { .. }
-            | Self::Overloaded { .. }
-            | Self::BodyMemory { .. }
-            | Self::Deadline
-            | Self::OutOfMemory => Blame::Load,
-            Self::Engine(_) | Self::Reload(_) => Blame::Server,
-            Self::DeadlineUnreachable { .. }
-            | Self::BodyTimeout
-            | Self::Unauthorized
+            Self::Loading => ("loading", Blame::Load),
+            Self::Unhealthy => ("unhealthy", Blame::Load),
+            Self::Concurrency { .. } => ("concurrency", Blame::Load),
+            Self::QueueFull { .. } | Self::ListsFull { .. } => ("queue", Blame::Load),
+            Self::Overloaded { .. } => ("overload", Blame::Load),
+            Self::Deadline => ("deadline", Blame::Load),
+            Self::DeadlineUnreachable { .. } => ("deadline", Blame::Client),
+            Self::BodyMemory { .. } | Self::OutOfMemory => ("memory", Blame::Load),
+            Self::Unauthorized => ("unauthorized", Blame::Client),
+            Self::Engine(_) => ("engine", Blame::Server),
+            Self::Reload(_) => ("client", Blame::Server),
+            Self::BodyTimeout
             | Self::Forbidden
             | Self::Conflict(_)
             | Self::Empty
@@ -340,8 +247,7 @@ impl Refusal {
             | Self::Method { .. }
             | Self::NotFound
             | Self::UnknownModel { .. }
-            | Self::TransferCoding
-            | Self::ContentEncoding { .. } => Blame::Client,
+            | Self::ContentEncoding { .. } => ("client", Blame::Client),
         }
     }
 
@@ -380,7 +286,6 @@ mod tests {
 
     #[test]
     fn long_texts_are_quoted_in_part() {
-        assert_eq!(shown("a\n"), "\"a\\n\"");
         let found = "\u{10ffff}".repeat(1_000_000);
         for refusal in [
             Refusal::MediaType {

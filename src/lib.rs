@@ -39,12 +39,8 @@ compile_error!(
      different ways"
 );
 
-pub mod bench;
 pub mod cli;
-pub mod plot;
 pub mod profile;
-pub mod scaler;
-pub mod train;
 
 pub mod config;
 pub mod error;
@@ -59,13 +55,10 @@ pub mod serving;
 pub mod autoscale;
 
 pub mod trace;
-pub mod transport;
 
-pub mod model;
-
-pub mod engine;
-
-mod atomic;
-mod input;
-mod log_throttle;
-mod turns;
+pub use intentd_bench as bench;
+pub use intentd_engine as engine;
+pub use intentd_model as model;
+pub use intentd_scaler as scaler;
+pub use intentd_train as train;
+pub use intentd_transport as transport;

@@ -14,7 +14,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::error::Refusal;
-use crate::turns::{Turns, thread_time};
+use intentd_base::turns::{Turns, thread_time};
 
 /// The bounds on bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::error::Refusal;
-use crate::input;
+use intentd_base::input;
 
 type KeyDigest = [u8; 32];
 

@@ -1,4 +1,7 @@
 //! Refusals as HTTP answers: the status and `{"error", "error_type"}`, and their OpenAPI description.
+//!
+//! The values of `error_type` are those of Hugging Face's text-embeddings-inference where it has one, so that its
+//! clients need no change.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -7,6 +10,7 @@ use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::error::Refusal;
+use crate::model::EncodeError;
 
 /// Why there is no answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -57,13 +61,63 @@ pub(super) enum Refusals {
     Deadline(ErrorAnswer),
 }
 
+impl Refusal {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.code().0.as_u16()
+    }
+
+    /// The `error_type` of the JSON answer.
+    pub fn error_type(&self) -> &'static str {
+        self.code().1
+    }
+
+    fn code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Empty | Self::NoData => (StatusCode::BAD_REQUEST, "Empty"),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "Malformed"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "Unauthorized"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::NotFound | Self::UnknownModel { .. } => (StatusCode::NOT_FOUND, "NotFound"),
+            Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "Timeout"),
+            Self::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge"),
+            Self::MediaType { .. }
+            | Self::EventFormat { .. }
+            | Self::EventData { .. }
+            | Self::ContentEncoding { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType")
+            }
+            Self::Encode(EncodeError::Refused(_)) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "Tokenizer")
+            }
+            Self::TooManyTexts { .. }
+            | Self::TooMuchText { .. }
+            | Self::Invalid(_)
+            | Self::Encode(_)
+            | Self::Reload(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Validation"),
+            Self::Concurrency { .. }
+            | Self::QueueFull { .. }
+            | Self::ListsFull { .. }
+            | Self::Overloaded { .. }
+            | Self::BodyMemory { .. } => (StatusCode::TOO_MANY_REQUESTS, "Overloaded"),
+            Self::Engine(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Backend"),
+            Self::Loading | Self::Unhealthy => (StatusCode::SERVICE_UNAVAILABLE, "Unhealthy"),
+            Self::OutOfMemory => (StatusCode::SERVICE_UNAVAILABLE, "Backend"),
+            Self::Deadline | Self::DeadlineUnreachable { .. } => {
+                (StatusCode::GATEWAY_TIMEOUT, "Timeout")
+            }
+        }
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let (status, error_type) = self.code();
         let body = ErrorAnswer {
             error: self.to_string(),
-            error_type: self.error_type(),
+            error_type,
         };
         let mut response = (status, Json(body)).into_response();
         if let Some(wait) = self.retry_after() {

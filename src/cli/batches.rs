@@ -1,6 +1,6 @@
 //! Runs many texts through an engine, in as few batches as possible.
 
-use intentd_kernels::Capacity;
+use crate::engine::Capacity;
 
 use crate::config::ModelArgs;
 use crate::engine::{self, Engine, EngineError, LoadError, RaggedBatch};

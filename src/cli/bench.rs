@@ -12,8 +12,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::bench_kafka::{self, BenchKafkaArgs};
 use super::duration;
 use super::failure::Failure;
+use crate::bench::plot;
 use crate::bench::{self, Load, Loads, Objective, Options, Plan, Protocol, Runner, Target};
-use crate::plot;
 
 /// A server on this machine with default settings.
 const DEFAULT_TARGET: &str = "http://127.0.0.1:8080/predict?query={query}";

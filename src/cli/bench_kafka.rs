@@ -57,7 +57,7 @@ pub(super) fn run(args: &BenchKafkaArgs) -> Result<(), Failure> {
     } = args;
     Err(Failure::usage(format!(
         "bench kafka: {}",
-        crate::error::NO_KAFKA
+        intentd_base::NO_KAFKA
     )))
 }
 

@@ -10,7 +10,7 @@ use clap::builder::BoolishValueParser;
 
 use super::failure::Failure;
 use crate::config::{MainPort, Platform, main_port, toml_mistake};
-use crate::input;
+use intentd_base::input;
 
 /// The flags of `intentd health`.
 #[derive(Debug, Args)]

@@ -11,10 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::duration;
 use super::failure::Failure;
 use crate::autoscale::host::cores;
+use crate::bench::plot;
 use crate::config::ModelArgs;
 use crate::engine;
 use crate::model::Checkpoint;
-use crate::plot;
 use crate::profile::{
     Fit, Grid, ModelName, Outlook, Profile, SCHEMA_VERSION, draw, measure, table,
 };

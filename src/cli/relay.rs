@@ -37,6 +37,6 @@ pub(super) fn run(args: RelayArgs, mistakes: Vec<String>) -> Result<(), Failure>
     {
         // The check of the flags has already failed with this message.
         drop(settings);
-        Err(Failure::usage(crate::error::NO_KAFKA))
+        Err(Failure::usage(intentd_base::NO_KAFKA))
     }
 }

@@ -6,7 +6,7 @@ use super::failure::{Failure, without_mistakes};
 use super::log;
 use super::shutdown::stop_signal;
 use crate::config::ScalerArgs;
-use crate::scaler::{self, Certificates, Config, ScalerError};
+use crate::scaler::{self, Certificates, ScalerError};
 
 /// DNS lookups and requests to Kafka in flight: each takes a thread.
 const BLOCKING_THREADS: usize = 32;
@@ -14,7 +14,7 @@ const BLOCKING_THREADS: usize = 32;
 /// Serves until SIGTERM or SIGINT; SIGHUP reloads certificates.
 pub(super) fn run(args: ScalerArgs, mistakes: Vec<String>) -> Result<(), Failure> {
     let (filter, format) = (args.log.clone(), args.log_format);
-    let config = without_mistakes(Config::new(args), mistakes)?;
+    let config = without_mistakes(args.checked(), mistakes)?;
     log::start(&filter, format);
     // One thread is enough: the scaler waits for answers most of the time.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(code(lost.into()), 70);
         assert_eq!(code(EngineStopped::Stuck(Duration::from_secs(60))), 70);
         assert_eq!(code(EngineStopped::PanickedServing), 70);
-        let missing = intentd_kernels::DeviceError::Unavailable("no driver".to_owned());
+        let missing = crate::engine::DeviceError::Unavailable("no driver".to_owned());
         assert_eq!(code(LoadError::from(missing).into()), 1);
         assert_eq!(exit_code(&ServerError::DrainTimeout(Duration::ZERO)), 1);
     }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use super::list::{ListItem, items, parse_property};
 use super::mistakes::{ConfigError, both};
-use crate::error::NO_KAFKA;
 use crate::events::{
     Connection, Credentials, GroupProtocol, Mechanism, Security, SourceSettings, Start,
 };
+use intentd_base::NO_KAFKA;
 
 /// Properties of librdkafka that have flags of their own or that decide whether records may be lost.
 const RESERVED_PROPERTIES: [&str; 10] = [

@@ -10,8 +10,8 @@ use super::logging::{self, LogFormat};
 use super::mistakes::ConfigError;
 use super::ports::AdminPort;
 use super::time;
-use crate::error::NO_KAFKA;
 use crate::events::{RelaySettings, RetryPolicy};
+use intentd_base::NO_KAFKA;
 
 /// The flags of `intentd relay`.
 #[derive(Debug, Clone, clap::Args)]

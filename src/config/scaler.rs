@@ -11,9 +11,9 @@ use super::logging::{self, LogFormat};
 use super::mistakes::ConfigError;
 use super::ports::{AdminPort, MainPort};
 use super::time;
-use crate::error::NO_KAFKA;
 use crate::scaler::{Config, Defaults, Endpoint, PrometheusUrl, Staleness};
 use crate::transport::TlsFiles;
+use intentd_base::NO_KAFKA;
 
 /// Port for KEDA unless a flag says otherwise.
 const PORT: u16 = 9101;
@@ -185,14 +185,14 @@ pub struct WakeArgs {
     pub kafka_config: Vec<ListItem<(String, String)>>,
 }
 
-impl Config {
+impl ScalerArgs {
     /// Checks the flags of `intentd scaler`.
     ///
     /// # Errors
     /// All mistakes at once.
-    pub fn new(args: ScalerArgs) -> Result<Self, ConfigError> {
-        let mut mistakes = args.mistakes();
-        let port = match args.port {
+    pub fn checked(self) -> Result<Config, ConfigError> {
+        let mut mistakes = self.mistakes();
+        let port = match self.port {
             Some(MainPort::Port(port)) => port,
             None | Some(MainPort::ServiceLink) => PORT,
             Some(MainPort::Off) => {
@@ -200,7 +200,7 @@ impl Config {
                 0
             }
         };
-        let admin = args.admin_port.get();
+        let admin = self.admin_port.get();
         if port != 0 && admin == Some(port) {
             mistakes.push(format!(
                 "--admin-port: expected another port than --port, found {port} for both"
@@ -209,19 +209,19 @@ impl Config {
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
         }
-        let tls = args.tls_cert.zip(args.tls_key);
-        let wake = args.wake;
-        Ok(Self {
-            address: SocketAddr::from((args.host, port)),
-            admin_address: admin.map(|port| SocketAddr::from((args.host, port))),
+        let tls = self.tls_cert.zip(self.tls_key);
+        let wake = self.wake;
+        Ok(Config {
+            address: SocketAddr::from((self.host, port)),
+            admin_address: admin.map(|port| SocketAddr::from((self.host, port))),
             tls: tls.map(|(certificates, key)| TlsFiles {
                 certificates,
                 key,
-                client_ca: args.tls_client_ca,
+                client_ca: self.tls_client_ca,
             }),
             defaults: Defaults {
-                endpoints: items(args.replicas),
-                activation: args.activation_demand,
+                endpoints: items(self.replicas),
+                activation: self.activation_demand,
                 prometheus: wake.wake_prometheus,
                 query: wake.wake_query,
                 threshold: wake.wake_threshold,
@@ -234,24 +234,21 @@ impl Config {
                 )]
                 lag: wake.wake_lag as f64,
                 kafka_settings: items(wake.kafka_config),
-                is_fixed: args.fixed,
+                is_fixed: self.fixed,
             },
-            interval: args.interval,
+            interval: self.interval,
             wake_interval: wake.wake_interval,
-            timeout: args.timeout,
+            timeout: self.timeout,
             staleness: Staleness {
-                keep: args.keep,
-                stale_after: args.stale_after,
+                keep: self.keep,
+                stale_after: self.stale_after,
             },
-            replicas_max: args.max_replicas,
-            workloads_max: args.max_workloads,
-            forget_after: args.forget_after,
-            drain_timeout: args.drain_timeout,
+            replicas_max: self.max_replicas,
+            workloads_max: self.max_workloads,
+            forget_after: self.forget_after,
+            drain_timeout: self.drain_timeout,
         })
     }
-}
-
-impl ScalerArgs {
     fn mistakes(&self) -> Vec<String> {
         let mut mistakes = logging::filter_mistakes(&self.log);
         for (flag, found, least) in [

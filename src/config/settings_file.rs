@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::renamed::is_named;
-use crate::input;
+use intentd_base::input;
 
 /// Flags that are not settings.
 const NOT_SETTINGS: [&str; 4] = ["help", "version", "config", "print-config"];

@@ -6,7 +6,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 
 use super::settings::{Connection, Credentials, GroupProtocol, SourceSettings, Start};
-use crate::input;
+use intentd_base::input;
 
 /// A client cannot be created.
 #[derive(Debug, thiserror::Error)]

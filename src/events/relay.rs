@@ -31,11 +31,11 @@ use super::settings::{RelaySettings, RetryPolicy};
 use super::state::{LogArrivals, RecordHandler};
 use super::topic_writer::{RecordError, TopicWriter};
 use crate::api::RecordPlace as Place;
-use crate::log_throttle::LogThrottle;
 use crate::transport::{
     BindError, ConnectionLimits, ConnectionPermits, Life, Listener, Port, serve,
 };
-use crate::turns::Turns;
+use intentd_base::LogThrottle;
+use intentd_base::turns::Turns;
 
 /// Bytes of a response that are read. A connection is reused only when its response has been read.
 const RESPONSE_MAX: usize = 1 << 20;

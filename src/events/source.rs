@@ -12,9 +12,9 @@ use super::state::{LogArrivals, RecordHandler};
 use super::topic_writer::{OutgoingRecord, RecordError, TopicWriter};
 use crate::api::{EventQuestion as Question, EventRecord as Message, EventSettings};
 use crate::error::{Blame, Refusal};
-use crate::log_throttle::LogThrottle;
 use crate::model::{Text, TooLong};
 use crate::serving::{Classifier, Phase, Predictions, Request};
+use intentd_base::LogThrottle;
 
 /// Batches that the records in flight may fill: one in the engine, one that waits for it.
 const BATCHES: usize = 2;

@@ -10,7 +10,7 @@ use super::in_flight::InFlightRecords;
 use super::metrics::KafkaMetrics;
 use super::partition::Partitions;
 use super::record::Record;
-use crate::log_throttle::LogThrottle;
+use intentd_base::LogThrottle;
 
 /// Processes the records that a reader reads.
 pub(super) trait RecordHandler: Send + Sync + 'static {

@@ -15,7 +15,7 @@ use super::client::{ClientError, producer_settings};
 use super::metrics::{FailedOperation, KafkaMetrics};
 use super::record::Record;
 use super::settings::Connection;
-use crate::log_throttle::LogThrottle;
+use intentd_base::LogThrottle;
 
 /// Pause before a record that failed is sent again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 use super::file::Profile;
 use super::outlook::{Outlook, model};
 use crate::autoscale::tail::Tail;
-use crate::plot::{Line, Panel, Stroke};
+use crate::bench::plot::{Line, Panel, Stroke};
 
 /// Most tokens of a batch in the second panel, which enlarges the corner of the first.
 const SMALL: usize = 256;

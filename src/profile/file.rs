@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::fit::Fit;
 use super::grid::{Grid, Shape};
 use super::point::{Point, Skipped};
-use crate::input;
 use crate::serving::{Prior, PriorBatch, Quartiles};
+use intentd_base::input;
 
 /// The version of the file format. It changes when a key changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 1;

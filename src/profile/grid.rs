@@ -1,6 +1,6 @@
 //! The batch shapes to measure.
 
-use intentd_kernels::Capacity;
+use crate::engine::Capacity;
 use serde::{Deserialize, Serialize};
 
 /// Lengths of texts in tokens, as far as the model supports them.

@@ -10,9 +10,9 @@ use super::loader::ModelLoader;
 use crate::api::Keys;
 use crate::config::Config;
 use crate::error::Refusal;
-use crate::log_throttle::LogThrottle;
 use crate::serving::{Classifier, ReloadError};
 use crate::transport::{Life, Tls};
+use intentd_base::LogThrottle;
 
 /// Interval of checks for new certificates and keys. Kubernetes replaces mounted secrets without a signal, up to
 /// a minute late.

@@ -19,7 +19,7 @@ use super::timing::ServiceLine;
 use crate::error::Refusal;
 use crate::metrics::{Metrics, Surface};
 use crate::model::Token;
-use crate::turns::Turns;
+use intentd_base::turns::Turns;
 
 /// A model behind a queue. See the [module](super) for how a request passes through it.
 #[derive(Debug)]

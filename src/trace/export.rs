@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::endpoint::Endpoint;
 use super::span::Span;
-use crate::log_throttle::LogThrottle;
+use intentd_base::LogThrottle;
 
 /// Spans that wait to be sent, spans in one request, and the longest wait of the first of them.
 const WAITING_MAX: usize = 4096;

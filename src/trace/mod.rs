@@ -20,8 +20,8 @@ pub use self::context::{SpanId, TraceContext, TraceId};
 pub use self::endpoint::Endpoint;
 pub use self::export::Exporter;
 pub use self::span::Span;
-use crate::log_throttle::LogThrottle;
 use crate::metrics::Surface;
+use intentd_base::LogThrottle;
 
 /// How requests are traced.
 #[derive(Debug, Clone)]

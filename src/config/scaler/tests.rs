@@ -10,7 +10,7 @@ struct Command {
 
 fn config(flags: &[&str]) -> Result<Config, ConfigError> {
     let line = std::iter::once("intentd").chain(flags.iter().copied());
-    Config::new(Command::try_parse_from(line).unwrap().scaler)
+    Command::try_parse_from(line).unwrap().scaler.checked()
 }
 
 #[test]

@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::host::large;
-use crate::atomic::AtomicF64;
 use crate::model::Tokenizer;
 use crate::serving::queue::{Class, Slots};
 use crate::serving::timing::{BATCH_SHARE, EngineTiming};
+use intentd_base::atomic::AtomicF64;
 
 /// Share of requests that may take longer than forecast.
 const MISSED: f64 = 0.005;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::atomic::AtomicF64;
 use crate::model::Tokenizer;
-use crate::turns::{Turn, Turns, thread_time};
+use intentd_base::atomic::AtomicF64;
+use intentd_base::turns::{Turn, Turns, thread_time};
 
 /// Size in bytes of a body, or of all its texts, from which it takes turns: a tenth of a millisecond of work.
 const LARGE: usize = 16 << 10;

@@ -25,7 +25,7 @@ use super::limits::Limits;
 use super::queue::{Class, QueueFull, Slots, Ticket};
 use crate::error::Refusal;
 use crate::model::Text;
-use crate::turns::Turns;
+use intentd_base::turns::Turns;
 
 /// Tokens of the request for which limits are derived from the capacity: a short question.
 const REQUEST_TOKENS: f64 = 16.0;

@@ -14,10 +14,10 @@ use super::batch::Batch;
 use super::pipeline::Pipeline;
 use crate::engine::{Engine, EngineError, Logits, RaggedBatch};
 use crate::error::Refusal;
-use crate::log_throttle::LogThrottle;
 use crate::metrics::Metrics;
 use crate::serving::queue::{BatchLimits, Dequeued, QueuedText, TextOutput, WaitTime};
 use crate::serving::timing::{Pace, thread_time};
+use intentd_base::LogThrottle;
 
 /// Interval at which a failing engine is probed while no request arrives.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::sample::BatchSample;
-use crate::atomic::AtomicF64;
+use intentd_base::atomic::AtomicF64;
 
 /// Size steps per octave of tokens. Batches within one step count as one size.
 const STEPS_AN_OCTAVE: f64 = 4.0;

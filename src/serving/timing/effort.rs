@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::curve::ServiceCurve;
-use crate::atomic::AtomicF64;
 use crate::engine::Engine;
+use intentd_base::atomic::AtomicF64;
 
 /// The engine's own cost of batches. That is the CPU time of its thread if it computes alone, the elapsed time
 /// minus the host's share of the cores if several threads compute, and the elapsed time on a device.

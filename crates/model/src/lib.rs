@@ -1,0 +1,38 @@
+//! Checkpoints: configuration, labels, tokenizer, weights.
+//!
+//! Takes a Hugging Face directory with a sequence classifier. Gives a [`Checkpoint`] in which every tensor has the
+//! shape that the configuration states, or one [`CheckpointError`] that names the file, the key, the expected value
+//! and the found value. Computes nothing.
+
+#![forbid(unsafe_code)]
+
+mod architecture;
+mod checkpoint;
+mod config;
+mod digest;
+mod embedded;
+mod encoding;
+mod error;
+mod files;
+mod labels;
+mod shapes;
+mod shards;
+mod tokenizer;
+mod tokenizer_json;
+mod tokens;
+mod vocabulary;
+mod weights;
+mod words;
+
+pub use architecture::{
+    Alias, BERT, ConfigKeys, FAMILIES, Family, ModuleNames, Role, SizeKey, TensorKey, TensorKind,
+};
+pub use checkpoint::Checkpoint;
+pub use config::{Activation, ModelConfig, Scoring};
+pub use encoding::{EncodeError, Encoded, Text, TooLong};
+pub use error::CheckpointError;
+pub use files::Files;
+pub use labels::{Labels, Score};
+pub use tokenizer::Tokenizer;
+pub use tokens::Token;
+pub use weights::{Tensor, Weights, WeightsSize};
