@@ -56,9 +56,12 @@ pub mod autoscale;
 
 pub mod trace;
 
+#[cfg(feature = "bench")]
 pub use intentd_bench as bench;
 pub use intentd_engine as engine;
 pub use intentd_model as model;
+#[cfg(feature = "scaler")]
 pub use intentd_scaler as scaler;
+#[cfg(feature = "train")]
 pub use intentd_train as train;
 pub use intentd_transport as transport;

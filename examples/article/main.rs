@@ -85,7 +85,7 @@ fn main() -> ExitCode {
 
 /// Plays it; whether every message was classified exactly once.
 fn play(arguments: &Arguments) -> Result<bool, Error> {
-    intentd::plot::check(&arguments.picture)?;
+    intentd::bench::plot::check(&arguments.picture)?;
     let directory = tempfile::tempdir()?;
     let model = model(&arguments.model, directory.path())?;
     let broker = Broker::start(&Settings::topic(TOPIC, PARTITIONS))?;
@@ -127,7 +127,7 @@ fn play(arguments: &Arguments) -> Result<bool, Error> {
     relay.end();
     let produced = writing.join().map_err(|_| "writing panicked")??;
     story.end(&produced);
-    intentd::plot::save(&arguments.picture, &story.draw())?;
+    intentd::bench::plot::save(&arguments.picture, &story.draw())?;
     println!("{}", story.table());
     println!("the picture is {}", arguments.picture.display());
     Ok(story.verdict(produced.acknowledged))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use intentd::events::{Produced, Production};
-use intentd::plot::{Line, Panel, Stroke};
+use intentd::bench::plot::{Line, Panel, Stroke};
 
 use super::fleet::Seen;
 use super::gateway::{Answered, Gateway, since_1970};

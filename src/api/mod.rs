@@ -16,6 +16,8 @@ mod json;
 mod keys;
 mod load_report;
 mod openapi;
+#[cfg(feature = "swagger-ui")]
+mod page;
 mod refusal;
 mod request;
 mod settings;

@@ -1,27 +1,25 @@
 //! The OpenAPI document (3.1): the parts that the surfaces and the other routes declare, merged, and the page to
 //! browse it with.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use axum::Router;
-use axum::extract::Path;
-use axum::extract::rejection::PathRejection;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::Value;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{PathItem, Required};
-use utoipa_swagger_ui::Config;
 
 use super::admin::HealthDocument;
 use super::fallback::only_get;
+#[cfg(feature = "swagger-ui")]
+use super::page;
 use super::refusal::ErrorAnswer;
 use super::state::ApiState;
 use super::surface::Route;
 use super::surfaces::SURFACES;
-use crate::error::Refusal;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -37,12 +35,10 @@ struct Document;
 
 /// The routes of the document and of its page.
 pub(super) fn routes() -> Router<ApiState> {
-    let to_page = get(async || Redirect::to("/docs/")).fallback(only_get);
-    Router::new()
-        .route("/openapi.json", get(get_document).fallback(only_get))
-        .route("/docs", to_page)
-        .route("/docs/", get(get_page).fallback(only_get))
-        .route("/docs/{*file}", get(get_page_file).fallback(only_get))
+    let routes = Router::new().route("/openapi.json", get(get_document).fallback(only_get));
+    #[cfg(feature = "swagger-ui")]
+    let routes = routes.merge(page::routes());
+    routes
 }
 
 /// How a client sends its key to a server that has keys (--api-keys).
@@ -138,31 +134,6 @@ fn any_of(value: &mut Value) {
 async fn get_document() -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     (content_type, DOCUMENT.as_str()).into_response()
-}
-
-/// `GET /docs/`: the page.
-async fn get_page() -> Result<Response, Refusal> {
-    page_file("index.html")
-}
-
-/// `GET /docs/…`: the files of the page.
-async fn get_page_file(path: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
-    let Path(path) = path.map_err(|_| Refusal::NotFound)?;
-    page_file(&path)
-}
-
-fn page_file(path: &str) -> Result<Response, Refusal> {
-    static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
-        // The page's validator would send this server's address to a third party.
-        Arc::new(Config::from("/openapi.json").validator_url("none"))
-    });
-    match utoipa_swagger_ui::serve(path, Arc::clone(&CONFIG)) {
-        Ok(Some(file)) => {
-            let content_type = [(header::CONTENT_TYPE, file.content_type)];
-            Ok((StatusCode::OK, content_type, file.bytes.into_owned()).into_response())
-        }
-        Ok(None) | Err(_) => Err(Refusal::NotFound),
-    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! `intentd health`: asks a server on this machine for its health, for containers without a shell or curl.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use axum::http::{Request, StatusCode};
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use http_body_util::Full;
 
 use super::failure::Failure;
 use crate::config::{MainPort, Platform, main_port, toml_mistake};
+use crate::transport::{HttpClient, ResponseLimits};
 use intentd_base::input;
 
 /// The flags of `intentd health`.
@@ -47,7 +49,7 @@ fn read_settings(path: &Path) -> Result<toml::Table, Failure> {
 }
 
 /// Size of the longest answer that is read.
-const ANSWER_BYTES_MAX: u64 = 16 << 10;
+const ANSWER_BYTES_MAX: usize = 16 << 10;
 
 /// Succeeds when the server is healthy, else fails with its answer.
 pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
@@ -81,11 +83,15 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let path = if args.live { "/healthz" } else { "/readyz" };
     let timeout = Duration::from_secs(args.timeout);
     let address = SocketAddr::from((host, port));
-    let HealthAnswer { status, text } = ask(address, path, timeout).map_err(|error| Failure {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let asked = runtime.block_on(ask(address, path, timeout));
+    let HealthAnswer { status, text } = asked.map_err(|error| Failure {
         message: format!("no answer from http://{address}{path}: {error}"),
         code: 1,
     })?;
-    if status.split(' ').nth(1) == Some("200") {
+    if status == StatusCode::OK {
         return Ok(());
     }
     Err(Failure {
@@ -96,26 +102,25 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
 
 /// The answer of a server to a probe.
 struct HealthAnswer {
-    /// Its status line.
-    status: String,
+    status: StatusCode,
     /// The last line of its body.
     text: String,
 }
 
-fn ask(address: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<HealthAnswer> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    // A few lines of HTTP need no client library.
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut lines = BufReader::new(stream.take(ANSWER_BYTES_MAX)).lines();
-    let status = lines.next().unwrap_or_else(|| Ok(String::new()))?;
-    let deadline = Instant::now() + timeout;
-    let rest = lines.map_while(Result::ok);
-    let last = rest.take_while(|_| Instant::now() < deadline).last();
+async fn ask(address: SocketAddr, path: &str, time: Duration) -> Result<HealthAnswer, String> {
+    let request = Request::get(format!("http://{address}{path}")).body(Full::default());
+    let request = request.map_err(|error| error.to_string())?;
+    let limits = ResponseLimits {
+        time,
+        bytes: ANSWER_BYTES_MAX,
+    };
+    let client = HttpClient::new(None, 0)?;
+    let response = client.send(request, limits).await;
+    let response = response.map_err(|error| error.to_string())?;
+    let body = response.body.map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&body);
     Ok(HealthAnswer {
-        status,
-        text: last.unwrap_or_default(),
+        status: response.head.status,
+        text: text.lines().last().unwrap_or_default().to_owned(),
     })
 }

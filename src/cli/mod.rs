@@ -1,21 +1,28 @@
 //! The commands of `intentd`, one file for each. Without a command, `intentd` serves.
 
 mod batches;
+#[cfg(feature = "bench")]
 mod bench;
+#[cfg(feature = "bench")]
 mod bench_kafka;
+#[cfg(feature = "bench")]
 mod duration;
+#[cfg(feature = "train")]
 mod evaluate;
 mod failure;
 mod health;
 mod inspect;
 mod log;
 mod predict;
+#[cfg(feature = "bench")]
 mod profile;
 mod relay;
+#[cfg(feature = "scaler")]
 mod scaler;
 mod serve;
 mod shutdown;
 mod terminal;
+#[cfg(feature = "train")]
 mod train;
 
 use std::process::ExitCode;
@@ -23,9 +30,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::failure::Failure;
-use crate::config::{
-    CommandLine, CommandLineError, EffectiveSettings, RelayArgs, ScalerArgs, ServeArgs,
-};
+#[cfg(feature = "scaler")]
+use crate::config::ScalerArgs;
+use crate::config::{CommandLine, CommandLineError, EffectiveSettings, RelayArgs, ServeArgs};
 
 /// BERT intent detection server that batches under a concurrency limit and tells the autoscaler
 /// the truth.
@@ -52,16 +59,21 @@ enum Command {
     /// Describe a checkpoint: what it is, whether it will run, and how much memory it needs.
     Inspect(inspect::InspectArgs),
     /// Train a classifier on labelled texts and write a Hugging Face directory.
+    #[cfg(feature = "train")]
     Train(Box<train::TrainArgs>),
     /// Send load to any HTTP server and measure its throughput and latency.
+    #[cfg(feature = "bench")]
     Bench(Box<bench::BenchArgs>),
     /// Measure how long batches take on this machine, and derive the capacity of one server.
+    #[cfg(feature = "bench")]
     Profile(Box<profile::ProfileArgs>),
     /// Run an external scaler for KEDA that sums the demand of replicas.
+    #[cfg(feature = "scaler")]
     Scaler(Box<ScalerArgs>),
     /// Deliver the records of a Kafka topic to a URL, as Knative's KafkaSource does.
     Relay(Box<RelayArgs>),
     /// Measure the accuracy of a model on labelled texts.
+    #[cfg(feature = "train")]
     Evaluate(evaluate::EvaluateArgs),
 }
 
@@ -113,11 +125,16 @@ fn run(invocation: Invocation) -> Result<(), Failure> {
         Some(Command::Health(args)) => health::run(&args),
         Some(Command::Predict(args)) => predict::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
+        #[cfg(feature = "train")]
         Some(Command::Train(args)) => train::run(&args).map_err(Failure::from),
+        #[cfg(feature = "bench")]
         Some(Command::Bench(args)) => bench::run(&args),
+        #[cfg(feature = "bench")]
         Some(Command::Profile(args)) => profile::run(&args),
+        #[cfg(feature = "scaler")]
         Some(Command::Scaler(args)) => scaler::run(*args, mistakes),
         Some(Command::Relay(args)) => relay::run(*args, mistakes),
+        #[cfg(feature = "train")]
         Some(Command::Evaluate(args)) => evaluate::run(&args),
     }
 }

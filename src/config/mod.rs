@@ -21,6 +21,7 @@ mod platform;
 mod ports;
 mod relay;
 mod renamed;
+#[cfg(feature = "scaler")]
 mod scaler;
 mod serve;
 mod server;
@@ -40,6 +41,7 @@ pub use self::platform::{Knative, Platform};
 pub(crate) use self::ports::main_port;
 pub use self::ports::{AdminPort, MainPort};
 pub use self::relay::RelayArgs;
+#[cfg(feature = "scaler")]
 pub use self::scaler::{ScalerArgs, WakeArgs};
 pub use self::serve::{ConnectionArgs, EndArgs, ListenArgs, LoadArgs, ServeArgs, TraceArgs};
 pub use self::server::Config;

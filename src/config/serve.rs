@@ -293,7 +293,7 @@ pub struct EndArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub struct TraceArgs {
     /// OpenTelemetry collector that receives spans of requests (OTLP over HTTP, JSON), such as
-    /// http://localhost:4318.
+    /// http://localhost:4318 or https://host.
     ///
     /// A name and a password before the host, http://name:password@host, are sent as basic
     /// authentication.

@@ -29,7 +29,7 @@ mod metrics;
 mod offset;
 #[cfg(feature = "kafka")]
 mod partition;
-#[cfg(feature = "kafka")]
+#[cfg(all(feature = "kafka", feature = "bench"))]
 mod produce;
 #[cfg(feature = "kafka")]
 mod reader;
@@ -49,7 +49,7 @@ mod topic_writer;
 pub use self::client::{ClientError, producer_settings};
 #[cfg(feature = "kafka")]
 pub use self::metrics::KafkaMetrics;
-#[cfg(feature = "kafka")]
+#[cfg(all(feature = "kafka", feature = "bench"))]
 pub use self::produce::{ProduceError, Produced, Production, produce};
 pub use self::settings::{
     Connection, Credentials, GroupProtocol, Mechanism, RelaySettings, RetryPolicy, Security,

@@ -9,16 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http_body_util::Full;
 use prometheus::{Encoder as _, IntCounter, IntGauge, Registry, TextEncoder};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -32,7 +27,8 @@ use super::state::{LogArrivals, RecordHandler};
 use super::topic_writer::{RecordError, TopicWriter};
 use crate::api::RecordPlace as Place;
 use crate::transport::{
-    BindError, ConnectionLimits, ConnectionPermits, Life, Listener, Port, serve,
+    BindError, ConnectionLimits, ConnectionPermits, HttpClient, Life, Listener, Port,
+    ResponseLimits, serve,
 };
 use intentd_base::LogThrottle;
 use intentd_base::turns::Turns;
@@ -58,9 +54,9 @@ pub enum RelayError {
     /// This process cannot read Kafka any more.
     #[error("Kafka cannot be read any more: {0}")]
     Unreadable(String),
-    /// The system's certificate authorities cannot be read.
-    #[error("the system's certificate authorities cannot be read: {0}")]
-    Authorities(std::io::Error),
+    /// The sink is one of HTTPS, and the system trusts no certificate authority.
+    #[error("--sink: {0}")]
+    Authorities(String),
 }
 
 /// A running relay.
@@ -91,18 +87,9 @@ pub fn start(settings: &RelaySettings) -> Result<Relay, RelayError> {
     let writer = writer
         .map(|_| TopicWriter::new(&source.connection, metrics.clone()))
         .transpose()?;
-    let roots = hyper_rustls::HttpsConnectorBuilder::new();
-    let connector = if settings.sink.scheme_str() == Some("https") {
-        roots.with_native_roots().map_err(RelayError::Authorities)?
-    } else {
-        // Without TLS, the system need not have certificate authorities.
-        let none = tokio_rustls::rustls::ClientConfig::builder()
-            .with_root_certificates(tokio_rustls::rustls::RootCertStore::empty());
-        roots.with_tls_config(none.with_no_client_auth())
-    };
-    let connector = connector.https_or_http().enable_http1().build();
     let handler = SinkHandler {
-        client: Client::builder(TokioExecutor::new()).build(connector),
+        client: HttpClient::new(settings.sink.scheme(), usize::MAX)
+            .map_err(RelayError::Authorities)?,
         settings: settings.clone(),
         metrics: metrics.clone(),
         writer,
@@ -153,7 +140,7 @@ impl Relay {
 /// Delivers records to the sink.
 #[derive(Debug)]
 struct SinkHandler {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     settings: RelaySettings,
     metrics: KafkaMetrics,
     writer: Option<TopicWriter>,
@@ -288,18 +275,14 @@ impl SinkHandler {
             is_final: false,
             retry_after: None,
         };
-        let timeout = self.settings.request_timeout;
-        let exchange = async {
-            let sent = self.client.request(request).await;
-            let (head, body) = sent
-                .map_err(|error| later(error_chain(&error)))?
-                .into_parts();
-            // Only the status matters; the body is read so that the connection can be reused.
-            let _ = Limited::new(body, RESPONSE_MAX).collect().await;
-            Ok(head)
+        let limits = ResponseLimits {
+            time: self.settings.request_timeout,
+            bytes: RESPONSE_MAX,
         };
-        let answered = tokio::time::timeout(timeout, exchange).await;
-        let head = answered.map_err(|_| later(format!("no answer within {timeout:?}")))??;
+        let sent = self.client.send(request, limits).await;
+        let response = sent.map_err(|error| later(error.to_string()))?;
+        // Only the status matters; the body was read so that the connection can be reused.
+        let head = response.head;
         if head.status.is_success() {
             return Ok(());
         }
@@ -317,17 +300,6 @@ impl SinkHandler {
 /// redirects, and refusals by a key or a policy. These are no reason to lose a valid record.
 fn is_final(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400 | 413 | 414 | 415 | 422 | 431)
-}
-
-/// An error and its chain of sources.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn port(listener: Listener, routes: Router) -> Port {

@@ -5,6 +5,7 @@
 //! ([`crate::autoscale`]). [`Profile`] is the file that keeps the measurement, for `intentd serve
 //! --profile` and for capacity planning. docs/profile.md describes its format.
 
+#[cfg(feature = "bench")]
 mod draw;
 mod file;
 mod fit;
@@ -12,8 +13,10 @@ mod grid;
 mod measure;
 mod outlook;
 mod point;
+#[cfg(feature = "bench")]
 mod table;
 
+#[cfg(feature = "bench")]
 pub use draw::draw;
 pub use file::{ModelName, Profile, ProfileError, SCHEMA_VERSION};
 pub use fit::Fit;
@@ -21,4 +24,5 @@ pub use grid::{Grid, Shape};
 pub use measure::measure;
 pub use outlook::{LimitedConcurrency, ObjectiveCapacity, Outlook};
 pub use point::{Point, SkipReason, Skipped};
+#[cfg(feature = "bench")]
 pub use table::table;

@@ -24,6 +24,9 @@ pub enum ServerError {
     /// The model cannot be loaded, or the engine failed.
     #[error(transparent)]
     Engine(#[from] EngineStopped),
+    /// Spans cannot be sent to the collector.
+    #[error("--otlp-endpoint: {0}")]
+    Collector(String),
     /// Kafka cannot be read with these settings.
     #[cfg(feature = "kafka")]
     #[error(transparent)]

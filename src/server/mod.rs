@@ -73,7 +73,7 @@ where
         .admin_address
         .map(|address| Listener::tcp(address, "--admin-port"));
     let admin = admin.transpose()?;
-    let (tracing, exporter) = tracing(config, &metrics);
+    let (tracing, exporter) = tracing(config, &metrics)?;
     let (classifier, engine_ended) = Classifier::new(config.limits.clone(), metrics);
     let hints = Hints::new(config.hints.clone(), classifier.metrics());
     classifier.start(first).map_err(ServerError::Thread)?;
@@ -112,14 +112,21 @@ where
 }
 
 /// Sets up tracing; `None` when neither a collector nor the log uses it.
-fn tracing(config: &Config, metrics: &Metrics) -> (Option<Tracing>, Option<JoinHandle<()>>) {
+///
+/// # Errors
+/// When spans cannot be sent to the collector.
+fn tracing(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<(Option<Tracing>, Option<JoinHandle<()>>), ServerError> {
     let args = &config.trace;
     let started = args.otlp_endpoint.clone().map(|endpoint| {
         let spans = metrics.trace_spans.clone();
         Exporter::start(endpoint, args.otlp_service_name.clone(), spans)
     });
+    let started = started.transpose().map_err(ServerError::Collector)?;
     let (exporter, task) = started.unzip();
     let is_wanted = exporter.is_some() || tracing::enabled!(tracing::Level::DEBUG);
     let sample = args.otlp_sample;
-    (is_wanted.then_some(Tracing { exporter, sample }), task)
+    Ok((is_wanted.then_some(Tracing { exporter, sample }), task))
 }

@@ -7,12 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 
-/// The address of a collector, as in `--otlp-endpoint`: `http://host:4318`, with a name and a password before the
-/// host if the collector requires them.
+/// The address of a collector, as in `--otlp-endpoint`: `http://host:4318` or `https://host`, with a name and a
+/// password before the host if the collector requires them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    pub(super) authority: String,
-    pub(super) path: String,
+    pub(super) url: Uri,
     /// The value of the header `authorization` (RFC 7617).
     pub(super) authorization: Option<String>,
 }
@@ -20,8 +19,7 @@ pub struct Endpoint {
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Endpoint")
-            .field("authority", &self.authority)
-            .field("path", &self.path)
+            .field("url", &self.url)
             .finish_non_exhaustive()
     }
 }
@@ -30,10 +28,16 @@ impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "expected a URL like http://localhost:4318 (there is no TLS)".to_owned();
+        let wrong = || "expected a URL like http://localhost:4318 or https://host".to_owned();
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let authority = uri.authority().ok_or_else(wrong)?;
-        if uri.scheme_str() != Some("http") || uri.query().is_some() {
+        let scheme = uri.scheme().cloned().ok_or_else(wrong)?;
+        let default_port = match scheme.as_str() {
+            "http" => 4318,
+            "https" => 443,
+            _ => return Err(wrong()),
+        };
+        if uri.query().is_some() {
             return Err(wrong());
         }
         let host = authority.as_str();
@@ -46,12 +50,15 @@ impl FromStr for Endpoint {
                     .to_owned(),
             );
         }
-        let port = authority.port_u16().unwrap_or(4318);
+        let port = authority.port_u16().unwrap_or(default_port);
         let user = authority.as_str().rsplit_once('@').map(|(user, _)| user);
+        let url = Uri::builder()
+            .scheme(scheme)
+            .authority(format!("{}:{port}", authority.host()))
+            .path_and_query(format!("{}/v1/traces", uri.path().trim_end_matches('/')));
         Ok(Self {
             authorization: user.map(basic_authorization),
-            authority: format!("{}:{port}", authority.host()),
-            path: format!("{}/v1/traces", uri.path().trim_end_matches('/')),
+            url: url.build().map_err(|_| wrong())?,
         })
     }
 }
@@ -71,13 +78,21 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_an_http_url() {
-        let endpoint = |text: &str| text.parse::<Endpoint>().map(|e| (e.authority, e.path));
-        let of = |authority: &str, path: &str| Ok((authority.to_owned(), path.to_owned()));
-        assert_eq!(endpoint("http://otel:4318"), of("otel:4318", "/v1/traces"));
-        assert_eq!(endpoint("http://otel"), of("otel:4318", "/v1/traces"));
-        assert_eq!(endpoint("http://[::1]:1/a/"), of("[::1]:1", "/a/v1/traces"));
+        let endpoint = |text: &str| text.parse::<Endpoint>().map(|e| e.url.to_string());
+        for (text, url) in [
+            ("http://otel:4318", "http://otel:4318/v1/traces"),
+            ("http://otel", "http://otel:4318/v1/traces"),
+            ("http://[::1]:1/a/", "http://[::1]:1/a/v1/traces"),
+            ("https://otel", "https://otel:443/v1/traces"),
+            (
+                "https://me:hush@otel:4318/b",
+                "https://otel:4318/b/v1/traces",
+            ),
+        ] {
+            assert_eq!(endpoint(text).as_deref(), Ok(url));
+        }
         let with_password: Endpoint = "http://Aladdin:open%20sesame@otel".parse().unwrap();
-        assert_eq!(with_password.authority, "otel:4318");
+        assert_eq!(with_password.url.authority().unwrap(), "otel:4318");
         // The example of RFC 7617.
         let expected = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
         assert_eq!(with_password.authorization.as_deref(), Some(expected));
@@ -86,7 +101,7 @@ mod tests {
             "http://me:hu/sh@otel",
             "http://otel:port",
             "otel:4318",
-            "https://otel:4318",
+            "ftp://otel:4318",
             "/v1/traces",
             "http://a?b",
             "",

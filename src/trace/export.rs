@@ -6,18 +6,18 @@
 
 use std::time::{Duration, SystemTime};
 
+use axum::http::uri::Authority;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use prometheus::IntCounterVec;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::endpoint::Endpoint;
 use super::span::Span;
+use crate::transport::{HttpClient, ResponseLimits};
 use intentd_base::LogThrottle;
 
 /// Spans that wait to be sent, spans in one request, and the longest wait of the first of them.
@@ -27,6 +27,9 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Time for the collector to accept a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most bytes of an answer. Nothing in it is used but the status.
+const ANSWER_MAX: usize = 64 << 10;
 
 /// Queues spans for export.
 #[derive(Debug, Clone)]
@@ -38,19 +41,23 @@ pub struct Exporter {
 impl Exporter {
     /// Starts the task. It ends when the last exporter is dropped and all spans are sent. `spans` counts them by
     /// outcome.
+    ///
+    /// # Errors
+    /// When the endpoint is one of HTTPS and the system trusts no certificate authority.
     pub fn start(
         endpoint: Endpoint,
         service: String,
         spans: IntCounterVec,
-    ) -> (Self, JoinHandle<()>) {
+    ) -> Result<(Self, JoinHandle<()>), String> {
         let (waiting, receiver) = mpsc::channel(WAITING_MAX);
         let task = ExportTask {
+            client: HttpClient::new(endpoint.url.scheme(), 1)?,
             endpoint,
             service,
             spans: spans.clone(),
             failing: LogThrottle::new(),
         };
-        (Self { waiting, spans }, tokio::spawn(task.run(receiver)))
+        Ok((Self { waiting, spans }, tokio::spawn(task.run(receiver))))
     }
 
     /// Queues a span, or drops it when too many wait.
@@ -63,6 +70,7 @@ impl Exporter {
 
 /// Sends spans in batches.
 struct ExportTask {
+    client: HttpClient,
     endpoint: Endpoint,
     service: String,
     spans: IntCounterVec,
@@ -83,8 +91,7 @@ impl ExportTask {
             };
             // The batch is sent when it is full, when it is late, and at the end.
             let _ = tokio::time::timeout(INTERVAL, more).await;
-            let sent = tokio::time::timeout(TIMEOUT, self.send(&batch)).await;
-            let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            let sent = self.send(&batch).await;
             self.report(sent, batch.len());
             batch.clear();
         }
@@ -95,7 +102,7 @@ impl ExportTask {
             Ok(()) => "exported",
             Err(error) => {
                 if let Some(times) = self.failing.events(count as u64) {
-                    let collector = &self.endpoint.authority;
+                    let collector = self.endpoint.url.authority().map_or("", Authority::as_str);
                     tracing::warn!(collector, error, times, "spans dropped (--otlp-endpoint)");
                 }
                 "dropped"
@@ -107,27 +114,20 @@ impl ExportTask {
     }
 
     async fn send(&self, spans: &[Span]) -> Result<(), String> {
-        let Endpoint {
-            authority,
-            path,
-            authorization,
-        } = &self.endpoint;
-        let stream = TcpStream::connect(authority).await.map_err(text)?;
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-        let (mut sender, connection) = handshake.await.map_err(text)?;
-        let driver = tokio::spawn(connection);
-        let mut request = Request::post(path)
-            .header("host", authority)
-            .header("content-type", "application/json");
+        let Endpoint { url, authorization } = &self.endpoint;
+        let mut request = Request::post(url.clone()).header("content-type", "application/json");
         if let Some(authorization) = authorization {
             request = request.header("authorization", authorization);
         }
         let request = request
             .body(Full::new(Bytes::from(self.body(spans).to_string())))
-            .map_err(text)?;
-        let answer = sender.send_request(request).await.map_err(text)?;
-        driver.abort();
-        let status = answer.status();
+            .map_err(|error| error.to_string())?;
+        let limits = ResponseLimits {
+            time: TIMEOUT,
+            bytes: ANSWER_MAX,
+        };
+        let answer = self.client.send(request, limits).await;
+        let status = answer.map_err(|error| error.to_string())?.head.status;
         if status.is_success() {
             Ok(())
         } else {
@@ -146,10 +146,6 @@ impl ExportTask {
             "scopeSpans": [{"scope": {"name": "intentd"}, "spans": spans}],
         }]})
     }
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }
 
 /// A span by the semantic conventions for HTTP servers.

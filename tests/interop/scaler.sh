@@ -8,8 +8,8 @@ program=${INTENTD:-target/release/intentd}
 [ -x "$program" ] || { echo "no $program: cargo build --release" >&2; exit 1; }
 work=${CARGO_TARGET_DIR:-target}/interop
 . tests/interop/venv.sh
-"$python" -m grpc_tools.protoc -I proto/externalscaler \
-    --python_out="$work" --grpc_python_out="$work" proto/externalscaler/externalscaler.proto
+"$python" -m grpc_tools.protoc -I crates/scaler/proto/externalscaler \
+    --python_out="$work" --grpc_python_out="$work" crates/scaler/proto/externalscaler/externalscaler.proto
 
 # Authorities, and what they sign: a server, a client, and a client of somebody else's.
 certificates=$(mktemp -d "$work/certificates.XXXXXX")

@@ -105,7 +105,7 @@ fn print_config_shows_the_settings_in_force() {
     );
     // An invalid value is not shown either.
     for endpoint in [
-        "https://me:hush@collector:4318",
+        "ftp://me:hush@collector:4318",
         "me:hush@collector",
         "http://me:hu/sh@c",
     ] {

@@ -40,6 +40,7 @@ pub(crate) fn missing(root: &Path, files: &[PathBuf]) -> BTreeSet<String> {
 fn is_path(span: &str) -> bool {
     let folders = [
         "src/",
+        "crates/",
         "kernels/",
         "tests/",
         "benches/",

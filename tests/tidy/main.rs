@@ -40,15 +40,32 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The folders of the packages in `crates/`.
+fn crates() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join("crates")).expect("the folder is there");
+    let mut crates: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    crates.sort();
+    crates
+}
+
+/// The root file of a package's library.
+fn library(folder: &Path) -> PathBuf {
+    folder.join("src/lib.rs")
+}
+
 fn source_tree() -> SourceTree {
-    SourceTree::read(
-        root(),
-        &[
-            ("intentd", "src/lib.rs"),
-            ("intentd_kernels", "kernels/src/lib.rs"),
-            ("intentd_broker", "broker/src/lib.rs"),
-        ],
-    )
+    let mut packages = vec![
+        ("intentd".to_owned(), library(Path::new(""))),
+        ("intentd_kernels".to_owned(), library(Path::new("kernels"))),
+        ("intentd_broker".to_owned(), library(Path::new("broker"))),
+    ];
+    for folder in crates() {
+        let name = folder.file_name().expect("a name").to_string_lossy();
+        packages.push((format!("intentd_{name}"), library(&folder)));
+    }
+    SourceTree::read(root(), &packages)
 }
 
 #[test]
@@ -56,6 +73,7 @@ fn no_file_is_too_long() {
     let mut long = String::new();
     for folder in [
         "src",
+        "crates",
         "kernels/src",
         "broker/src",
         "tests",
@@ -92,7 +110,7 @@ fn folders_have_no_import_cycles() {
 
 #[test]
 fn documents_name_existing_files() {
-    let files: Vec<PathBuf> = ["src", "kernels", "broker/src"]
+    let files: Vec<PathBuf> = ["src", "crates", "kernels", "broker/src"]
         .iter()
         .flat_map(|folder| rust_files(&root().join(folder)))
         .collect();

@@ -44,11 +44,11 @@ const DEPTH: usize = 16;
 
 impl SourceTree {
     /// Reads packages, each given by its name and its root file.
-    pub(crate) fn read(root: &Path, packages: &[(&str, &str)]) -> Self {
+    pub(crate) fn read(root: &Path, packages: &[(String, PathBuf)]) -> Self {
         let mut tree = Self::default();
         for (name, first) in packages {
-            tree.packages.insert((*name).to_owned());
-            tree.read_file(root, Path::new(first), vec![(*name).to_owned()], true);
+            tree.packages.insert(name.clone());
+            tree.read_file(root, first, vec![name.clone()], true);
         }
         tree
     }

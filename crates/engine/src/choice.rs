@@ -16,7 +16,7 @@ pub(super) struct Build {
 impl Build {
     pub(super) const THIS: Self = Self {
         cuda: cfg!(any(
-            feature = "cuda-13",
+            feature = "cuda",
             feature = "cuda-12",
             feature = "candle-cuda"
         )),

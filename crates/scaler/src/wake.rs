@@ -27,7 +27,7 @@ pub(super) enum WakeSource {
 /// Reads one wake signal.
 #[derive(Debug)]
 pub(super) enum WakeReader {
-    Prometheus(QueryReader),
+    Prometheus(Box<QueryReader>),
     #[cfg(feature = "kafka")]
     Kafka(LagReader),
 }
@@ -36,7 +36,7 @@ impl WakeReader {
     pub(super) fn new(source: &WakeSource) -> Self {
         match source {
             WakeSource::Prometheus { server, query } => {
-                Self::Prometheus(QueryReader::new(server, query))
+                Self::Prometheus(Box::new(QueryReader::new(server, query)))
             }
             #[cfg(feature = "kafka")]
             WakeSource::Kafka(group) => Self::Kafka(LagReader::new(group.clone(), TIMEOUT)),

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod activity;
+mod client;
 mod clock;
 mod connection;
 mod descriptors;
@@ -23,6 +24,7 @@ mod stream;
 mod tls;
 mod unread;
 
+pub use self::client::{ClientError, ClientResponse, HttpClient, Lookup, ResponseLimits};
 pub use self::descriptors::descriptors;
 pub use self::life::Life;
 pub use self::limits::{ConnectionLimits, ConnectionPermits};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
+use futures_util::future::BoxFuture;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::watch;
 
@@ -38,7 +39,14 @@ pub struct Port {
 }
 
 /// Serves a port until `life` is [`Life::Closing`] and its last connection has ended.
-pub async fn serve(port: Port, mut life: watch::Receiver<Life>) {
+///
+/// The future is boxed so that it is compiled with this package. Otherwise HTTP and TLS would be compiled with each
+/// package that serves a port, each time that it changes.
+pub fn serve(port: Port, life: watch::Receiver<Life>) -> BoxFuture<'static, ()> {
+    Box::pin(accept(port, life))
+}
+
+async fn accept(port: Port, mut life: watch::Receiver<Life>) {
     let Port {
         mut listener,
         routes,
