@@ -5,7 +5,7 @@
 //! ```text
 //! curl /predict           a Kafka topic
 //!      │                       │
-//! transport               events   a consumer group; offsets are committed once records are finished
+//! transport               kafka    a consumer group; offsets are committed once records are finished
 //! sockets, TLS, HTTP           │
 //!      │                       │
 //! api                 decodes requests, refuses malformed ones; one file for each surface
@@ -48,7 +48,7 @@ pub mod metrics;
 pub mod server;
 
 pub mod api;
-pub mod events;
+pub mod kafka;
 
 pub mod serving;
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use intentd::bench::{self, Load, Loads};
-use intentd::events::{self, Connection, Production, Security};
+use intentd::kafka::{self, Connection, Production, Security};
 use intentd_broker::{Broker, Settings};
 
 use self::fleet::Fleet;

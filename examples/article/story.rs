@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use intentd::events::{Produced, Production};
 use intentd::bench::plot::{Line, Panel, Stroke};
+use intentd::kafka::{Produced, Production};
 
 use super::fleet::Seen;
 use super::gateway::{Answered, Gateway, since_1970};

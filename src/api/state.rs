@@ -17,7 +17,7 @@ use super::surfaces::cloudevents::EventContext;
 use super::{deadline, identity};
 use crate::autoscale::Hints;
 use crate::error::Refusal;
-use crate::metrics::{Surface, TritonMetrics};
+use crate::metrics::{SurfaceLabel, TritonMetrics};
 use crate::serving::{Classifier, Offer};
 use crate::transport::Life;
 
@@ -68,7 +68,7 @@ impl ApiState {
     /// Begins a request for predictions: counts it, and refuses it if its head is enough to do so.
     pub(super) fn offer(
         &self,
-        surface: Surface,
+        surface: SurfaceLabel,
         headers: &HeaderMap,
     ) -> Result<Offer<'_>, Refusal> {
         let (timeout, mistake) = match deadline::timeout_of(headers, self.request_timeout) {
@@ -122,7 +122,7 @@ impl ApiState {
     }
 
     /// Tells the tracing layer by which surface a request came.
-    pub(super) fn with_surface(&self, surface: Surface, mut response: Response) -> Response {
+    pub(super) fn with_surface(&self, surface: SurfaceLabel, mut response: Response) -> Response {
         if self.is_traced {
             response.extensions_mut().insert(surface);
         }
@@ -132,7 +132,7 @@ impl ApiState {
     /// Adds what every HTTP answer to a request for predictions carries.
     pub(super) fn finish(
         &self,
-        surface: Surface,
+        surface: SurfaceLabel,
         headers: &HeaderMap,
         response: Response,
     ) -> Response {

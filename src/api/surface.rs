@@ -8,13 +8,13 @@ use axum::routing::MethodRouter;
 use utoipa::openapi::OpenApi;
 
 use super::state::ApiState;
-use crate::metrics::Surface;
+use crate::metrics::SurfaceLabel;
 use crate::trace::{self, Tracing};
 
 /// An interface by which clients ask for predictions.
-pub(super) struct SurfaceEntry {
+pub(super) struct Surface {
     /// The label of its requests in metrics and traces.
-    pub(super) label: Surface,
+    pub(super) label: SurfaceLabel,
     /// Its name in documents, as in the table of `docs/surfaces.md`.
     #[cfg_attr(
         not(test),
@@ -32,7 +32,7 @@ pub(super) struct SurfaceEntry {
     pub(super) fuzz_targets: &'static [&'static str],
 }
 
-impl SurfaceEntry {
+impl Surface {
     /// The routes, each in its layer of tracing if requests are traced.
     pub(super) fn router(&self, state: &ApiState, tracing: Option<&Tracing>) -> Router<ApiState> {
         let mut router = Router::new();

@@ -65,7 +65,7 @@ pub(super) fn run(args: &BenchKafkaArgs) -> Result<(), Failure> {
 #[cfg(feature = "kafka")]
 pub(super) fn run(args: &BenchKafkaArgs) -> Result<(), Failure> {
     use crate::bench;
-    use crate::events::{Production, produce};
+    use crate::kafka::{Production, produce};
 
     let topic = match (&args.kafka.topics()[..], &args.load.0[..]) {
         ([topic], [_]) => topic.clone(),

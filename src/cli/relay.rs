@@ -12,7 +12,7 @@ pub(super) fn run(args: RelayArgs, mistakes: Vec<String>) -> Result<(), Failure>
     let settings = without_mistakes(args.settings(), mistakes)?;
     #[cfg(feature = "kafka")]
     {
-        use crate::events::relay::{self, RelayError};
+        use crate::kafka::relay::{self, RelayError};
         log::start(&filter, format);
         // One thread is enough: the relay waits for answers most of the time.
         let runtime = tokio::runtime::Builder::new_current_thread()

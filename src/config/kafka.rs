@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::list::{ListItem, items, parse_property};
 use super::mistakes::{ConfigError, both};
-use crate::events::{
+use crate::kafka::{
     Connection, Credentials, GroupProtocol, Mechanism, Security, SourceSettings, Start,
 };
 use intentd_base::NO_KAFKA;

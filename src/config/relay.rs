@@ -10,7 +10,7 @@ use super::logging::{self, LogFormat};
 use super::mistakes::ConfigError;
 use super::ports::AdminPort;
 use super::time;
-use crate::events::{RelaySettings, RetryPolicy};
+use crate::kafka::{RelaySettings, RetryPolicy};
 use intentd_base::NO_KAFKA;
 
 /// The flags of `intentd relay`.

@@ -15,7 +15,7 @@ use super::ports::ADMIN_PORT;
 use super::serve::{ConnectionArgs, LoadArgs, ServeArgs, TraceArgs};
 use crate::api::{self, BodyLimits, EventSettings};
 use crate::autoscale;
-use crate::events::SourceSettings;
+use crate::kafka::SourceSettings;
 use crate::metrics::TritonMetrics;
 use crate::profile::Profile;
 use crate::serving::{BatchLimits, Limits, Prior};

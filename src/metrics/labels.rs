@@ -4,9 +4,9 @@
 ///
 /// Each surface defines its own, and [`Metrics::declare`](super::Metrics::declare) creates its series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Surface(&'static str);
+pub struct SurfaceLabel(&'static str);
 
-impl Surface {
+impl SurfaceLabel {
     /// Records of Kafka.
     pub const KAFKA: Self = Self::new("kafka");
 

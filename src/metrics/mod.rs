@@ -13,7 +13,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-pub use self::labels::{Outcome, Surface};
+pub use self::labels::{Outcome, SurfaceLabel};
 pub use self::triton::TritonMetrics;
 
 /// The process's metrics.
@@ -199,7 +199,7 @@ impl Metrics {
 
     /// Creates every series with known labels, so that none is absent from the first scrape.
     fn touch(&self) {
-        self.declare(Surface::KAFKA);
+        self.declare(SurfaceLabel::KAFKA);
         for reason in REASONS {
             self.refused.with_label_values(&[reason]);
         }
@@ -217,7 +217,7 @@ impl Metrics {
     }
 
     /// Makes the series of a surface, so that none is absent from the first scrape.
-    pub fn declare(&self, surface: Surface) {
+    pub fn declare(&self, surface: SurfaceLabel) {
         for outcome in Outcome::ALL {
             self.requests
                 .with_label_values(&[outcome.label(), surface.label()]);
@@ -230,7 +230,7 @@ impl Metrics {
     }
 
     /// Counts a request that ended.
-    pub fn end(&self, surface: Surface, outcome: Outcome) {
+    pub fn end(&self, surface: SurfaceLabel, outcome: Outcome) {
         self.requests
             .with_label_values(&[outcome.label(), surface.label()])
             .inc();
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn every_series_is_there_from_the_first_scrape() {
         let metrics = Metrics::new();
-        metrics.declare(Surface::new("predict"));
+        metrics.declare(SurfaceLabel::new("predict"));
         let (_, text) = metrics.render();
         let text = String::from_utf8(text).unwrap();
         for series in [

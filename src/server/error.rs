@@ -30,7 +30,7 @@ pub enum ServerError {
     /// Kafka cannot be read with these settings.
     #[cfg(feature = "kafka")]
     #[error(transparent)]
-    Kafka(#[from] crate::events::ClientError),
+    Kafka(#[from] crate::kafka::ClientError),
     /// This process cannot read Kafka any more.
     #[error("Kafka cannot be read any more: {0}")]
     Unreadable(String),

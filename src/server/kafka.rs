@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::error::ServerError;
 use crate::config::Config;
 #[cfg(feature = "kafka")]
-use crate::events::Source;
+use crate::kafka::Source;
 use crate::serving::Classifier;
 
 /// The topics that are being read, if any.

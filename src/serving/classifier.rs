@@ -17,7 +17,7 @@ use super::queue::{Class, Ticket};
 use super::request::{ModelCard, Predictions, Request};
 use super::timing::ServiceLine;
 use crate::error::Refusal;
-use crate::metrics::{Metrics, Surface};
+use crate::metrics::{Metrics, SurfaceLabel};
 use crate::model::Token;
 use intentd_base::turns::Turns;
 
@@ -87,7 +87,7 @@ impl Classifier {
     /// Offers a client's request, which has to be answered within `timeout`.
     pub fn offer(
         &self,
-        surface: Surface,
+        surface: SurfaceLabel,
         timeout: Option<Duration>,
         attempt: Attempt,
     ) -> Offer<'_> {

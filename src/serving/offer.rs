@@ -12,7 +12,7 @@ use super::predict::TextPredictor;
 use super::queue::Ticket;
 use super::request::{Predictions, Request};
 use crate::error::Refusal;
-use crate::metrics::Surface;
+use crate::metrics::SurfaceLabel;
 
 /// Time within which a large request should be decoded if there is no objective and no deadline.
 const DECODE_TIME: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl<'a> Offer<'a> {
     }
 
     /// Corrects the surface that the request is counted for.
-    pub fn set_surface(&mut self, surface: Surface) {
+    pub fn set_surface(&mut self, surface: SurfaceLabel) {
         self.entry.set_surface(surface);
     }
 

@@ -1,8 +1,8 @@
 //! Exports spans to an OpenTelemetry collector: OTLP over HTTP, in JSON (OTLP specification 1.x, OTLP/HTTP).
 //!
 //! A task collects spans and sends them by the hundred. It never delays a request: spans beyond its queue are
-//! dropped and counted. The protocol is implemented here because its JSON form is a page of code. The libraries
-//! for it add a second HTTP client and some thirty packages.
+//! dropped and counted. The protocol is implemented here because its JSON form is a page of code, and the
+//! libraries for it add some thirty packages.
 
 use std::time::{Duration, SystemTime};
 

@@ -20,7 +20,7 @@ pub use self::context::{SpanId, TraceContext, TraceId};
 pub use self::endpoint::Endpoint;
 pub use self::export::Exporter;
 pub use self::span::Span;
-use crate::metrics::Surface;
+use crate::metrics::SurfaceLabel;
 use intentd_base::LogThrottle;
 
 /// How requests are traced.
@@ -47,7 +47,7 @@ pub(crate) async fn layer(
         route,
         surface: response
             .extensions()
-            .get::<Surface>()
+            .get::<SurfaceLabel>()
             .map(|surface| surface.label()),
         status: status_of(&response),
         start,

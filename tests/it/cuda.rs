@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use intentd::engine::{Cuda, CudaOptions};
-use intentd::metrics::Surface;
+use intentd::metrics::SurfaceLabel;
 use intentd::model::{Checkpoint, Text, TooLong};
 use intentd::serving::{Attempt, Request};
 use intentd_kernels::{Capacity, Device, DeviceError, Dtype, Emulation};
@@ -101,7 +101,7 @@ async fn a_device_lost_under_load_answers_everybody_and_ends_the_server() {
                     too_long: TooLong::Refuse,
                 };
                 if let Err(refusal) = classifier
-                    .offer(Surface::new("predict"), None, Attempt::default())
+                    .offer(SurfaceLabel::new("predict"), None, Attempt::default())
                     .classify(request)
                     .await
                 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use intentd::engine::{EngineError, RaggedBatch};
-use intentd::metrics::Surface;
+use intentd::metrics::SurfaceLabel;
 use intentd::model::{Text, TooLong};
 use intentd::serving::{Attempt, Phase, Request};
 
@@ -36,7 +36,7 @@ async fn a_lost_engine_ends_the_server() {
     assert_eq!(
         server
             .classifier
-            .offer(Surface::new("predict"), None, Attempt::default())
+            .offer(SurfaceLabel::new("predict"), None, Attempt::default())
             .classify(request)
             .await
             .unwrap_err()

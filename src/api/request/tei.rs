@@ -8,12 +8,12 @@ use super::texts::{Arity, TextList};
 use crate::api::content::{is_json, require_identity};
 use crate::api::json;
 use crate::error::Refusal;
-use crate::metrics::Surface;
+use crate::metrics::SurfaceLabel;
 use crate::model::{Scoring, Text};
 use crate::serving::Request;
 
 /// The surface of requests in TEI's format, on whichever route they come.
-pub(crate) const TEI: Surface = Surface::new("tei");
+pub(crate) const TEI: SurfaceLabel = SurfaceLabel::new("tei");
 
 /// The shape of an answer in TEI's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

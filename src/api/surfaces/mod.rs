@@ -9,10 +9,10 @@ pub(super) mod inference;
 mod predict;
 mod tei;
 
-use super::surface::SurfaceEntry;
+use super::surface::Surface;
 
 /// All surfaces on the main port.
-pub(super) static SURFACES: &[&SurfaceEntry] = &[
+pub(super) static SURFACES: &[&Surface] = &[
     &predict::SURFACE,
     &cloudevents::SURFACE,
     &tei::SURFACE,
@@ -38,7 +38,7 @@ mod tests {
     fn labels_and_titles_are_unique() {
         for (index, surface) in SURFACES.iter().enumerate() {
             let (label, title) = (surface.label, surface.title);
-            assert_ne!(label, crate::metrics::Surface::KAFKA);
+            assert_ne!(label, crate::metrics::SurfaceLabel::KAFKA);
             for other in &SURFACES[..index] {
                 assert_ne!(other.label, label, "two surfaces have one label");
                 assert_ne!(other.title, title, "two surfaces have one title");

@@ -19,13 +19,13 @@ use crate::api::request::{
     decode_query,
 };
 use crate::api::state::ApiState;
-use crate::api::surface::{Route, SurfaceEntry};
+use crate::api::surface::{Route, Surface};
 use crate::error::Refusal;
-use crate::metrics::Surface;
+use crate::metrics::SurfaceLabel;
 
 /// The surface.
-pub(super) static SURFACE: SurfaceEntry = SurfaceEntry {
-    label: Surface::new("predict"),
+pub(super) static SURFACE: Surface = Surface {
+    label: SurfaceLabel::new("predict"),
     title: "Our own `/predict`",
     routes: &[
         Route::new("/predict", |_| {
@@ -146,7 +146,7 @@ async fn post_texts(
 /// Answers a body that is not an event. `surface` becomes that of TEI if the body is in TEI's format.
 pub(super) async fn answer_body(
     state: &ApiState,
-    surface: &mut Surface,
+    surface: &mut SurfaceLabel,
     uri: &Uri,
     headers: &HeaderMap,
     body: Body,

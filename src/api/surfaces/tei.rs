@@ -20,13 +20,13 @@ use crate::api::request::{
     FormRequest, PredictRequest, TEI, Texts, TokenizeTexts, decode_tokenize,
 };
 use crate::api::state::ApiState;
-use crate::api::surface::{Route, SurfaceEntry};
+use crate::api::surface::{Route, Surface};
 use crate::error::Refusal;
 use crate::model::Token;
 use crate::serving::Phase;
 
 /// The surface.
-pub(super) static SURFACE: SurfaceEntry = SurfaceEntry {
+pub(super) static SURFACE: Surface = Surface {
     label: TEI,
     title: "text-embeddings-inference",
     routes: &[

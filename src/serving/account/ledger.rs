@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::arrivals::Arrivals;
 use super::retries::Attempt;
 use crate::error::{Blame, Refusal};
-use crate::metrics::{Metrics, Outcome, Surface};
+use crate::metrics::{Metrics, Outcome, SurfaceLabel};
 
 /// Counts requests and their outcomes.
 #[derive(Debug)]
@@ -47,17 +47,17 @@ impl RequestLedger {
     }
 
     /// Enters a client's request.
-    pub(crate) fn offer(&self, surface: Surface, attempt: Attempt) -> LedgerEntry<'_> {
+    pub(crate) fn offer(&self, surface: SurfaceLabel, attempt: Attempt) -> LedgerEntry<'_> {
         let counts = self.arrivals.arrive(attempt);
         self.enter(surface, RequestSource::Client { attempt, counts })
     }
 
     /// Enters a log record.
     pub(crate) fn offer_record(&self) -> LedgerEntry<'_> {
-        self.enter(Surface::KAFKA, RequestSource::Log)
+        self.enter(SurfaceLabel::KAFKA, RequestSource::Log)
     }
 
-    fn enter(&self, surface: Surface, source: RequestSource) -> LedgerEntry<'_> {
+    fn enter(&self, surface: SurfaceLabel, source: RequestSource) -> LedgerEntry<'_> {
         self.metrics.offered.inc();
         LedgerEntry {
             ledger: self,
@@ -73,7 +73,7 @@ impl RequestLedger {
 #[derive(Debug)]
 pub(crate) struct LedgerEntry<'a> {
     ledger: &'a RequestLedger,
-    surface: Surface,
+    surface: SurfaceLabel,
     source: RequestSource,
     outcome: Outcome,
     /// Size of a large body, as announced or read; 0 if the client is to blame for the outcome.
@@ -82,7 +82,7 @@ pub(crate) struct LedgerEntry<'a> {
 
 impl LedgerEntry<'_> {
     /// Corrects the surface of the request.
-    pub(crate) fn set_surface(&mut self, surface: Surface) {
+    pub(crate) fn set_surface(&mut self, surface: SurfaceLabel) {
         self.surface = surface;
     }
 

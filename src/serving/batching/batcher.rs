@@ -16,7 +16,7 @@ use crate::engine::{Engine, EngineError, Logits, RaggedBatch};
 use crate::error::Refusal;
 use crate::metrics::Metrics;
 use crate::serving::queue::{BatchLimits, Dequeued, QueuedText, TextOutput, WaitTime};
-use crate::serving::timing::{Pace, thread_time};
+use crate::serving::timing::{Pace, engine_cpu_time};
 use intentd_base::LogThrottle;
 
 /// Interval at which a failing engine is probed while no request arrives.
@@ -214,7 +214,7 @@ impl Batcher {
 
     fn submit(&mut self, batch: Batch, ragged: &mut RaggedBatch) -> Result<(), EngineError> {
         let since = Instant::now();
-        let thread = thread_time(&*self.engine);
+        let thread = engine_cpu_time(&*self.engine);
         let panic_error = self.panic_error();
         let tokens = batch
             .entries
@@ -285,7 +285,7 @@ impl Batcher {
         self.done = done;
         self.pace.done(tokens, took);
         self.pipeline.timing.curve.observe(tokens, took);
-        let ran = thread_time(&*self.engine).zip(thread);
+        let ran = engine_cpu_time(&*self.engine).zip(thread);
         let ran = ran.map(|(after, before)| after.saturating_sub(before));
         self.pipeline.timing.effort.observe(tokens, took, ran);
         self.restart_forecast();

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::effort::thread_time;
+use super::effort::engine_cpu_time;
 use super::engine::EngineTiming;
 use super::prior::{Prior, PriorBatch, Quartiles};
 use super::sample::BatchTime;
@@ -231,11 +231,11 @@ pub(crate) fn timed(
     engine: &mut dyn Engine,
     batch: &RaggedBatch,
 ) -> Result<BatchTime, EngineError> {
-    let thread = thread_time(engine);
+    let thread = engine_cpu_time(engine);
     let since = Instant::now();
     engine.forward(batch)?;
     let took = since.elapsed();
-    let ran = thread_time(engine).zip(thread);
+    let ran = engine_cpu_time(engine).zip(thread);
     let ran = ran.map(|(after, before)| after.saturating_sub(before));
     Ok(BatchTime {
         took,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::curve::ServiceCurve;
 use crate::engine::Engine;
 use intentd_base::atomic::AtomicF64;
+use intentd_base::turns::thread_time;
 
 /// The engine's own cost of batches. That is the CPU time of its thread if it computes alone, the elapsed time
 /// minus the host's share of the cores if several threads compute, and the elapsed time on a device.
@@ -58,20 +59,9 @@ impl Effort {
     }
 }
 
-/// CPU time of the calling thread, if that is the cost of `engine` and the system reports it.
-pub(crate) fn thread_time(engine: &dyn Engine) -> Option<Duration> {
-    if !engine.computes_alone() {
-        return None;
-    }
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::time::{ClockId, clock_gettime};
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        let nanos = u32::try_from(time.tv_nsec).ok()?;
-        Some(Duration::new(u64::try_from(time.tv_sec).ok()?, nanos))
-    }
-    #[cfg(not(target_os = "linux"))]
-    None
+/// CPU time of the calling thread, if that is the cost of `engine`.
+pub(crate) fn engine_cpu_time(engine: &dyn Engine) -> Option<Duration> {
+    engine.computes_alone().then(thread_time)
 }
 
 /// The time an engine has spent on batches since its model was loaded.

@@ -13,7 +13,7 @@ mod sample;
 pub(crate) use self::calibration::{CurveSource, TEXT_TOKENS, batch_of, initialize, timed};
 pub(crate) use self::curve::ServiceLine;
 pub use self::effort::EngineTime;
-pub(crate) use self::effort::thread_time;
+pub(crate) use self::effort::engine_cpu_time;
 pub(crate) use self::engine::{BATCH_SHARE, EngineTiming, tokens_a_batch};
 pub(crate) use self::pace::Pace;
 pub use self::prior::{Prior, PriorBatch, Quartiles};

@@ -22,14 +22,14 @@ use crate::api::accept::{AnswerFormat, choose};
 use crate::api::answer::{OwnAnswers, encode};
 use crate::api::request::Arity;
 use crate::api::state::ApiState;
-use crate::api::surface::SurfaceEntry;
+use crate::api::surface::Surface;
 use crate::error::Refusal;
-use crate::metrics::Surface;
+use crate::metrics::SurfaceLabel;
 use crate::serving::{Offer, Predictions, Request};
 
 /// The surface. Its requests come on the routes of `/predict`, which pass events on.
-pub(crate) static SURFACE: SurfaceEntry = SurfaceEntry {
-    label: Surface::new("cloudevents"),
+pub(crate) static SURFACE: Surface = Surface {
+    label: SurfaceLabel::new("cloudevents"),
     title: "CloudEvents",
     routes: &[],
     guard: None,

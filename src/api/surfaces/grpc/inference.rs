@@ -27,11 +27,11 @@ use crate::api::surfaces::inference::{
     too_many_tensors,
 };
 use crate::error::Refusal;
-use crate::metrics::Surface;
+use crate::metrics::SurfaceLabel;
 use crate::model::TooLong;
 
 /// The surface of these requests in metrics and traces.
-pub(super) const LABEL: Surface = Surface::new("grpc");
+pub(super) const LABEL: SurfaceLabel = SurfaceLabel::new("grpc");
 
 /// Messages and service of `proto/inference`.
 #[allow(

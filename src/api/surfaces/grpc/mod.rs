@@ -24,10 +24,10 @@ use self::framing::trailers;
 pub use self::inference::{decode_inference_message, proto};
 use crate::api::fallback::only_post;
 use crate::api::state::ApiState;
-use crate::api::surface::{Route, SurfaceEntry};
+use crate::api::surface::{Route, Surface};
 
 /// The surface.
-pub(super) static SURFACE: SurfaceEntry = SurfaceEntry {
+pub(super) static SURFACE: Surface = Surface {
     label: inference::LABEL,
     title: "Open Inference Protocol (gRPC)",
     routes: &[

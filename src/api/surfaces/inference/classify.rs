@@ -10,7 +10,7 @@ use super::tensor::Tensor;
 use crate::api::body::BodyReservation;
 use crate::api::state::ApiState;
 use crate::error::Refusal;
-use crate::metrics::Surface;
+use crate::metrics::SurfaceLabel;
 
 /// Refuses the name or the version of any model but ours. An empty version is any version.
 pub(crate) fn check_model(state: &ApiState, name: &str, version: &str) -> Result<(), Refusal> {
@@ -39,7 +39,7 @@ pub(crate) struct Inferred<T> {
 /// the encoder needs to know of the request.
 pub(crate) async fn infer<T>(
     state: &ApiState,
-    surface: Surface,
+    surface: SurfaceLabel,
     headers: &HeaderMap,
     body: Body,
     model: Result<(), Refusal>,

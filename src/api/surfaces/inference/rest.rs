@@ -17,17 +17,17 @@ use super::tensor::{Tensor, TensorData};
 use crate::api::fallback::{only_get, only_post};
 use crate::api::refusal::{ErrorAnswer, Refusals};
 use crate::api::state::ApiState;
-use crate::api::surface::{Route, SurfaceEntry};
+use crate::api::surface::{Route, Surface};
 use crate::error::Refusal;
-use crate::metrics::Surface;
+use crate::metrics::SurfaceLabel;
 
 const MODEL: &str = "/v2/models/{model}";
 const READY: &str = "/v2/models/{model}/ready";
 const INFER: &str = "/v2/models/{model}/infer";
 
 /// The surface.
-pub(crate) static SURFACE: SurfaceEntry = SurfaceEntry {
-    label: Surface::new("rest"),
+pub(crate) static SURFACE: Surface = Surface {
+    label: SurfaceLabel::new("rest"),
     title: "Open Inference Protocol (REST)",
     routes: &[
         Route::new("/v2", |_| get(server).fallback(only_get)),
