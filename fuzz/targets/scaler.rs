@@ -173,6 +173,10 @@ struct Case<'a> {
     signals: Vec<(usize, Result<&'a [u8], String>)>,
     /// The last value of each wake signal.
     values: [Option<f64>; WAKE_THRESHOLDS.len()],
+    /// When each address last answered.
+    answered: BTreeMap<SocketAddr, Duration>,
+    /// When all endpoints were last known.
+    resolved: Option<Duration>,
     before: Option<ReplayState>,
 }
 
@@ -185,6 +189,8 @@ impl Default for Case<'_> {
             responses: BTreeMap::new(),
             signals: Vec::new(),
             values: Default::default(),
+            answered: BTreeMap::new(),
+            resolved: None,
             before: None,
         }
     }
@@ -261,8 +267,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Inactivity and the demand of complete rounds follow from the reports of the round.
-    fn check_sum(&self, state: &ReplayState, responses: &BTreeMap<SocketAddr, Option<&[u8]>>) {
+    /// Inactivity and the demand of complete rounds follow from the reports, and from the last ones for a while.
+    fn check_sum(&mut self, state: &ReplayState, responses: &BTreeMap<SocketAddr, Option<&[u8]>>) {
         let ReplayState {
             demand,
             is_active,
@@ -281,12 +287,25 @@ impl<'a> Case<'a> {
             _ => None,
         });
         let reports: Vec<Option<DemandReport>> = reports.collect();
+        if is_resolved {
+            self.resolved = Some(self.now);
+            // An address that leaves and comes back is another replica.
+            self.answered.retain(|address, _| polled.contains(address));
+        }
+        for (address, report) in polled.iter().zip(&reports) {
+            if report.is_some() {
+                self.answered.insert(*address, self.now);
+            }
+        }
         if *is_active == Some(false) {
-            assert!(is_resolved, "an address may be missing");
+            let within = |at: Option<&Duration>, time| at.is_some_and(|at| self.now - *at <= time);
+            let is_known = within(self.resolved.as_ref(), STALENESS.stale_after);
+            assert!(is_known, "an address may be missing");
             // Two addresses of one pod count once, whichever of their reports is used.
-            for (address, report) in polled.iter().zip(&reports) {
+            for address in &polled {
                 let is_refused = matches!(responses.get(address), Some(None));
-                assert!(report.is_some() || is_refused, "{address} may be busy");
+                let counts = within(self.answered.get(address), STALENESS.keep);
+                assert!(counts || is_refused, "{address} may be busy");
             }
             for (value, limit) in self.values.iter().zip(WAKE_THRESHOLDS) {
                 assert!(

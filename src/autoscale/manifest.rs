@@ -24,7 +24,7 @@ pub fn manifest(snapshot: &Snapshot, admin_port: u16) -> String {
 "
     );
     let blocks = [
-        recommended.knative_block(),
+        recommended.knative_block(*confidence),
         recommended.keda_block(admin_port),
         recommended.hpa_block(),
     ];
@@ -32,8 +32,14 @@ pub fn manifest(snapshot: &Snapshot, admin_port: u16) -> String {
 }
 
 impl Recommended {
-    fn knative_block(&self) -> String {
+    /// Without a target while the capacity is unknown: Knative would start a replica for each request a minute.
+    fn knative_block(&self, confidence: f64) -> String {
         let (rps, concurrency) = (&self.knative, &self.knative_concurrency);
+        let target = if confidence > 0.0 {
+            format!("autoscaling.knative.dev/target: \"{}\"", rps.target)
+        } else {
+            "# autoscaling.knative.dev/target: not known yet, since no batch has run; read this again.".to_owned()
+        };
         format!(
             "\
 # Knative Service, spec.template: by requests a second.
@@ -41,7 +47,7 @@ metadata:
   annotations:
     autoscaling.knative.dev/class: kpa.autoscaling.knative.dev
     autoscaling.knative.dev/metric: {metric}
-    autoscaling.knative.dev/target: \"{target}\"
+    {target}
     autoscaling.knative.dev/target-utilization-percentage: \"{percentage}\"
     autoscaling.knative.dev/target-burst-capacity: \"0\"
     # Not by requests a second but by requests in flight, which grows faster than the load:
@@ -51,7 +57,6 @@ spec:
   containerConcurrency: {container}
 ",
             metric = rps.metric,
-            target = rps.target,
             percentage = rps.target_utilization_percentage,
             by_concurrency = concurrency.metric,
             in_flight = concurrency.target,

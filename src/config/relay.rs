@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::http::{HeaderValue, Uri};
+use clap::builder::BoolishValueParser;
 
 use super::kafka::{KafkaArgs, KafkaGroupArgs};
 use super::logging::{self, LogFormat};
@@ -47,7 +48,11 @@ pub struct RelayArgs {
         default_value = "exponential"
     )]
     pub retry_policy: RetryPolicy,
-    /// Records in flight. They may be answered in any order.
+    /// Deliver the records of a partition one after the other, in their order, as KafkaSource does with "ordered"
+    /// delivery.
+    #[arg(long, env = "INTENTD_RELAY_ORDERED", value_parser = BoolishValueParser::new())]
+    pub ordered: bool,
+    /// Records in flight. They may be answered in any order, unless --ordered is set.
     #[arg(
         long,
         env = "INTENTD_RELAY_IN_FLIGHT",
@@ -149,6 +154,7 @@ impl RelayArgs {
             sink: self.sink,
             host: self.domain,
             request_timeout: self.request_timeout,
+            is_ordered: self.ordered,
             retry: self.retry,
             retry_delay: self.retry_delay,
             retry_policy: self.retry_policy,

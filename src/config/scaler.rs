@@ -46,7 +46,7 @@ pub struct ScalerArgs {
     /// Time for which the last demand of a replica counts when it does not answer.
     #[arg(long, env = "INTENTD_SCALER_KEEP", value_name = "TIME", default_value = "30s", value_parser = time::parse_or_off)]
     pub keep: Duration,
-    /// Time for which the last sum is reported when DNS fails or no replica answers; then KEDA gets
+    /// Time for which what is known counts when DNS, all replicas or a wake source do not answer; then KEDA gets
     /// UNAVAILABLE.
     #[arg(long, env = "INTENTD_SCALER_STALE_AFTER", value_name = "TIME", default_value = "5m", value_parser = time::parse_or_off)]
     pub stale_after: Duration,

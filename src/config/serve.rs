@@ -269,8 +269,7 @@ pub struct EndArgs {
         default_value = "60s"
     )]
     pub engine_timeout: TimeLimit,
-    /// Time from SIGTERM, when /readyz turns 503, until the ports close [default: 5s; off under
-    /// Knative].
+    /// Time from SIGTERM, when /readyz turns 503, until the ports close [default: 5s].
     #[arg(
         long,
         env = "INTENTD_LAME_DUCK",

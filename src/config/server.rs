@@ -29,7 +29,7 @@ const DESCRIPTORS_RESERVED: usize = 512;
 const CONNECTIONS_MAX: usize = 16_384;
 
 /// Time for the load balancer to learn that a server shuts down: the interval of Kubernetes' probes and a
-/// margin. Knative's queue-proxy has already waited when it sends SIGTERM.
+/// margin. Knative's queue-proxy goes on to forward requests, unless its preStop hook was run.
 const LAME_DUCK: Duration = Duration::from_secs(5);
 
 /// Checked settings of a server.
@@ -88,11 +88,7 @@ impl Config {
         let surface = args.surface;
         let triton = TritonMetrics::new(&surface.model_name);
         let (load, connection, end) = (args.load, args.connection, args.end);
-        let lame_duck = if platform.knative.is_some() {
-            Duration::ZERO
-        } else {
-            LAME_DUCK.min(end.drain_timeout / 2)
-        };
+        let lame_duck = LAME_DUCK.min(end.drain_timeout / 2);
         Ok(Self {
             model: args.model,
             address: addresses.main,
@@ -104,7 +100,7 @@ impl Config {
                 client_ca: None,
             }),
             api_keys: args.listen.api_keys,
-            connections: connection_limits(&connection),
+            connections: connection_limits(&connection, platform),
             surfaces: api::Settings {
                 body: BodyLimits {
                     bytes_max: load.max_body_bytes,
@@ -184,7 +180,7 @@ fn prior(args: &HintArgs, mistakes: &mut Vec<String>) -> Option<Arc<Prior>> {
     }
 }
 
-fn connection_limits(args: &ConnectionArgs) -> ConnectionLimits {
+fn connection_limits(args: &ConnectionArgs, platform: &Platform) -> ConnectionLimits {
     let descriptors = descriptors();
     let available = descriptors - DESCRIPTORS_RESERVED.min(descriptors / 2);
     let wanted = args.max_connections.unwrap_or(CONNECTIONS_MAX);
@@ -194,6 +190,7 @@ fn connection_limits(args: &ConnectionArgs) -> ConnectionLimits {
         header_bytes_max: args.max_header_bytes,
         header_timeout: args.header_timeout.get(),
         idle_timeout: args.idle_timeout.get(),
+        refuses_expectations: platform.knative.is_some(),
     }
 }
 
@@ -268,8 +265,8 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_lame_duck_delay_under_knative() {
-        let lame_duck = |flags: &[&str], is_knative: bool| {
+    fn the_lame_duck_delay_and_expectations_under_knative() {
+        let config = |flags: &[&str], is_knative: bool| {
             let line = std::iter::once("intentd").chain(flags.iter().copied());
             let platform = Platform {
                 knative: is_knative.then(|| Knative {
@@ -280,10 +277,14 @@ mod tests {
                 ..Platform::default()
             };
             let args = Command::try_parse_from(line).unwrap().serve;
-            Config::new(args, &platform).unwrap().lame_duck.as_secs()
+            Config::new(args, &platform).unwrap()
         };
+        let lame_duck = |flags: &[_], is_knative| config(flags, is_knative).lame_duck.as_secs();
         assert_eq!(lame_duck(&[], false), 5);
-        assert_eq!(lame_duck(&[], true), 0);
+        assert_eq!(lame_duck(&[], true), 5, "queue-proxy still forwards");
+        assert_eq!(lame_duck(&["--drain-timeout", "4s"], true), 2);
+        assert!(config(&[], true).connections.refuses_expectations);
+        assert!(!config(&[], false).connections.refuses_expectations);
         assert_eq!(lame_duck(&["--lame-duck", "7"], true), 7);
         assert_eq!(lame_duck(&["--lame-duck", "off"], false), 0);
     }

@@ -16,6 +16,9 @@ use super::state::{ReaderState, RecordHandler};
 /// Time to finish records in flight when their partitions are revoked. Heartbeats continue meanwhile.
 const REVOKED: Duration = Duration::from_secs(10);
 
+/// Time for the offsets of partitions that are assigned. Without them, records that are gone are not counted.
+const COMMITTED: Duration = Duration::from_secs(2);
+
 /// Receives the callbacks of a consumer.
 pub(super) struct ReaderContext<H>(pub(super) Arc<ReaderState<H>>);
 
@@ -27,6 +30,7 @@ impl<H: RecordHandler> ClientContext for ReaderContext<H> {
     fn error(&self, error: KafkaError, reason: &str) {
         let Self(state) = self;
         state.metrics.count_error(FailedOperation::Read);
+        state.note_denial(&error);
         let text = format!("{error}: {reason}");
         let is_summary = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
         if is_summary {
@@ -35,8 +39,9 @@ impl<H: RecordHandler> ClientContext for ReaderContext<H> {
         let mut complaint = state.complaint();
         // "All brokers down" says less than the error of the last broker.
         if !is_summary || complaint.is_none() {
-            // Brokers may alternate between errors.
-            if complaint.as_ref() != Some(&text)
+            // Before reading begins, `connect.rs` reports what it is told. Brokers may alternate between errors.
+            if state.is_connected.load(Ordering::Relaxed)
+                && complaint.as_ref() != Some(&text)
                 && let Some(times) = state.log.complaint.event()
             {
                 tracing::warn!(times, "Kafka: {text}");
@@ -51,7 +56,13 @@ impl<H: RecordHandler> ConsumerContext for ReaderContext<H> {
         let Self(state) = self;
         match rebalance {
             // Records may arrive as soon as partitions are assigned.
-            Rebalance::Assign(list) => state.partitions.add(list),
+            Rebalance::Assign(list) => {
+                state.partitions.add(list);
+                // Asked before anything of ours is committed.
+                if let Ok(committed) = consumer.committed_offsets((*list).clone(), COMMITTED) {
+                    state.partitions.set_starts(&committed);
+                }
+            }
             Rebalance::Revoke(list) => {
                 // A lost partition belongs to another member by now.
                 if !consumer.assignment_lost() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 
-use super::settings::{Connection, Credentials, GroupProtocol, SourceSettings, Start};
+use super::settings::{Connection, Credentials, GroupProtocol, SourceSettings};
 use intentd_base::input;
 
 /// A client cannot be created.
@@ -85,30 +85,32 @@ pub(super) fn consumer_settings(source: &SourceSettings) -> Result<ClientConfig,
     let mut settings = shared_settings(&source.connection)?;
     settings
         .set("group.id", &source.group)
-        .set(
-            "auto.offset.reset",
-            match source.start {
-                Start::Earliest => "earliest",
-                Start::Latest => "latest",
-            },
-        )
+        // Also with `Start::Latest`, which is for a group that has read nothing (`start.rs`). An offset that retention
+        // has passed goes to the earliest record that is left.
+        .set("auto.offset.reset", "earliest")
         // A pause discards what was fetched ahead, and that takes memory.
         .set("queued.min.messages", "10000")
         .set("queued.max.messages.kbytes", "16384")
         // All partitions share one queue. By default, each backs off for a second when that is full.
         .set("fetch.queue.backoff.ms", "5")
-        .set("fetch.wait.max.ms", "50");
+        .set("fetch.wait.max.ms", "50")
+        // New partitions, and a topic that is created anew, are seen after half a minute instead of five.
+        .set("topic.metadata.refresh.interval.ms", "30000");
     match source.protocol {
         // Members continue to read the partitions that they keep in a rebalance.
-        GroupProtocol::Classic => {
-            settings.set("partition.assignment.strategy", "cooperative-sticky")
-        }
+        GroupProtocol::Classic => settings
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            // The partitions of a member that was killed rest for so long. By default, 45 s.
+            .set("session.timeout.ms", "10000"),
+        // The broker decides on the session's timeout.
         GroupProtocol::Consumer => settings.set("group.protocol", "consumer"),
     };
     let mut settings = with_properties(settings, &source.connection);
     settings
         .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false");
+        .set("enable.auto.offset.store", "false")
+        // Shows that a partition can be read even where it is empty.
+        .set("enable.partition.eof", "true");
     Ok(settings)
 }
 

@@ -1,5 +1,6 @@
 //! Connects to the brokers for the first time, and reports what cannot work before anything is read.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -7,8 +8,10 @@ use rdkafka::error::KafkaError;
 
 use super::callbacks::ReaderContext;
 use super::metrics::FailedOperation;
-use super::settings::SourceSettings;
+use super::settings::{SourceSettings, Start};
+use super::start::begin_at_the_ends;
 use super::state::{ReaderState, RecordHandler};
+use intentd_base::LogThrottle;
 
 /// Time for a response.
 const METADATA: Duration = Duration::from_secs(2);
@@ -19,24 +22,39 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Time for pending errors of librdkafka.
 const COMPLAINTS: Duration = Duration::from_millis(10);
 
-/// Waits until the brokers answer and all topics exist. Returns false when the reader stops first.
+/// Waits until the brokers answer, all topics exist, and the group has an offset to begin at. Returns false when the reader stops first.
 pub(super) fn wait_for_topics<H: RecordHandler>(
     consumer: &BaseConsumer<ReaderContext<H>>,
     state: &ReaderState<H>,
     settings: &SourceSettings,
 ) -> bool {
     let mut reported = None;
-    while let Err(why) = find_topics(consumer, state, settings) {
+    let repeated = LogThrottle::new();
+    let ready = || {
+        find_topics(consumer, state, settings)?;
+        if settings.start == Start::Latest {
+            let begun = begin_at_the_ends(consumer, &settings.topics);
+            begun.map_err(|error| {
+                format!("the group cannot begin at the end (--kafka-start): {error}")
+            })?;
+        }
+        Ok(())
+    };
+    while let Err(why) = ready() {
         state.metrics.count_error(FailedOperation::Read);
-        if reported.as_ref() != Some(&why) {
+        // Times and ports differ from one attempt to the next.
+        let kind = why.replace(|c: char| c.is_ascii_digit(), "");
+        let is_due = repeated.event().is_some();
+        if is_due || reported.as_ref() != Some(&kind) {
             tracing::error!("Kafka cannot be read, so this process is not ready: {why}");
-            reported = Some(why);
+            reported = Some(kind);
         }
         if !state.sleep(RETRY) {
             return false;
         }
     }
     state.metrics.connected.set(1);
+    state.is_connected.store(true, Ordering::Relaxed);
     !state.is_stopping()
 }
 

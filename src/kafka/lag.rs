@@ -4,16 +4,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::callbacks::ReaderContext;
 use super::metrics::FailedOperation;
 use super::partition::Partition;
-use super::settings::Start;
 use super::state::{LogArrivals, ReaderState, RecordHandler};
 
 /// Interval of measurements.
@@ -26,12 +25,12 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) fn track<H: RecordHandler>(
     consumer: &BaseConsumer<ReaderContext<H>>,
     state: &ReaderState<H>,
-    (topic, start): (&str, Start),
+    topic: &str,
 ) {
     let mut published = HashSet::new();
     while state.sleep(INTERVAL) {
         let partitions = state.partitions.all();
-        let (written, is_answered) = measure(consumer, state, &partitions, (topic, start));
+        let (written, is_answered) = measure(consumer, state, &partitions, topic);
         state.metrics.connected.set(i64::from(is_answered));
         state.metrics.partitions.set(partitions.len() as i64);
         let unread = publish(state, &partitions, &mut published);
@@ -47,11 +46,11 @@ fn measure<H: RecordHandler>(
     consumer: &BaseConsumer<ReaderContext<H>>,
     state: &ReaderState<H>,
     partitions: &[Arc<Partition>],
-    (topic, start): (&str, Start),
+    topic: &str,
 ) -> (u64, bool) {
     let mut grown = 0;
     for partition in partitions {
-        let error = match measure_end(consumer, partition, start) {
+        let error = match measure_end(consumer, state, partition) {
             Ok(more) => {
                 grown += more;
                 continue;
@@ -59,6 +58,13 @@ fn measure<H: RecordHandler>(
             Err(error) => error,
         };
         state.metrics.count_error(FailedOperation::Read);
+        if is_gone(&error) {
+            partition.forget_end();
+            if let Some(times) = state.log.gone.event() {
+                let (topic, partition) = (&*partition.topic, partition.number);
+                tracing::warn!(%error, topic, partition, times, "a partition that was read is gone");
+            }
+        }
         tracing::debug!(%error, topic = &*partition.topic, "the lag is not known");
         if is_no_response(&error) {
             // The other requests would time out as well.
@@ -69,6 +75,18 @@ fn measure<H: RecordHandler>(
     let is_answered =
         !partitions.is_empty() || consumer.fetch_metadata(Some(topic), TIMEOUT).is_ok();
     (grown, is_answered)
+}
+
+/// Whether there is no such topic or partition any more.
+fn is_gone(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
 }
 
 fn is_no_response(error: &KafkaError) -> bool {
@@ -117,28 +135,27 @@ fn publish<H: RecordHandler>(
 /// Measures the end of a partition; returns its growth.
 fn measure_end<H: RecordHandler>(
     consumer: &BaseConsumer<ReaderContext<H>>,
+    state: &ReaderState<H>,
     partition: &Arc<Partition>,
-    start: Start,
 ) -> Result<u64, KafkaError> {
     let (topic, number) = (&*partition.topic, partition.number);
     let (low, high) = consumer.fetch_watermarks(topic, number, TIMEOUT)?;
-    if partition.start().is_none() {
-        let mut list = TopicPartitionList::new();
-        list.add_partition(topic, number);
-        let committed = consumer.committed_offsets(list, TIMEOUT)?;
-        let committed = committed.elements().first().map(|element| element.offset());
-        partition.set_start(match committed {
-            // Records that retention has deleted will not be read.
-            Some(Offset::Offset(next)) => next.max(low),
-            _ if start == Start::Latest => {
-                // The commit makes the next member with this partition begin here as well, not at a later end.
-                let mut list = TopicPartitionList::new();
-                list.add_partition_offset(topic, number, Offset::Offset(high))?;
-                consumer.commit(&list, CommitMode::Async)?;
-                high
-            }
-            _ => low,
-        });
+    let mut removed = partition.removed_below(low) + partition.start_within(low, high);
+    if low == high && !state.is_paused.load(Ordering::Relaxed) {
+        // Nothing is left that could be read, so that no record would ever move the group's offset.
+        removed += partition.skip_to(high);
+    }
+    if removed > 0 {
+        state.metrics.expired.inc_by(removed);
+        if let Some(times) = state.log.expired.event() {
+            tracing::warn!(
+                topic,
+                partition = number,
+                removed,
+                times,
+                "records were removed by retention before they were read"
+            );
+        }
     }
     Ok(partition.set_end(high))
 }

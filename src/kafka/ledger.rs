@@ -44,6 +44,12 @@ impl Ledger {
         true
     }
 
+    /// Everything before `offset` is finished: nothing is left there.
+    pub(super) fn skip_to(&mut self, offset: i64) {
+        self.floor = Some(offset);
+        self.last = Some(offset - 1);
+    }
+
     /// Marks a record as finished.
     pub(super) fn finish(&mut self, offset: i64) {
         let index = self.entries.partition_point(|entry| entry.offset < offset);
@@ -56,6 +62,13 @@ impl Ledger {
             self.floor = Some(entry.offset + 1);
             self.entries.pop_front();
         }
+    }
+
+    /// Whether every record before this one is finished.
+    pub(super) fn is_first(&self, offset: i64) -> bool {
+        self.entries
+            .front()
+            .is_none_or(|entry| entry.offset >= offset)
     }
 
     /// The offset to commit: all records before it are finished. `None` before the first record.

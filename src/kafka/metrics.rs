@@ -25,6 +25,8 @@ pub struct KafkaMetrics {
     pub paused: IntGauge,
     /// Times that partitions were assigned or revoked.
     pub rebalances: IntCounter,
+    /// Records that retention removed before they were read.
+    pub expired: IntCounter,
     /// Errors, by operation.
     errors: IntCounterVec,
 }
@@ -117,6 +119,13 @@ impl KafkaMetrics {
                 IntCounter::with_opts(opts(
                     "rebalances_total",
                     "Times that partitions were assigned or taken away.",
+                )),
+            ),
+            expired: register(
+                r,
+                IntCounter::with_opts(opts(
+                    "expired_records_total",
+                    "Records that retention removed before they were read.",
                 )),
             ),
             errors: counters("errors_total", "Errors by what failed.", "operation"),

@@ -41,6 +41,8 @@ mod settings;
 #[cfg(feature = "kafka")]
 mod source;
 #[cfg(feature = "kafka")]
+mod start;
+#[cfg(feature = "kafka")]
 mod state;
 #[cfg(feature = "kafka")]
 mod topic_writer;

@@ -1,9 +1,11 @@
 //! The partitions that are assigned to this process.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::Notify;
 
 use super::ledger::Ledger;
 use super::offset::AtomicOffset;
@@ -21,6 +23,12 @@ pub(super) struct Partition {
     start: AtomicOffset,
     /// The end of the partition at the last measurement.
     end: AtomicOffset,
+    /// The largest range of offsets that was not delivered since the last measurement.
+    gap: Mutex<Range<i64>>,
+    /// Where reading stood when nothing was left to read.
+    idle_at: AtomicOffset,
+    /// Notified when a record is finished.
+    advanced: Notify,
 }
 
 impl Partition {
@@ -32,6 +40,9 @@ impl Partition {
             committed: AtomicOffset::unset(),
             start: AtomicOffset::unset(),
             end: AtomicOffset::unset(),
+            gap: Mutex::default(),
+            idle_at: AtomicOffset::unset(),
+            advanced: Notify::new(),
         }
     }
 
@@ -39,19 +50,104 @@ impl Partition {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The offset at which reading begins, once that is known.
-    pub(super) fn start(&self) -> Option<i64> {
-        self.start.load()
-    }
-
+    /// The group's offset when the partition was assigned. Reading begins there.
     pub(super) fn set_start(&self, offset: i64) {
         self.start.store(offset);
+    }
+
+    /// Corrects the start where nothing has been read yet and the partition, from `low` to `high`, has no such offset.
+    /// Returns the records that retention has removed.
+    pub(super) fn start_within(&self, low: i64, high: i64) -> u64 {
+        if self.ledger().next().is_some() {
+            return 0;
+        }
+        match self.start.load() {
+            Some(start) if start < low => {
+                self.start.store(low);
+                count(low - start)
+            }
+            Some(start) if start <= high => 0,
+            // Nothing is committed, or it is of an earlier topic of this name.
+            Some(_) | None => {
+                self.start.store(low);
+                0
+            }
+        }
+    }
+
+    /// Finishes a record.
+    pub(super) fn finish(&self, offset: i64) {
+        self.ledger().finish(offset);
+        self.advanced.notify_waiters();
+    }
+
+    /// Ready when every record before this one is finished.
+    pub(super) async fn turn(&self, offset: i64) {
+        loop {
+            let mut advanced = std::pin::pin!(self.advanced.notified());
+            // Registered before the check, so that no notification is missed.
+            advanced.as_mut().enable();
+            if self.ledger().is_first(offset) {
+                return;
+            }
+            advanced.await;
+        }
+    }
+
+    /// The partition is gone, so it has no lag.
+    pub(super) fn forget_end(&self) {
+        self.end.clear();
+    }
+
+    /// Adds a delivered record, as [`Ledger::begin`] does.
+    pub(super) fn begin(&self, offset: i64, written: Option<i64>) -> bool {
+        let mut ledger = self.ledger();
+        let expected = ledger.next().or(self.start.load());
+        let is_next = ledger.begin(offset, written);
+        if let Some(expected) = expected
+            && offset > expected
+        {
+            let mut gap = self.gap();
+            if offset - expected > gap.end - gap.start {
+                *gap = expected..offset;
+            }
+        }
+        is_next
+    }
+
+    /// The undelivered records that retention has removed, where the first record that is left has the offset `low`.
+    /// Other gaps are those of compaction and of transactions.
+    pub(super) fn removed_below(&self, low: i64) -> u64 {
+        let gap = std::mem::take(&mut *self.gap());
+        count(gap.end.min(low) - gap.start)
+    }
+
+    /// Skips to the end of a partition in which no record is left, once that was so at two measurements; so what was
+    /// fetched before still arrives. Returns the number of offsets that were skipped.
+    pub(super) fn skip_to(&self, end: i64) -> u64 {
+        let mut ledger = self.ledger();
+        let Some(next) = ledger
+            .next()
+            .or(self.start.load())
+            .filter(|next| *next < end)
+        else {
+            return 0;
+        };
+        if self.idle_at.replace(next) != Some(next) || ledger.len() > 0 {
+            return 0;
+        }
+        ledger.skip_to(end);
+        count(end - next)
+    }
+
+    fn gap(&self) -> MutexGuard<'_, Range<i64>> {
+        self.gap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the present end; returns the growth since the last measurement.
     pub(super) fn set_end(&self, end: i64) -> u64 {
         let grown = self.end.replace(end).map_or(0, |before| end - before);
-        u64::try_from(grown).unwrap_or(0)
+        count(grown)
     }
 
     /// The lag of the partition. `None` before its end is known.
@@ -61,7 +157,7 @@ impl Partition {
             let ledger = self.ledger();
             (ledger.floor(), ledger.next())
         };
-        let start = self.start();
+        let start = self.start.load();
         let since = |offset: Option<i64>| u64::try_from(end - offset?).ok().or(Some(0));
         let unread = since(next.or(start))?;
         let unfinished = since(floor.or(start).or(next))?;
@@ -79,6 +175,11 @@ impl Partition {
             .is_none_or(|committed| floor > committed)
             .then_some(floor)
     }
+}
+
+/// A number of offsets; 0 for a negative one.
+fn count(offsets: i64) -> u64 {
+    u64::try_from(offsets).unwrap_or(0)
 }
 
 /// How far reading is behind the end of a partition, in records.
@@ -117,6 +218,17 @@ impl Partitions {
                 .entry(topic.to_owned())
                 .or_default()
                 .insert(number, partition);
+        }
+    }
+
+    /// Sets where reading begins, by the offsets that the group has committed.
+    pub(super) fn set_starts(&self, committed: &TopicPartitionList) {
+        for element in committed.elements() {
+            if let Offset::Offset(offset) = element.offset()
+                && let Some(partition) = self.get(element.topic(), element.partition())
+            {
+                partition.set_start(offset);
+            }
         }
     }
 
@@ -235,6 +347,54 @@ mod tests {
         partitions.add(&list(&[0]));
         before.ledger().finish(5);
         assert_eq!(due(&partitions), []);
+    }
+
+    #[test]
+    fn what_retention_removed_is_told_from_other_gaps() {
+        let partition = Partition::new("ai-info", 0);
+        partition.set_start(600);
+        partition.begin(1000, None);
+        assert_eq!(partition.removed_below(900), 300, "the rest was compacted");
+        assert_eq!(partition.removed_below(900), 0, "told once");
+        partition.begin(1010, None);
+        partition.begin(1012, None);
+        assert_eq!(partition.removed_below(1000), 0);
+        partition.begin(1500, None);
+        assert_eq!(partition.removed_below(1500), 1500 - 1013);
+    }
+
+    #[test]
+    fn a_start_outside_the_partition_is_corrected() {
+        let started = |start: Option<i64>| {
+            let partition = Partition::new("ai-info", 0);
+            if let Some(start) = start {
+                partition.set_start(start);
+            }
+            let removed = partition.start_within(100, 200);
+            partition.set_end(200);
+            (removed, partition.lag().unwrap().unread)
+        };
+        assert_eq!(started(Some(40)), (60, 100));
+        assert_eq!(started(Some(150)), (0, 50));
+        assert_eq!(started(Some(200)), (0, 0));
+        assert_eq!(started(Some(900)), (0, 100), "of an earlier topic");
+        assert_eq!(started(None), (0, 100));
+    }
+
+    #[test]
+    fn the_offset_passes_what_is_gone_once_nothing_is_left() {
+        let partitions = Partitions::default();
+        partitions.add(&list(&[0]));
+        let partition = partitions.get("ai-info", 0).unwrap();
+        partition.begin(0, None);
+        assert_eq!((partition.skip_to(500), partition.skip_to(500)), (0, 0));
+        partition.ledger().finish(0);
+        partition.set_end(500);
+        assert_eq!(partition.lag().unwrap().unread, 499);
+        assert_eq!(partition.skip_to(500), 499);
+        assert_eq!(partition.lag().unwrap().unread, 0);
+        assert_eq!(due(&partitions), [(0, Offset::Offset(500))]);
+        assert!(partition.begin(500, None));
     }
 
     #[test]

@@ -170,10 +170,18 @@ impl DeliveryCounts {
     }
 }
 
+/// A histogram of microseconds, up to the range of a `u64`. Without `auto`, it would count everything above its first
+/// two buckets, 2 ms, as 2 ms.
+fn resizing_histogram() -> Histogram<u64> {
+    let mut histogram = Histogram::new(3).expect("three digits are allowed");
+    histogram.auto(true);
+    histogram
+}
+
 impl Default for DeliveryReports {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(DeliveryCounts {
-            latencies: Histogram::new(3).expect("three digits are allowed"),
+            latencies: resizing_histogram(),
             failed: BTreeMap::new(),
             complaint: None,
         })))
@@ -208,9 +216,23 @@ impl ProducerContext for DeliveryReports {
         let took = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut counts = self.locked();
         match result {
-            // The histogram resizes itself, up to the range of a u64.
             Ok(_) => counts.latencies.saturating_record(took),
             Err((error, _)) => counts.count_failure(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_not_clamped() {
+        let mut histogram = resizing_histogram();
+        for micros in [100, 5_000, 90_000_000] {
+            histogram.saturating_record(micros);
+        }
+        let longest = histogram.max();
+        assert!((90_000_000..90_100_000).contains(&longest), "{longest}");
     }
 }

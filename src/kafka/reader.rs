@@ -71,6 +71,7 @@ impl<H: RecordHandler> Reader<H> {
             runtime: Handle::current(),
             subscribed: Instant::now(),
             is_reading: false,
+            has_read: false,
             is_stuck: false,
         };
         let thread = std::thread::Builder::new().name("kafka".to_owned());
@@ -114,7 +115,10 @@ struct ReaderThread<H: RecordHandler> {
     settings: SourceSettings,
     runtime: Handle,
     subscribed: Instant,
+    /// Whether the topics can be read and answers written, as far as is known.
     is_reading: bool,
+    /// Whether a record or the end of a partition was read.
+    has_read: bool,
     /// Whether an unfinished record keeps too many behind it from being committed.
     is_stuck: bool,
 }
@@ -122,11 +126,10 @@ struct ReaderThread<H: RecordHandler> {
 impl<H: RecordHandler> ReaderThread<H> {
     fn run(mut self) {
         if wait_for_topics(&self.consumer, &self.state, &self.settings) && self.wait_for_handler() {
-            let start = self.settings.start;
             let topic = self.settings.topics.first().cloned().unwrap_or_default();
             let helpers = [
                 self.spawn("kafka-lag", move |consumer, state| {
-                    lag::track(consumer, state, (&topic, start));
+                    lag::track(consumer, state, &topic);
                 }),
                 self.spawn("kafka-commit", keep_committing),
             ];
@@ -188,24 +191,49 @@ impl<H: RecordHandler> ReaderThread<H> {
         match self.consumer.poll(timeout) {
             None => {}
             Some(Ok(message)) => {
+                self.has_read = true;
                 let is_stuck = self.start_record(&message);
                 drop(message);
                 self.is_stuck |= is_stuck;
             }
+            Some(Err(KafkaError::PartitionEOF(_))) => self.has_read = true,
             Some(Err(error)) => self.handle_error(&error),
         }
-        if !self.is_reading && self.has_joined() {
-            self.is_reading = true;
-            self.state.handler.started();
-            tracing::info!(topics = ?self.settings.topics, group = self.settings.group, "reading Kafka");
+        self.update_reading();
+    }
+
+    /// Tells the handler when reading begins, and when access is denied or granted again.
+    fn update_reading(&mut self) {
+        let is_well = self.state.fatal.borrow().is_none();
+        let is_granted = !self.state.is_denied() && self.state.handler.can_write();
+        let is_reading = is_well && is_granted && (self.is_reading || self.has_joined());
+        if is_reading == self.is_reading {
+            return;
+        }
+        self.is_reading = is_reading;
+        self.state.handler.set_reading(is_reading);
+        let (topics, group) = (&self.settings.topics, &self.settings.group);
+        if is_reading {
+            tracing::info!(?topics, group, "reading Kafka");
+        } else {
+            tracing::error!(
+                ?topics,
+                group,
+                "Kafka denies access, so this process is not ready"
+            );
         }
     }
 
+    /// Whether this process is a member of the group and can read the partitions that it has.
     fn has_joined(&self) -> bool {
+        if self.has_read {
+            return true;
+        }
         let is_member = !matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::None);
         let is_assigned = self.state.is_assigned.load(Ordering::Relaxed);
-        let is_well = self.state.fatal.borrow().is_none();
-        is_well && (is_assigned || (is_member && self.subscribed.elapsed() >= JOINED))
+        let has_partitions = !self.state.partitions.all().is_empty();
+        let is_idle = is_assigned || (is_member && self.subscribed.elapsed() >= JOINED);
+        is_idle && !has_partitions
     }
 
     /// Pauses reading when enough records are in flight, and resumes it later.
@@ -236,6 +264,7 @@ impl<H: RecordHandler> ReaderThread<H> {
     /// Checks whether an error is fatal. The context has already reported it with its reason.
     fn handle_error(&self, error: &KafkaError) {
         tracing::debug!(%error, "Kafka");
+        self.state.note_denial(error);
         let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_))
             || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
         if is_fatal && self.state.fatal.borrow().is_none() {
@@ -254,10 +283,10 @@ impl<H: RecordHandler> ReaderThread<H> {
             return false;
         };
         let (offset, written) = (message.offset(), message.timestamp().to_millis());
-        if !partition.ledger().begin(offset, written) {
+        if !partition.begin(offset, written) {
             // Reading went back, because the topic was created anew. Earlier records do not count.
             partition = partitions.renew(topic, number);
-            partition.ledger().begin(offset, written);
+            partition.begin(offset, written);
         }
         let max = uncommitted_max(self.state.in_flight_max());
         let is_stuck = partition.ledger().len() > max;

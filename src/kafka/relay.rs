@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::IntoResponse;
@@ -158,6 +159,8 @@ const REQUESTS_PER_CLOSE: u64 = 64;
 /// Why an attempt to deliver a record failed.
 struct DeliveryFailure {
     reason: String,
+    /// The sink's own words. They may quote the record, so they go where the record goes, and not into the log.
+    answer: Option<String>,
     /// Whether the record is the cause, so that a retry would fail as well.
     is_final: bool,
     /// The pause that the sink asks for.
@@ -166,6 +169,9 @@ struct DeliveryFailure {
 
 impl RecordHandler for SinkHandler {
     async fn handle(&self, record: &Record) {
+        if self.settings.is_ordered {
+            record.partition.turn(record.offset).await;
+        }
         let outcome = self.deliver(record).await;
         self.metrics.count_record(outcome);
     }
@@ -174,6 +180,7 @@ impl RecordHandler for SinkHandler {
         let error = RecordError {
             kind: "Refused",
             reason: "working on it panicked".to_owned(),
+            answer: None,
         };
         let outcome = self.dead_letter(record, error).await;
         self.metrics.count_record(outcome);
@@ -187,8 +194,14 @@ impl RecordHandler for SinkHandler {
         self.settings.in_flight
     }
 
-    fn started(&self) {
-        self.is_reading.store(true, Ordering::Release);
+    fn can_write(&self) -> bool {
+        self.writer
+            .as_ref()
+            .is_none_or(|writer| !writer.is_denied())
+    }
+
+    fn set_reading(&self, is_reading: bool) {
+        self.is_reading.store(is_reading, Ordering::Release);
     }
 
     fn observe(&self, _: LogArrivals) {}
@@ -204,6 +217,7 @@ impl SinkHandler {
             };
             let DeliveryFailure {
                 reason,
+                answer,
                 is_final,
                 retry_after,
             } = failure;
@@ -211,7 +225,12 @@ impl SinkHandler {
             let is_spent = attempts >= self.settings.retry;
             if is_final || (is_spent && self.writer.is_some()) {
                 let kind = if is_final { "Refused" } else { "Undelivered" };
-                return self.dead_letter(record, RecordError { kind, reason }).await;
+                let error = RecordError {
+                    kind,
+                    reason,
+                    answer,
+                };
+                return self.dead_letter(record, error).await;
             }
             attempts = attempts.saturating_add(1);
             let pause = self
@@ -272,6 +291,7 @@ impl SinkHandler {
         *request.headers_mut() = headers;
         let later = |reason: String| DeliveryFailure {
             reason,
+            answer: None,
             is_final: false,
             retry_after: None,
         };
@@ -281,7 +301,6 @@ impl SinkHandler {
         };
         let sent = self.client.send(request, limits).await;
         let response = sent.map_err(|error| later(error.to_string()))?;
-        // Only the status matters; the body was read so that the connection can be reused.
         let head = response.head;
         if head.status.is_success() {
             return Ok(());
@@ -290,10 +309,21 @@ impl SinkHandler {
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
         Err(DeliveryFailure {
             reason: format!("the sink answered {}", head.status),
+            answer: response.body.ok().as_deref().and_then(excerpt),
             is_final: is_final(head.status),
             retry_after: retry_after.map(Duration::from_secs),
         })
     }
+}
+
+/// Bytes of the sink's answer that a dead letter repeats.
+const ANSWER_MAX: usize = 1024;
+
+/// The beginning of the sink's answer, if it is text.
+fn excerpt(body: &Bytes) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let end = text.floor_char_boundary(ANSWER_MAX.min(text.len()));
+    (!text.is_empty()).then(|| text[..end].to_owned())
 }
 
 /// Whether the record is the cause of a status. Knative gives up on more statuses (knative/specs, "Event delivery"):
@@ -315,6 +345,7 @@ fn port(listener: Listener, routes: Router) -> Port {
             header_bytes_max: 16 << 10,
             header_timeout: Some(Duration::from_secs(10)),
             idle_timeout: Some(Duration::from_secs(120)),
+            refuses_expectations: false,
         },
         permits: ConnectionPermits::new(CONNECTIONS),
         // These are not published.

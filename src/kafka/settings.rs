@@ -168,6 +168,8 @@ pub struct RelaySettings {
     pub host: Option<HeaderValue>,
     /// Time for a response.
     pub request_timeout: Duration,
+    /// Whether the records of a partition are delivered one after the other.
+    pub is_ordered: bool,
     /// Retries of a record.
     pub retry: u32,
     /// The unit of pauses between retries.

@@ -118,8 +118,14 @@ impl RecordHandler for ClassifierHandler {
         })
     }
 
-    fn started(&self) {
-        self.classifier.set_fed(true);
+    fn can_write(&self) -> bool {
+        self.writer
+            .as_ref()
+            .is_none_or(|writer| !writer.is_denied())
+    }
+
+    fn set_reading(&self, is_reading: bool) {
+        self.classifier.set_fed(is_reading);
     }
 
     fn observe(&self, LogArrivals { written, unread }: LogArrivals) {
@@ -265,6 +271,7 @@ impl ClassifierHandler {
         let error = RecordError {
             kind: refusal.error_type(),
             reason: refusal.to_string(),
+            answer: None,
         };
         writer.write_dead_letter(topic, record, &error).await;
         RecordOutcome::DeadLettered

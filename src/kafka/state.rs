@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::watch;
 
 use super::in_flight::InFlightRecords;
@@ -11,6 +12,27 @@ use super::metrics::KafkaMetrics;
 use super::partition::Partitions;
 use super::record::Record;
 use intentd_base::LogThrottle;
+
+/// Time without another denial after which access counts as granted.
+const DENIED: Duration = Duration::from_secs(15);
+
+/// Whether a broker denies access: no retry helps until somebody grants it.
+pub(super) fn is_denial(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{
+        Authentication, ClusterAuthorizationFailed, GroupAuthorizationFailed,
+        SaslAuthenticationFailed, TopicAuthorizationFailed,
+    };
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Authentication
+                | ClusterAuthorizationFailed
+                | GroupAuthorizationFailed
+                | SaslAuthenticationFailed
+                | TopicAuthorizationFailed
+        )
+    )
+}
 
 /// Processes the records that a reader reads.
 pub(super) trait RecordHandler: Send + Sync + 'static {
@@ -26,8 +48,11 @@ pub(super) trait RecordHandler: Send + Sync + 'static {
     /// The number of records that may be in flight.
     fn in_flight_max(&self) -> usize;
 
-    /// Called once, when the topics are being read.
-    fn started(&self);
+    /// Whether nothing is known that keeps it from writing results.
+    fn can_write(&self) -> bool;
+
+    /// Called when the topics begin to be read, and when access is denied or granted again.
+    fn set_reading(&self, is_reading: bool);
 
     /// Called at each measurement of the partitions' ends.
     fn observe(&self, arrivals: LogArrivals);
@@ -49,6 +74,8 @@ pub(super) struct ReaderState<H> {
     pub(super) partitions: Partitions,
     pub(super) in_flight: InFlightRecords,
     pub(super) is_paused: AtomicBool,
+    /// Whether the brokers have answered once.
+    pub(super) is_connected: AtomicBool,
     /// Whether partitions were assigned, even if none.
     pub(super) is_assigned: AtomicBool,
     /// The handler's last answer to [`RecordHandler::in_flight_max`].
@@ -57,6 +84,8 @@ pub(super) struct ReaderState<H> {
     pub(super) finished: AtomicUsize,
     /// Held during a commit, so that none overtakes another.
     pub(super) committing: Mutex<()>,
+    /// When a broker denied access last.
+    denied: Mutex<Option<Instant>>,
     /// Why this process cannot read any more, once that is so.
     pub(super) fatal: watch::Sender<Option<String>>,
     /// The deadline for records in flight, once the reader is to stop.
@@ -72,6 +101,8 @@ pub(super) struct ReaderState<H> {
 pub(super) struct ReaderLog {
     pub(super) commit: LogThrottle,
     pub(super) complaint: LogThrottle,
+    pub(super) expired: LogThrottle,
+    pub(super) gone: LogThrottle,
     pub(super) pause: LogThrottle,
     pub(super) panic: LogThrottle,
     pub(super) rebalance: LogThrottle,
@@ -91,10 +122,12 @@ impl<H> ReaderState<H> {
             partitions: Partitions::default(),
             in_flight: InFlightRecords::new(),
             is_paused: AtomicBool::new(false),
+            is_connected: AtomicBool::new(false),
             is_assigned: AtomicBool::new(false),
             in_flight_max: AtomicUsize::new(1),
             finished: AtomicUsize::new(0),
             committing: Mutex::new(()),
+            denied: Mutex::new(None),
             fatal: watch::Sender::new(None),
             stop: Mutex::new(None),
             changed: Condvar::new(),
@@ -143,11 +176,27 @@ impl<H> ReaderState<H> {
 
     /// A record is finished.
     pub(super) fn finish(&self, record: &Record) {
-        record.partition.ledger().finish(record.offset);
+        record.partition.finish(record.offset);
         if self.finished.fetch_add(1, Ordering::Relaxed) + 1 >= self.in_flight_max() {
             self.changed.notify_all();
         }
         self.in_flight.leave();
+    }
+
+    /// Notes that a broker denied access, if that is what the error says.
+    pub(super) fn note_denial(&self, error: &KafkaError) {
+        if is_denial(error) {
+            *self.locked_denied() = Some(Instant::now());
+        }
+    }
+
+    /// Whether a broker has denied access lately. librdkafka asks again at least every few seconds.
+    pub(super) fn is_denied(&self) -> bool {
+        self.locked_denied().is_some_and(|at| at.elapsed() < DENIED)
+    }
+
+    fn locked_denied(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn complaint(&self) -> MutexGuard<'_, Option<String>> {

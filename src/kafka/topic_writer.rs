@@ -1,6 +1,7 @@
 //! Writes records to topics: predictions and dead letters.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -15,6 +16,7 @@ use super::client::{ClientError, producer_settings};
 use super::metrics::{FailedOperation, KafkaMetrics};
 use super::record::Record;
 use super::settings::Connection;
+use super::state::is_denial;
 use intentd_base::LogThrottle;
 
 /// Pause before a record that failed is sent again.
@@ -25,6 +27,10 @@ pub(super) struct TopicWriter {
     settings: ClientConfig,
     metrics: KafkaMetrics,
     producer: Mutex<Producer>,
+    /// Sends each record in a batch of its own, for records whose batch was too large for the topic.
+    single: OnceLock<Producer>,
+    /// Whether a topic may not be written, by the last attempt.
+    is_denied: AtomicBool,
     retry_log: LogThrottle,
     loss_log: LogThrottle,
 }
@@ -38,6 +44,8 @@ pub(super) struct RecordError {
     pub(super) kind: &'static str,
     /// A sentence.
     pub(super) reason: String,
+    /// The answer of the sink that refused it.
+    pub(super) answer: Option<String>,
 }
 
 /// A record to write.
@@ -58,11 +66,13 @@ impl std::fmt::Debug for TopicWriter {
 impl TopicWriter {
     pub(super) fn new(connection: &Connection, metrics: KafkaMetrics) -> Result<Self, ClientError> {
         let settings = producer_settings(connection)?;
-        let producer = settings.create_with_context(WriterContext::default())?;
+        let producer = settings.create_with_context(WriterContext)?;
         Ok(Self {
             settings,
             metrics,
             producer: Mutex::new(producer),
+            single: OnceLock::new(),
+            is_denied: AtomicBool::new(false),
             retry_log: LogThrottle::new(),
             loss_log: LogThrottle::new(),
         })
@@ -71,7 +81,7 @@ impl TopicWriter {
     /// Writes a record; ready when brokers have it, without a time limit.
     ///
     /// # Errors
-    /// When no broker will ever accept it, because it is too large.
+    /// When no broker will ever accept it, because it is too large even in a batch of its own.
     pub(super) async fn write(&self, record: OutgoingRecord<'_>) -> Result<(), KafkaError> {
         let OutgoingRecord {
             topic,
@@ -79,6 +89,7 @@ impl TopicWriter {
             headers,
             value,
         } = record;
+        let mut is_alone = false;
         loop {
             let headers = headers
                 .iter()
@@ -89,14 +100,28 @@ impl TopicWriter {
             let mut record = FutureRecord::to(topic).headers(headers);
             record.key = key;
             record.payload = value;
-            let producer = self.producer();
+            let producer = if is_alone {
+                self.single()?
+            } else {
+                self.producer()
+            };
             match producer.send(record, Timeout::Never).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.is_denied.store(false, Ordering::Relaxed);
+                    return Ok(());
+                }
                 Err((error, _)) => {
-                    self.metrics.count_error(FailedOperation::Write);
+                    self.is_denied.store(is_denial(&error), Ordering::Relaxed);
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-                        return Err(error);
+                        if is_alone {
+                            self.metrics.count_error(FailedOperation::Write);
+                            return Err(error);
+                        }
+                        // Its batch was larger than the topic takes; the record itself may not be.
+                        is_alone = true;
+                        continue;
                     }
+                    self.metrics.count_error(FailedOperation::Write);
                     if let Some(times) = self.retry_log.event() {
                         tracing::error!(%error, topic, times, "a record cannot be written; it is tried again");
                     }
@@ -130,6 +155,10 @@ impl TopicWriter {
         ] {
             headers.push((name.to_owned(), value.into_bytes()));
         }
+        if let Some(answer) = &error.answer {
+            let answer = answer.clone().into_bytes();
+            headers.push(("intentd-sink-answer".to_owned(), answer));
+        }
         let letter = OutgoingRecord {
             topic,
             key: record.key.as_deref(),
@@ -152,6 +181,23 @@ impl TopicWriter {
         }
     }
 
+    /// Whether brokers deny writing, as far as is known.
+    pub(super) fn is_denied(&self) -> bool {
+        self.is_denied.load(Ordering::Relaxed)
+    }
+
+    fn single(&self) -> Result<Producer, KafkaError> {
+        if let Some(single) = self.single.get() {
+            return Ok(single.clone());
+        }
+        let mut settings = self.settings.clone();
+        settings
+            .set("batch.num.messages", "1")
+            .set("linger.ms", "0");
+        let single: Producer = settings.create_with_context(WriterContext)?;
+        Ok(self.single.get_or_init(|| single).clone())
+    }
+
     fn producer(&self) -> Producer {
         let producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         producer.clone()
@@ -162,16 +208,13 @@ impl TopicWriter {
         use rdkafka::producer::Producer as _;
         let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = std::ptr::eq(producer.client(), failed.client());
-        if is_same && let Ok(new) = self.settings.create_with_context(WriterContext::default()) {
+        if is_same && let Ok(new) = self.settings.create_with_context(WriterContext) {
             *producer = new;
         }
     }
 }
 
-#[derive(Default)]
-struct WriterContext {
-    log: LogThrottle,
-}
+struct WriterContext;
 
 impl ClientContext for WriterContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -179,8 +222,7 @@ impl ClientContext for WriterContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(times) = self.log.event() {
-            tracing::warn!(%error, reason, times, "Kafka, writing");
-        }
+        // The reader has the same brokers and reports them; a write that fails is reported where it is tried again.
+        tracing::debug!(%error, reason, "Kafka, writing");
     }
 }

@@ -258,6 +258,9 @@ def names_are_todays(made: Build):
                 check(key in names.ANNOTATIONS, f"annotation {key} is not one of today's")
                 pattern = names.ANNOTATIONS.get(key, "")
                 check(re.fullmatch(pattern, value), f"annotation {key} cannot be {value}")
+        for annotations in (m.get("annotations", {}) for m in metadata):
+            for mistake in names.mistakes(annotations):
+                check(False, mistake)
         if thing["kind"] == "ScaledObject":
             check(thing["spec"]["triggers"], "no trigger")
             for trigger in thing["spec"]["triggers"]:

@@ -1,6 +1,8 @@
 """Names that no schema knows: Knative's annotations and the metadata of KEDA's triggers, as of Knative Serving 1.23
 and KEDA 2.20."""
 
+import re
+
 KNATIVE = ("autoscaling.knative.dev/", "serving.knative.dev/", "networking.knative.dev/")
 
 COUNT = r"\d+"
@@ -28,6 +30,65 @@ ANNOTATIONS = {
     "autoscaling.knative.dev/metric-aggregation-algorithm": r"linear|weighted-exponential",
     "serving.knative.dev/progress-deadline": DURATION,
 }
+
+# Bounds that Knative's webhook checks, in the number itself or in seconds (serving/pkg/apis/autoscaling,
+# annotation_validation.go).
+RANGES = {
+    "autoscaling.knative.dev/target": (0.01, float("inf")),
+    "autoscaling.knative.dev/target-utilization-percentage": (1, 100),
+    "autoscaling.knative.dev/target-burst-capacity": (-1, float("inf")),
+    "autoscaling.knative.dev/initial-scale": (1, float("inf")),
+    "autoscaling.knative.dev/activation-scale": (1, float("inf")),
+    "autoscaling.knative.dev/scale-down-delay": (0, 3600),
+    "autoscaling.knative.dev/scale-to-zero-pod-retention-period": (0, float("inf")),
+    "autoscaling.knative.dev/window": (6, 3600),
+    "autoscaling.knative.dev/panic-window-percentage": (1, 100),
+    "autoscaling.knative.dev/panic-threshold-percentage": (110, 1000),
+    "serving.knative.dev/progress-deadline": (1, float("inf")),
+}
+
+# These are counted in whole seconds.
+WHOLE_SECONDS = {
+    "autoscaling.knative.dev/scale-down-delay",
+    "autoscaling.knative.dev/window",
+    "serving.knative.dev/progress-deadline",
+}
+
+# The metrics that a class of autoscaler knows.
+METRICS = {
+    "kpa.autoscaling.knative.dev": {"concurrency", "rps"},
+    "hpa.autoscaling.knative.dev": {"cpu", "memory", "intentd_autoscaling_demand_percent"},
+}
+
+UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
+
+
+def amount(value):
+    """An annotation's number, or its time in seconds."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", value)
+    if parts:
+        return sum(float(number) * UNITS[unit] for number, unit in parts)
+    return float(value)
+
+
+def mistakes(annotations):
+    """What Knative's webhook would refuse in annotations of which each looks right by itself."""
+    found = []
+    for key, value in annotations.items():
+        low, high = RANGES.get(key, (None, None))
+        if low is not None and not low <= amount(value) <= high:
+            found.append(f"{key}: {value} is not from {low} to {high}")
+        if key in WHOLE_SECONDS and amount(value) % 1:
+            found.append(f"{key}: {value} is not a whole number of seconds")
+    scale = lambda end: float(annotations.get(f"autoscaling.knative.dev/{end}-scale", 0))
+    if scale("max") and scale("min") > scale("max"):
+        found.append("min-scale is above max-scale")
+    kind = annotations.get("autoscaling.knative.dev/class", "kpa.autoscaling.knative.dev")
+    metric = annotations.get("autoscaling.knative.dev/metric")
+    if metric and metric not in METRICS.get(kind, {metric}):
+        found.append(f"{kind} has no metric {metric}")
+    return found
+
 
 # The external triggers' own keys, and those that `intentd scaler` reads (docs/scaler.md).
 EXTERNAL = {

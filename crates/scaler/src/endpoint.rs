@@ -87,8 +87,12 @@ pub(super) enum Resolution {
 }
 
 impl Resolution {
-    pub(super) fn is_failure(&self) -> bool {
-        matches!(self, Self::Failed(_))
+    /// Why the addresses are unknown, if they are.
+    pub(super) fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Addresses(_) => None,
+            Self::Failed(why) => Some(why),
+        }
     }
 }
 

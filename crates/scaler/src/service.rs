@@ -268,16 +268,12 @@ impl ExternalScaler for ScalerService {
 mod tests {
     use super::super::tally::ReplicaCounts;
     use super::super::trigger::{ActivityThresholds, WatchSpec};
-    use super::super::view::SignalReading;
     use super::*;
 
     fn view(demand: Option<f64>, signal: f64, fresh: usize) -> View {
         View {
             demand,
-            signals: vec![SignalReading {
-                now: Some(signal),
-                held: Some(signal),
-            }],
+            signals: vec![Some(signal)],
             replicas: ReplicaCounts {
                 fresh,
                 ..ReplicaCounts::default()

@@ -35,10 +35,31 @@ struct Replica {
     endpoint: usize,
     report: Option<(DemandReport, Instant)>,
     failure: Option<String>,
+    /// Since when it has not answered, and whether that was told.
+    failing: Option<FailingSince>,
     /// Start of an unbroken series of refused connections.
     refuses_since: Option<Instant>,
     /// Whether it answered in the last round.
     is_fresh: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct FailingSince {
+    at: Instant,
+    is_told: bool,
+}
+
+/// Time without an answer after which a replica counts as lost. A pod that ends refuses connections before its address
+/// leaves DNS.
+const LOST: Duration = Duration::from_secs(10);
+
+/// A change of a replica that people should know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplicaChange {
+    /// It has not answered for a while.
+    Lost,
+    /// It answers again.
+    Found,
 }
 
 /// Why a replica did not answer a poll.
@@ -146,6 +167,7 @@ impl Replicas {
                     endpoint: index,
                     report: None,
                     failure: None,
+                    failing: None,
                     refuses_since: None,
                     is_fresh: false,
                 };
@@ -158,32 +180,38 @@ impl Replicas {
         self.by_address.keys().copied().collect()
     }
 
-    /// Records the result of polling `address`. Returns whether it changed between failure and success.
+    /// Records the result of polling `address`. Returns what should be told about it.
     pub(super) fn record(
         &mut self,
         address: SocketAddr,
         result: Result<DemandReport, PollFailure>,
         now: Instant,
-    ) -> bool {
-        let Some(replica) = self.by_address.get_mut(&address) else {
-            return false;
-        };
-        let failed_before = replica.failure.is_some();
+    ) -> Option<ReplicaChange> {
+        let replica = self.by_address.get_mut(&address)?;
         match result {
             Ok(report) => {
+                let failing = replica.failing.take();
                 replica.report = Some((report, now));
                 replica.failure = None;
                 replica.refuses_since = None;
                 replica.is_fresh = true;
+                let was_told = failing.is_some_and(|since| since.is_told);
+                was_told.then_some(ReplicaChange::Found)
             }
             Err(PollFailure { why, is_refused }) => {
                 replica.failure = Some(why);
                 let since = replica.refuses_since.unwrap_or(now);
                 replica.refuses_since = is_refused.then_some(since);
                 replica.is_fresh = false;
+                let failing = replica.failing.get_or_insert(FailingSince {
+                    at: now,
+                    is_told: false,
+                });
+                let is_due = !failing.is_told && now.duration_since(failing.at) >= LOST;
+                failing.is_told |= is_due;
+                is_due.then_some(ReplicaChange::Lost)
             }
         }
-        failed_before != replica.failure.is_some()
     }
 
     /// Why an endpoint could not be resolved, if so. Then no replica is known to be gone.

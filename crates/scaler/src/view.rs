@@ -3,8 +3,10 @@
 //! A demand is reported only while it is known: when DNS and at least one replica answered, and for a bounded
 //! time after. While a replica is missing from the sum, the sum does not fall, since the missing replica may
 //! be too busy to answer. "Inactive" is reported only while every replica is known to be idle and no wake
-//! signal is above its threshold. A workload that is stopped without that knowledge loses requests; one that
-//! runs without it costs a replica.
+//! signal is above its threshold. A workload that is stopped without that knowledge loses requests.
+//!
+//! What was known counts on for a while when DNS, a replica or a wake source does not answer, idleness like work.
+//! KEDA takes a failed call as a reason to start replicas, so an outage would start one for each idle workload.
 
 use std::time::Duration;
 
@@ -48,15 +50,6 @@ struct WakeSignal {
     was_read: bool,
 }
 
-/// A wake signal in a view.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct SignalReading {
-    /// The value, while it is known.
-    pub(super) now: Option<f64>,
-    /// The last value, while it may still indicate work.
-    pub(super) held: Option<f64>,
-}
-
 /// What is known about a workload now. The thresholds of a trigger decide what follows from it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct View {
@@ -68,10 +61,10 @@ pub(super) struct View {
     pub(super) load: f64,
     /// Whether a replica holds requests, or held some and no longer answers.
     pub(super) is_busy: bool,
-    /// Whether `load` and `is_busy` cover all replicas.
+    /// Whether `load` and `is_busy` cover all replicas, each with a report that still counts.
     pub(super) is_complete: bool,
-    /// The wake signals, in the order of their sources.
-    pub(super) signals: Vec<SignalReading>,
+    /// The wake signals, in the order of their sources; `None` where one is not known any more.
+    pub(super) signals: Vec<Option<f64>>,
     /// Why something is not known; empty if everything is.
     pub(super) unknown: String,
     pub(super) replicas: ReplicaCounts,
@@ -82,21 +75,18 @@ pub(super) struct View {
 impl View {
     /// Whether the workload should have a replica, if that is known.
     pub(super) fn is_active(&self, thresholds: &ActivityThresholds) -> Option<bool> {
-        let mut signals = self.signals.iter().zip(&thresholds.wake);
-        // One indication of work suffices. It counts on for a while after it is no longer confirmed.
-        // Idleness does not: a burst may begin with a replica that is too busy to answer.
-        let is_woken = signals.any(|(signal, limit)| signal.held.is_some_and(|held| held > *limit));
-        if self.is_busy || self.load > thresholds.demand || is_woken {
+        // One indication of work suffices; idleness needs them all.
+        if self.is_busy || self.load > thresholds.demand || self.is_woken(thresholds) {
             return Some(true);
         }
-        let is_known = self.is_complete && self.signals.iter().all(|signal| signal.now.is_some());
+        let is_known = self.is_complete && self.signals.iter().all(Option::is_some);
         is_known.then_some(false)
     }
 
     /// Whether a wake signal is known to be above its threshold.
     pub(super) fn is_woken(&self, thresholds: &ActivityThresholds) -> bool {
         let mut signals = self.signals.iter().zip(&thresholds.wake);
-        signals.any(|(signal, limit)| signal.now.is_some_and(|now| now > *limit))
+        signals.any(|(signal, limit)| signal.is_some_and(|value| value > *limit))
     }
 }
 
@@ -144,10 +134,15 @@ impl WorkloadState {
         }
         let demand = held(self.demand, stale_after, now);
         let reading = |signal: &WakeSignal| signal.reading(self.staleness, now);
-        let signals: Vec<SignalReading> = self.signals.iter().map(reading).collect();
-        let is_complete = self.began.is_some() && tally.is_complete();
-        let is_known =
-            demand.is_some() && is_complete && signals.iter().all(|signal| signal.now.is_some());
+        let signals: Vec<Option<f64>> = self.signals.iter().map(reading).collect();
+        let is_complete = self.began.is_some() && self.is_covered(&tally, now);
+        let has_failed = tally.unresolved.is_some()
+            || tally.failure.is_some()
+            || self.signals.iter().any(|signal| signal.failure.is_some());
+        let is_known = demand.is_some()
+            && is_complete
+            && !has_failed
+            && signals.iter().all(Option::is_some);
         View {
             is_settled: self.began.is_some() && self.signals.iter().all(|signal| signal.was_read),
             demand,
@@ -197,6 +192,14 @@ impl WorkloadState {
         }
     }
 
+    /// Whether every replica counts, by its present or its last report. Without DNS, the replicas are those of the last
+    /// resolution, for a while.
+    fn is_covered(&self, tally: &Tally, now: Instant) -> bool {
+        let is_resolved = tally.unresolved.is_none()
+            || held(tally.resolved.map(|at| ((), at)), self.staleness.stale_after, now).is_some();
+        is_resolved && tally.replicas.silent == tally.absent
+    }
+
     fn why_unknown(&self, tally: &Tally) -> String {
         let mut reasons = Vec::new();
         if self.began.is_none() {
@@ -216,21 +219,13 @@ impl WorkloadState {
 }
 
 impl WakeSignal {
-    fn reading(&self, staleness: Staleness, now: Instant) -> SignalReading {
+    /// The value, while it counts.
+    fn reading(&self, staleness: Staleness, now: Instant) -> Option<f64> {
         let Staleness { keep, stale_after } = staleness;
         match self.failure {
             // The last completed read succeeded, so its value holds until the next one completes.
-            None => {
-                let value = self.value.map(|(value, _)| value);
-                SignalReading {
-                    now: value,
-                    held: value,
-                }
-            }
-            Some(_) => SignalReading {
-                now: held(self.value, keep, now),
-                held: held(self.value, keep.max(stale_after), now),
-            },
+            None => self.value.map(|(value, _)| value),
+            Some(_) => held(self.value, keep.max(stale_after), now),
         }
     }
 }

@@ -12,11 +12,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::endpoint::{Endpoint, RESOLVE_TIMEOUT, Resolver};
+use super::endpoint::{Endpoint, RESOLVE_TIMEOUT, Resolution, Resolver};
 use super::link::{Link, LinkError, Peer};
 use super::metrics::ScalerMetrics;
 use super::report::DemandReport;
-use super::tally::PollFailure;
+use super::tally::{PollFailure, ReplicaChange};
 use super::trigger::WatchSpec;
 use super::view::{Staleness, View, WorkloadState};
 use super::wake::WakeReader;
@@ -45,6 +45,7 @@ pub(super) struct Polling {
 struct LogLimits {
     replica_lost: LogThrottle,
     replica_back: LogThrottle,
+    unresolved: LogThrottle,
     signal_lost: LogThrottle,
     signal_back: LogThrottle,
 }
@@ -217,8 +218,12 @@ impl ReplicaTask {
     async fn round(&mut self) {
         let lookups = self.resolvers.iter_mut();
         let found = join_all(lookups.map(|resolver| resolver.resolve(RESOLVE_TIMEOUT))).await;
-        for _ in found.iter().filter(|found| found.is_failure()) {
+        for failed in found.iter().filter_map(Resolution::failure) {
             self.polling.metrics.poll_failed("resolve");
+            if let Some(times) = self.workload.log.unresolved.event() {
+                let workload = &self.workload.name;
+                tracing::warn!(workload, why = failed, times, "the replicas' name cannot be resolved");
+            }
         }
         let (workload, polling) = (&self.workload, &self.polling);
         let (max, now) = (polling.replicas_max, Instant::now());
@@ -234,14 +239,14 @@ impl ReplicaTask {
         let shared = &changes;
         let polls = self.links.iter_mut().map(|(&address, link)| async move {
             let response = poll(link, polling).await;
-            let failure = response.as_ref().err().map(|failure| failure.why.clone());
+            let why = response.as_ref().err().map(|failure| failure.why.clone());
             let now = Instant::now();
-            let has_changed = workload.state().replicas.record(address, response, now);
-            if has_changed {
+            let change = workload.state().replicas.record(address, response, now);
+            if let Some(change) = change {
                 shared
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .add(address, failure);
+                    .add(address, change, why);
             }
         });
         stream::iter(polls)
@@ -274,17 +279,17 @@ struct FoundReplicas {
 }
 
 impl RoundChanges {
-    fn add(&mut self, address: SocketAddr, failure: Option<String>) {
-        match failure {
-            Some(why) => {
+    fn add(&mut self, address: SocketAddr, change: ReplicaChange, why: Option<String>) {
+        match change {
+            ReplicaChange::Lost => {
                 let lost = self.lost.get_or_insert(LostReplicas {
                     replicas: 0,
                     address,
-                    why,
+                    why: why.unwrap_or_default(),
                 });
                 lost.replicas += 1;
             }
-            None => {
+            ReplicaChange::Found => {
                 let found = self.found.get_or_insert(FoundReplicas {
                     replicas: 0,
                     address,

@@ -20,7 +20,7 @@ use tower_service::Service as _;
 
 use super::activity::Activity;
 use super::clock::{ClockStep, ConnectionClock, ENDING_CHECK, QUIET};
-use super::framing;
+use super::framing::{self, HeadError};
 use super::life::Life;
 use super::limits::ConnectionLimits;
 use super::monitored::MonitoredStream;
@@ -127,7 +127,11 @@ fn respond(
     let context = Arc::clone(context);
     let slot = (!request.body().is_end_stream()).then(UnreadSlot::default);
     let expects_continue = expects_continue(request.headers());
-    let response = framing::check(&request).map(|()| {
+    let checked = framing::check(&request).and_then(|()| {
+        let is_refused = expects_continue && version < Version::HTTP_2 && context.limits.refuses_expectations;
+        (!is_refused).then_some(()).ok_or(HeadError::Expectation)
+    });
+    let response = checked.map(|()| {
         let track = |body| match &slot {
             Some(slot) => Body::new(TrackedBody::new(body, slot.clone())),
             None => Body::new(body),

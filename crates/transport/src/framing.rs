@@ -22,6 +22,12 @@ pub(super) enum HeadError {
         "bodies are read in chunks or by their Content-Length; send no other Transfer-Encoding"
     )]
     TransferCoding,
+    /// The client waits for a 100 that may not be sent.
+    #[error(
+        "Expect: 100-continue is not answered here, because Knative's proxies would show an error as 200; send the \
+         request without it"
+    )]
+    Expectation,
 }
 
 impl IntoResponse for HeadError {
@@ -30,6 +36,8 @@ impl IntoResponse for HeadError {
         let (status, error_type) = match self {
             Self::Host(_) => (StatusCode::BAD_REQUEST, "Malformed"),
             Self::TransferCoding => (StatusCode::NOT_IMPLEMENTED, "NotImplemented"),
+            // Clients repeat the request without the expectation (RFC 9110, section 10.1.1).
+            Self::Expectation => (StatusCode::EXPECTATION_FAILED, "ExpectationFailed"),
         };
         let body = json!({"error": self.to_string(), "error_type": error_type});
         (status, Json(body)).into_response()

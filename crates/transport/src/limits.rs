@@ -18,6 +18,9 @@ pub struct ConnectionLimits {
     pub header_timeout: Option<Duration>,
     /// Time that a connection may stay open without a request.
     pub idle_timeout: Option<Duration>,
+    /// Whether requests with `Expect: 100-continue` are refused before their body, so that no 100 is ever sent.
+    /// Knative's proxies take it for the final status, and an error would arrive as 200.
+    pub refuses_expectations: bool,
 }
 
 /// Permits for open connections, on one listener or shared by several.
@@ -58,5 +61,6 @@ impl ConnectionLimits {
         header_bytes_max: 8192,
         header_timeout: Some(Duration::from_secs(10)),
         idle_timeout: Some(Duration::from_secs(60)),
+        refuses_expectations: false,
     };
 }

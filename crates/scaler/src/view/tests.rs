@@ -159,16 +159,55 @@ async fn inactive_is_reported_only_when_all_replicas_are_known_to_be_idle() {
     );
     assert_eq!(
         workload.round(&[Some(0.0), None]).is_active,
+        Some(false),
+        "its last report counts"
+    );
+    workload.pass(29);
+    assert_eq!(
+        workload.round(&[Some(0.0), None]).is_active,
         None,
         "a burst may have begun"
     );
-    assert_eq!(workload.unresolved(&[Some(0.0); 2]).is_active, None);
     assert_eq!(workload.round(&[Some(0.0); 2]).is_active, Some(false));
     assert_eq!(workload.round(&[Some(0.5); 2]).is_active, Some(true));
     workload.pass(299);
     assert_eq!(workload.round(&[None, None]).is_active, Some(true));
     workload.pass(1);
     assert_eq!(workload.round(&[Some(0.0), None]).is_active, None);
+}
+
+/// KEDA starts replicas for a workload whose activity it is not told.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_dns_leaves_an_idle_workload_idle() {
+    let mut workload = Workload::new(&[]);
+    assert_eq!(workload.round(&[Some(0.0)]).is_active, Some(false));
+    for _ in 0..60 {
+        assert_eq!(workload.unresolved(&[Some(0.0)]).is_active, Some(false));
+    }
+    assert_eq!(
+        workload.unresolved(&[Some(0.5)]).is_active,
+        Some(true),
+        "the known replicas are asked"
+    );
+    let mut none = Workload::new(&[]);
+    assert_eq!(none.round(&[]).is_active, Some(false));
+    none.pass(298);
+    assert_eq!(none.unresolved(&[]).is_active, Some(false));
+    none.pass(1);
+    assert_eq!(none.unresolved(&[]).is_active, None, "too long ago");
+}
+
+/// The same for Prometheus and Kafka.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_a_wake_source_leaves_an_idle_workload_idle() {
+    let mut workload = Workload::new(&[0.0]);
+    workload.signal(Some(0.0));
+    assert_eq!(workload.round(&[]).is_active, Some(false));
+    workload.signal(None);
+    workload.pass(80);
+    let view = workload.round(&[]);
+    assert_eq!(view.is_active, Some(false));
+    assert!(view.unknown.contains("no metrics"), "{view:?}");
 }
 
 /// A replica that does not count any more, or has not answered yet, may have demand.

@@ -4,8 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 
-use super::event::ContentMode;
+use super::event::{ContentMode, is_json, text_of};
 use super::record::EventRecord;
 use super::reply;
 
@@ -32,18 +35,10 @@ fn time(written: i64) -> String {
 }
 
 impl EventRecord {
-    /// The headers and the body of the request by which Knative's KafkaSource would deliver the record. An event is
-    /// delivered unchanged; everything else becomes an event.
+    /// The headers and the body of the request by which Knative's KafkaSource would deliver the record: always in binary
+    /// mode. A record that is no event becomes one. A batch, and an event that cannot be read, are delivered unchanged.
     pub(crate) fn delivery(&self, place: RecordPlace) -> (HeaderMap, Bytes) {
-        let mut headers = HeaderMap::new();
-        let mut set = |name: &str, value: &str| {
-            // A name or a value that is invalid in HTTP is left out: no event needs it.
-            let value = HeaderValue::try_from(reply::encoded(value));
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), value) {
-                headers.insert(name, value);
-            }
-        };
-        let text = |value: &Bytes| String::from_utf8_lossy(value).into_owned();
+        let mut request = BinaryRequest::default();
         let content_type = self.header("content-type");
         let content_type = content_type.map(|found| &found[..]);
         let has_version = self.header("ce_specversion").is_some();
@@ -52,43 +47,117 @@ impl EventRecord {
                 for (name, value) in self.headers.iter() {
                     let name = name.to_ascii_lowercase();
                     if let Some(name) = name.strip_prefix("ce_") {
-                        set(&format!("ce-{name}"), &text(value));
+                        request.set(&format!("ce-{name}"), &text_of(value));
                     }
                 }
             }
-            Ok(None) => {
-                let RecordPlace {
-                    partition,
-                    offset,
-                    written,
-                } = place;
-                set("ce-specversion", "1.0");
-                set("ce-id", &self.id);
-                set("ce-source", &self.source);
-                set("ce-type", RECORD);
-                set("ce-subject", &format!("partition:{partition}#{offset}"));
-                if let Some(written) = written {
-                    set("ce-time", &time(written));
-                }
-                if let Some(key) = &self.key {
-                    set("ce-key", &text(key));
-                    set("ce-partitionkey", &text(key));
-                }
-                for (name, value) in self.headers.iter() {
-                    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-                    set(
-                        &format!("ce-kafkaheader{}", name.to_ascii_lowercase()),
-                        &text(value),
-                    );
+            Ok(None) => self.become_event(place, &mut request),
+            Ok(Some(ContentMode::Structured)) => {
+                let value = self.value.as_deref().unwrap_or_default();
+                if let Some(unpacked) = BinaryRequest::of_structured(value) {
+                    return unpacked.placed(place).finish();
                 }
             }
-            // The event is the body, or is in a format that cannot be read here.
-            Ok(Some(ContentMode::Structured | ContentMode::Batched)) | Err(_) => {}
+            Ok(Some(ContentMode::Batched)) | Err(_) => {}
         }
         if let Some(value) = content_type.and_then(|found| HeaderValue::from_bytes(found).ok()) {
-            headers.insert(header::CONTENT_TYPE, value);
+            request.headers.insert(header::CONTENT_TYPE, value);
         }
-        (headers, self.value.clone().unwrap_or_default())
+        request.body = self.value.clone().unwrap_or_default();
+        request.placed(place).finish()
+    }
+
+    /// Sets the attributes that KafkaSource gives a record that is no event.
+    fn become_event(&self, place: RecordPlace, request: &mut BinaryRequest) {
+        let RecordPlace {
+            partition,
+            offset,
+            written,
+        } = place;
+        request.set("ce-specversion", "1.0");
+        request.set("ce-id", &self.id);
+        request.set("ce-source", &self.source);
+        request.set("ce-type", RECORD);
+        request.set("ce-subject", &format!("partition:{partition}#{offset}"));
+        if let Some(written) = written {
+            request.set("ce-time", &time(written));
+        }
+        if let Some(key) = &self.key {
+            let key = String::from_utf8_lossy(key);
+            request.set("ce-key", &key);
+            request.set("ce-partitionkey", &key);
+        }
+        for (name, value) in self.headers.iter() {
+            if name.eq_ignore_ascii_case("content-type") {
+                continue;
+            }
+            let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+            let value = String::from_utf8_lossy(value);
+            request.set(
+                &format!("ce-kafkaheader{}", name.to_ascii_lowercase()),
+                &value,
+            );
+        }
+    }
+}
+
+/// A request with an event in binary mode.
+#[derive(Default)]
+struct BinaryRequest {
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl BinaryRequest {
+    /// Sets a header. A name or a value that is invalid in HTTP is left out: no event needs it.
+    fn set(&mut self, name: &str, value: &str) {
+        let value = HeaderValue::try_from(reply::encoded(value));
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), value) {
+            self.headers.insert(name, value);
+        }
+    }
+
+    /// An event that was in structured mode; `None` if it cannot be read.
+    fn of_structured(event: &[u8]) -> Option<Self> {
+        let Value::Object(mut event) = serde_json::from_slice(event).ok()? else {
+            return None;
+        };
+        let mut request = Self::default();
+        let data = (event.remove("data"), event.remove("data_base64"));
+        let content_type = event.remove("datacontenttype");
+        let content_type = content_type.as_ref().and_then(Value::as_str);
+        request.body = match data {
+            (None | Some(Value::Null), None) => Bytes::new(),
+            (None, Some(Value::String(encoded))) => STANDARD.decode(encoded).ok()?.into(),
+            // With a type other than JSON, a string is the data itself.
+            (Some(Value::String(text)), None) if !is_json(content_type) => text.into(),
+            (Some(data), None) => data.to_string().into(),
+            _ => return None,
+        };
+        let content_type = content_type.unwrap_or("application/json");
+        let content_type = HeaderValue::try_from(content_type).ok()?;
+        request.headers.insert(header::CONTENT_TYPE, content_type);
+        for (name, value) in event {
+            match value {
+                Value::String(value) => request.set(&format!("ce-{name}"), &value),
+                Value::Number(_) | Value::Bool(_) => {
+                    request.set(&format!("ce-{name}"), &value.to_string());
+                }
+                Value::Null | Value::Array(_) | Value::Object(_) => {}
+            }
+        }
+        Some(request)
+    }
+
+    /// Adds where the record is, as KafkaSource does for every event.
+    fn placed(mut self, place: RecordPlace) -> Self {
+        self.set("ce-knativekafkapartition", &place.partition.to_string());
+        self.set("ce-knativekafkaoffset", &place.offset.to_string());
+        self
+    }
+
+    fn finish(self) -> (HeaderMap, Bytes) {
+        (self.headers, self.body)
     }
 }
 
@@ -133,6 +202,8 @@ mod tests {
             ("ce-time", "1970-01-01T00:00:01.500Z"),
             ("ce-key", "user-7"),
             ("ce-kafkaheadertraceid", "a%20b"),
+            ("ce-knativekafkapartition", "1"),
+            ("ce-knativekafkaoffset", "7"),
         ] {
             assert_eq!(header(name), Some(value), "{name}");
         }
@@ -145,6 +216,41 @@ mod tests {
         let (headers, _) = message(&event, "play").delivery(place);
         assert_eq!(headers["ce-id"], "1");
         assert_eq!(headers["content-type"], "text/plain");
+        assert_eq!(headers["ce-knativekafkaoffset"], "7");
+        let typed = [("content-type", "text/plain"), ("Trace-Id", "a")];
+        let (headers, _) = message(&typed, "play").delivery(place);
+        assert_eq!(headers["content-type"], "text/plain");
         assert!(headers.get("ce-kafkaheadercontenttype").is_none());
+    }
+
+    #[test]
+    fn a_structured_event_is_delivered_in_binary_mode() {
+        let place = RecordPlace {
+            partition: 1,
+            offset: 7,
+            written: None,
+        };
+        let structured = [("content-type", "application/cloudevents+json")];
+        let delivered = |data: &str| {
+            let event = format!(r#"{{"specversion":"1.0","id":"ü","source":"/a","type":"t","n":3{data}}}"#);
+            let mut record = message(&structured, "");
+            record.value = Some(event.into());
+            record.delivery(place)
+        };
+        for (data, content_type, body) in [
+            (r#","data":"play""#, "application/json", r#""play""#),
+            (r#","data":{"text":"play"}"#, "application/json", r#"{"text":"play"}"#),
+            (r#","data":"play","datacontenttype":"text/plain""#, "text/plain", "play"),
+            (r#","data_base64":"cGxheQ==","datacontenttype":"text/plain""#, "text/plain", "play"),
+            ("", "application/json", ""),
+        ] {
+            let (headers, found) = delivered(data);
+            assert_eq!((&found[..], &headers["content-type"]), (body.as_bytes(), &HeaderValue::from_static(content_type)));
+            assert_eq!((&headers["ce-id"], &headers["ce-n"]), (&HeaderValue::from_static("%C3%BC"), &HeaderValue::from_static("3")));
+            assert_eq!(headers["ce-knativekafkapartition"], "1");
+        }
+        let (headers, body) = message(&structured, "{").delivery(place);
+        assert_eq!(headers["content-type"], "application/cloudevents+json");
+        assert_eq!(&body[..], b"{");
     }
 }

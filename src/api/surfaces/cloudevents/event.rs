@@ -113,7 +113,8 @@ pub(super) fn event(
     let mut carried = Vec::new();
     for name in CARRIED {
         let fits = |value: &String| !value.is_empty() && value.len() <= ATTRIBUTE_MAX;
-        if let Some(value) = attribute(name)?.filter(fits) {
+        // What is only repeated never decides whether the text is answered.
+        if let Some(value) = attribute(name).ok().flatten().filter(fits) {
             carried.push((name, value));
         }
     }
@@ -129,11 +130,7 @@ pub(super) fn event(
 pub(super) fn binary(headers: &HeaderMap, body: Bytes) -> Result<Event, Refusal> {
     let attribute = |name: &str| {
         let value = headers.get(format!("ce-{name}"));
-        let unreadable =
-            || Refusal::Malformed(format!("ce-{name} is not UTF-8 once percent-decoded"));
-        value
-            .map(|value| decoded(value.as_bytes()).ok_or_else(unreadable))
-            .transpose()
+        Ok(value.map(|value| decoded(value.as_bytes())))
     };
     let content_type = headers.get(header::CONTENT_TYPE);
     let content_type =
@@ -142,16 +139,22 @@ pub(super) fn binary(headers: &HeaderMap, body: Bytes) -> Result<Event, Refusal>
 }
 
 /// Decodes a header's value (HTTP protocol binding, section 3.1.3.2): unquotes it, then percent-decodes it once.
-fn decoded(value: &[u8]) -> Option<String> {
+fn decoded(value: &[u8]) -> String {
     let value = value.trim_ascii();
     let inner = match value {
         [b'"', inner @ .., b'"'] => Cow::Owned(unescaped(inner)),
         _ => Cow::Borrowed(value),
     };
-    let text = percent_encoding::percent_decode(&inner)
-        .decode_utf8()
-        .ok()?;
-    Some(text.into_owned())
+    let bytes: Cow<'_, [u8]> = percent_encoding::percent_decode(&inner).into();
+    text_of(&bytes)
+}
+
+/// The text of an attribute: UTF-8, or else Latin-1, which is what Knative's KafkaSource writes.
+pub(super) fn text_of(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().copied().map(char::from).collect(),
+    }
 }
 
 /// Removes the backslashes of a quoted string (RFC 9110, section 5.6.4).
@@ -204,6 +207,10 @@ fn object(value: Value) -> Result<Event, Refusal> {
     let attribute = |name: &str| match map.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(value)) => Ok(Some(value.clone())),
+        // The JSON form of an integer or a boolean is its form as a string (CloudEvents, "Type System").
+        Some(value @ (Value::Number(_) | Value::Bool(_))) if CARRIED.contains(&name) => {
+            Ok(Some(value.to_string()))
+        }
         Some(_) => Err(Refusal::Malformed(format!(
             "the event's {name} is not a string"
         ))),
@@ -241,7 +248,7 @@ fn data(map: &mut Map<String, Value>) -> Result<EventData, Refusal> {
 }
 
 /// Whether data of this type is JSON in the JSON event format, where JSON is the default.
-fn is_json(content_type: Option<&str>) -> bool {
+pub(super) fn is_json(content_type: Option<&str>) -> bool {
     let Some(content_type) = content_type else {
         return true;
     };
@@ -303,9 +310,11 @@ mod tests {
             ("100%", "100%"),
             ("é", "é"),
         ] {
-            assert_eq!(decoded(value.as_bytes()).as_deref(), Some(expected));
+            assert_eq!(decoded(value.as_bytes()), expected);
         }
-        assert_eq!(decoded(b"%ff"), None);
+        // KafkaSource's dispatcher sends `Müller` as these bytes.
+        assert_eq!(decoded(b"M\xfcller"), "Müller");
+        assert_eq!(decoded(b"%ff"), "ÿ");
     }
 
     #[test]
@@ -358,12 +367,26 @@ mod tests {
             r#","data":"secret","data_base64":"c2VjcmV0""#,
             r#","data_base64":"secret!""#,
             r#","data_base64":7"#,
-            r#","partitionkey":7"#,
         ] {
             let error = of(wrong).unwrap_err();
             assert_eq!(error.status(), 400);
             assert!(!error.to_string().contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_only_repeated_does_not_decide() {
+        let carried = |extra| of(extra).unwrap().cause.carried;
+        let key = |value: &str| vec![("partitionkey", value.to_owned())];
+        assert_eq!(carried(r#","partitionkey":7"#), key("7"));
+        assert_eq!(carried(r#","partitionkey":true"#), key("true"));
+        assert_eq!(carried(r#","partitionkey":{}"#), []);
+        assert_eq!(carried(r#","partitionkey":null"#), []);
+        let mut latin = headers(&REQUIRED);
+        let value = HeaderValue::from_bytes(b"M\xfcller").unwrap();
+        latin.insert("ce-partitionkey", value);
+        let event = binary(&latin, Bytes::from_static(b"x")).unwrap();
+        assert_eq!(event.cause.carried, key("Müller"));
     }
 
     #[test]

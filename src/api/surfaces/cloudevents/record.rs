@@ -118,12 +118,8 @@ impl EventRecord {
     /// Decodes an event whose attributes are headers, in UTF-8 (section 3.2.3.1).
     fn binary(&self, value: Bytes) -> Result<Event, Refusal> {
         let attribute = |name: &str| {
-            let Some(value) = self.header(&format!("ce_{name}")) else {
-                return Ok(None);
-            };
-            let text = std::str::from_utf8(value);
-            let text = text.map_err(|_| Refusal::Malformed(format!("ce_{name} is not UTF-8")))?;
-            Ok(Some(text.to_owned()))
+            let value = self.header(&format!("ce_{name}"));
+            Ok(value.map(|value| event::text_of(value)))
         };
         event::event(attribute, self.data(value))
     }
