@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use intentd::bench::{self, Load, Loads};
+use intentd::bench::{self, Load, Loads, plot};
 use intentd::kafka::{self, Connection, Production, Security};
 use intentd_broker::{Broker, Settings};
 
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
 
 /// Plays it; whether every message was classified exactly once.
 fn play(arguments: &Arguments) -> Result<bool, Error> {
-    intentd::bench::plot::check(&arguments.picture)?;
+    plot::check(&arguments.picture)?;
     let directory = tempfile::tempdir()?;
     let model = model(&arguments.model, directory.path())?;
     let broker = Broker::start(&Settings::topic(TOPIC, PARTITIONS))?;
@@ -112,7 +112,7 @@ fn play(arguments: &Arguments) -> Result<bool, Error> {
     );
     let start = Instant::now();
     let mut story = Story::new(start, Arc::clone(&gateway), &production);
-    let writing = std::thread::spawn(move || events::produce(&production));
+    let writing = std::thread::spawn(move || kafka::produce(&production));
     while start.elapsed() < arguments.duration + REST {
         std::thread::sleep(LOOK);
         let seen = runtime.block_on(fleet.look());
@@ -127,7 +127,7 @@ fn play(arguments: &Arguments) -> Result<bool, Error> {
     relay.end();
     let produced = writing.join().map_err(|_| "writing panicked")??;
     story.end(&produced);
-    intentd::bench::plot::save(&arguments.picture, &story.draw())?;
+    plot::save(&arguments.picture, &story.draw())?;
     println!("{}", story.table());
     println!("the picture is {}", arguments.picture.display());
     Ok(story.verdict(produced.acknowledged))

@@ -19,6 +19,16 @@ pub enum ClientError {
         /// The operating system's reason.
         error: std::io::Error,
     },
+    /// A file with certificates cannot be read.
+    #[error("{flag}: {path}: {error}", path = .path.display())]
+    File {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        error: std::io::Error,
+    },
     /// librdkafka refuses the settings, or a file that they name.
     #[error("the settings for Kafka cannot be used: {0}")]
     Refused(String),
@@ -62,13 +72,23 @@ fn shared_settings(connection: &Connection) -> Result<ClientConfig, ClientError>
             .set("sasl.username", username)
             .set("sasl.password", password.trim_end_matches(['\r', '\n']));
     }
-    let file = |path: &PathBuf| path.to_string_lossy().into_owned();
+    // librdkafka's own error does not name the file.
+    let mut file = |setting: &str, flag: &'static str, path: &PathBuf| {
+        let opened = input::open(path);
+        opened.map_err(|error| ClientError::File {
+            flag,
+            path: path.clone(),
+            error,
+        })?;
+        settings.set(setting, path.to_string_lossy());
+        Ok::<(), ClientError>(())
+    };
     if let Some(ca) = &connection.ca {
-        settings.set("ssl.ca.location", file(ca));
+        file("ssl.ca.location", "--kafka-ca", ca)?;
     }
     if let Some((certificate, key)) = &connection.certificate {
-        settings.set("ssl.certificate.location", file(certificate));
-        settings.set("ssl.key.location", file(key));
+        file("ssl.certificate.location", "--kafka-cert", certificate)?;
+        file("ssl.key.location", "--kafka-key", key)?;
     }
     Ok(settings)
 }

@@ -7,6 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 
 use super::callbacks::ReaderContext;
+use super::diagnosis::explain;
 use super::metrics::FailedOperation;
 use super::settings::{SourceSettings, Start};
 use super::start::begin_at_the_ends;
@@ -38,16 +39,25 @@ pub(super) fn wait_for_topics<H: RecordHandler>(
                 format!("the group cannot begin at the end (--kafka-start): {error}")
             })?;
         }
-        Ok(())
+        Ok::<(), String>(())
     };
     while let Err(why) = ready() {
         state.metrics.count_error(FailedOperation::Read);
-        // Times and ports differ from one attempt to the next.
+        // Times and ports differ from one attempt to the next, and librdkafka's summary follows its reasons.
         let kind = why.replace(|c: char| c.is_ascii_digit(), "");
-        let is_due = repeated.event().is_some();
-        if is_due || reported.as_ref() != Some(&kind) {
-            tracing::error!("Kafka cannot be read, so this process is not ready: {why}");
-            reported = Some(kind);
+        let is_new = reported.as_ref() != Some(&kind) && !(is_summary(&why) && reported.is_some());
+        if repeated.event().is_some() || is_new {
+            match explain(&settings.connection) {
+                Some(reason) => tracing::error!(
+                    "Kafka cannot be read, so this process is not ready: {why}: {reason}"
+                ),
+                None => {
+                    tracing::error!("Kafka cannot be read, so this process is not ready: {why}")
+                }
+            }
+            if is_new {
+                reported = Some(kind);
+            }
         }
         if !state.sleep(RETRY) {
             return false;
@@ -56,6 +66,11 @@ pub(super) fn wait_for_topics<H: RecordHandler>(
     state.metrics.connected.set(1);
     state.is_connected.store(true, Ordering::Relaxed);
     !state.is_stopping()
+}
+
+/// Whether a complaint says nothing but that no broker can be reached.
+fn is_summary(why: &str) -> bool {
+    why.contains("AllBrokersDown") || why.contains("timed out")
 }
 
 /// All topics, with the flags that name them.

@@ -18,6 +18,8 @@ mod commit;
 #[cfg(feature = "kafka")]
 mod connect;
 #[cfg(feature = "kafka")]
+mod diagnosis;
+#[cfg(feature = "kafka")]
 mod in_flight;
 #[cfg(feature = "kafka")]
 mod lag;

@@ -58,11 +58,14 @@ impl Partition {
     /// Corrects the start where nothing has been read yet and the partition, from `low` to `high`, has no such offset.
     /// Returns the records that retention has removed.
     pub(super) fn start_within(&self, low: i64, high: i64) -> u64 {
-        if self.ledger().next().is_some() {
+        let mut ledger = self.ledger();
+        if ledger.next().is_some() {
             return 0;
         }
         match self.start.load() {
             Some(start) if start < low => {
+                // Committed as well: it may be long until a record comes.
+                ledger.skip_to(low);
                 self.start.store(low);
                 count(low - start)
             }

@@ -309,7 +309,7 @@ impl SinkHandler {
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
         Err(DeliveryFailure {
             reason: format!("the sink answered {}", head.status),
-            answer: response.body.ok().as_deref().and_then(excerpt),
+            answer: response.body.ok().and_then(|body| excerpt(&body)),
             is_final: is_final(head.status),
             retry_after: retry_after.map(Duration::from_secs),
         })

@@ -18,19 +18,22 @@ const DENIED: Duration = Duration::from_secs(15);
 
 /// Whether a broker denies access: no retry helps until somebody grants it.
 pub(super) fn is_denial(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(is_denial_code)
+}
+
+/// As [`is_denial`], by its code.
+pub(super) fn is_denial_code(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode::{
         Authentication, ClusterAuthorizationFailed, GroupAuthorizationFailed,
         SaslAuthenticationFailed, TopicAuthorizationFailed,
     };
     matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Authentication
-                | ClusterAuthorizationFailed
-                | GroupAuthorizationFailed
-                | SaslAuthenticationFailed
-                | TopicAuthorizationFailed
-        )
+        code,
+        Authentication
+            | ClusterAuthorizationFailed
+            | GroupAuthorizationFailed
+            | SaslAuthenticationFailed
+            | TopicAuthorizationFailed
     )
 }
 

@@ -8,7 +8,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::util::Timeout;
 
 use super::callbacks::log_librdkafka;
@@ -16,7 +16,7 @@ use super::client::{ClientError, producer_settings};
 use super::metrics::{FailedOperation, KafkaMetrics};
 use super::record::Record;
 use super::settings::Connection;
-use super::state::is_denial;
+use super::state::{is_denial, is_denial_code};
 use intentd_base::LogThrottle;
 
 /// Pause before a record that failed is sent again.
@@ -111,7 +111,10 @@ impl TopicWriter {
                     return Ok(());
                 }
                 Err((error, _)) => {
-                    self.is_denied.store(is_denial(&error), Ordering::Relaxed);
+                    // An idempotent producer that may not write at all fails as a whole, with the reason apart.
+                    let fatal = producer.client().fatal_error().map(|(code, _)| code);
+                    let is_denied = is_denial(&error) || fatal.is_some_and(is_denial_code);
+                    self.is_denied.store(is_denied, Ordering::Relaxed);
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
                         if is_alone {
                             self.metrics.count_error(FailedOperation::Write);
@@ -205,7 +208,6 @@ impl TopicWriter {
 
     /// Replaces a producer that has failed permanently.
     fn replace(&self, failed: &Producer) {
-        use rdkafka::producer::Producer as _;
         let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = std::ptr::eq(producer.client(), failed.client());
         if is_same && let Ok(new) = self.settings.create_with_context(WriterContext) {

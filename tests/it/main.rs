@@ -5,6 +5,9 @@
     reason = "a helper of a test may panic as the test itself may"
 )]
 
+#[cfg(feature = "kafka-broker")]
+#[path = "../parties/kafka/mod.rs"]
+mod apache_kafka;
 mod bench;
 mod checkpoint;
 mod cloudevents;
@@ -21,6 +24,8 @@ mod http2;
 mod inference;
 #[cfg(feature = "kafka-broker")]
 mod kafka;
+#[path = "../parties/knative/mod.rs"]
+mod knative;
 mod life;
 mod log;
 mod overload;

@@ -139,10 +139,8 @@ impl WorkloadState {
         let has_failed = tally.unresolved.is_some()
             || tally.failure.is_some()
             || self.signals.iter().any(|signal| signal.failure.is_some());
-        let is_known = demand.is_some()
-            && is_complete
-            && !has_failed
-            && signals.iter().all(Option::is_some);
+        let is_known =
+            demand.is_some() && is_complete && !has_failed && signals.iter().all(Option::is_some);
         View {
             is_settled: self.began.is_some() && self.signals.iter().all(|signal| signal.was_read),
             demand,
@@ -196,7 +194,12 @@ impl WorkloadState {
     /// resolution, for a while.
     fn is_covered(&self, tally: &Tally, now: Instant) -> bool {
         let is_resolved = tally.unresolved.is_none()
-            || held(tally.resolved.map(|at| ((), at)), self.staleness.stale_after, now).is_some();
+            || held(
+                tally.resolved.map(|at| ((), at)),
+                self.staleness.stale_after,
+                now,
+            )
+            .is_some();
         is_resolved && tally.replicas.silent == tally.absent
     }
 

@@ -222,7 +222,12 @@ impl ReplicaTask {
             self.polling.metrics.poll_failed("resolve");
             if let Some(times) = self.workload.log.unresolved.event() {
                 let workload = &self.workload.name;
-                tracing::warn!(workload, why = failed, times, "the replicas' name cannot be resolved");
+                tracing::warn!(
+                    workload,
+                    why = failed,
+                    times,
+                    "the replicas' name cannot be resolved"
+                );
             }
         }
         let (workload, polling) = (&self.workload, &self.polling);

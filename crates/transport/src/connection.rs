@@ -128,7 +128,8 @@ fn respond(
     let slot = (!request.body().is_end_stream()).then(UnreadSlot::default);
     let expects_continue = expects_continue(request.headers());
     let checked = framing::check(&request).and_then(|()| {
-        let is_refused = expects_continue && version < Version::HTTP_2 && context.limits.refuses_expectations;
+        let is_refused =
+            expects_continue && version < Version::HTTP_2 && context.limits.refuses_expectations;
         (!is_refused).then_some(()).ok_or(HeadError::Expectation)
     });
     let response = checked.map(|()| {

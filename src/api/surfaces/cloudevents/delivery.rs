@@ -232,21 +232,43 @@ mod tests {
         };
         let structured = [("content-type", "application/cloudevents+json")];
         let delivered = |data: &str| {
-            let event = format!(r#"{{"specversion":"1.0","id":"ü","source":"/a","type":"t","n":3{data}}}"#);
+            let event =
+                format!(r#"{{"specversion":"1.0","id":"ü","source":"/a","type":"t","n":3{data}}}"#);
             let mut record = message(&structured, "");
             record.value = Some(event.into());
             record.delivery(place)
         };
         for (data, content_type, body) in [
             (r#","data":"play""#, "application/json", r#""play""#),
-            (r#","data":{"text":"play"}"#, "application/json", r#"{"text":"play"}"#),
-            (r#","data":"play","datacontenttype":"text/plain""#, "text/plain", "play"),
-            (r#","data_base64":"cGxheQ==","datacontenttype":"text/plain""#, "text/plain", "play"),
+            (
+                r#","data":{"text":"play"}"#,
+                "application/json",
+                r#"{"text":"play"}"#,
+            ),
+            (
+                r#","data":"play","datacontenttype":"text/plain""#,
+                "text/plain",
+                "play",
+            ),
+            (
+                r#","data_base64":"cGxheQ==","datacontenttype":"text/plain""#,
+                "text/plain",
+                "play",
+            ),
             ("", "application/json", ""),
         ] {
             let (headers, found) = delivered(data);
-            assert_eq!((&found[..], &headers["content-type"]), (body.as_bytes(), &HeaderValue::from_static(content_type)));
-            assert_eq!((&headers["ce-id"], &headers["ce-n"]), (&HeaderValue::from_static("%C3%BC"), &HeaderValue::from_static("3")));
+            assert_eq!(
+                (&found[..], &headers["content-type"]),
+                (body.as_bytes(), &HeaderValue::from_static(content_type))
+            );
+            assert_eq!(
+                (&headers["ce-id"], &headers["ce-n"]),
+                (
+                    &HeaderValue::from_static("%C3%BC"),
+                    &HeaderValue::from_static("3")
+                )
+            );
             assert_eq!(headers["ce-knativekafkapartition"], "1");
         }
         let (headers, body) = message(&structured, "{").delivery(place);
