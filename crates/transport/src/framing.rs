@@ -24,8 +24,8 @@ pub(super) enum HeadError {
     TransferCoding,
     /// The client waits for a 100 that may not be sent.
     #[error(
-        "Expect: 100-continue is not answered here, because Knative's proxies would show an error as 200; send the \
-         request without it"
+        "Expect: 100-continue is refused here, because Knative's proxies would show an error after it as 200; send the \
+         request without it (curl -H \"Expect:\")"
     )]
     Expectation,
 }
@@ -36,7 +36,6 @@ impl IntoResponse for HeadError {
         let (status, error_type) = match self {
             Self::Host(_) => (StatusCode::BAD_REQUEST, "Malformed"),
             Self::TransferCoding => (StatusCode::NOT_IMPLEMENTED, "NotImplemented"),
-            // Clients repeat the request without the expectation (RFC 9110, section 10.1.1).
             Self::Expectation => (StatusCode::EXPECTATION_FAILED, "ExpectationFailed"),
         };
         let body = json!({"error": self.to_string(), "error_type": error_type});
