@@ -59,6 +59,8 @@ impl Pod {
                 ("SERVING_POD_IP", "127.0.0.1"),
                 ("SYSTEM_NAMESPACE", "knative-serving"),
                 ("METRICS_DOMAIN", "knative.dev/internal/serving"),
+                // As Knative sets it; the recorder of statuses comes with it.
+                ("SERVING_REQUEST_METRICS_BACKEND", "prometheus"),
             ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
