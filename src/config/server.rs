@@ -190,7 +190,7 @@ fn connection_limits(args: &ConnectionArgs, platform: &Platform) -> ConnectionLi
         header_bytes_max: args.max_header_bytes,
         header_timeout: args.header_timeout.get(),
         idle_timeout: args.idle_timeout.get(),
-        refuses_expectations: platform.knative.is_some(),
+        suppresses_continue: platform.knative.is_some(),
     }
 }
 
@@ -283,8 +283,8 @@ mod tests {
         assert_eq!(lame_duck(&[], false), 5);
         assert_eq!(lame_duck(&[], true), 5, "queue-proxy still forwards");
         assert_eq!(lame_duck(&["--drain-timeout", "4s"], true), 2);
-        assert!(config(&[], true).connections.refuses_expectations);
-        assert!(!config(&[], false).connections.refuses_expectations);
+        assert!(config(&[], true).connections.suppresses_continue);
+        assert!(!config(&[], false).connections.suppresses_continue);
         assert_eq!(lame_duck(&["--lame-duck", "7"], true), 7);
         assert_eq!(lame_duck(&["--lame-duck", "off"], false), 0);
     }

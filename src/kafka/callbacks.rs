@@ -6,11 +6,16 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::consumer::{
+    BaseConsumer, Consumer as _, ConsumerContext, Rebalance, RebalanceProtocol,
+};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
 
 use super::commit::commit;
 use super::metrics::FailedOperation;
+use super::start;
 use super::state::{ReaderState, RecordHandler};
 
 /// Time to finish records in flight when their partitions are revoked. Heartbeats continue meanwhile.
@@ -52,16 +57,52 @@ impl<H: RecordHandler> ClientContext for ReaderContext<H> {
 }
 
 impl<H: RecordHandler> ConsumerContext for ReaderContext<H> {
+    /// As the library does it, but partitions of topics that the group has not read may begin at their end.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let is_cooperative = matches!(
+            consumer.rebalance_protocol(),
+            RebalanceProtocol::Cooperative
+        );
+        let rebalance = match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                start::move_to_ends(consumer, &self.0.begins_at_end, list);
+                Rebalance::Assign(list)
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => Rebalance::Revoke(list),
+            other => Rebalance::Error(KafkaError::Rebalance(other.into())),
+        };
+        self.pre_rebalance(consumer, &rebalance);
+        let done = match (&rebalance, is_cooperative) {
+            (Rebalance::Assign(list), true) => consumer.incremental_assign(list),
+            (Rebalance::Assign(list), false) => consumer.assign(list),
+            (Rebalance::Revoke(list), true) => consumer.incremental_unassign(list),
+            (Rebalance::Revoke(_) | Rebalance::Error(_), _) => consumer.unassign(),
+        };
+        if let Err(error) = done
+            && let Some(times) = self.0.log.rebalance.event()
+        {
+            tracing::error!(%error, times, "Kafka");
+        }
+        self.post_rebalance(consumer, &rebalance);
+    }
+
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Self(state) = self;
         match rebalance {
             // Records may arrive as soon as partitions are assigned.
             Rebalance::Assign(list) => {
-                state.partitions.add(list);
                 // Asked before anything of ours is committed.
-                if let Ok(committed) = consumer.committed_offsets((*list).clone(), COMMITTED) {
+                let committed = consumer.committed_offsets((*list).clone(), COMMITTED);
+                state.partitions.add(list);
+                if let Ok(committed) = committed {
                     state.partitions.set_starts(&committed);
                 }
+                state.note_access();
             }
             Rebalance::Revoke(list) => {
                 // A lost partition belongs to another member by now.

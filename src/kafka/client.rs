@@ -120,7 +120,7 @@ pub(super) fn consumer_settings(source: &SourceSettings) -> Result<ClientConfig,
         // Members continue to read the partitions that they keep in a rebalance.
         GroupProtocol::Classic => settings
             .set("partition.assignment.strategy", "cooperative-sticky")
-            // The partitions of a member that was killed rest for so long. By default, 45 s.
+            // Nobody reads the partitions of a member that was killed until its session ends. librdkafka's default is 45 s.
             .set("session.timeout.ms", "10000"),
         // The broker decides on the session's timeout.
         GroupProtocol::Consumer => settings.set("group.protocol", "consumer"),

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::metrics::FailedOperation;
 use super::state::{ReaderState, RecordHandler};
@@ -38,14 +40,20 @@ where
     let one = state.committing.lock();
     let one = one.unwrap_or_else(PoisonError::into_inner);
     state.finished.store(0, Ordering::Relaxed);
-    if let Some(due) = state.partitions.take_due()
-        && let Err(error) = consumer.commit(&due, CommitMode::Sync)
-    {
-        state.metrics.count_error(FailedOperation::Commit);
-        if let Some(times) = state.log.commit.event() {
-            tracing::warn!(%error, times, "offsets were not committed; they will be with the next ones");
+    if let Some(due) = state.partitions.take_due() {
+        match consumer.commit(&due, CommitMode::Sync) {
+            Ok(()) => state.note_access(),
+            Err(error) => report(state, &error, &due),
         }
-        state.partitions.put_back(&due);
     }
     drop(one);
+}
+
+fn report<H: RecordHandler>(state: &ReaderState<H>, error: &KafkaError, due: &TopicPartitionList) {
+    state.note_denial(error);
+    state.metrics.count_error(FailedOperation::Commit);
+    if let Some(times) = state.log.commit.event() {
+        tracing::warn!(%error, times, "offsets were not committed; they will be with the next ones");
+    }
+    state.partitions.put_back(due);
 }

@@ -1,5 +1,6 @@
 //! Connects to the brokers for the first time, and reports what cannot work before anything is read.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::callbacks::ReaderContext;
 use super::diagnosis::explain;
 use super::metrics::FailedOperation;
 use super::settings::{SourceSettings, Start};
-use super::start::begin_at_the_ends;
+use super::start::commit_ends;
 use super::state::{ReaderState, RecordHandler};
 use intentd_base::LogThrottle;
 
@@ -23,18 +24,21 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Time for pending errors of librdkafka.
 const COMPLAINTS: Duration = Duration::from_millis(10);
 
+/// The number of different complaints that are told at once; others wait for the ten seconds to pass.
+const KINDS_MAX: usize = 8;
+
 /// Waits until the brokers answer, all topics exist, and the group has an offset to begin at. Returns false when the reader stops first.
 pub(super) fn wait_for_topics<H: RecordHandler>(
     consumer: &BaseConsumer<ReaderContext<H>>,
     state: &ReaderState<H>,
     settings: &SourceSettings,
 ) -> bool {
-    let mut reported = None;
+    let mut reported = BTreeSet::new();
     let repeated = LogThrottle::new();
     let ready = || {
         find_topics(consumer, state, settings)?;
         if settings.start == Start::Latest {
-            let begun = begin_at_the_ends(consumer, &settings.topics);
+            let begun = commit_ends(consumer, &settings.topics);
             begun.map_err(|error| {
                 format!("the group cannot begin at the end (--kafka-start): {error}")
             })?;
@@ -45,7 +49,8 @@ pub(super) fn wait_for_topics<H: RecordHandler>(
         state.metrics.count_error(FailedOperation::Read);
         // Times and ports differ from one attempt to the next, and librdkafka's summary follows its reasons.
         let kind = why.replace(|c: char| c.is_ascii_digit(), "");
-        let is_new = reported.as_ref() != Some(&kind) && !(is_summary(&why) && reported.is_some());
+        let is_known = reported.contains(&kind) || (is_summary(&why) && !reported.is_empty());
+        let is_new = !is_known && reported.len() < KINDS_MAX;
         if repeated.event().is_some() || is_new {
             match explain(&settings.connection) {
                 Some(reason) => tracing::error!(
@@ -56,7 +61,7 @@ pub(super) fn wait_for_topics<H: RecordHandler>(
                 }
             }
             if is_new {
-                reported = Some(kind);
+                reported.insert(kind);
             }
         }
         if !state.sleep(RETRY) {

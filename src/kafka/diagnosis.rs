@@ -23,25 +23,24 @@ pub(super) fn explain(connection: &Connection) -> Option<String> {
     if !connection.properties.iter().all(is_ours) {
         return None;
     }
-    let error = handshake(connection)?;
-    let expects_tls = connection.security.has_tls();
-    match error {
-        Error::InvalidCertificate(_) | Error::PeerIncompatible(_) | Error::AlertReceived(_)
-            if !expects_tls =>
-        {
-            Some("the broker expects TLS: set --kafka-security ssl or sasl-ssl".to_owned())
-        }
-        _ if !expects_tls => None,
-        Error::InvalidMessage(_) => {
+    let shaken = handshake(connection)?;
+    if !connection.security.has_tls() {
+        // Whatever it thinks of our certificate authorities, it answered in TLS.
+        let speaks_tls = !matches!(shaken, Err(Error::InvalidMessage(_)));
+        let what = "the broker expects TLS: set --kafka-security ssl or sasl-ssl";
+        return speaks_tls.then(|| what.to_owned());
+    }
+    match shaken {
+        Err(Error::InvalidMessage(_)) => {
             Some("the broker's port speaks no TLS: set another port or --kafka-security".to_owned())
         }
-        Error::InvalidCertificate(_) => Some(error.to_string()),
-        _ => None,
+        Err(error @ Error::InvalidCertificate(_)) => Some(error.to_string()),
+        Ok(()) | Err(_) => None,
     }
 }
 
-/// The error of a TLS handshake with the first broker, if it fails as one.
-fn handshake(connection: &Connection) -> Option<Error> {
+/// The outcome of a TLS handshake with the first broker; `None` where none took place.
+fn handshake(connection: &Connection) -> Option<Result<(), Error>> {
     let broker = connection.brokers.split(',').next()?.trim();
     let (host, _) = broker.rsplit_once(':')?;
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()?;
@@ -57,10 +56,10 @@ fn handshake(connection: &Connection) -> Option<Error> {
     let mut tls = ClientConnection::new(Arc::new(config), name).ok()?;
     while tls.is_handshaking() {
         if let Err(error) = tls.complete_io(&mut stream) {
-            return of_tls(error);
+            return of_tls(error).map(Err);
         }
     }
-    None
+    Some(Ok(()))
 }
 
 fn of_tls(error: io::Error) -> Option<Error> {

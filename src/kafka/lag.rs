@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::callbacks::ReaderContext;
 use super::metrics::FailedOperation;
@@ -30,6 +31,10 @@ pub(super) fn track<H: RecordHandler>(
     let mut published = HashSet::new();
     while state.sleep(INTERVAL) {
         let partitions = state.partitions.all();
+        if state.is_denied() {
+            // The next commit shows whether access is granted again, also where nothing arrives.
+            state.partitions.commit_again();
+        }
         let (written, is_answered) = measure(consumer, state, &partitions, topic);
         state.metrics.connected.set(i64::from(is_answered));
         state.metrics.partitions.set(partitions.len() as i64);
@@ -140,10 +145,22 @@ fn measure_end<H: RecordHandler>(
 ) -> Result<u64, KafkaError> {
     let (topic, number) = (&*partition.topic, partition.number);
     let (low, high) = consumer.fetch_watermarks(topic, number, TIMEOUT)?;
+    if !partition.has_start() {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, number);
+        let committed = consumer.committed_offsets(list, TIMEOUT)?;
+        let committed = committed.elements().first().map(|element| element.offset());
+        partition.set_start(match committed {
+            Some(Offset::Offset(next)) => next,
+            _ => low,
+        });
+    }
     let mut removed = partition.removed_below(low) + partition.start_within(low, high);
     if low == high && !state.is_paused.load(Ordering::Relaxed) {
         // Nothing is left that could be read, so that no record would ever move the group's offset.
         removed += partition.skip_to(high);
+    } else {
+        partition.has_records();
     }
     if removed > 0 {
         state.metrics.expired.inc_by(removed);

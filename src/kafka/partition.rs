@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -27,8 +28,9 @@ pub(super) struct Partition {
     gap: Mutex<Range<i64>>,
     /// Where reading stood when nothing was left to read.
     idle_at: AtomicOffset,
-    /// Notified when a record is finished.
+    /// Notified when a record is finished, and when the partition is revoked.
     advanced: Notify,
+    is_revoked: AtomicBool,
 }
 
 impl Partition {
@@ -43,6 +45,7 @@ impl Partition {
             gap: Mutex::default(),
             idle_at: AtomicOffset::unset(),
             advanced: Notify::new(),
+            is_revoked: AtomicBool::new(false),
         }
     }
 
@@ -53,6 +56,11 @@ impl Partition {
     /// The group's offset when the partition was assigned. Reading begins there.
     pub(super) fn set_start(&self, offset: i64) {
         self.start.store(offset);
+    }
+
+    /// Whether the start is known.
+    pub(super) fn has_start(&self) -> bool {
+        self.start.load().is_some() || self.ledger().next().is_some()
     }
 
     /// Corrects the start where nothing has been read yet and the partition, from `low` to `high`, has no such offset.
@@ -70,11 +78,12 @@ impl Partition {
                 count(low - start)
             }
             Some(start) if start <= high => 0,
-            // Nothing is committed, or it is of an earlier topic of this name.
-            Some(_) | None => {
+            // An offset of an earlier topic of this name.
+            Some(_) => {
                 self.start.store(low);
                 0
             }
+            None => 0,
         }
     }
 
@@ -84,14 +93,17 @@ impl Partition {
         self.advanced.notify_waiters();
     }
 
-    /// Ready when every record before this one is finished.
-    pub(super) async fn turn(&self, offset: i64) {
+    /// Ready when every record before this one is finished. Returns false when the partition was revoked.
+    pub(super) async fn turn(&self, offset: i64) -> bool {
         loop {
             let mut advanced = std::pin::pin!(self.advanced.notified());
             // Registered before the check, so that no notification is missed.
             advanced.as_mut().enable();
+            if self.is_revoked() {
+                return false;
+            }
             if self.ledger().is_first(offset) {
-                return;
+                return true;
             }
             advanced.await;
         }
@@ -125,8 +137,9 @@ impl Partition {
         count(gap.end.min(low) - gap.start)
     }
 
-    /// Skips to the end of a partition in which no record is left, once that was so at two measurements; so what was
-    /// fetched before still arrives. Returns the number of offsets that were skipped.
+    /// Skips to the end of a partition that holds no record any more. Records that were fetched before may still arrive,
+    /// so the partition has to be empty, and reading has to stand still, at two measurements in a row. Returns the number
+    /// of offsets that were skipped.
     pub(super) fn skip_to(&self, end: i64) -> u64 {
         let mut ledger = self.ledger();
         let Some(next) = ledger
@@ -141,6 +154,21 @@ impl Partition {
         }
         ledger.skip_to(end);
         count(end - next)
+    }
+
+    /// The partition holds records, so there is nothing to skip.
+    pub(super) fn has_records(&self) {
+        self.idle_at.clear();
+    }
+
+    /// Whether the partition was revoked, so that another member has its records.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.is_revoked.load(Ordering::Relaxed)
+    }
+
+    fn revoke(&self) {
+        self.is_revoked.store(true, Ordering::Relaxed);
+        self.advanced.notify_waiters();
     }
 
     fn gap(&self) -> MutexGuard<'_, Range<i64>> {
@@ -240,7 +268,9 @@ impl Partitions {
         let partition = Arc::new(Partition::new(topic, number));
         let mut topics = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let partitions = topics.entry(topic.to_owned()).or_default();
-        partitions.insert(number, Arc::clone(&partition));
+        if let Some(before) = partitions.insert(number, Arc::clone(&partition)) {
+            before.revoke();
+        }
         partition
     }
 
@@ -255,8 +285,9 @@ impl Partitions {
     pub(super) fn remove(&self, list: &TopicPartitionList) {
         let mut topics = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for element in list.elements() {
-            if let Some(partitions) = topics.get_mut(element.topic()) {
-                partitions.remove(&element.partition());
+            let found = topics.get_mut(element.topic());
+            if let Some(partition) = found.and_then(|of| of.remove(&element.partition())) {
+                partition.revoke();
             }
         }
     }
@@ -286,6 +317,13 @@ impl Partitions {
             }
         }
         (due.count() > 0).then_some(due)
+    }
+
+    /// Lets the next commit include every partition, whether or not it has advanced.
+    pub(super) fn commit_again(&self) {
+        for partition in self.all() {
+            partition.committed.clear();
+        }
     }
 
     /// Marks partitions as not committed, after a commit failed.

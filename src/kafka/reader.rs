@@ -21,7 +21,7 @@ use super::connect::wait_for_topics;
 use super::lag;
 use super::metrics::KafkaMetrics;
 use super::record::Record;
-use super::settings::SourceSettings;
+use super::settings::{SourceSettings, Start};
 use super::state::{ReaderState, RecordHandler};
 
 /// Duration of one poll, after which the thread notices other events.
@@ -61,7 +61,11 @@ impl<H: RecordHandler> Reader<H> {
         metrics: KafkaMetrics,
     ) -> Result<Self, ClientError> {
         let config = consumer_settings(&settings)?;
-        let state = Arc::new(ReaderState::new(handler, metrics));
+        let begins_at_end = match settings.start {
+            Start::Latest => settings.topics.clone(),
+            Start::Earliest => Vec::new(),
+        };
+        let state = Arc::new(ReaderState::new(handler, metrics, begins_at_end));
         let context = ReaderContext(Arc::clone(&state));
         let consumer: BaseConsumer<_> = config.create_with_context(context)?;
         let reader = ReaderThread {
@@ -164,8 +168,8 @@ impl<H: RecordHandler> ReaderThread<H> {
         let (consumer, state) = (Arc::clone(&self.consumer), Arc::clone(&self.state));
         let thread = std::thread::Builder::new().name(name.to_owned());
         let spawned = thread.spawn(move || work(&consumer, &state));
-        let spawned =
-            spawned.map_err(|error| self.report_fatal(&format!("no thread to be had: {error}")));
+        let spawned = spawned
+            .map_err(|error| self.report_fatal(&format!("a thread cannot be started: {error}")));
         spawned.ok()
     }
 
@@ -191,34 +195,50 @@ impl<H: RecordHandler> ReaderThread<H> {
         match self.consumer.poll(timeout) {
             None => {}
             Some(Ok(message)) => {
-                self.has_read = true;
                 let is_stuck = self.start_record(&message);
                 drop(message);
                 self.is_stuck |= is_stuck;
+                self.note_read();
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => self.has_read = true,
+            Some(Err(KafkaError::PartitionEOF(_))) => self.note_read(),
             Some(Err(error)) => self.handle_error(&error),
         }
         self.update_reading();
     }
 
+    fn note_read(&mut self) {
+        self.has_read = true;
+        self.state.note_access();
+    }
+
     /// Tells the handler when reading begins, and when access is denied or granted again.
     fn update_reading(&mut self) {
-        let is_well = self.state.fatal.borrow().is_none();
-        let is_granted = !self.state.is_denied() && self.state.handler.can_write();
-        let is_reading = is_well && is_granted && (self.is_reading || self.has_joined());
+        // The process ends after a fatal error, and that is reported already.
+        if self.state.fatal.borrow().is_some() {
+            return;
+        }
+        let is_denied = self.state.is_denied() || !self.state.handler.can_write();
+        // What was read before says nothing about access that is denied now.
+        self.has_read &= !self.state.is_denied();
+        let is_reading = !is_denied && (self.is_reading || self.has_joined());
         if is_reading == self.is_reading {
             return;
         }
         self.is_reading = is_reading;
         self.state.handler.set_reading(is_reading);
+        let Some(times) = self.state.log.reading.event() else {
+            return;
+        };
         let (topics, group) = (&self.settings.topics, &self.settings.group);
         if is_reading {
-            tracing::info!(?topics, group, "reading Kafka");
+            tracing::info!(?topics, group, times, "reading Kafka");
         } else {
+            let denial = self.state.complaint().clone().unwrap_or_default();
             tracing::error!(
                 ?topics,
                 group,
+                denial,
+                times,
                 "Kafka denies access, so this process is not ready"
             );
         }

@@ -55,7 +55,7 @@ pub enum RelayError {
     /// This process cannot read Kafka any more.
     #[error("Kafka cannot be read any more: {0}")]
     Unreadable(String),
-    /// The sink is one of HTTPS, and the system trusts no certificate authority.
+    /// The sink uses HTTPS, and the system trusts no certificate authority.
     #[error("--sink: {0}")]
     Authorities(String),
 }
@@ -169,11 +169,12 @@ struct DeliveryFailure {
 
 impl RecordHandler for SinkHandler {
     async fn handle(&self, record: &Record) {
-        if self.settings.is_ordered {
-            record.partition.turn(record.offset).await;
+        if self.settings.is_ordered && !record.partition.turn(record.offset).await {
+            return;
         }
-        let outcome = self.deliver(record).await;
-        self.metrics.count_record(outcome);
+        if let Some(outcome) = self.deliver(record).await {
+            self.metrics.count_record(outcome);
+        }
     }
 
     async fn give_up(&self, record: &Record) {
@@ -208,13 +209,16 @@ impl RecordHandler for SinkHandler {
 }
 
 impl SinkHandler {
-    /// Delivers a record, with retries.
-    async fn deliver(&self, record: &Record) -> RecordOutcome {
+    /// Delivers a record, with retries. `None` when order matters and another member has the record by now.
+    async fn deliver(&self, record: &Record) -> Option<RecordOutcome> {
         let mut attempts = 0;
         loop {
             let Err(failure) = self.post(record, attempts > 0).await else {
-                return RecordOutcome::Done;
+                return Some(RecordOutcome::Done);
             };
+            if self.settings.is_ordered && record.partition.is_revoked() {
+                return None;
+            }
             let DeliveryFailure {
                 reason,
                 answer,
@@ -230,7 +234,7 @@ impl SinkHandler {
                     reason,
                     answer,
                 };
-                return self.dead_letter(record, error).await;
+                return Some(self.dead_letter(record, error).await);
             }
             attempts = attempts.saturating_add(1);
             let pause = self
@@ -345,7 +349,7 @@ fn port(listener: Listener, routes: Router) -> Port {
             header_bytes_max: 16 << 10,
             header_timeout: Some(Duration::from_secs(10)),
             idle_timeout: Some(Duration::from_secs(120)),
-            refuses_expectations: false,
+            suppresses_continue: false,
         },
         permits: ConnectionPermits::new(CONNECTIONS),
         // These are not published.

@@ -13,9 +13,6 @@ use super::partition::Partitions;
 use super::record::Record;
 use intentd_base::LogThrottle;
 
-/// Time without another denial after which access counts as granted.
-const DENIED: Duration = Duration::from_secs(15);
-
 /// Whether a broker denies access: no retry helps until somebody grants it.
 pub(super) fn is_denial(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(is_denial_code)
@@ -75,6 +72,8 @@ pub(super) struct ReaderState<H> {
     pub(super) handler: H,
     pub(super) metrics: KafkaMetrics,
     pub(super) partitions: Partitions,
+    /// Topics whose partitions begin at their end if the group has read none of them.
+    pub(super) begins_at_end: Vec<String>,
     pub(super) in_flight: InFlightRecords,
     pub(super) is_paused: AtomicBool,
     /// Whether the brokers have answered once.
@@ -87,8 +86,8 @@ pub(super) struct ReaderState<H> {
     pub(super) finished: AtomicUsize,
     /// Held during a commit, so that none overtakes another.
     pub(super) committing: Mutex<()>,
-    /// When a broker denied access last.
-    denied: Mutex<Option<Instant>>,
+    /// Whether a broker has denied access, and nothing has shown since that it is granted.
+    is_denied: AtomicBool,
     /// Why this process cannot read any more, once that is so.
     pub(super) fatal: watch::Sender<Option<String>>,
     /// The deadline for records in flight, once the reader is to stop.
@@ -108,6 +107,7 @@ pub(super) struct ReaderLog {
     pub(super) gone: LogThrottle,
     pub(super) pause: LogThrottle,
     pub(super) panic: LogThrottle,
+    pub(super) reading: LogThrottle,
     pub(super) rebalance: LogThrottle,
 }
 
@@ -118,11 +118,12 @@ impl<H> std::fmt::Debug for ReaderState<H> {
 }
 
 impl<H> ReaderState<H> {
-    pub(super) fn new(handler: H, metrics: KafkaMetrics) -> Self {
+    pub(super) fn new(handler: H, metrics: KafkaMetrics, begins_at_end: Vec<String>) -> Self {
         Self {
             handler,
             metrics,
             partitions: Partitions::default(),
+            begins_at_end,
             in_flight: InFlightRecords::new(),
             is_paused: AtomicBool::new(false),
             is_connected: AtomicBool::new(false),
@@ -130,7 +131,7 @@ impl<H> ReaderState<H> {
             in_flight_max: AtomicUsize::new(1),
             finished: AtomicUsize::new(0),
             committing: Mutex::new(()),
-            denied: Mutex::new(None),
+            is_denied: AtomicBool::new(false),
             fatal: watch::Sender::new(None),
             stop: Mutex::new(None),
             changed: Condvar::new(),
@@ -186,20 +187,22 @@ impl<H> ReaderState<H> {
         self.in_flight.leave();
     }
 
-    /// Notes that a broker denied access, if that is what the error says.
+    /// Notes that a broker denied access, if that is what the error says. librdkafka asks again and again, but reports
+    /// most denials once.
     pub(super) fn note_denial(&self, error: &KafkaError) {
         if is_denial(error) {
-            *self.locked_denied() = Some(Instant::now());
+            self.is_denied.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether a broker has denied access lately. librdkafka asks again at least every few seconds.
-    pub(super) fn is_denied(&self) -> bool {
-        self.locked_denied().is_some_and(|at| at.elapsed() < DENIED)
+    /// Notes something that needs access: partitions were assigned, something was read, or offsets were committed.
+    pub(super) fn note_access(&self) {
+        self.is_denied.store(false, Ordering::Relaxed);
     }
 
-    fn locked_denied(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether a broker denies access, as far as is known.
+    pub(super) fn is_denied(&self) -> bool {
+        self.is_denied.load(Ordering::Relaxed)
     }
 
     pub(super) fn complaint(&self) -> MutexGuard<'_, Option<String>> {

@@ -1,7 +1,7 @@
 //! Writes records to topics: predictions and dead letters.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -26,11 +26,11 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct TopicWriter {
     settings: ClientConfig,
     metrics: KafkaMetrics,
-    producer: Mutex<Producer>,
+    producer: Mutex<Option<Producer>>,
     /// Sends each record in a batch of its own, for records whose batch was too large for the topic.
-    single: OnceLock<Producer>,
-    /// Whether a topic may not be written, by the last attempt.
-    is_denied: AtomicBool,
+    single: Mutex<Option<Producer>>,
+    /// Topics that may not be written, by the last attempt.
+    denied: Mutex<BTreeSet<String>>,
     retry_log: LogThrottle,
     loss_log: LogThrottle,
 }
@@ -70,9 +70,9 @@ impl TopicWriter {
         Ok(Self {
             settings,
             metrics,
-            producer: Mutex::new(producer),
-            single: OnceLock::new(),
-            is_denied: AtomicBool::new(false),
+            producer: Mutex::new(Some(producer)),
+            single: Mutex::new(None),
+            denied: Mutex::default(),
             retry_log: LogThrottle::new(),
             loss_log: LogThrottle::new(),
         })
@@ -100,21 +100,24 @@ impl TopicWriter {
             let mut record = FutureRecord::to(topic).headers(headers);
             record.key = key;
             record.payload = value;
-            let producer = if is_alone {
-                self.single()?
-            } else {
-                self.producer()
+            let producer = match self.producer(is_alone) {
+                Ok(producer) => producer,
+                Err(error) => {
+                    self.report_retry(topic, &error);
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
             };
             match producer.send(record, Timeout::Never).await {
                 Ok(_) => {
-                    self.is_denied.store(false, Ordering::Relaxed);
+                    self.set_denied(topic, false);
                     return Ok(());
                 }
                 Err((error, _)) => {
                     // An idempotent producer that may not write at all fails as a whole, with the reason apart.
                     let fatal = producer.client().fatal_error().map(|(code, _)| code);
                     let is_denied = is_denial(&error) || fatal.is_some_and(is_denial_code);
-                    self.is_denied.store(is_denied, Ordering::Relaxed);
+                    self.set_denied(topic, is_denied);
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
                         if is_alone {
                             self.metrics.count_error(FailedOperation::Write);
@@ -124,12 +127,9 @@ impl TopicWriter {
                         is_alone = true;
                         continue;
                     }
-                    self.metrics.count_error(FailedOperation::Write);
-                    if let Some(times) = self.retry_log.event() {
-                        tracing::error!(%error, topic, times, "a record cannot be written; it is tried again");
-                    }
+                    self.report_retry(topic, &error);
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-                        self.replace(&producer);
+                        self.forget(&producer);
                     }
                 }
             }
@@ -186,32 +186,58 @@ impl TopicWriter {
 
     /// Whether brokers deny writing, as far as is known.
     pub(super) fn is_denied(&self) -> bool {
-        self.is_denied.load(Ordering::Relaxed)
+        !self.locked_denied().is_empty()
     }
 
-    fn single(&self) -> Result<Producer, KafkaError> {
-        if let Some(single) = self.single.get() {
-            return Ok(single.clone());
+    fn set_denied(&self, topic: &str, is_denied: bool) {
+        let mut denied = self.locked_denied();
+        if is_denied {
+            denied.insert(topic.to_owned());
+        } else if !denied.is_empty() {
+            denied.remove(topic);
+        }
+    }
+
+    fn locked_denied(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report_retry(&self, topic: &str, error: &KafkaError) {
+        self.metrics.count_error(FailedOperation::Write);
+        if let Some(times) = self.retry_log.event() {
+            tracing::error!(%error, topic, times, "a record cannot be written; it is tried again");
+        }
+    }
+
+    /// The producer for batches, or the one for records that are sent alone.
+    fn producer(&self, is_alone: bool) -> Result<Producer, KafkaError> {
+        let slot = if is_alone {
+            &self.single
+        } else {
+            &self.producer
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = &*slot {
+            return Ok(producer.clone());
         }
         let mut settings = self.settings.clone();
-        settings
-            .set("batch.num.messages", "1")
-            .set("linger.ms", "0");
-        let single: Producer = settings.create_with_context(WriterContext)?;
-        Ok(self.single.get_or_init(|| single).clone())
+        if is_alone {
+            settings
+                .set("batch.num.messages", "1")
+                .set("linger.ms", "0");
+        }
+        let producer: Producer = settings.create_with_context(WriterContext)?;
+        Ok(slot.insert(producer).clone())
     }
 
-    fn producer(&self) -> Producer {
-        let producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        producer.clone()
-    }
-
-    /// Replaces a producer that has failed permanently.
-    fn replace(&self, failed: &Producer) {
-        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same = std::ptr::eq(producer.client(), failed.client());
-        if is_same && let Ok(new) = self.settings.create_with_context(WriterContext) {
-            *producer = new;
+    /// Forgets a producer that has failed for good, so that the next record gets a new one.
+    fn forget(&self, failed: &Producer) {
+        for slot in [&self.producer, &self.single] {
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_same = |found: &Producer| std::ptr::eq(found.client(), failed.client());
+            if slot.as_ref().is_some_and(is_same) {
+                *slot = None;
+            }
         }
     }
 }

@@ -43,7 +43,7 @@ impl Exporter {
     /// outcome.
     ///
     /// # Errors
-    /// When the endpoint is one of HTTPS and the system trusts no certificate authority.
+    /// When the endpoint uses HTTPS and the system trusts no certificate authority.
     pub fn start(
         endpoint: Endpoint,
         service: String,

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::response::Parts;
 use axum::http::uri::Scheme;
 use axum::http::{StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Bytes;
-use intentd_transport::{ClientError, HttpClient, Lookup, ResponseLimits};
+use intentd_transport::{ClientError, ClientResponse, HttpClient, Lookup, ResponseLimits};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::endpoint::{Endpoint, RESOLVE_TIMEOUT, Resolution, Resolver};
 
@@ -77,7 +79,7 @@ impl From<ClientError> for LinkError {
 pub(super) struct Link {
     /// Scheme and authority of every request.
     origin: String,
-    /// Or why there is none: it is built again for the next request.
+    /// `None` until the first request, and while the system trusts no authority.
     client: Option<HttpClient>,
     peer: Peer,
 }
@@ -110,18 +112,33 @@ impl Link {
             )
             .body(Full::default())
             .map_err(|error| LinkError::Answer(error.to_string()))?;
-        let limits = ResponseLimits {
-            time: timeout,
+        let deadline = Instant::now() + timeout;
+        let limits = || ResponseLimits {
+            time: deadline.saturating_duration_since(Instant::now()),
             bytes: BODY_MAX,
         };
-        let response = client.send(request, limits).await?;
-        let body = response.body?;
-        let status = response.head.status;
+        let response = match whole(client.send(request.clone(), limits()).await) {
+            // The server may have closed a kept connection just then.
+            Err(ClientError::Connection(_)) => whole(client.send(request, limits()).await),
+            response => response,
+        };
+        let (head, body) = response.map_err(|error| match error {
+            // The time that was left is no use to anyone.
+            ClientError::Timeout(_) => LinkError::Timeout(timeout),
+            error => error.into(),
+        })?;
+        let status = head.status;
         if status != StatusCode::OK {
             return Err(LinkError::Answer(format!("HTTP status {status}")));
         }
         Ok(body)
     }
+}
+
+/// The response, if all of it arrived.
+fn whole(response: Result<ClientResponse, ClientError>) -> Result<(Parts, Bytes), ClientError> {
+    let ClientResponse { head, body } = response?;
+    Ok((head, body?))
 }
 
 impl Peer {

@@ -217,7 +217,7 @@ impl Running {
                 header_bytes_max: HEADER_BYTES,
                 header_timeout: Some(HEADER_TIMEOUT),
                 idle_timeout: Some(IDLE_TIMEOUT),
-                refuses_expectations: false,
+                suppresses_continue: false,
             },
             permits: ConnectionPermits::new(connections_max),
             open: metrics.connections.with_label_values(&[name]),

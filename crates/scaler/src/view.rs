@@ -2,11 +2,12 @@
 //!
 //! A demand is reported only while it is known: when DNS and at least one replica answered, and for a bounded
 //! time after. While a replica is missing from the sum, the sum does not fall, since the missing replica may
-//! be too busy to answer. "Inactive" is reported only while every replica is known to be idle and no wake
+//! be too busy to answer. "Inactive" is reported only while every replica is idle by its last answer and no wake
 //! signal is above its threshold. A workload that is stopped without that knowledge loses requests.
 //!
-//! What was known counts on for a while when DNS, a replica or a wake source does not answer, idleness like work.
-//! KEDA takes a failed call as a reason to start replicas, so an outage would start one for each idle workload.
+//! When DNS, a replica or a wake source stops answering, the last answer still counts for a while, whether it was
+//! "idle" or "busy". KEDA starts replicas when a call fails, so an outage would start one for each idle workload. The
+//! price is that work which begins during an outage is noticed later.
 
 use std::time::Duration;
 

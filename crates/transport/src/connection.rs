@@ -20,7 +20,7 @@ use tower_service::Service as _;
 
 use super::activity::Activity;
 use super::clock::{ClockStep, ConnectionClock, ENDING_CHECK, QUIET};
-use super::framing::{self, HeadError};
+use super::framing;
 use super::life::Life;
 use super::limits::ConnectionLimits;
 use super::monitored::MonitoredStream;
@@ -49,7 +49,13 @@ pub(super) async fn run(stream: Stream, context: Arc<ConnectionContext>) {
     };
     let activity = Arc::new(Activity::new());
     let turns = Arc::clone(&context.turns);
-    let io = TokioIo::new(MonitoredStream::new(stream, Arc::clone(&activity), turns));
+    let suppresses_continue = context.limits.suppresses_continue;
+    let io = TokioIo::new(MonitoredStream::new(
+        stream,
+        Arc::clone(&activity),
+        turns,
+        suppresses_continue,
+    ));
     let service = {
         let (context, activity) = (Arc::clone(&context), Arc::clone(&activity));
         service_fn(move |request| respond(request, &context, &activity))
@@ -127,12 +133,7 @@ fn respond(
     let context = Arc::clone(context);
     let slot = (!request.body().is_end_stream()).then(UnreadSlot::default);
     let expects_continue = expects_continue(request.headers());
-    let checked = framing::check(&request).and_then(|()| {
-        let is_refused =
-            expects_continue && version < Version::HTTP_2 && context.limits.refuses_expectations;
-        (!is_refused).then_some(()).ok_or(HeadError::Expectation)
-    });
-    let response = checked.map(|()| {
+    let response = framing::check(&request).map(|()| {
         let track = |body| match &slot {
             Some(slot) => Body::new(TrackedBody::new(body, slot.clone())),
             None => Body::new(body),

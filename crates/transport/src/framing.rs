@@ -22,12 +22,6 @@ pub(super) enum HeadError {
         "bodies are read in chunks or by their Content-Length; send no other Transfer-Encoding"
     )]
     TransferCoding,
-    /// The client waits for a 100 that may not be sent.
-    #[error(
-        "Expect: 100-continue is refused here, because Knative's proxies would show an error after it as 200; send the \
-         request without it (curl -H \"Expect:\")"
-    )]
-    Expectation,
 }
 
 impl IntoResponse for HeadError {
@@ -36,7 +30,6 @@ impl IntoResponse for HeadError {
         let (status, error_type) = match self {
             Self::Host(_) => (StatusCode::BAD_REQUEST, "Malformed"),
             Self::TransferCoding => (StatusCode::NOT_IMPLEMENTED, "NotImplemented"),
-            Self::Expectation => (StatusCode::EXPECTATION_FAILED, "ExpectationFailed"),
         };
         let body = json!({"error": self.to_string(), "error_type": error_type});
         (status, Json(body)).into_response()

@@ -18,9 +18,9 @@ pub struct ConnectionLimits {
     pub header_timeout: Option<Duration>,
     /// Time that a connection may stay open without a request.
     pub idle_timeout: Option<Duration>,
-    /// Whether requests with `Expect: 100-continue` are refused before their body, so that no 100 is ever sent.
-    /// Knative's proxies take it for the final status, and an error would arrive as 200.
-    pub refuses_expectations: bool,
+    /// Whether no 100 is sent to a client that expects one (`Expect: 100-continue`). It sends the body after a moment
+    /// all the same. Knative's proxies take a 100 for the final status, and an error would arrive as 200.
+    pub suppresses_continue: bool,
 }
 
 /// Permits for open connections, on one listener or shared by several.
@@ -61,6 +61,6 @@ impl ConnectionLimits {
         header_bytes_max: 8192,
         header_timeout: Some(Duration::from_secs(10)),
         idle_timeout: Some(Duration::from_secs(60)),
-        refuses_expectations: false,
+        suppresses_continue: false,
     };
 }

@@ -29,6 +29,7 @@ pub(super) struct MonitoredStream {
     turns: Arc<Turns>,
     /// Bytes discarded since our side was closed.
     discarded: Option<usize>,
+    suppresses_continue: bool,
 }
 
 /// Deadline for a turn to read: the default of requests that wait to be decoded, so that neither kind
@@ -47,12 +48,21 @@ const READ_MAX: u64 = (8 << 10) - 1;
 /// in memory by then, and small reads would be half of the cost.
 const READ_LARGE: usize = 256 << 10;
 
+/// What hyper sends when the body of a request with `Expect: 100-continue` is first read.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// Bytes of a large body read in one turn: some tens of microseconds. A body of at most this size is read
 /// without turns.
 const BURST_MAX: usize = 64 << 10;
 
 impl MonitoredStream {
-    pub(super) fn new(stream: Stream, activity: Arc<Activity>, turns: Arc<Turns>) -> Self {
+    /// See [`ConnectionLimits`](super::limits::ConnectionLimits) for `suppresses_continue`.
+    pub(super) fn new(
+        stream: Stream,
+        activity: Arc<Activity>,
+        turns: Arc<Turns>,
+        suppresses_continue: bool,
+    ) -> Self {
         Self {
             stream,
             activity,
@@ -61,7 +71,14 @@ impl MonitoredStream {
             turn: None,
             turns,
             discarded: None,
+            suppresses_continue,
         }
+    }
+
+    /// Whether these bytes are a 100 that is not to be sent. hyper sends one by itself, in a write of its own unless
+    /// another response is still on its way.
+    fn is_suppressed(&self, bytes: &[u8]) -> bool {
+        self.suppresses_continue && bytes == CONTINUE
     }
 
     /// Ready when it is this connection's turn to read more of a large body.
@@ -137,6 +154,9 @@ impl AsyncWrite for MonitoredStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.is_suppressed(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         this.end_body();
         let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.activity.wrote(result.is_pending());
@@ -149,6 +169,11 @@ impl AsyncWrite for MonitoredStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let [bytes] = slices
+            && this.is_suppressed(bytes)
+        {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         this.end_body();
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.activity.wrote(result.is_pending());
@@ -213,7 +238,8 @@ mod tests {
             let turns = Turns::new(1);
             let (ours, client) = UnixStream::pair().unwrap();
             let activity = Arc::new(Activity::new());
-            let server = MonitoredStream::new(Stream::Unix(ours), activity, Arc::clone(&turns));
+            let server =
+                MonitoredStream::new(Stream::Unix(ours), activity, Arc::clone(&turns), false);
             Self {
                 turns,
                 server,
@@ -350,5 +376,17 @@ mod tests {
             pair.server.turn.is_some(),
             "it reads in its turn when it comes back"
         );
+    }
+
+    /// Knative's proxies take a 100 for the final status.
+    #[tokio::test]
+    async fn a_100_is_not_sent_where_that_would_hide_an_error() {
+        let mut pair = Pair::new();
+        pair.server.suppresses_continue = true;
+        pair.server.write_all(CONTINUE).await.unwrap();
+        pair.server.write_all(b"HTTP/1.1 400").await.unwrap();
+        let mut found = [0; 12];
+        pair.client.read_exact(&mut found).await.unwrap();
+        assert_eq!(&found, b"HTTP/1.1 400");
     }
 }

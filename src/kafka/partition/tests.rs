@@ -66,20 +66,17 @@ fn what_retention_removed_is_told_from_other_gaps() {
 
 #[test]
 fn a_start_outside_the_partition_is_corrected() {
-    let started = |start: Option<i64>| {
+    let started = |start: i64| {
         let partition = Partition::new("ai-info", 0);
-        if let Some(start) = start {
-            partition.set_start(start);
-        }
+        partition.set_start(start);
         let removed = partition.start_within(100, 200);
         partition.set_end(200);
         (removed, partition.lag().unwrap().unread)
     };
-    assert_eq!(started(Some(40)), (60, 100));
-    assert_eq!(started(Some(150)), (0, 50));
-    assert_eq!(started(Some(200)), (0, 0));
-    assert_eq!(started(Some(900)), (0, 100), "of an earlier topic");
-    assert_eq!(started(None), (0, 100));
+    assert_eq!(started(40), (60, 100));
+    assert_eq!(started(150), (0, 50));
+    assert_eq!(started(200), (0, 0));
+    assert_eq!(started(900), (0, 100), "of an earlier topic");
 }
 
 #[test]
@@ -118,4 +115,30 @@ fn lag_counts_from_where_reading_is() {
     assert_eq!(partition.lag(), lag(50, 59));
     assert_eq!(partition.set_end(130), 30);
     assert_eq!(partition.lag(), lag(80, 89));
+}
+
+#[tokio::test]
+async fn records_take_turns_until_their_partition_is_revoked() {
+    let partitions = Partitions::default();
+    partitions.add(&list(&[0]));
+    let partition = partitions.get("ai-info", 0).unwrap();
+    for offset in [3, 5, 9] {
+        partition.begin(offset, None);
+    }
+    assert!(partition.turn(3).await);
+    let next = tokio::spawn({
+        let partition = Arc::clone(&partition);
+        async move { partition.turn(5).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!next.is_finished());
+    partition.finish(3);
+    assert!(next.await.unwrap());
+    let last = tokio::spawn({
+        let partition = Arc::clone(&partition);
+        async move { partition.turn(9).await }
+    });
+    tokio::task::yield_now().await;
+    partitions.remove(&list(&[0]));
+    assert!(!last.await.unwrap());
 }

@@ -124,6 +124,16 @@ impl Apache {
         );
     }
 
+    /// Takes back what [`allow`](Self::allow) has allowed.
+    pub(super) fn forbid(&self, user: &str, what: &[&str]) {
+        let user = format!("User:{user}");
+        let line = ["--remove", "--force", "--allow-principal", &user];
+        self.tool(
+            "org.apache.kafka.tools.AclCommand",
+            &[&line[..], what].concat(),
+        );
+    }
+
     pub(super) async fn create_topic(
         &self,
         name: &str,

@@ -66,6 +66,35 @@ async fn latest_is_for_a_group_that_has_read_nothing() {
     }
 }
 
+/// A topic that is new to a group with members: brokers take commits from members only, so a process that wanted to
+/// commit first would never have begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn latest_holds_for_a_topic_that_is_new_to_a_group() {
+    let broker = shared();
+    let bootstrap = broker.bootstrap();
+    for topic in ["old-topic", "new-topic"] {
+        broker.create_topic(topic, 1, &[]).await;
+        broker.produce(topic, 0..50);
+    }
+    let group = "grows";
+    let member = |topics| {
+        let mut flags = flags(&bootstrap, topics, &["--kafka-start", "latest"]);
+        flags[5] = group;
+        flags
+    };
+    let first = TestServer::start(&member("old-topic")).await;
+    eventually("the topic is read", || first.classifier.is_ready()).await;
+    let second = TestServer::start(&member("old-topic,new-topic")).await;
+    broker.committed(group, "new-topic", 50).await;
+    eventually("it has joined", || second.classifier.is_ready()).await;
+    broker.produce("new-topic", 50..60);
+    broker.committed(group, "new-topic", 60).await;
+    let done = "intentd_kafka_records_total{outcome=\"done\"}";
+    assert_eq!(second.metric(done).await, 10.0, "it began at the end");
+    second.stop().await;
+    first.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_whose_records_are_all_gone_passes_them() {
     let broker = shared();

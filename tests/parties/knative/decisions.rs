@@ -24,11 +24,9 @@ fn decisions_of_the_autoscaler_are_the_recorded_ones() {
         assert!(output.status.success(), "{}", input.display());
         let golden = input.with_extension("golden");
         let decided = String::from_utf8(output.stdout).unwrap();
-        // Writes a golden file that is not there yet, for whoever adds a sequence.
-        let Ok(recorded) = std::fs::read_to_string(&golden) else {
-            std::fs::write(&golden, decided).unwrap();
-            panic!("{} is new: look at it and run again", golden.display());
-        };
+        let recorded = std::fs::read_to_string(&golden).unwrap_or_else(|error| {
+            panic!("{}: {error}; it should be:\n{decided}", golden.display())
+        });
         assert_eq!(decided, recorded, "{}", input.display());
         found += 1;
     }

@@ -1,5 +1,6 @@
 //! The delivery of a record as a request, as by Knative's KafkaSource.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
@@ -7,6 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::event::{ContentMode, is_json, text_of};
 use super::record::EventRecord;
@@ -117,31 +119,31 @@ impl BinaryRequest {
         }
     }
 
-    /// An event that was in structured mode; `None` if it cannot be read.
+    /// An event that was in structured mode; `None` if it cannot be read. JSON data keep their bytes.
     fn of_structured(event: &[u8]) -> Option<Self> {
-        let Value::Object(mut event) = serde_json::from_slice(event).ok()? else {
-            return None;
-        };
+        let mut event: BTreeMap<String, &RawValue> = serde_json::from_slice(event).ok()?;
+        let text = |value: &RawValue| serde_json::from_str::<String>(value.get()).ok();
         let mut request = Self::default();
-        let data = (event.remove("data"), event.remove("data_base64"));
-        let content_type = event.remove("datacontenttype");
-        let content_type = content_type.as_ref().and_then(Value::as_str);
-        request.body = match data {
-            (None | Some(Value::Null), None) => Bytes::new(),
-            (None, Some(Value::String(encoded))) => STANDARD.decode(encoded).ok()?.into(),
+        let data = event.remove("data").filter(|data| data.get() != "null");
+        let content_type = event.remove("datacontenttype").and_then(text);
+        request.body = match (data, event.remove("data_base64")) {
+            (None, None) => Bytes::new(),
+            (None, Some(encoded)) => STANDARD.decode(text(encoded)?).ok()?.into(),
             // With a type other than JSON, a string is the data itself.
-            (Some(Value::String(text)), None) if !is_json(content_type) => text.into(),
-            (Some(data), None) => data.to_string().into(),
-            _ => return None,
+            (Some(data), None) if !is_json(content_type.as_deref()) && text(data).is_some() => {
+                text(data)?.into()
+            }
+            (Some(data), None) => data.get().to_owned().into(),
+            (Some(_), Some(_)) => return None,
         };
-        let content_type = content_type.unwrap_or("application/json");
+        let content_type = content_type.as_deref().unwrap_or("application/json");
         let content_type = HeaderValue::try_from(content_type).ok()?;
         request.headers.insert(header::CONTENT_TYPE, content_type);
         for (name, value) in event {
-            match value {
+            match serde_json::from_str(value.get()).ok()? {
                 Value::String(value) => request.set(&format!("ce-{name}"), &value),
                 Value::Number(_) | Value::Bool(_) => {
-                    request.set(&format!("ce-{name}"), &value.to_string());
+                    request.set(&format!("ce-{name}"), value.get());
                 }
                 Value::Null | Value::Array(_) | Value::Object(_) => {}
             }
@@ -240,6 +242,11 @@ mod tests {
         };
         for (data, content_type, body) in [
             (r#","data":"play""#, "application/json", r#""play""#),
+            (
+                r#","data":{"z":1234567890123456789012345, "a":1.50}"#,
+                "application/json",
+                r#"{"z":1234567890123456789012345, "a":1.50}"#,
+            ),
             (
                 r#","data":{"text":"play"}"#,
                 "application/json",
