@@ -63,11 +63,11 @@ pub enum Refusal {
     },
     /// The answer would be later than the objective or the request's deadline allows.
     #[error(
-        "the answer would take {} ms, which is too late (--slo, x-request-timeout-ms); try again \
-         later", expected.as_millis()
+        "the answer is expected after {} ms, too late for 99 of 100 like it to meet the objective \
+         (--slo) or the deadline (x-request-timeout-ms); try again later", expected.as_millis()
     )]
     Overloaded {
-        /// How long the request would take.
+        /// How long the request is expected to take. May be below the objective, which has a margin.
         expected: Duration,
         /// Time until a request like this would be admitted.
         retry_after: Duration,
