@@ -69,7 +69,10 @@ impl Drop for Process {
 }
 
 /// Starts the relay: the knobs are those of the article's sink.
-pub(crate) fn relay(brokers: &str, topic: &str, group: &str, sink: &str) -> Result<Process, Error> {
+///
+/// Its group is new, so it reads all of the topic.
+pub(crate) fn relay(brokers: &str, topic: &str, sink: &str) -> Result<Process, Error> {
+    let group = format!("article-{}", std::process::id());
     let arguments = [
         "relay",
         "--sink",
@@ -79,7 +82,7 @@ pub(crate) fn relay(brokers: &str, topic: &str, group: &str, sink: &str) -> Resu
         "--kafka-topic",
         topic,
         "--kafka-group",
-        group,
+        &group,
         "--kafka-group-protocol",
         "consumer",
         "--request-timeout",

@@ -26,7 +26,6 @@ use self::gateway::Gateway;
 use self::story::Story;
 
 const TOPIC: &str = "ai-info";
-const GROUP: &str = "ai-info-consumer";
 const PARTITIONS: i32 = 3;
 
 /// Time between two looks at the replicas.
@@ -58,6 +57,12 @@ struct Arguments {
     /// Replicas at most.
     #[arg(long, default_value = "3")]
     replicas: usize,
+    /// Bootstrap brokers to use instead of one in this process; --topic has to exist and be empty.
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka_brokers: Option<String>,
+    /// The topic on these brokers.
+    #[arg(long, default_value = TOPIC)]
+    topic: String,
     /// File for the picture: .svg or .png.
     #[arg(long, default_value = "article.svg")]
     picture: PathBuf,
@@ -88,7 +93,16 @@ fn play(arguments: &Arguments) -> Result<bool, Error> {
     plot::check(&arguments.picture)?;
     let directory = tempfile::tempdir()?;
     let model = model(&arguments.model, directory.path())?;
-    let broker = Broker::start(&Settings::topic(TOPIC, PARTITIONS))?;
+    let own = match &arguments.kafka_brokers {
+        Some(_) => None,
+        None => Some(Broker::start(&Settings::topic(
+            &arguments.topic,
+            PARTITIONS,
+        ))?),
+    };
+    let brokers = own.as_ref().map(Broker::bootstrap);
+    let brokers = brokers.or_else(|| arguments.kafka_brokers.clone());
+    let brokers = brokers.unwrap_or_default();
     let runtime = tokio::runtime::Runtime::new()?;
     let gateway = runtime.block_on(Gateway::start())?;
     let settings = fleet::Replicas {
@@ -98,17 +112,17 @@ fn play(arguments: &Arguments) -> Result<bool, Error> {
         max: arguments.replicas,
     };
     let mut fleet = Fleet::new(&gateway, settings);
-    let mut relay = fleet::relay(&broker.bootstrap(), TOPIC, GROUP, &gateway.sink())?;
+    let mut relay = fleet::relay(&brokers, &arguments.topic, &gateway.sink())?;
     let [load] = &arguments.load.0[..] else {
         return Err("--load: expected one load".into());
     };
-    let production = production(&broker, load.clone(), arguments.duration)?;
+    let production = production(&brokers, load.clone(), arguments)?;
     let total = load
         .times(Duration::ZERO, arguments.duration, production.seed)
         .count();
     println!(
-        "{total} messages in {:?} to {TOPIC}, {PARTITIONS} partitions",
-        arguments.duration
+        "{total} messages in {:?} to {} at {brokers}",
+        arguments.duration, arguments.topic
     );
     let start = Instant::now();
     let mut story = Story::new(start, Arc::clone(&gateway), &production);
@@ -133,19 +147,19 @@ fn play(arguments: &Arguments) -> Result<bool, Error> {
     Ok(story.verdict(produced.acknowledged))
 }
 
-fn production(broker: &Broker, load: Load, duration: Duration) -> Result<Production, Error> {
+fn production(brokers: &str, load: Load, arguments: &Arguments) -> Result<Production, Error> {
     Ok(Production {
         connection: Connection {
-            brokers: broker.bootstrap(),
+            brokers: brokers.to_owned(),
             security: Security::Plaintext,
             credentials: None,
             ca: None,
             certificate: None,
             properties: Vec::new(),
         },
-        topic: TOPIC.to_owned(),
+        topic: arguments.topic.clone(),
         load,
-        duration,
+        duration: arguments.duration,
         texts: bench::read_texts(None)?,
         seed: 1,
         timeout: Duration::from_secs(30),

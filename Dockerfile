@@ -1,0 +1,37 @@
+# intentd for nodes without a GPU.
+#
+#     docker build -t intentd:cpu .
+#     docker run --rm -p 8080:8080 intentd:cpu
+#
+# Dockerfile.cuda builds the image for NVIDIA GPUs.
+ARG RUST=1.95
+
+FROM rust:${RUST}-bookworm AS build
+# What librdkafka is compiled with.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends g++ libssl-dev make pkg-config zlib1g-dev \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/build/target \
+    cargo build --release --locked --no-default-features --features kafka,bench,scaler,swagger-ui \
+    && mkdir -p /image/bin \
+    && cp target/release/intentd /image/bin/ \
+    && strip /image/bin/intentd
+
+FROM debian:bookworm-slim
+# What librdkafka is linked with, and the authorities that brokers and sinks are checked by.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates libssl3 zlib1g \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /image/bin /opt/intentd/bin
+ENV PATH=/opt/intentd/bin:${PATH} \
+    PORT=8080
+USER 65532:65532
+WORKDIR /
+EXPOSE 8080 9100
+# No shell takes part, so that a signal reaches the program itself.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
+    CMD ["/opt/intentd/bin/intentd", "health"]
+ENTRYPOINT ["/opt/intentd/bin/intentd"]
