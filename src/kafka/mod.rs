@@ -39,6 +39,8 @@ mod reader;
 mod record;
 #[cfg(feature = "kafka")]
 pub mod relay;
+#[cfg(feature = "kafka")]
+mod relay_port;
 mod settings;
 #[cfg(feature = "kafka")]
 mod source;

@@ -8,14 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
 use http_body_util::Full;
-use prometheus::{Encoder as _, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -23,25 +19,19 @@ use super::client::ClientError;
 use super::metrics::{FailedOperation, KafkaMetrics, RecordOutcome};
 use super::reader::Reader;
 use super::record::Record;
+use super::relay_port;
 use super::settings::{RelaySettings, RetryPolicy};
 use super::state::{LogArrivals, RecordHandler};
 use super::topic_writer::{RecordError, TopicWriter};
 use crate::api::RecordPlace as Place;
-use crate::transport::{
-    BindError, ConnectionLimits, ConnectionPermits, HttpClient, Life, Listener, Port,
-    ResponseLimits, serve,
-};
+use crate::transport::{BindError, HttpClient, Life, Listener, ResponseLimits, serve};
 use intentd_base::LogThrottle;
-use intentd_base::turns::Turns;
 
 /// Bytes of a response that are read. A connection is reused only when its response has been read.
 const RESPONSE_MAX: usize = 1 << 20;
 
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
-
-/// Connections on the operators' port.
-const CONNECTIONS: usize = 256;
 
 /// A relay did not start, or ended early.
 #[derive(Debug, thiserror::Error)]
@@ -108,10 +98,8 @@ pub fn start(settings: &RelaySettings) -> Result<Relay, RelayError> {
         drain_timeout: settings.drain_timeout,
     };
     if let Some(listener) = admin {
-        let routes = admin_routes(registry, is_reading);
-        relay
-            .ports
-            .spawn(serve(port(listener, routes), relay.life.subscribe()));
+        let port = relay_port::port(listener, registry, is_reading);
+        relay.ports.spawn(serve(port, relay.life.subscribe()));
     }
     Ok(relay)
 }
@@ -334,54 +322,6 @@ fn excerpt(body: &Bytes) -> Option<String> {
 /// redirects, and refusals by a key or a policy. These are no reason to lose a valid record.
 fn is_final(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400 | 413 | 414 | 415 | 422 | 431)
-}
-
-fn port(listener: Listener, routes: Router) -> Port {
-    let gauge = |name| IntGauge::new(name, name).expect("the name is well formed");
-    let counter = |name| IntCounter::new(name, name).expect("the name is well formed");
-    Port {
-        listener,
-        routes,
-        tls: None,
-        limits: ConnectionLimits {
-            connections_max: CONNECTIONS,
-            streams_max: 16,
-            header_bytes_max: 16 << 10,
-            header_timeout: Some(Duration::from_secs(10)),
-            idle_timeout: Some(Duration::from_secs(120)),
-            suppresses_continue: false,
-        },
-        permits: ConnectionPermits::new(CONNECTIONS),
-        // These are not published.
-        open: gauge("connections"),
-        refused: counter("connections_refused_total"),
-        turns: Turns::beside_one_core(),
-    }
-}
-
-/// Metrics and health. Ready means that the topic is being read, not that the sink accepts records.
-fn admin_routes(registry: Registry, is_reading: Arc<AtomicBool>) -> Router {
-    let scrape = async |State(registry): State<Registry>| {
-        let encoder = TextEncoder::new();
-        let mut text = Vec::new();
-        encoder
-            .encode(&registry.gather(), &mut text)
-            .expect("writing to memory does not fail, and every metric has a value");
-        let kind = encoder.format_type().to_owned();
-        ([(header::CONTENT_TYPE, kind)], text).into_response()
-    };
-    let ready = move || async move {
-        if is_reading.load(Ordering::Acquire) {
-            (StatusCode::OK, "ready\n")
-        } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "waiting for Kafka\n")
-        }
-    };
-    Router::new()
-        .route("/metrics", get(scrape))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .with_state(registry)
 }
 
 #[cfg(test)]
