@@ -24,6 +24,7 @@ impl Failure {
     }
 
     /// Something failed outside of this program or in a measurement.
+    #[cfg(feature = "bench")]
     pub(super) fn other(error: impl std::fmt::Display) -> Self {
         Self {
             message: error.to_string(),
