@@ -29,6 +29,8 @@ if ! has "$rust"; then
     container=$(b from --pull-never "$debian")
     b run "$container" -- sh -c 'apt-get -qq update && apt-get -qq install --no-install-recommends gcc libc6-dev ca-certificates'
     b add --quiet "$container" "$(rustc --print sysroot)" /usr/local
+    # A machine may reach the registries only through a proxy whose authority it trusts.
+    b add --quiet "$container" /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
     b config --env CARGO_HOME=/usr/local/cargo "$container"
     b commit --quiet --rm "$container" "$rust"
 fi
