@@ -1,7 +1,7 @@
 # intentd for nodes without a GPU.
 #
-#     docker build -t intentd:cpu .
-#     docker run --rm -p 8080:8080 intentd:cpu
+#     docker build -t intentd .
+#     docker run --rm -p 8080:8080 intentd
 #
 # Dockerfile.cuda builds the image for NVIDIA GPUs.
 ARG RUST=1.95
