@@ -3,16 +3,33 @@
 use super::broker::shared;
 use crate::support::server::{TestServer, eventually};
 
-fn flags<'a>(bootstrap: &'a str, topic: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+/// Flags of a member of a group that reads a topic.
+fn flags<'a>(bootstrap: &'a str, topic: &'a str, group: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let flags = [
         "--kafka-brokers",
         bootstrap,
         "--kafka-topic",
         topic,
         "--kafka-group",
-        topic,
+        group,
     ];
     [&flags[..], more].concat()
+}
+
+/// Flags of a group that begins at the end.
+fn latest<'a>(
+    bootstrap: &'a str,
+    topic: &'a str,
+    group: &'a str,
+    protocol: &'a str,
+) -> Vec<&'a str> {
+    let more = [
+        "--kafka-start",
+        "latest",
+        "--kafka-group-protocol",
+        protocol,
+    ];
+    flags(bootstrap, topic, group, &more)
 }
 
 const REMOVED: &str = "intentd_kafka_expired_records_total";
@@ -28,15 +45,7 @@ async fn latest_is_for_a_group_that_has_read_nothing() {
     let bootstrap = broker.bootstrap();
     for protocol in ["classic", "consumer"] {
         let group = format!("latest-{protocol}");
-        let more = [
-            "--kafka-start",
-            "latest",
-            "--kafka-group-protocol",
-            protocol,
-        ];
-        let mut flags = flags(&bootstrap, topic, &more);
-        flags[5] = &group;
-        let server = TestServer::start(&flags).await;
+        let server = TestServer::start(&latest(&bootstrap, topic, &group, protocol)).await;
         eventually("the topic is read", || server.classifier.is_ready()).await;
         let done = "intentd_kafka_records_total{outcome=\"done\"}";
         assert_eq!(server.metric(done).await, 0.0, "it began at the end");
@@ -48,15 +57,7 @@ async fn latest_is_for_a_group_that_has_read_nothing() {
     broker.delete_records(topic, 400).await;
     for protocol in ["classic", "consumer"] {
         let group = format!("latest-{protocol}");
-        let more = [
-            "--kafka-start",
-            "latest",
-            "--kafka-group-protocol",
-            protocol,
-        ];
-        let mut flags = flags(&bootstrap, topic, &more);
-        flags[5] = &group;
-        let server = TestServer::start(&flags).await;
+        let server = TestServer::start(&latest(&bootstrap, topic, &group, protocol)).await;
         broker.committed(&group, topic, 700).await;
         let done = "intentd_kafka_records_total{outcome=\"done\"}";
         assert_eq!(server.metric(done).await, 300.0);
@@ -77,11 +78,7 @@ async fn latest_holds_for_a_topic_that_is_new_to_a_group() {
         broker.produce(topic, 0..50);
     }
     let group = "grows";
-    let member = |topics| {
-        let mut flags = flags(&bootstrap, topics, &["--kafka-start", "latest"]);
-        flags[5] = group;
-        flags
-    };
+    let member = |topics| latest(&bootstrap, topics, group, "classic");
     let first = TestServer::start(&member("old-topic")).await;
     eventually("the topic is read", || first.classifier.is_ready()).await;
     let second = TestServer::start(&member("old-topic,new-topic")).await;
@@ -102,7 +99,7 @@ async fn a_group_whose_records_are_all_gone_passes_them() {
     broker.create_topic(topic, 1, &[]).await;
     broker.produce(topic, 0..10);
     let bootstrap = broker.bootstrap();
-    let flags = flags(&bootstrap, topic, &[]);
+    let flags = flags(&bootstrap, topic, topic, &[]);
     let server = TestServer::start(&flags).await;
     broker.committed(topic, topic, 10).await;
     server.stop().await;
@@ -126,7 +123,7 @@ async fn a_topic_that_is_deleted_has_no_lag() {
     broker.create_topic(topic, 1, &[]).await;
     broker.produce(topic, 0..10);
     let bootstrap = broker.bootstrap();
-    let server = TestServer::start(&flags(&bootstrap, topic, &[])).await;
+    let server = TestServer::start(&flags(&bootstrap, topic, topic, &[])).await;
     broker.committed(topic, topic, 10).await;
     let series = "intentd_kafka_partition_lag_records";
     eventually_metric(&server, series, 0.0).await;
