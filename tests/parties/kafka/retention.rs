@@ -1,6 +1,9 @@
 //! Records that retention removes, and where a group begins.
 
+use std::time::Duration;
+
 use super::broker::shared;
+use crate::support::http;
 use crate::support::server::{TestServer, eventually};
 
 /// Flags of a member of a group that reads a topic.
@@ -129,26 +132,28 @@ async fn a_topic_that_is_deleted_has_no_lag() {
     eventually_metric(&server, series, 0.0).await;
     broker.delete_topic(topic).await;
     let is_gone = async || {
-        let answer = crate::support::http::get(server.admin, "/metrics", &[]).await;
-        crate::support::http::metric(&answer.body, series).is_none()
+        let answer = http::get(server.admin, "/metrics", &[]).await;
+        http::metric(&answer.body, series).is_none()
     };
     for _ in 0..600 {
         if is_gone().await {
             return server.stop().await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("{series} is still there");
 }
 
-pub(super) async fn eventually_metric(server: &TestServer, series: &str, expected: f64) {
-    let mut found = f64::NAN;
+/// Waits until a series has this value. It may not be there yet.
+async fn eventually_metric(server: &TestServer, series: &str, expected: f64) {
+    let mut found = None;
     for _ in 0..600 {
-        found = server.metric(series).await;
-        if found == expected {
+        let answer = http::get(server.admin, "/metrics", &[]).await;
+        found = http::metric(&answer.body, series);
+        if found == Some(expected) {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("{series} is {found}, not {expected}");
+    panic!("{series} is {found:?}, not {expected}");
 }
