@@ -10,7 +10,7 @@ FROM rust:${RUST}-bookworm AS build
 # What librdkafka is compiled with.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ libssl-dev make pkg-config zlib1g-dev \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 WORKDIR /build
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
@@ -24,7 +24,7 @@ FROM debian:bookworm-slim
 # What librdkafka is linked with, and the authorities that brokers and sinks are checked by.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates libssl3 zlib1g \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --from=build /image/bin /opt/intentd/bin
 ENV PATH=/opt/intentd/bin:${PATH} \
     PORT=8080
