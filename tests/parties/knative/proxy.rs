@@ -129,7 +129,7 @@ async fn an_error_after_an_expectation_is_an_error() {
 #[ignore = "needs Go: .ci/knative runs it"]
 async fn requests_that_are_forwarded_after_sigterm_are_answered() {
     // The default is checked where the program is (tests/it/life.rs).
-    let pod = Pod::start(&["--lame-duck", "60s"]).await;
+    let pod = Pod::start(&["--lame-duck", "60s", "--drain-timeout", "90s"]).await;
     assert_eq!(
         get(pod.address, "/predict?query=music", &[]).await.status,
         200
