@@ -17,8 +17,8 @@ has() {
     b inspect --type image "$1" > /dev/null 2>&1
 }
 
-debian=docker.io/library/debian:bookworm-slim
-rust=docker.io/library/rust:1.95-bookworm
+debian=localhost/debian:bookworm-slim
+rust=localhost/rust:1.95-bookworm
 if ! has "$debian"; then
     mmdebstrap --quiet --variant=minbase bookworm "$work/debian.tar"
     container=$(b from scratch)
