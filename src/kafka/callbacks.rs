@@ -44,7 +44,7 @@ impl<H: RecordHandler> ClientContext for ReaderContext<H> {
         let mut complaint = state.complaint();
         // "All brokers down" says less than the error of the last broker.
         if !is_summary || complaint.is_none() {
-            // Before reading begins, `connect.rs` reports what it is told. Brokers may alternate between errors.
+            // Before reading begins, `connect.rs` reports complaints. Brokers may alternate between errors.
             if state.is_connected.load(Ordering::Relaxed)
                 && complaint.as_ref() != Some(&text)
                 && let Some(times) = state.log.complaint.event()
@@ -68,20 +68,23 @@ impl<H: RecordHandler> ConsumerContext for ReaderContext<H> {
             consumer.rebalance_protocol(),
             RebalanceProtocol::Cooperative
         );
+        if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            start::move_to_ends(consumer, &self.0.begins_at_end, list);
+        }
+        let list = &*list;
         let rebalance = match code {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                start::move_to_ends(consumer, &self.0.begins_at_end, list);
-                Rebalance::Assign(list)
-            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assign(list),
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => Rebalance::Revoke(list),
             other => Rebalance::Error(KafkaError::Rebalance(other.into())),
         };
         self.pre_rebalance(consumer, &rebalance);
         let done = match (&rebalance, is_cooperative) {
-            (Rebalance::Assign(list), true) => consumer.incremental_assign(list),
-            (Rebalance::Assign(list), false) => consumer.assign(list),
-            (Rebalance::Revoke(list), true) => consumer.incremental_unassign(list),
-            (Rebalance::Revoke(_) | Rebalance::Error(_), _) => consumer.unassign(),
+            (Rebalance::Assign(_), true) => consumer.incremental_assign(list),
+            (Rebalance::Assign(_), false) => consumer.assign(list),
+            (Rebalance::Revoke(_) | Rebalance::Error(_), true) => {
+                consumer.incremental_unassign(list)
+            }
+            (Rebalance::Revoke(_) | Rebalance::Error(_), false) => consumer.unassign(),
         };
         if let Err(error) = done
             && let Some(times) = self.0.log.rebalance.event()

@@ -24,10 +24,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Time for pending errors of librdkafka.
 const COMPLAINTS: Duration = Duration::from_millis(10);
 
-/// The number of different complaints that are told at once; others wait for the ten seconds to pass.
+/// The number of different complaints that are logged at once. Further ones appear in the line every ten seconds.
 const KINDS_MAX: usize = 8;
 
-/// Waits until the brokers answer, all topics exist, and the group has an offset to begin at. Returns false when the reader stops first.
+/// Waits until the brokers answer, all topics exist, and the group has an offset to begin at. Returns false when the
+/// reader stops first.
 pub(super) fn wait_for_topics<H: RecordHandler>(
     consumer: &BaseConsumer<ReaderContext<H>>,
     state: &ReaderState<H>,

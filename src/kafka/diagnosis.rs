@@ -1,5 +1,5 @@
-//! Why a connection to a broker cannot be made. librdkafka says of every certificate that it cannot be verified, and of a
-//! broker that expects TLS that it is down. One handshake of our own says more.
+//! Finds out why a connection to a broker fails. librdkafka reports every bad certificate as "could not be verified", and
+//! a broker that expects TLS as "down". A TLS handshake of our own says more.
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -18,19 +18,19 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is wrong with the connection to the first broker, if a handshake shows it.
 pub(super) fn explain(connection: &Connection) -> Option<String> {
-    let is_ours =
+    let is_of_flags =
         |(key, _): &(String, String)| key != "security.protocol" && !key.starts_with("ssl.");
-    if !connection.properties.iter().all(is_ours) {
+    if !connection.properties.iter().all(is_of_flags) {
         return None;
     }
-    let shaken = handshake(connection)?;
+    let outcome = handshake(connection)?;
     if !connection.security.has_tls() {
-        // Whatever it thinks of our certificate authorities, it answered in TLS.
-        let speaks_tls = !matches!(shaken, Err(Error::InvalidMessage(_)));
+        // A certificate that we do not trust is still an answer in TLS.
+        let speaks_tls = !matches!(outcome, Err(Error::InvalidMessage(_)));
         let what = "the broker expects TLS: set --kafka-security ssl or sasl-ssl";
         return speaks_tls.then(|| what.to_owned());
     }
-    match shaken {
+    match outcome {
         Err(Error::InvalidMessage(_)) => {
             Some("the broker's port speaks no TLS: set another port or --kafka-security".to_owned())
         }

@@ -226,13 +226,13 @@ impl<H: RecordHandler> ReaderThread<H> {
         }
         self.is_reading = is_reading;
         self.state.handler.set_reading(is_reading);
-        let Some(times) = self.state.log.reading.event() else {
-            return;
-        };
+        let log = &self.state.log;
         let (topics, group) = (&self.settings.topics, &self.settings.group);
         if is_reading {
-            tracing::info!(?topics, group, times, "reading Kafka");
-        } else {
+            if let Some(times) = log.reading.event() {
+                tracing::info!(?topics, group, times, "reading Kafka");
+            }
+        } else if let Some(times) = log.denied.event() {
             let denial = self.state.complaint().clone().unwrap_or_default();
             tracing::error!(
                 ?topics,

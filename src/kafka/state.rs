@@ -108,6 +108,7 @@ pub(super) struct ReaderLog {
     pub(super) pause: LogThrottle,
     pub(super) panic: LogThrottle,
     pub(super) reading: LogThrottle,
+    pub(super) denied: LogThrottle,
     pub(super) rebalance: LogThrottle,
 }
 

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::response::Parts;
 use axum::http::uri::Scheme;
 use axum::http::{StatusCode, header};
 use http_body_util::Full;
@@ -122,12 +121,11 @@ impl Link {
             Err(ClientError::Connection(_)) => whole(client.send(request, limits()).await),
             response => response,
         };
-        let (head, body) = response.map_err(|error| match error {
-            // The time that was left is no use to anyone.
+        let (status, body) = response.map_err(|error| match error {
+            // Names the caller's limit, not what was left of it.
             ClientError::Timeout(_) => LinkError::Timeout(timeout),
             error => error.into(),
         })?;
-        let status = head.status;
         if status != StatusCode::OK {
             return Err(LinkError::Answer(format!("HTTP status {status}")));
         }
@@ -135,10 +133,12 @@ impl Link {
     }
 }
 
-/// The response, if all of it arrived.
-fn whole(response: Result<ClientResponse, ClientError>) -> Result<(Parts, Bytes), ClientError> {
+/// The status and the body, if all of the response arrived.
+fn whole(
+    response: Result<ClientResponse, ClientError>,
+) -> Result<(StatusCode, Bytes), ClientError> {
     let ClientResponse { head, body } = response?;
-    Ok((head, body?))
+    Ok((head.status, body?))
 }
 
 impl Peer {

@@ -35,7 +35,7 @@ struct Replica {
     endpoint: usize,
     report: Option<(DemandReport, Instant)>,
     failure: Option<String>,
-    /// Since when it has not answered, and whether that was told.
+    /// When it stopped answering, and whether that was logged.
     failing: Option<FailingSince>,
     /// Start of an unbroken series of refused connections.
     refuses_since: Option<Instant>,
@@ -46,14 +46,14 @@ struct Replica {
 #[derive(Debug, Clone, Copy)]
 struct FailingSince {
     at: Instant,
-    is_told: bool,
+    is_logged: bool,
 }
 
 /// Time without an answer after which a replica counts as lost. A pod that ends refuses connections before its address
 /// leaves DNS.
 const LOST: Duration = Duration::from_secs(10);
 
-/// A change of a replica that people should know.
+/// A change of a replica that is worth a line of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplicaChange {
     /// It has not answered for a while.
@@ -180,7 +180,7 @@ impl Replicas {
         self.by_address.keys().copied().collect()
     }
 
-    /// Records the result of polling `address`. Returns what should be told about it.
+    /// Records the result of polling `address`. Returns the change to log, if any.
     pub(super) fn record(
         &mut self,
         address: SocketAddr,
@@ -195,8 +195,8 @@ impl Replicas {
                 replica.failure = None;
                 replica.refuses_since = None;
                 replica.is_fresh = true;
-                let was_told = failing.is_some_and(|since| since.is_told);
-                was_told.then_some(ReplicaChange::Found)
+                let was_logged = failing.is_some_and(|since| since.is_logged);
+                was_logged.then_some(ReplicaChange::Found)
             }
             Err(PollFailure { why, is_refused }) => {
                 replica.failure = Some(why);
@@ -205,10 +205,10 @@ impl Replicas {
                 replica.is_fresh = false;
                 let failing = replica.failing.get_or_insert(FailingSince {
                     at: now,
-                    is_told: false,
+                    is_logged: false,
                 });
-                let is_due = !failing.is_told && now.duration_since(failing.at) >= LOST;
-                failing.is_told |= is_due;
+                let is_due = !failing.is_logged && now.duration_since(failing.at) >= LOST;
+                failing.is_logged |= is_due;
                 is_due.then_some(ReplicaChange::Lost)
             }
         }

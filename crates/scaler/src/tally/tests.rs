@@ -36,12 +36,12 @@ fn silence() -> Result<DemandReport, PollFailure> {
 
 /// A pod that ends refuses connections before its address leaves DNS. That is no news.
 #[tokio::test(start_paused = true)]
-async fn a_replica_is_told_as_lost_once_it_is_silent_for_a_while() {
+async fn a_replica_is_logged_as_lost_once_it_is_silent_for_a_while() {
     let mut replicas = Replicas::new(1);
     let start = Instant::now();
     replicas.resolve(addresses(&[1]), 10, start);
     let at = |seconds| start + Duration::from_secs(seconds);
-    let told = [
+    let polls = [
         (0, reports(1.0), None),
         (1, silence(), None),
         (10, silence(), None),
@@ -52,7 +52,7 @@ async fn a_replica_is_told_as_lost_once_it_is_silent_for_a_while() {
         (15, silence(), None),
         (16, reports(1.0), None),
     ];
-    for (seconds, result, expected) in told {
+    for (seconds, result, expected) in polls {
         let change = replicas.record(address(1), result, at(seconds));
         assert_eq!(change, expected, "after {seconds} s");
     }
