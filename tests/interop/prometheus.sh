@@ -6,18 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 program=${INTENTD:-target/release/intentd}
 [ -x "$program" ] || { echo "no $program: cargo build --release" >&2; exit 1; }
-tools=${CARGO_TARGET_DIR:-target}/interop/prometheus
+tools=$(tests/interop/prometheus_tools.sh)
+promtool=$tools/promtool
 rules=deploy/prometheus
-
-if ! [ -x "$tools/usr/bin/promtool" ]; then
-    mkdir -p "$tools"
-    download=$(mktemp -d)
-    # As root, apt-get would download as a user who may not write there.
-    (cd "$download" && apt-get -qq -o APT::Sandbox::User=root download prometheus)
-    dpkg -x "$download"/prometheus_*.deb "$tools"
-    rm -rf "$download"
-fi
-promtool=$tools/usr/bin/promtool
 
 work=$(mktemp -d)
 children=()
@@ -69,11 +60,11 @@ scrape_configs:
 END
 "$promtool" check config "$work/prometheus.yml"
 api=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"$tools/usr/bin/prometheus" --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" \
+"$tools/prometheus" --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" \
     --web.listen-address="127.0.0.1:$api" --log.level=warn 2> "$work/prometheus.log" &
 children+=($!)
 
-echo "== prometheus, $("$tools/usr/bin/prometheus" --version 2>&1 | head -n 1)"
+echo "== prometheus, $("$tools/prometheus" --version 2>&1 | head -n 1)"
 python3 tests/interop/prometheus.py "$promtool" "$api" \
     "${mains[0]}" "${mains[1]}" "${admins[0]}" "${admins[1]}" \
     || { tail -n 20 "$work/prometheus.log" >&2; exit 1; }

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Kubernetes, KEDA, Knative and Prometheus as processes, and parts of the test against them:
+#     tests/parties/cluster/run.sh RESULTS PART...
+# RESULTS is a folder for what is measured. `scaling`, `outages`, `knative`, `article`; `scaling=hpa,prometheus` takes
+# some triggers only. The program is target/release/intentd, or the one that INTENTD names. As root: each pod has a
+# network of its own. Nothing is left behind, for all of it runs in namespaces that end with this script.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
+. tests/parties/go-tools.sh
+
+[ $# -ge 2 ] || { sed -n '2,7s/^# //p' "$0" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "tests/parties/cluster: networks for pods need root" >&2; exit 1; }
+for program in go kubectl openssl ip setpriv unshare; do
+    command -v "$program" > /dev/null || { echo "tests/parties/cluster: there is no $program" >&2; exit 1; }
+done
+intentd=$(realpath "${INTENTD:-target/release/intentd}")
+[ -x "$intentd" ] || { echo "no $intentd: cargo build --release --features kafka" >&2; exit 1; }
+mkdir -p "$1"
+results=$(realpath "$1")
+shift
+
+go_tools kubernetes tests/parties/kubernetes go.etcd.io/etcd/server/v3=etcd \
+    k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
+kubernetes=$built
+keda=github.com/kedacore/keda/v2
+go_tools keda tests/parties/keda $keda/cmd/operator $keda/cmd/adapter $keda/cmd/webhooks
+operator=$built
+serving=knative.dev/serving/cmd
+go_tools knative tests/parties/knative ./queue $serving/activator $serving/autoscaler $serving/controller $serving/webhook
+knative=$built
+prometheus=$(tests/interop/prometheus_tools.sh)/prometheus
+
+module() {
+    (cd "tests/parties/$1" && go list -m -f '{{.Dir}}' "$2")
+}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cat > "$work/programs.json" <<JSON
+{
+  "intentd": "$intentd",
+  "prometheus": "$prometheus",
+  "etcd": "$kubernetes/etcd",
+  "kube-apiserver": "$kubernetes/kube-apiserver",
+  "kube-controller-manager": "$kubernetes/kube-controller-manager",
+  "keda-operator": "$operator/operator",
+  "keda-adapter": "$operator/adapter",
+  "keda-webhooks": "$operator/webhooks",
+  "keda-module": "$(module keda $keda)",
+  "knative-queue": "$knative/queue",
+  "knative-activator": "$knative/activator",
+  "knative-autoscaler": "$knative/autoscaler",
+  "knative-controller": "$knative/controller",
+  "knative-webhook": "$knative/webhook",
+  "knative-modules": {
+    "serving": "$(module knative knative.dev/serving)",
+    "networking": "$(module knative knative.dev/networking)",
+    "caching": "$(module knative knative.dev/caching)"
+  }
+}
+JSON
+cd tests/parties
+code=0
+unshare --net --mount --pid --fork --kill-child --mount-proc \
+    python3 -m cluster "$work/programs.json" "$work" "$results" "$@" 2> "$results/node.log" || code=$?
+# What a fault is told by: the logs of every process and pod.
+[ "$code" = 0 ] || { rm -rf "$results/logs"; cp -r "$work/logs" "$results/logs"; }
+exit "$code"
