@@ -33,6 +33,10 @@ impl<H: RecordHandler> ClientContext for ReaderContext<H> {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // The library reports the end of a partition here too; the reader gets it as well.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         let Self(state) = self;
         state.metrics.count_error(FailedOperation::Read);
         state.note_denial(&error);

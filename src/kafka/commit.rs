@@ -39,12 +39,18 @@ where
 {
     let one = state.committing.lock();
     let one = one.unwrap_or_else(PoisonError::into_inner);
-    state.finished.store(0, Ordering::Relaxed);
-    if let Some(due) = state.partitions.take_due() {
-        match consumer.commit(&due, CommitMode::Sync) {
-            Ok(()) => state.note_access(),
-            Err(error) => report(state, &error, &due),
-        }
+    let finished = state.finished.swap(0, Ordering::Relaxed);
+    state.unconfirmed.fetch_add(finished, Ordering::Relaxed);
+    let outcome = match state.partitions.take_due() {
+        Some(due) => consumer
+            .commit(&due, CommitMode::Sync)
+            .map(|()| state.note_access())
+            .map_err(|error| report(state, &error, &due)),
+        // What is finished lies behind records that are not: the ledgers count those.
+        None => Ok(()),
+    };
+    if outcome.is_ok() {
+        state.unconfirmed.store(0, Ordering::Relaxed);
     }
     drop(one);
 }

@@ -34,8 +34,8 @@ const PAUSE_AFTER: Duration = Duration::from_millis(200);
 /// partitions.
 const JOINED: Duration = Duration::from_secs(5);
 
-/// The bound on records of a partition that are read behind an unfinished one, since they cannot be committed: a
-/// multiple of the records that may be in flight, and a minimum.
+/// The bound on records that cannot be committed: those of a partition that are read behind an unfinished one, and all
+/// that are finished while commits fail. A multiple of the records that may be in flight, and a minimum.
 const UNCOMMITTED_WINDOWS: usize = 64;
 const UNCOMMITTED_MIN: usize = 10_000;
 
@@ -256,7 +256,7 @@ impl<H: RecordHandler> ReaderThread<H> {
         is_idle && !has_partitions
     }
 
-    /// Pauses reading when enough records are in flight, and resumes it later.
+    /// Pauses reading when enough records are in flight or cannot be committed, and resumes it later.
     fn update_pause(&mut self) {
         let (state, in_flight) = (&self.state, &self.state.in_flight);
         let max = state.handler.in_flight_max();
@@ -264,13 +264,16 @@ impl<H: RecordHandler> ReaderThread<H> {
         if self.is_stuck {
             self.is_stuck = state.partitions.longest() > uncommitted_max(max) / 2;
         }
+        // A group may be without a coordinator for long, while the partitions can be read.
+        let is_behind = state.uncommitted() > uncommitted_max(max);
         let is_full = in_flight.is_full(max);
         state.metrics.in_flight.set(in_flight.len() as i64);
         if state.is_paused.load(Ordering::Relaxed) {
-            if !self.is_stuck && in_flight.wait_until_low(Duration::ZERO) {
+            if !self.is_stuck && !is_behind && in_flight.wait_until_low(Duration::ZERO) {
                 self.pause(false);
             }
-        } else if self.is_stuck || (is_full && !in_flight.wait_until_low(PAUSE_AFTER)) {
+        } else if self.is_stuck || is_behind || (is_full && !in_flight.wait_until_low(PAUSE_AFTER))
+        {
             self.pause(true);
         }
     }

@@ -82,8 +82,10 @@ pub(super) struct ReaderState<H> {
     pub(super) is_assigned: AtomicBool,
     /// The handler's last answer to [`RecordHandler::in_flight_max`].
     in_flight_max: AtomicUsize,
-    /// Records finished since the last commit.
+    /// Records finished since the last commit began.
     pub(super) finished: AtomicUsize,
+    /// Records finished before that which no commit has confirmed yet: it is on its way, or has failed.
+    pub(super) unconfirmed: AtomicUsize,
     /// Held during a commit, so that none overtakes another.
     pub(super) committing: Mutex<()>,
     /// Whether a broker has denied access, and nothing has shown since that it is granted.
@@ -131,6 +133,7 @@ impl<H> ReaderState<H> {
             is_assigned: AtomicBool::new(false),
             in_flight_max: AtomicUsize::new(1),
             finished: AtomicUsize::new(0),
+            unconfirmed: AtomicUsize::new(0),
             committing: Mutex::new(()),
             is_denied: AtomicBool::new(false),
             fatal: watch::Sender::new(None),
@@ -186,6 +189,12 @@ impl<H> ReaderState<H> {
             self.changed.notify_all();
         }
         self.in_flight.leave();
+    }
+
+    /// Records that are finished and would be read again if this process ended now.
+    pub(super) fn uncommitted(&self) -> usize {
+        let finished = self.finished.load(Ordering::Relaxed);
+        finished.saturating_add(self.unconfirmed.load(Ordering::Relaxed))
     }
 
     /// Notes that a broker denied access, if that is what the error says. librdkafka asks again and again, but reports

@@ -1,6 +1,6 @@
 # Sourced: `go_tools NAME DIRECTORY PACKAGE...` builds programs of Go modules, by the versions in the directory's go.mod
 # and the checksums in its go.sum, once, and sets `built` to the folder with them. `PACKAGE=NAME` gives the program
-# another name than its package's. Needs Go; exit code 2 when the modules cannot be had.
+# another name than its package's; `ldflags` are those of the linker. Needs Go; exit code 2 when the modules cannot be had.
 go_tools() {
     local name=$1 directory=$2 version package
     shift 2
@@ -14,7 +14,7 @@ go_tools() {
         [ ! -e "$built/$program" ] || continue
         (cd "$directory" && go list -deps "${package%=*}" > /dev/null) || exit 2
         # Renamed when whole: a build that was interrupted leaves none.
-        (cd "$directory" && GOFLAGS=-mod=readonly CGO_ENABLED=0 go build -trimpath -ldflags=-s -o "$built/new" "${package%=*}")
+        (cd "$directory" && GOFLAGS=-mod=readonly CGO_ENABLED=0 go build -trimpath -ldflags="-s ${ldflags:-}" -o "$built/new" "${package%=*}")
         mv "$built/new" "$built/$program"
     done
     flock -u 8

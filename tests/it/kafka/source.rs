@@ -354,3 +354,29 @@ async fn errors_of_brokers_pass_without_loss() {
     assert_eq!(keys.len(), 300);
     server.stop().await;
 }
+
+/// What is read while no commit succeeds would be read again: there is a bound on it. Partitions can be read for as long
+/// as a group is without a coordinator.
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_waits_for_commits_that_fail() {
+    let broker = broker();
+    let server = server(&flags(&broker.bootstrap())).await;
+    eventually("the topic is read", || server.classifier.is_ready()).await;
+    broker
+        .fail_next(
+            Api::OffsetCommit,
+            &[RespErr::RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE; 3000],
+        )
+        .unwrap();
+    produce(&broker, 0..16_000);
+    metric_becomes(&server, "intentd_kafka_paused", |paused| paused == 1.0).await;
+    metric_becomes(&server, "intentd_kafka_in_flight", |count| count == 0.0).await;
+    let done = "intentd_kafka_records_total{outcome=\"done\"}";
+    let answered = server.metric(done).await;
+    // The bound, and what was in flight when it was reached.
+    assert!((10_000.0..15_000.0).contains(&answered), "{answered}");
+    broker.fail_no_more(Api::OffsetCommit).unwrap();
+    all_is_committed(&broker, GROUP).await;
+    assert_eq!(server.metric(done).await, 16_000.0);
+    server.stop().await;
+}

@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 
 [ $# -ge 2 ] || { sed -n '2,7s/^# //p' "$0" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || { echo "tests/parties/cluster: networks for pods need root" >&2; exit 1; }
-for program in go kubectl openssl ip setpriv unshare; do
+for program in go java kubectl openssl ip setpriv unshare; do
     command -v "$program" > /dev/null || { echo "tests/parties/cluster: there is no $program" >&2; exit 1; }
 done
 intentd=$(realpath "${INTENTD:-target/release/intentd}")
@@ -19,8 +19,15 @@ mkdir -p "$1"
 results=$(realpath "$1")
 shift
 
+module() { # folder of go.mod, module, what to say of it
+    (cd "tests/parties/$1" && go list -m -f "$3" "$2")
+}
+
+# Knative asks the API server which version it is, which only its linker says.
+ldflags="-X k8s.io/component-base/version.gitVersion=$(module kubernetes k8s.io/kubernetes '{{.Version}}')"
 go_tools kubernetes tests/parties/kubernetes go.etcd.io/etcd/server/v3=etcd \
     k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
+ldflags=
 kubernetes=$built
 keda=github.com/kedacore/keda/v2
 go_tools keda tests/parties/keda $keda/cmd/operator $keda/cmd/adapter $keda/cmd/webhooks
@@ -29,32 +36,31 @@ serving=knative.dev/serving/cmd
 go_tools knative tests/parties/knative ./queue $serving/activator $serving/autoscaler $serving/controller $serving/webhook
 knative=$built
 prometheus=$(tests/interop/prometheus_tools.sh)/prometheus
+jars=$(tests/parties/kafka/install.sh | tail -n 1)
 
-module() {
-    (cd "tests/parties/$1" && go list -m -f '{{.Dir}}' "$2")
-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cat > "$work/programs.json" <<JSON
 {
   "intentd": "$intentd",
   "prometheus": "$prometheus",
+  "kafka-jars": "$jars",
   "etcd": "$kubernetes/etcd",
   "kube-apiserver": "$kubernetes/kube-apiserver",
   "kube-controller-manager": "$kubernetes/kube-controller-manager",
   "keda-operator": "$operator/operator",
   "keda-adapter": "$operator/adapter",
   "keda-webhooks": "$operator/webhooks",
-  "keda-module": "$(module keda $keda)",
+  "keda-module": "$(module keda $keda '{{.Dir}}')",
   "knative-queue": "$knative/queue",
   "knative-activator": "$knative/activator",
   "knative-autoscaler": "$knative/autoscaler",
   "knative-controller": "$knative/controller",
   "knative-webhook": "$knative/webhook",
   "knative-modules": {
-    "serving": "$(module knative knative.dev/serving)",
-    "networking": "$(module knative knative.dev/networking)",
-    "caching": "$(module knative knative.dev/caching)"
+    "serving": "$(module knative knative.dev/serving '{{.Dir}}')",
+    "networking": "$(module knative knative.dev/networking '{{.Dir}}')",
+    "caching": "$(module knative knative.dev/caching '{{.Dir}}')"
   }
 }
 JSON

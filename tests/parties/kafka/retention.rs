@@ -52,6 +52,12 @@ async fn latest_is_for_a_group_that_has_read_nothing() {
         eventually("the topic is read", || server.classifier.is_ready()).await;
         let done = "intentd_kafka_records_total{outcome=\"done\"}";
         assert_eq!(server.metric(done).await, 0.0, "it began at the end");
+        let errors = "intentd_kafka_errors_total{operation=\"read\"}";
+        assert_eq!(
+            server.metric(errors).await,
+            0.0,
+            "the end of a partition is no error"
+        );
         server.stop().await;
     }
     broker.committed("latest-classic", topic, 100).await;
