@@ -360,7 +360,8 @@ async fn errors_of_brokers_pass_without_loss() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_waits_for_commits_that_fail() {
     let broker = broker();
-    let server = server(&flags(&broker.bootstrap())).await;
+    let flags = with(flags(&broker.bootstrap()), &["--kafka-in-flight", "64"]);
+    let server = server(&flags).await;
     eventually("the topic is read", || server.classifier.is_ready()).await;
     broker
         .fail_next(

@@ -66,4 +66,4 @@ def run(cluster, results):
     share = service.share()
     load.tell(0)
     service.apply(round(share, 2))
-    return finish([Run(service, "kpa", results, service.load())], results, "kpa")
+    return finish([Run(service, "kpa", results, service.load(), knows_demand=False)], results, "kpa")

@@ -10,6 +10,9 @@ from .member import Member
 # Time until a process that was killed is started again, as a supervisor does it.
 AWAY = 2.0
 
+# The session of a member, in seconds.
+SESSION = 10.0
+
 MEMBER_FAULTS = ["kill member", "terminate member", "stop member"]
 BROKER_FAULTS = ["kill broker", "stop broker"]
 
@@ -20,8 +23,9 @@ def bound_of_member(bench: Bench) -> int:
 
 
 def bound_of_broker(bench: Bench) -> int:
-    """A broker's end costs members their partitions at worst: what is promised about one that dies, for each."""
-    return len(bench.members) * bound_of_member(bench)
+    """A broker's end costs members their partitions at worst: what is promised about one that dies, for each, and all
+    that is answered in a session without a coordinator, when nothing can be committed."""
+    return len(bench.members) * bound_of_member(bench) + int(SESSION * bench.rate)
 
 
 def kill_members(bench: Bench, kills: int) -> None:
