@@ -42,7 +42,8 @@ finally() {
     [ "$code" = 0 ] || [ ! -f "$work/log" ] || tail -n 100 "$work/log" >&2
     [ ${#containers[@]} = 0 ] || b rm "${containers[@]}" > /dev/null
     # Layers of the stages before the last. Another build still needs its own.
-    ! flock --nonblock --exclusive 9 || b rmi --prune > /dev/null
+    # What a build that was killed has left holds some of them.
+    ! flock --nonblock --exclusive 9 || b rmi --prune > /dev/null || echo "some layers are still in use" >&2
     rm -rf "$work"
     exit "$code"
 }
