@@ -29,7 +29,7 @@ class Cluster:
         self.control = Control(programs, folder)
         self.services = Services()
         slow = os.path.join(folder, "slow")
-        checkpoint.write(slow, layers=3, hidden=768)
+        checkpoint.write(slow, layers=2, hidden=512)
         intentd = Image({"/opt/intentd/bin/intentd": programs["intentd"], "/models/slow": slow}, ["intentd"])
         intentd.env["PATH"] = "/opt/intentd/bin:/usr/local/bin:/usr/bin:/bin"
         images = {"intentd:latest": intentd, "dev.local/intentd:latest": intentd}

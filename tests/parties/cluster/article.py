@@ -228,6 +228,6 @@ def run(cluster, results, chosen=("unordered", "ordered", "keda")):
         with open(os.path.join(results, f"article-{name}.svg"), "w") as file:
             file.write(picture.article(way.rows, name))
         api.request("DELETE", f"/api/v1/namespaces/{way.namespace}")
-    with open(os.path.join(results, "article.json"), "w") as file:
-        json.dump(summaries, file, indent=1)
+        with open(os.path.join(results, "article.json"), "w") as file:
+            json.dump(summaries, file, indent=1)
     return faults

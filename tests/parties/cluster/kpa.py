@@ -21,6 +21,7 @@ class Service(Workload):
 
     def apply(self, target):
         """Makes a revision with a target, and returns when it is the one that serves."""
+        self.target = target
         before = self.revision
         env = "/spec/template/spec/containers/0/env/-"
         changes = [
@@ -50,6 +51,10 @@ class Service(Workload):
             return 0, 0
         return item["spec"]["replicas"], item.get("status", {}).get("readyReplicas", 0)
 
+    def share(self):
+        """What the KPA takes a replica to be worth, in requests a second."""
+        return self.target
+
     def load(self):
         """Load as Knative's ingress sends it to the revision."""
         headers = [f"Knative-Serving-Namespace: {NAMESPACE}", f"Knative-Serving-Revision: {self.revision}"]
@@ -63,7 +68,7 @@ def run(cluster, results):
     load = service.load()
     load.tell(2)
     time.sleep(45)
-    share = service.share()
+    share = Workload.share(service)
     load.tell(0)
     service.apply(round(share, 2))
     return finish([Run(service, "kpa", results, service.load(), knows_demand=False)], results, "kpa")

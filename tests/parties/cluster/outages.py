@@ -7,11 +7,15 @@ import time
 
 from . import api
 from .load import Load
+from .scaling import right
 from .workload import Workload, render
 
 AWAY = 60
 AFTER = 75
 SETTLE = 150
+
+# For how many seconds a demand may lead to a number of replicas: the stabilization window and two polls.
+MEMORY = 150
 
 WAKE = [
     {"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": {"name": name, "value": value}}
@@ -70,25 +74,37 @@ class Record(threading.Thread):
         with open(self.path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(
-                ["time", "phase", *(f"{place.name}_{what}" for place in self.places for what in ("wanted", "ready"))]
+                [
+                    "time",
+                    "phase",
+                    *(f"{place.name}_{what}" for place in self.places for what in ("wanted", "ready", "demand")),
+                ]
             )
             while True:
-                counts = [place.workload.counts() for place in self.places]
-                self.rows.append((self.phase, counts))
-                writer.writerow([round(time.time(), 1), self.phase, *(number for pair in counts for number in pair)])
+                seen = [(*place.workload.counts(), place.workload.demand()) for place in self.places]
+                self.rows.append((self.phase, seen))
+                writer.writerow([round(time.time(), 1), self.phase, *(number for one in seen for number in one)])
                 file.flush()
                 time.sleep(1)
 
 
 def judge(record, places, phase):
-    """The numbers of replicas that each place was to have in a phase, as words where they changed."""
+    """The numbers of replicas that each place was to have in a phase, as words where they changed. A change is a fault
+    unless the demand of the last minutes asks for the new number."""
     faults, shown = [], []
     for index, place in enumerate(places):
-        wanted = [counts[index][0] for name, counts in record.rows if name == phase]
-        changes = [number for before, number in zip([None, *wanted], wanted) if number != before]
-        shown.append(" → ".join(str(number) for number in changes))
-        if len(changes) > 1:
-            faults.append(f"{phase}: {place.name} went {shown[-1]}")
+        changes, before = [], None
+        for moment, (name, seen) in enumerate(record.rows):
+            wanted = seen[index][0]
+            if name == phase and (not changes or wanted != before):
+                changes += [] if changes or before in (None, wanted) else [str(before)]
+                changes.append(str(wanted))
+                latest = record.rows[max(0, moment - MEMORY) : moment]
+                asked = {number for _, row in latest for number in right(row[index][2])}
+                if len(changes) > 1 and wanted not in asked:
+                    faults.append(f"{phase}: {place.name} went {' → '.join(changes)}")
+            before = wanted
+        shown.append(" → ".join(changes))
     return faults, shown
 
 

@@ -75,7 +75,7 @@ class Run(threading.Thread):
         began = time.monotonic()
         while (passed := time.monotonic() - began) < seconds:
             wanted, ready = self.workload.counts()
-            demands = [replica["demand_replicas"] for replica in self.workload.replicas()]
+            demand = self.workload.demand()
             latest = self.load.latest
             row = {
                 "time": round(time.time(), 1),
@@ -84,9 +84,7 @@ class Run(threading.Thread):
                 "wanted": wanted,
                 "ready": ready,
             }
-            row.update(
-                demand=round(sum(demands), 3), sent=latest["sent"], refused=self.load.refused(), lost=self.load.lost()
-            )
+            row.update(demand=demand, sent=latest["sent"], refused=self.load.refused(), lost=self.load.lost())
             self.rows.append(row)
             if to_one and wanted == 1 and ready == 1:
                 return

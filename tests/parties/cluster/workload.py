@@ -103,6 +103,10 @@ class Workload:
                 continue
         return found
 
+    def demand(self):
+        """The demand of all replicas that answer."""
+        return round(sum(replica["demand_replicas"] for replica in self.replicas()), 3)
+
     def share(self):
         """Requests a second that one replica takes, by what the replicas themselves say."""
         replicas = self.replicas()
