@@ -19,6 +19,11 @@ from .workload import Workload, render
 TOPIC = "ai-info"
 GROUP = "ai-info-consumer"
 EVENTS = 5000
+TITLES = {
+    "unordered": "Knative's KPA; the relay delivers in any order",
+    "ordered": "Knative's KPA; the relay delivers a partition in order",
+    "keda": "KEDA, by lag and demand",
+}
 RELAY_ADMIN = 9199
 LIMIT = 300
 SERIES = re.compile(r'^intentd_kafka_(records_total\{outcome="(\w+)"\}|lag_records|lag_seconds) (\S+)', re.MULTILINE)
@@ -226,7 +231,7 @@ def run(cluster, results, chosen=("unordered", "ordered", "keda")):
         summaries.append(way.summary)
         print(json.dumps(way.summary), flush=True)
         with open(os.path.join(results, f"article-{name}.svg"), "w") as file:
-            file.write(picture.article(way.rows, name))
+            file.write(picture.article(way.rows, TITLES[name]))
         api.request("DELETE", f"/api/v1/namespaces/{way.namespace}")
         with open(os.path.join(results, "article.json"), "w") as file:
             json.dump(summaries, file, indent=1)

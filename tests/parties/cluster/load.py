@@ -59,6 +59,8 @@ class Generator:
     async def _exchange(self, endpoint):
         """The status of one request over one connection."""
         kept = self.idle[endpoint]
+        # A server closes what is idle for long; its balancer sees that before it sends.
+        kept[:] = [(reader, writer) for reader, writer in kept if not reader.at_eof()]
         reader, writer = kept.pop() if kept else await asyncio.open_connection(*endpoint)
         try:
             writer.write(self.request)

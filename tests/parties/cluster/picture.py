@@ -44,7 +44,7 @@ def article(rows, way):
         return [row[name] for row in rows]
 
     panels = [
-        (f"Replicas ({way})", {"asked for": column("wanted"), "ready": column("ready")}),
+        (f"Replicas. {way}", {"asked for": column("wanted"), "ready": column("ready")}),
         ("Events", {"waiting": column("lag_records"), "answered": column("done")}),
         ("Age of the oldest event in flight, in seconds", {"age": column("lag_seconds")}),
     ]

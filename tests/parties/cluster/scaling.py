@@ -156,7 +156,8 @@ def table(summaries):
         cells = [run["trigger"]]
         for name in ("2.8", "6.4"):
             phase = run[name]
-            cells += [f"{phase['wanted_s']} s ({phase['last']} for {phase['demand']:.2f})", str(phase["most"])]
+            after = "–" if phase["wanted_s"] is None else f"{phase['wanted_s']} s"
+            cells += [f"{after} ({phase['last']} for {phase['demand']:.2f})", str(phase["most"])]
         cells += [
             f"{run['down']['to_one_s']} s, {run['end']['to_one_s']} s",
             str(run["sent"]),
