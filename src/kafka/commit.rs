@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::metrics::FailedOperation;
@@ -39,13 +39,22 @@ where
 {
     let one = state.committing.lock();
     let one = one.unwrap_or_else(PoisonError::into_inner);
-    let finished = state.finished.swap(0, Ordering::Relaxed);
+    let finished = state.finished.load(Ordering::Relaxed);
     state.unconfirmed.fetch_add(finished, Ordering::Relaxed);
+    state.finished.fetch_sub(finished, Ordering::Relaxed);
     let outcome = match state.partitions.take_due() {
         Some(due) => consumer
             .commit(&due, CommitMode::Sync)
             .map(|()| state.note_access())
-            .map_err(|error| report(state, &error, &due)),
+            .or_else(|error| {
+                report(state, &error, &due);
+                // The others are committed: reading goes on for them.
+                if is_of_one_partition(&error) {
+                    Ok(())
+                } else {
+                    Err(())
+                }
+            }),
         // What is finished lies behind records that are not: the ledgers count those.
         None => Ok(()),
     };
@@ -53,6 +62,19 @@ where
         state.unconfirmed.store(0, Ordering::Relaxed);
     }
     drop(one);
+}
+
+/// Whether an error concerns a partition and not the group. librdkafka reports it for all that were to be committed.
+fn is_of_one_partition(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
 }
 
 fn report<H: RecordHandler>(state: &ReaderState<H>, error: &KafkaError, due: &TopicPartitionList) {

@@ -32,7 +32,7 @@ class Cluster:
         checkpoint.write(slow, layers=2, hidden=512)
         intentd = Image({"/opt/intentd/bin/intentd": programs["intentd"], "/models/slow": slow}, ["intentd"])
         intentd.env["PATH"] = "/opt/intentd/bin:/usr/local/bin:/usr/bin:/bin"
-        images = {"intentd:latest": intentd, "dev.local/intentd:latest": intentd}
+        images = {"intentd:latest": intentd}
         images.update(keda.images(programs), **knative.images(programs))
         self.node = Node(images, os.path.join(folder, "pods"), self.control.logs)
         self.monitoring = Monitoring(self.control, self.node, programs["prometheus"])

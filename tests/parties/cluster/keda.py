@@ -7,9 +7,9 @@ from .container import Image
 
 PROGRAMS = {"/keda": "operator", "/keda-adapter": "adapter", "/keda-admission-webhooks": "webhooks"}
 IMAGES = {
-    "ghcr.io/kedacore/keda:main": "/keda",
-    "ghcr.io/kedacore/keda-metrics-apiserver:main": "/keda-adapter",
-    "ghcr.io/kedacore/keda-admission-webhooks:main": "/keda-admission-webhooks",
+    "kedacore/keda:main": "/keda",
+    "kedacore/keda-metrics-apiserver:main": "/keda-adapter",
+    "kedacore/keda-admission-webhooks:main": "/keda-admission-webhooks",
 }
 
 

@@ -22,15 +22,15 @@ LATE = ("deployments/*r.yaml", "deployments/webhook.yaml", "webhooks/*.yaml", "9
 
 
 def images(programs):
-    """The images that Knative's manifests name; this name is one whose tag it does not look up."""
+    """The images that Knative's manifests name."""
     return {
-        f"dev.local/{PATH}/{name}": Image({f"/ko-app/{name}": programs[f"knative-{name}"]}, [f"/ko-app/{name}"])
+        f"{PATH}/{name}": Image({f"/ko-app/{name}": programs[f"knative-{name}"]}, [f"/ko-app/{name}"])
         for name in PROGRAMS
     }
 
 
 def text(root, patterns):
-    """Manifests of a folder, with images that are here."""
+    """Manifests of a folder. Knative does not look up the tags of images that are called dev.local."""
     found = []
     for pattern in patterns:
         for path in sorted(glob.glob(os.path.join(root, pattern))):

@@ -87,11 +87,12 @@ class Generator:
             tried.append(endpoint)
             try:
                 status = await asyncio.wait_for(self._exchange(endpoint), TIMEOUT)
+            # Before OSError, of which it is one.
+            except TimeoutError:
+                break
             except (OSError, asyncio.IncompleteReadError):
                 self.counts["again"] += 1
                 continue
-            except asyncio.TimeoutError:
-                break
             self.counts[str(status)] += 1
             self.latencies.append(time.monotonic() - began)
             return

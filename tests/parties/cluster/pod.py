@@ -38,6 +38,12 @@ KNOWN = {
 REFRESH = 20
 
 
+def image_name(image):
+    """An image without its registry and digest."""
+    host, _, rest = image.split("@")[0].partition("/")
+    return rest if rest and ("." in host or ":" in host) else image.split("@")[0]
+
+
 class Pod(threading.Thread):
     """Runs a pod from its object until it is deleted, and writes its status."""
 
@@ -87,7 +93,7 @@ class Pod(threading.Thread):
         self.network = Network()
         for spec in self.spec["containers"]:
             log = os.path.join(self.logs, f"{self.namespace}.{self.name}.{spec['name']}.log")
-            self.containers.append(Container(self, spec, self.images[spec["image"].split("@")[0]], log))
+            self.containers.append(Container(self, spec, self.images[image_name(spec["image"])], log))
         self.report()
         while not self._placed():
             if self.deleted.wait(1):

@@ -66,8 +66,16 @@ cat > "$work/programs.json" <<JSON
 JSON
 cd tests/parties
 code=0
-unshare --net --mount --pid --fork --kill-child --mount-proc \
-    python3 -m cluster "$work/programs.json" "$work" "$results" "$@" 2> "$results/node.log" || code=$?
-# What a fault is told by: the logs of every process and pod.
-[ "$code" = 0 ] || { rm -rf "$results/logs"; cp -r "$work/logs" "$results/logs"; }
+# A signal to this script would reach neither unshare nor the first process of its namespace.
+PYTHONDONTWRITEBYTECODE=1 unshare --net --mount --pid --fork --kill-child --mount-proc \
+    python3 -m cluster "$work/programs.json" "$work" "$results" "$@" 2> "$results/node.log" &
+cluster=$!
+trap 'kill -KILL "$cluster"' INT TERM HUP
+wait "$cluster" || code=$?
+if [ "$code" != 0 ]; then
+    tail -n 20 "$results/node.log" >&2
+    # The logs of every process and pod show what went wrong.
+    rm -rf "$results/logs"
+    cp -r "$work/logs" "$results/logs"
+fi
 exit "$code"
