@@ -42,23 +42,22 @@ where
     let finished = state.finished.load(Ordering::Relaxed);
     state.unconfirmed.fetch_add(finished, Ordering::Relaxed);
     state.finished.fetch_sub(finished, Ordering::Relaxed);
-    let outcome = match state.partitions.take_due() {
-        Some(due) => consumer
-            .commit(&due, CommitMode::Sync)
-            .map(|()| state.note_access())
-            .or_else(|error| {
+    let is_confirmed = match state.partitions.take_due() {
+        // What is finished lies behind records that are not: the ledgers count those.
+        None => true,
+        Some(due) => match consumer.commit(&due, CommitMode::Sync) {
+            Ok(()) => {
+                state.note_access();
+                true
+            }
+            Err(error) => {
                 report(state, &error, &due);
                 // The others are committed: reading goes on for them.
-                if is_of_one_partition(&error) {
-                    Ok(())
-                } else {
-                    Err(())
-                }
-            }),
-        // What is finished lies behind records that are not: the ledgers count those.
-        None => Ok(()),
+                is_of_one_partition(&error)
+            }
+        },
     };
-    if outcome.is_ok() {
+    if is_confirmed {
         state.unconfirmed.store(0, Ordering::Relaxed);
     }
     drop(one);

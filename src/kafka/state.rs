@@ -191,7 +191,7 @@ impl<H> ReaderState<H> {
         self.in_flight.leave();
     }
 
-    /// Records that are finished and would be read again if this process ended now.
+    /// Records that are finished and that no commit has covered, as far as is known.
     pub(super) fn uncommitted(&self) -> usize {
         let finished = self.finished.load(Ordering::Relaxed);
         finished.saturating_add(self.unconfirmed.load(Ordering::Relaxed))

@@ -57,10 +57,9 @@ class Checks:
         with open(path) as file:
             return file.read()
 
-    def delete(self, name, grace):
-        """Deletes a pod and returns the seconds until it is gone."""
+    def gone(self, name):
+        """Returns the seconds until a pod is gone."""
         began = time.monotonic()
-        api.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/{name}", {"gracePeriodSeconds": grace})
         until(f"{name} is still there", lambda: not self.status(name))
         return time.monotonic() - began
 
@@ -74,7 +73,9 @@ class Checks:
         """User, capabilities and a root that cannot be written are as the spec says."""
         context = {"runAsUser": 65532, "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
         context["capabilities"] = {"drop": ["ALL"]}
-        script = "id -u; grep -E 'Cap(Prm|Bnd)|NoNewPrivs' /proc/self/status; touch /new || echo read-only; sleep 1000"
+        script = (
+            "id -u; grep -E 'Cap(Prm|Bnd)|NoNewPrivs' /proc/self/status; touch /tmp/new || echo read-only; sleep 1000"
+        )
         self.pod("rights", script, {"securityContext": context})
         until("no output", lambda: "read-only" in self.log("rights"))
         words = self.log("rights").split()
@@ -118,6 +119,7 @@ class Checks:
         until("no answer", lambda: self._get(address) == "PlayMusic")
         api.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/ready", {"gracePeriodSeconds": 30})
         until("an endpoint while it ends", lambda: not self.cluster.services.endpoints(NAMESPACE, "ready"), 10)
+        assert self.status("ready"), "the pod was gone before its endpoint"
 
     def _connects(self, address):
         try:
@@ -149,13 +151,18 @@ class Checks:
         self.pod("stubborn", script, {"lifecycle": {"preStop": {"sleep": {"seconds": 2}}}})
         until("not running", lambda: "running" in self.container("stubborn").get("state", {}))
         time.sleep(1)
-        took = self.delete("stubborn", 6)
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/stubborn"
+        api.request("DELETE", path, {"gracePeriodSeconds": 6})
+        time.sleep(1)
+        assert "asked" not in self.log("stubborn"), "SIGTERM came before the hook had ended"
+        took = 1 + self.gone("stubborn")
         assert "asked" in self.log("stubborn") and 5 < took < 20, took
 
     def check_unknown(self):
         """A spec with something that the stand-in does not do is refused, not run without it."""
         self.pod("unknown", "sleep 1000", initContainers=[{"name": "first", "image": "intentd:latest"}])
         until("accepted", lambda: self.status("unknown").get("phase") == "Failed")
+        assert "initContainers" in self.status("unknown").get("message", ""), self.status("unknown")
 
     def check_dns(self):
         """Names of Services are answered, others are not, and the DNS can be broken in two ways."""
@@ -168,8 +175,10 @@ class Checks:
         assert good[3] & 15 == 0 and good[7] == 1, good
         assert services.answer(names, query.replace(b"named", b"namex"))[3] & 15 == 3
         names.dns = "fail"
-        assert services.answer(names, query)[3] & 15 == 2
-        names.dns = "answer"
+        try:
+            assert services.answer(names, query)[3] & 15 == 2
+        finally:
+            names.dns = "answer"
 
 
 def run(cluster, _results):

@@ -85,7 +85,7 @@ def now():
 
 
 class Container:
-    """Runs until `stop`, started again whenever it ends."""
+    """Runs until its pod ends, and starts again whenever the process does."""
 
     def __init__(self, pod, spec, image, log):
         unknown = set(spec) - KNOWN

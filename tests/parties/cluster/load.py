@@ -93,6 +93,9 @@ class Generator:
             except (OSError, asyncio.IncompleteReadError):
                 self.counts["again"] += 1
                 continue
+            except (KeyError, ValueError, asyncio.LimitOverrunError):
+                # Not an answer.
+                break
             self.counts[str(status)] += 1
             self.latencies.append(time.monotonic() - began)
             return
@@ -154,7 +157,10 @@ class Load:
 
     def lost(self):
         """Requests without an answer that says what became of them."""
-        return self.latest.get("lost", 0) + sum(self.latest.get(status, 0) for status in ("500", "502", "503", "504"))
+        told = ("200", "429")
+        return sum(
+            count for name, count in self.latest.items() if name == "lost" or (name.isdigit() and name not in told)
+        )
 
     def refused(self):
         """Requests that were told to come later."""

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 
-from . import api
+from . import api, keda
 from .load import Load
 from .scaling import right
 from .workload import Workload, render
@@ -108,6 +108,33 @@ def judge(record, places, phase):
     return faults, shown
 
 
+def settled(record, places):
+    """What is not as it should be before anything is away: without it, no change would say nothing."""
+    wanted = {"idle": {1}, "zero": {0}}
+    found = []
+    for place, (count, ready, demand) in zip(places, record.rows[-1][1] if record.rows else []):
+        good = wanted.get(place.name) or {
+            number for _, row in record.rows for number in right(row[places.index(place)][2])
+        }
+        if count not in good or ready != count:
+            found.append(f"before: {place.name} has {count} replicas, {ready} of them ready, for a demand of {demand}")
+    return found or ([] if record.rows else ["before: nothing was recorded"])
+
+
+def silent(cluster, record, places, phase):
+    """Parts of the test that have ended, or say nothing, and whose silence would pass for calm."""
+    found = [name for name, process in cluster.control.processes.items() if process.poll() is not None]
+    found += [f"the load of {place.name}" for place in places if place.load.process.poll() is not None]
+    if not record.is_alive() or sum(1 for name, _ in record.rows if name == phase) < (AWAY + AFTER) / 3:
+        found.append("the record")
+    found += [
+        f"KEDA's ScaledObject of {place.name}"
+        for place in places
+        if place.name != "hpa" and not keda.ready(place.workload.namespace)
+    ]
+    return [f"{phase}: {name} is silent" for name in found]
+
+
 def run(cluster, results):
     """All outages in turn, with idle and loaded workloads beside each other. Returns what is wrong."""
     minimum = [{"op": "replace", "path": "/spec/minReplicaCount", "value": 0}]
@@ -125,6 +152,7 @@ def run(cluster, results):
     record = Record(places, os.path.join(results, "outages.csv"))
     record.start()
     time.sleep(SETTLE)
+    faults = settled(record, places)
 
     def dns(way):
         cluster.services.dns = way
@@ -137,10 +165,7 @@ def run(cluster, results):
         ("Prometheus", cluster.monitoring.stop, cluster.monitoring.start),
         ("the API server", cluster.control.without_apiserver, cluster.control.with_apiserver),
     ]
-    faults, lines = (
-        [],
-        ["| away for 60 s | " + " | ".join(f"{place.name}" for place in places) + " |", "| --- |" + " --- |" * 5],
-    )
+    lines = ["| away for 60 s | " + " | ".join(place.name for place in places) + " |", "| --- |" + " --- |" * 5]
     for name, away, back in outages:
         record.phase = name
         away()
@@ -148,7 +173,7 @@ def run(cluster, results):
         back()
         time.sleep(AFTER)
         found, shown = judge(record, places, name)
-        faults += found
+        faults += found + silent(cluster, record, places, name)
         lines.append(f"| {name} | {' | '.join(shown)} |")
         print(lines[-1], flush=True)
     for place in places:

@@ -30,7 +30,6 @@ KNOWN = {
     "topologySpreadConstraints",
     "affinity",
     "nodeSelector",
-    "hostNetwork",
     "priorityClassName",
 }
 
@@ -75,9 +74,9 @@ class Pod(threading.Thread):
         try:
             self._live()
             self._end()
-        except Exception:  # The node outlives a pod that it cannot run.
+        except Exception as error:  # The node outlives a pod that it cannot run.
             self.note(traceback.format_exc())
-            self.report(phase="Failed", reason="NotSupported")
+            self.report(phase="Failed", reason="NotSupported", message=str(error))
             self.deleted.wait()
         finally:
             self._remove()
@@ -148,7 +147,7 @@ class Pod(threading.Thread):
         """Whether all containers are."""
         return bool(self.containers) and all(container.ready for container in self.containers)
 
-    def report(self, phase=None, reason=None):
+    def report(self, phase=None, reason=None, message=""):
         """Writes the status. A server that is away is told later, by the next change or the node's round."""
         with self.lock:
             ready = self.ready() and not self.deleted.is_set()
@@ -166,7 +165,7 @@ class Pod(threading.Thread):
                 "containerStatuses": [container.status() for container in self.containers],
             }
             if reason:
-                status["reason"] = reason
+                status["reason"], status["message"] = reason, message
             if self.network:
                 status["podIP"] = self.network.address
                 status["podIPs"] = [{"ip": self.network.address}]

@@ -121,7 +121,7 @@ class Run(threading.Thread):
     def faults(self):
         """What is wrong with the run, in words."""
         found = [self.failure] if self.failure else []
-        for name, _, _, to_one in PHASES if not self.failure else ():
+        for name, worth, _, to_one in PHASES if not self.failure else ():
             phase = self.summary[name]
             if to_one:
                 if phase["to_one_s"] is None:
@@ -129,7 +129,11 @@ class Run(threading.Thread):
                 continue
             if phase["wanted_s"] is None or phase["last"] not in phase["right"]:
                 found.append(f"{name}: {phase['last']} replicas, where {phase['right']} are right")
-            if phase["most"] > max(phase["right"]) + 1:
+            if phase["ready_s"] is None:
+                found.append(f"{name}: never so many ready")
+            if abs(phase["demand"] / worth - 1) > 0.25:
+                found.append(f"{name}: a demand of {phase['demand']} for {worth}")
+            if phase["most"] > max(phase["right"], default=0) + 1:
                 found.append(f"{name}: {phase['most']} replicas at most, where {phase['right']} are right")
         if self.summary.get("lost"):
             found.append(f"{self.summary['lost']} requests lost")

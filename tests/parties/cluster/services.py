@@ -65,7 +65,7 @@ class Services:
             try:
                 self.listeners[place] = await asyncio.start_server(self._forward(*service), *place), service
             except OSError:
-                # The address was given in this round: the next one finds it.
+                # An address that was only just added cannot be listened on yet; the next round tries again.
                 continue
 
     def _forward(self, namespace, name, port):

@@ -14,7 +14,7 @@ from .control import Keys
 
 DEPLOY = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../../deploy"))
 
-# One in a hundred of its capacity for each replica: several replicas' worth of load then fit on two cores.
+# Each replica is to use 1 % of its capacity: several replicas' worth of load then fit on two cores.
 SETTINGS = {"INTENTD_TARGET_UTILIZATION": "1", "INTENTD_THREADS": "1"}
 
 

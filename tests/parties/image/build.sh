@@ -38,11 +38,11 @@ from() {
 }
 finally() {
     local code=$?
-    # What said nothing while it went well.
+    # The log of a build that failed.
     [ "$code" = 0 ] || [ ! -f "$work/log" ] || tail -n 100 "$work/log" >&2
     [ ${#containers[@]} = 0 ] || b rm "${containers[@]}" > /dev/null
-    # Layers of the stages before the last. Another build still needs its own.
-    # What a build that was killed has left holds some of them.
+    # Removes the layers of all stages but the last, unless another build is running. A build that was killed may still
+    # hold some of them.
     ! flock --nonblock --exclusive 9 || b rmi --prune > /dev/null || echo "some layers are still in use" >&2
     rm -rf "$work"
     exit "$code"
@@ -107,7 +107,7 @@ figures() {
     differences "$work/base" "$work/first" > "$work/beyond"
     bytes=$(cd "$root" && xargs stat --format %s < "$work/beyond" | awk '{ sum += $1 } END { print sum }')
     echo "beyond its base: $((bytes >> 20)) MiB in $(wc -l < "$work/beyond") files; the greatest:"
-    (cd "$root" && xargs stat --format '%s %n' < "$work/beyond" | sort -rn | sed 10q)
+    (cd "$root" && xargs stat --format '%s %n' < "$work/beyond" | sort -rn | sed -n 1,10p)
     [ $((bytes >> 20)) -lt "$limit" ] || fail "$limit MiB or more"
     echo "layers beyond its base: $(($(layers "localhost/intentd:$kind") - $(layers "${!base}")))"
     (cd "$root" && find opt -type f -exec sha256sum {} +)

@@ -100,7 +100,7 @@ class Ledger:
         return [sorted(of_one) for of_one in times]
 
     def wrong(self) -> list[str]:
-        """Answers that say to answer another record than the one whose key they have, or one that was never written."""
+        """Answers that name another record than the one whose key they have, as far as the producer was told where it is."""
         with self.lock:
             found = []
             for number, answers in self.answers.items():
@@ -133,8 +133,8 @@ def assess(ledger: Ledger, faults: list[Fault]) -> None:
 
 
 def too_often(ledger: Ledger, faults: list[Fault]) -> list[int]:
-    """Records that were repeated more often than there were faults to cause it: those between the first and the last
-    answer, and the one before, since what it interrupted goes on for a while."""
+    """Records that were repeated more often than there were faults to cause it. The faults between the first and the last
+    answer count, and the one before the first, since its effect lasts for a while."""
     struck = [fault.at for fault in faults]
     found = []
     for number, answers in ledger.answers.items():
