@@ -191,7 +191,8 @@ impl HintLoop {
         let engine = std::mem::replace(&mut self.engine_time, seen.engine);
         let engine = seen.engine.since(engine);
         let host = self.host_time.zip(host_before).map(|(now, before)| {
-            now.outside_batches(before, seen.computes_alone.then_some(engine.spent))
+            now.since(before)
+                .outside_batches(seen.computes_alone.then_some(engine.spent))
         });
         let elapsed = elapsed.max(1e-3);
         if let Some(host) = host {

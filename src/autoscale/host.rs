@@ -1,28 +1,37 @@
-//! CPU time of the host: everything outside the engine, such as sockets, HTTP, tokenizing and encoding.
+//! CPU time of this process, by thread: what ran, and what was ready to run and had to wait.
 //!
-//! Linux accounts CPU time per thread. Threads named `engine…` are the engine's, all others the host's. On other
-//! systems the host's time is unknown.
+//! The threads that compute batches say so themselves ([`EngineThread`]). All others are the host's: sockets, HTTP,
+//! tokenizing, encoding. Linux accounts per thread; on other systems nothing is known.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-/// The role of a thread, by the prefix of its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ThreadRole {
-    /// Computes batches.
-    Engine,
-    /// Everything else.
-    Host,
+use intentd_base::threads::EngineThread;
+
+/// Time of one or more threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ThreadTime {
+    /// Time that they ran.
+    pub ran: Duration,
+    /// Time that they were ready to run but waited for a core: behind threads of this process or of others, or because
+    /// the process's CPU limit was used up.
+    pub waited: Duration,
 }
 
-impl ThreadRole {
-    fn of(name: &str) -> Self {
-        if name.starts_with("engine") {
-            Self::Engine
-        } else {
-            Self::Host
+impl ThreadTime {
+    /// The time since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            ran: self.ran.saturating_sub(before.ran),
+            waited: self.waited.saturating_sub(before.waited),
         }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.ran += more.ran;
+        self.waited += more.waited;
     }
 }
 
@@ -30,68 +39,76 @@ impl ThreadRole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CpuTimes {
     /// Time of all other threads.
-    pub host: Duration,
-    /// Time of the engine's threads.
-    pub engine: Duration,
+    pub host: ThreadTime,
+    /// Time of the threads that compute batches.
+    pub engine: ThreadTime,
 }
 
 impl CpuTimes {
-    /// Time since `before` that was not spent on batches. `spent` is the engine's time on batches, if it computes
-    /// on its thread alone. The rest of that thread's time went into taking texts from the queue and replying.
-    pub fn outside_batches(self, before: Self, spent: Option<Duration>) -> Duration {
-        let host = self.host.saturating_sub(before.host);
-        let engine = self.engine.saturating_sub(before.engine);
-        spent.map_or(host, |spent| host + engine.saturating_sub(spent))
+    /// The times since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            host: self.host.since(before.host),
+            engine: self.engine.since(before.engine),
+        }
+    }
+
+    /// CPU time that was not spent on batches. `spent` is the engine's time on batches, if it computes on its thread
+    /// alone. The rest of that thread's time went into taking texts from the queue and replying.
+    pub fn outside_batches(self, spent: Option<Duration>) -> Duration {
+        let beside = spent.map(|spent| self.engine.ran.saturating_sub(spent));
+        self.host.ran + beside.unwrap_or_default()
     }
 }
 
 /// Reads the CPU times of this process.
 #[derive(Debug, Default)]
 pub struct HostClock {
-    /// The role of each thread, and its time at the last reading.
-    threads: HashMap<u32, (ThreadRole, u64)>,
+    /// The time of each thread at the last reading.
+    threads: HashMap<u32, ThreadTime>,
     times: CpuTimes,
 }
 
 impl HostClock {
     /// The times so far.
     pub fn read(&mut self) -> Option<CpuTimes> {
-        self.read_from(Path::new("/proc/self/task"))
+        self.read_from(Path::new("/proc/self/task"), &EngineThread::all())
     }
 
-    fn read_from(&mut self, tasks: &Path) -> Option<CpuTimes> {
+    fn read_from(&mut self, tasks: &Path, engine: &HashSet<u32>) -> Option<CpuTimes> {
         let mut seen = HashMap::with_capacity(self.threads.len());
         for task in std::fs::read_dir(tasks).ok()?.flatten() {
             let Some(thread) = task.file_name().to_str().and_then(|id| id.parse().ok()) else {
                 continue;
             };
-            let path = task.path();
             // A thread may have ended since the directory was read.
-            let Some(ran) = ran(&path) else { continue };
-            let before = self.threads.get(&thread).copied();
-            let work = match before {
-                Some((work, _)) => work,
-                None => {
-                    ThreadRole::of(&std::fs::read_to_string(path.join("comm")).unwrap_or_default())
-                }
+            let Some(now) = thread_time(&task.path()) else {
+                continue;
             };
-            let new = ran.saturating_sub(before.map_or(0, |(_, ran)| ran));
-            match work {
-                ThreadRole::Engine => self.times.engine += Duration::from_nanos(new),
-                ThreadRole::Host => self.times.host += Duration::from_nanos(new),
-            }
-            seen.insert(thread, (work, ran));
+            let before = self.threads.get(&thread).copied().unwrap_or_default();
+            let times = if engine.contains(&thread) {
+                &mut self.times.engine
+            } else {
+                &mut self.times.host
+            };
+            times.add(now.since(before));
+            seen.insert(thread, now);
         }
         self.threads = seen;
         (!self.threads.is_empty()).then_some(self.times)
     }
 }
 
-/// Nanoseconds that a thread has run: the first field of `schedstat` (Linux,
-/// `Documentation/scheduler/sched-stats`).
-fn ran(task: &Path) -> Option<u64> {
+/// The time of a thread: the first two fields of `schedstat` (Linux, `Documentation/scheduler/sched-stats`).
+fn thread_time(task: &Path) -> Option<ThreadTime> {
     let text = std::fs::read_to_string(task.join("schedstat")).ok()?;
-    text.split_whitespace().next()?.parse().ok()
+    let mut fields = text.split_whitespace();
+    let mut next = || Some(Duration::from_nanos(fields.next()?.parse().ok()?));
+    Some(ThreadTime {
+        ran: next()?,
+        waited: next()?,
+    })
 }
 
 /// Cores that this process may use, by affinity and cgroup.
@@ -103,36 +120,40 @@ pub fn cores() -> usize {
 mod tests {
     use super::*;
 
-    fn task(tasks: &Path, id: u32, name: &str, nanos: u64) {
+    fn task(tasks: &Path, id: u32, nanos: u64, waited: u64) {
         let task = tasks.join(id.to_string());
         std::fs::create_dir_all(&task).unwrap();
-        std::fs::write(task.join("comm"), format!("{name}\n")).unwrap();
-        std::fs::write(task.join("schedstat"), format!("{nanos} 77 3\n")).unwrap();
+        std::fs::write(task.join("schedstat"), format!("{nanos} {waited} 3\n")).unwrap();
     }
 
     #[test]
-    fn threads_count_for_host_or_engine_by_name() {
+    fn a_thread_counts_for_what_it_is_at_each_reading() {
         let directory = tempfile::tempdir().unwrap();
         let tasks = directory.path();
-        task(tasks, 1, "intentd", 1000);
-        task(tasks, 2, "engine-cpu-1", 5000);
-        task(tasks, 3, "tokio-rt-worker", 200);
+        task(tasks, 1, 1000, 10);
+        task(tasks, 2, 5000, 20);
+        task(tasks, 3, 200, 0);
         let mut clock = HostClock::default();
-        let nanos = |clock: &mut HostClock| {
-            let times = clock.read_from(tasks);
-            times.map(|times| (times.host.as_nanos(), times.engine.as_nanos()))
+        let nanos = |clock: &mut HostClock, engine: &[u32]| {
+            let times = clock.read_from(tasks, &engine.iter().copied().collect())?;
+            let all = |time: ThreadTime| (time.ran.as_nanos(), time.waited.as_nanos());
+            Some((all(times.host), all(times.engine)))
         };
-        assert_eq!(nanos(&mut clock), Some((1200, 5000)));
-        task(tasks, 1, "intentd", 1500);
-        task(tasks, 2, "engine-cpu-1", 9000);
+        // The second is seen before it says what it is.
+        assert_eq!(nanos(&mut clock, &[]), Some(((6200, 30), (0, 0))));
+        task(tasks, 1, 1500, 11);
+        task(tasks, 2, 9000, 520);
         std::fs::remove_dir_all(tasks.join("3")).unwrap();
         assert_eq!(
-            nanos(&mut clock),
-            Some((1700, 9000)),
+            nanos(&mut clock, &[2]),
+            Some(((6700, 31), (4000, 500))),
             "the time of ended threads is kept"
         );
         let nowhere = Path::new("/nonexistent");
-        assert_eq!(HostClock::default().read_from(nowhere), None);
+        assert_eq!(
+            HostClock::default().read_from(nowhere, &HashSet::new()),
+            None
+        );
     }
 
     #[test]
@@ -147,6 +168,6 @@ mod tests {
         while std::time::Instant::now() < until {
             sum = std::hint::black_box(sum + 1);
         }
-        assert!(clock.read().unwrap().host > before.host);
+        assert!(clock.read().unwrap().since(before).host.ran > Duration::ZERO);
     }
 }

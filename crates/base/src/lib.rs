@@ -1,11 +1,12 @@
 //! What the other packages stand on: [`atomic`] cells, [`input`] from files of others, [`LogThrottle`] for log lines
-//! whose number others control, [`turns`] for work that keeps a thread busy.
+//! whose number others control, [`turns`] for work that keeps a thread busy, [`threads`] that compute batches.
 #![forbid(unsafe_code)]
 
 pub mod atomic;
 pub mod input;
 mod log_throttle;
 mod quote;
+pub mod threads;
 pub mod turns;
 
 pub use self::log_throttle::LogThrottle;

@@ -1,8 +1,9 @@
 //! The replicas of one workload and the sum of their demand. Pure: time is an argument.
 //!
 //! A replica that answers counts with its report. One that does not counts for a while with its last report,
-//! since a replica that is too slow to answer has work. A replica whose address has left DNS is gone. One that
-//! refuses connections and never answered is absent: a pod that crashes repeatedly.
+//! since a replica that is too slow to answer has work. Where connections are refused, nobody listens: the load of
+//! that replica is with the others by now, so it only keeps the sum from falling, and after a while it is absent. A
+//! replica whose address has left DNS is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -84,12 +85,14 @@ pub struct ReplicaCounts {
 /// The sum of the replicas at the end of a round.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Tally {
-    /// Sum over the replicas that count.
+    /// Sum over the replicas that count, without those that refuse connections.
     pub(super) demand: f64,
+    /// Sum of the last reports of those.
+    pub(super) refused: f64,
     /// Whether one of these holds requests.
     pub(super) is_busy: bool,
     pub(super) replicas: ReplicaCounts,
-    /// Silent replicas on whose address nothing has ever listened.
+    /// Silent replicas on whose address nothing has listened for a while.
     pub(super) absent: usize,
     /// Why an endpoint could not be resolved, if so.
     pub(super) unresolved: Option<String>,
@@ -113,6 +116,15 @@ impl Tally {
     /// Whether all known replicas answered, except absent ones.
     pub(super) fn is_summed(&self) -> bool {
         self.replicas.kept == 0 && self.replicas.silent == self.absent
+    }
+
+    /// The sum to report after `before`. The last report of a replica that refuses connections may be counted in the
+    /// reports of the others already, so it raises the sum at most to what it was.
+    pub(super) fn sum(&self, before: Option<f64>) -> f64 {
+        let all = self.demand + self.refused;
+        before
+            .map_or(all, |before| all.min(before))
+            .max(self.demand)
     }
 
     /// Whether it is known that there is no address at all.
@@ -243,7 +255,12 @@ impl Replicas {
                 }
             }
             if let Some(report) = counted {
-                tally.demand += report.demand;
+                let sum = if replica.refuses_since.is_some() {
+                    &mut tally.refused
+                } else {
+                    &mut tally.demand
+                };
+                *sum += report.demand;
                 tally.is_busy |= report.is_busy;
             }
             if tally.failure.is_none() {
@@ -274,9 +291,9 @@ impl Replica {
         (self.is_fresh || now.duration_since(*at) <= keep).then_some(report)
     }
 
-    /// Whether it has never answered since its address was found, and has refused connections for `keep`.
+    /// Whether it has refused connections for `keep`.
     fn is_absent(&self, keep: Duration, now: Instant) -> bool {
-        let since = self.refuses_since.filter(|_| self.report.is_none());
+        let since = self.refuses_since;
         since.is_some_and(|since| now.duration_since(since) >= keep)
     }
 }

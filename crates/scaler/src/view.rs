@@ -175,14 +175,16 @@ impl WorkloadState {
             };
             if let Some(at) = known_at {
                 let before = held(self.demand, stale_after, now);
-                if tally.is_summed() || before.is_none_or(|before| tally.demand >= before) {
-                    self.demand = Some((tally.demand, at));
+                let sum = tally.sum(before);
+                if tally.is_summed() || before.is_none_or(|before| sum >= before) {
+                    self.demand = Some((sum, at));
                 }
             }
         }
         let before = held(self.load, stale_after, now);
-        if tally.is_complete() || before.is_none_or(|before| tally.demand >= before) {
-            self.load = Some((tally.demand, now));
+        let sum = tally.sum(before);
+        if tally.is_complete() || before.is_none_or(|before| sum >= before) {
+            self.load = Some((sum, now));
         }
         if tally.is_busy {
             self.busy = Some(now);

@@ -63,11 +63,12 @@ impl Debug for Team {
 }
 
 impl Team {
-    /// Starts a team of `threads`, including the calling thread.
+    /// Starts a team of `threads`, including the calling thread. Each started thread calls `enter` before it works,
+    /// and drops the result when it ends.
     ///
     /// # Errors
     /// When the operating system cannot start a thread.
-    pub fn new(threads: NonZeroUsize) -> std::io::Result<Self> {
+    pub fn new<T: 'static>(threads: NonZeroUsize, enter: fn() -> T) -> std::io::Result<Self> {
         let workers = threads.get() - 1;
         let state = Arc::new(TeamState {
             generation: Padded::default(),
@@ -85,8 +86,11 @@ impl Team {
             let state = Arc::clone(&team.state);
             let name = format!("engine-cpu-{}", worker + 1);
             let spawned = thread::Builder::new().name(name);
-            team.workers
-                .push(spawned.spawn(move || state.run_worker(worker))?);
+            let run = move || {
+                let _entered = enter();
+                state.run_worker(worker);
+            };
+            team.workers.push(spawned.spawn(run)?);
         }
         Ok(team)
     }
@@ -94,7 +98,7 @@ impl Team {
     /// A team of only the calling thread.
     pub fn solo() -> Self {
         let threads = NonZeroUsize::MIN;
-        Self::new(threads).unwrap_or_else(|_| unreachable!("no thread is started"))
+        Self::new(threads, || ()).unwrap_or_else(|_| unreachable!("no thread is started"))
     }
 
     /// Number of threads.
@@ -244,7 +248,7 @@ mod tests {
     use super::*;
 
     fn team(threads: usize) -> Team {
-        Team::new(NonZeroUsize::new(threads).unwrap()).unwrap()
+        Team::new(NonZeroUsize::new(threads).unwrap(), || ()).unwrap()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::*;
 use crate::activation::Activation;
 
 fn team(threads: usize) -> Team {
-    Team::new(NonZeroUsize::new(threads).unwrap()).unwrap()
+    Team::new(NonZeroUsize::new(threads).unwrap(), || ()).unwrap()
 }
 
 /// A pseudo-random number between -1 and 1.

@@ -16,6 +16,7 @@ use crate::model::Checkpoint;
 use crate::serving::admission::Admission;
 use crate::serving::batching::Batcher;
 use crate::serving::limits::Limits;
+use intentd_base::threads::EngineThread;
 
 /// The result of loading: a model and the engine with its weights.
 pub type Prepared = Result<(Checkpoint, Box<dyn Engine>), LoadError>;
@@ -115,6 +116,7 @@ impl Lifecycle {
         let lifecycle = Arc::clone(self);
         let is_first = !self.is_loaded();
         let run = move || {
+            let _engine = EngineThread::enter();
             let load = std::panic::AssertUnwindSafe(|| lifecycle.load(prepare));
             let load = std::panic::catch_unwind(load);
             if !is_first {

@@ -34,6 +34,13 @@ fn silence() -> Result<DemandReport, PollFailure> {
     })
 }
 
+fn refuses() -> Result<DemandReport, PollFailure> {
+    Err(PollFailure {
+        why: "refused".to_owned(),
+        is_refused: true,
+    })
+}
+
 /// A pod that ends refuses connections before its address leaves DNS. That is no news.
 #[tokio::test(start_paused = true)]
 async fn a_replica_is_logged_as_lost_once_it_is_silent_for_a_while() {
@@ -91,13 +98,7 @@ async fn a_silent_replica_counts_for_a_while_and_a_removed_one_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_that_refuses_and_never_answered_is_absent() {
-    let refuses = || {
-        Err(PollFailure {
-            why: "refused".to_owned(),
-            is_refused: true,
-        })
-    };
+async fn a_replica_that_refuses_for_a_while_is_absent() {
     let mut replicas = Replicas::new(1);
     let start = Instant::now();
     replicas.resolve(addresses(&[1, 2, 3]), 10, start);
@@ -119,10 +120,13 @@ async fn a_replica_that_refuses_and_never_answered_is_absent() {
     let tally = replicas.tally(KEEP, later);
     assert!(tally.is_complete() && !tally.is_empty());
 
-    // A replica that has answered once is not absent.
-    replicas.record(address(3), refuses(), later);
-    let tally = replicas.tally(KEEP, later + 2 * KEEP);
-    assert_eq!((tally.replicas.silent, tally.absent), (2, 1));
+    // The same for one that has answered.
+    let last = later + Duration::from_secs(1);
+    replicas.record(address(3), refuses(), last);
+    let tally = replicas.tally(KEEP, later + KEEP);
+    assert_eq!((tally.replicas.kept, tally.absent), (1, 1));
+    let tally = replicas.tally(KEEP, last + KEEP);
+    assert_eq!((tally.replicas.silent, tally.absent), (2, 2));
     replicas.resolve(addresses(&[1]), 10, later);
     assert!(!replicas.tally(KEEP, later).is_empty(), "it may yet start");
 }

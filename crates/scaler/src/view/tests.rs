@@ -13,6 +13,7 @@ const STALENESS: Staleness = Staleness {
 struct Workload {
     state: WorkloadState,
     thresholds: ActivityThresholds,
+    began: Instant,
     now: Instant,
 }
 
@@ -40,6 +41,7 @@ impl Workload {
                 demand: 1e-6,
                 wake: wake_thresholds.to_vec(),
             },
+            began: Instant::now(),
             now: Instant::now(),
         }
     }
@@ -59,18 +61,36 @@ impl Workload {
         self.pass(1);
         self.state.replicas.resolve(vec![found], 100, self.now);
         for (last, answer) in (1..).zip(answers) {
-            let report = answer.map(|demand| DemandReport {
-                pod: None,
-                demand,
-                is_busy: false,
-            });
-            let answer = report.ok_or_else(|| PollFailure {
-                why: "no answer".to_owned(),
-                is_refused: false,
-            });
-            self.state.replicas.record(address(last), answer, self.now);
+            match answer {
+                Some(demand) => self.answer(last, *demand),
+                None => self.miss(last, false),
+            }
         }
         self.state.end_round(self.now);
+        self.view()
+    }
+
+    fn answer(&mut self, last: u8, demand: f64) {
+        let report = DemandReport {
+            pod: None,
+            demand,
+            is_busy: false,
+        };
+        let address = address(last);
+        self.state.replicas.record(address, Ok(report), self.now);
+    }
+
+    fn miss(&mut self, last: u8, is_refused: bool) {
+        let failure = PollFailure {
+            why: "no answer".to_owned(),
+            is_refused,
+        };
+        let address = address(last);
+        self.state.replicas.record(address, Err(failure), self.now);
+    }
+
+    fn refuse(&mut self, last: u8) -> Outcome {
+        self.miss(last, true);
         self.view()
     }
 
@@ -248,16 +268,39 @@ async fn a_replica_that_refuses_and_never_answered_is_idle_after_a_while() {
     workload.round(&[Some(0.0), None]);
     for (seconds, is_active) in [(0, None), (29, None), (1, Some(false))] {
         workload.pass(seconds);
-        let miss = PollFailure {
-            why: "refused".to_owned(),
-            is_refused: true,
-        };
-        let now = workload.now;
-        workload.state.replicas.record(address(2), Err(miss), now);
-        let view = workload.view();
+        let view = workload.refuse(2);
         assert_eq!(view.is_active, is_active, "{view:?}");
     }
     assert_eq!(workload.view().demand, Some(0.0));
+}
+
+/// The others take its load, which must not count a second time with its last report.
+#[tokio::test(start_paused = true)]
+async fn the_load_of_a_replica_that_refuses_counts_once() {
+    let mut workload = Workload::new(&[]);
+    let both = [Some(1.0), Some(1.0), Some(1.0)];
+    assert_eq!(workload.round(&both).demand, Some(3.0));
+    for (second, others, sum) in [
+        (0, 1.0, 3.0),
+        (1, 1.2, 3.0),
+        (5, 1.5, 3.0),
+        (10, 1.8, 3.6),
+        (15, 1.5, 3.6),
+        (31, 1.5, 3.0),
+        (60, 1.2, 2.4),
+    ] {
+        workload.now = workload.began + Duration::from_secs(1 + second);
+        workload.answer(1, others);
+        workload.answer(2, others);
+        let found = workload.refuse(3).demand.unwrap();
+        assert!((found - sum).abs() < 1e-9, "{found} after {second} s");
+    }
+    // It is back, and the load moves to it again.
+    workload.answer(1, 0.8);
+    workload.answer(2, 0.8);
+    workload.answer(3, 0.8);
+    let sum = workload.view().demand.unwrap();
+    assert!((sum - 2.4).abs() < 1e-9, "{sum}");
 }
 
 #[tokio::test(start_paused = true)]
