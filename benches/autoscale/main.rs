@@ -4,6 +4,9 @@
 //! cargo bench --bench autoscale -- truth       whether the published capacity keeps the objective, and whether more would
 //! cargo bench --bench autoscale -- overload    demand at five times the capacity, and after the last request
 //! cargo bench --bench autoscale -- fleet       whether the demands of three replicas behind a round robin add up
+//! cargo bench --bench autoscale -- steps       how soon a step of the load shows
+//! cargo bench --bench autoscale -- misses      whether a missed objective raises the demand, and by how much
+//! cargo bench --bench autoscale -- starts      whether servers that start know their capacity
 //! cargo bench --bench autoscale -- signals     other signals at the same loads
 //! cargo bench --bench autoscale -- cost        the cost of hints, load reports and scrapes, in pairs
 //! ```
@@ -15,8 +18,11 @@
 
 mod cost;
 mod fleet;
+mod misses;
 mod overload;
 mod signals;
+mod starts;
+mod steps;
 mod truth;
 
 use std::net::SocketAddr;
@@ -77,6 +83,12 @@ enum Command {
     Overload(overload::Flags),
     /// Demands of replicas and their sum.
     Fleet(fleet::Flags),
+    /// Steps of the load.
+    Steps(steps::Flags),
+    /// A missed objective.
+    Misses(misses::Flags),
+    /// Capacities of servers that start.
+    Starts(starts::Flags),
     /// Other signals compared with the demand.
     Signals(signals::Flags),
     /// Throughput with and without hints.
@@ -97,6 +109,9 @@ fn main() -> ExitCode {
         Command::Truth(flags) => truth::run(&common, &model, &flags),
         Command::Overload(flags) => overload::run(&common, &model, &flags),
         Command::Fleet(flags) => fleet::run(&common, &model, &flags),
+        Command::Steps(flags) => steps::run(&common, &model, &flags),
+        Command::Misses(flags) => misses::run(&common, &model, &flags),
+        Command::Starts(flags) => starts::run(&common, &model, &flags),
         Command::Signals(flags) => signals::run(&common, &model, &flags),
         Command::Cost(flags) => cost::run(&common, &model, &flags),
     };
@@ -106,6 +121,9 @@ fn main() -> ExitCode {
         ExitCode::FAILURE
     }
 }
+
+/// Load before a measurement begins, which does not count.
+const WARM_UP: Duration = Duration::from_secs(2);
 
 /// The texts of all requests.
 static TEXTS: OnceLock<Vec<String>> = OnceLock::new();
@@ -157,7 +175,7 @@ impl Model {
 /// A running server with its main and its admin address.
 struct Replica {
     /// Ends the process when dropped.
-    _server: Server,
+    server: Server,
     address: SocketAddr,
     admin: SocketAddr,
 }
@@ -165,23 +183,42 @@ struct Replica {
 impl Replica {
     /// Starts the server with the common flags and `more`, and waits until it is ready.
     fn start(common: &Common, model: &Model, more: &[&str]) -> Self {
+        Self::start_in(common, model, more, None)
+    }
+
+    /// The same in the cgroup with this list of processes.
+    fn start_in(common: &Common, model: &Model, more: &[&str], group: Option<&Path>) -> Self {
         let mut arguments = vec!["--port", "0"];
         arguments.extend(more);
         if let Some(directory) = &model.directory {
             arguments.extend(["--model", directory.to_str().unwrap()]);
         }
         arguments.extend(common.server.split_whitespace());
-        let mut server = Server::start_under(&["taskset", "-c", &common.server_core], &arguments);
+        let taskset = ["taskset", "-c", &common.server_core];
+        let mut server = match group.map(Path::to_str) {
+            None => Server::start_under(&taskset, &arguments),
+            Some(procs) => {
+                // A group may not be entered by another process's id in all kernels, but by one's own.
+                let enter = "echo $$ > \"$0\" && exec \"$@\"";
+                let shell = ["sh", "-c", enter, procs.unwrap()];
+                Server::start_under(&[&shell[..], &taskset].concat(), &arguments)
+            }
+        };
         runtime().block_on(server.ready());
         Self {
             address: server.address,
             admin: server.admin(),
-            _server: server,
+            server,
         }
     }
 
     fn target(&self) -> Target {
         target(self.address)
+    }
+
+    /// The server's process id.
+    fn process(&self) -> u32 {
+        self.server.child.id()
     }
 
     fn hints(&self) -> Hints {
@@ -220,7 +257,7 @@ fn target(address: SocketAddr) -> Target {
 fn runner(seconds: u64, seed: u64) -> Runner {
     Runner {
         options: Options {
-            warm_up: Duration::from_secs(2),
+            warm_up: WARM_UP,
             duration: Duration::from_secs(seconds),
             timeout: Duration::from_secs(10),
             connections: 256,

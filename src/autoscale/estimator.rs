@@ -1,8 +1,10 @@
 //! Estimates the published capacity from observations.
 
-use super::learned::{Conditions, Contention, HostCost, Learned, RequestCost};
+use super::contention::{Contention, EnginePace};
+use super::host::ThreadTime;
+use super::learned::{Conditions, HostCost, Learned, RequestCost};
 use super::queueing::Capacity;
-use super::tail::{TAIL, Tail};
+use super::tail::{TAIL, Tail, Variation};
 use crate::serving::{EngineTime, LatencySummary, Observation};
 
 /// Maximum change of the published capacity per minute once it is well known, so that scalers do not follow
@@ -44,6 +46,8 @@ pub struct ObservedInterval {
     pub engine: EngineTime,
     /// CPU seconds of the host, if known.
     pub host: Option<f64>,
+    /// Time of the threads that compute batches, if known.
+    pub threads: Option<ThreadTime>,
     /// Bytes of large bodies that were read.
     pub large: f64,
     /// Offered requests per second.
@@ -54,8 +58,8 @@ pub struct ObservedInterval {
     pub latency: LatencySummary,
     /// The part of these latencies outside queue and engine.
     pub overhead: LatencySummary,
-    /// Coefficient of variation of request sizes.
-    pub spread: f64,
+    /// How requests differ from equal ones that arrive at random.
+    pub variation: Variation,
 }
 
 /// The published capacity.
@@ -63,11 +67,13 @@ pub struct ObservedInterval {
 pub struct Estimate {
     /// The capacity. Its `rate` is the published one, which follows the computed one slowly.
     pub capacity: Capacity,
+    /// The rate that the engine and the host sustain, whatever the objective.
+    pub usable: f64,
     /// The learned values that it follows from.
     pub learned: Learned,
-    /// L*: mean number of requests in flight at that rate, by Little's law.
+    /// L*: mean number of requests in flight at the computed rate, by Little's law.
     pub in_flight: f64,
-    /// Mean number of waiting requests at that rate.
+    /// Mean number of waiting requests at the computed rate.
     pub waiting: f64,
     /// Requests of the largest batch.
     pub batch_max: f64,
@@ -148,7 +154,7 @@ impl Estimator {
             setup: seen.setup,
             token: seen.token,
             batch_tokens: seen.batch_tokens as f64,
-            contention: self.contention.factor(),
+            contention: self.contention.factor(conditions.cores),
             host: self.host_cost(),
             byte: seen.byte.seconds,
             overhead: self.overhead,
@@ -164,29 +170,29 @@ impl Estimator {
             before.byte = learned.byte;
         }
         self.follow(&learned, conditions, &capacity, interval.elapsed);
-        capacity.rate *= self.log_gap.exp();
-        capacity.rate_max = capacity.rate_max.max(capacity.rate);
-        self.rate = capacity.rate;
-        self.confidence = self.confidence_of(seen);
+        // The published rate may be higher than the queue can sustain for a while. What is usual in the queue is
+        // therefore that of the computed rate.
         let service = model.service_at(capacity.rate);
         let latency = service.mean_latency(capacity.rate);
         let objective = conditions.objective.unwrap_or(f64::INFINITY);
-        // For a while, the published rate may be higher than the queue can sustain.
-        let latency = latency
-            .min(objective)
-            .min(10.0 * service.batch(model.batch_max));
+        let in_flight = capacity.rate * latency.min(objective);
+        let waiting = service.mean_waiting(capacity.rate);
+        capacity.rate = (capacity.rate * self.log_gap.exp()).min(capacity.rate_max);
+        self.rate = capacity.rate;
+        self.confidence = self.confidence_of(seen);
         Estimate {
             capacity,
+            usable: model.capacity(None).rate,
             learned,
-            in_flight: capacity.rate * latency,
-            waiting: service.mean_waiting(capacity.rate),
+            in_flight,
+            waiting,
             batch_max: model.batch_max,
             confidence: self.confidence,
         }
     }
 
     fn learn(&mut self, seen: &Observation, conditions: &Conditions, interval: &ObservedInterval) {
-        self.tail.spread = interval.spread;
+        self.tail.variation = interval.variation;
         let is_late =
             |slo: f64| interval.latency.count >= LATENCIES_MIN && interval.latency.p99 > slo;
         let overloaded =
@@ -202,21 +208,39 @@ impl Estimator {
             let others = (host - seen.byte.seconds * interval.large).max(0.0);
             self.host.learn(answered, batches, others, interval.elapsed);
         }
-        if overloaded {
-            return;
-        }
-        if conditions.shares_cores
-            && let Some(host) = interval.host
-        {
-            let share = host / interval.elapsed / conditions.cores;
-            let EngineTime { elapsed, spent } = interval.engine;
-            let (spent, between) = (spent.as_secs_f64(), elapsed.as_secs_f64());
-            self.contention
-                .learn(spent, between, share, interval.elapsed);
+        if conditions.shares_cores {
+            self.learn_contention(seen, conditions, interval);
         }
         if interval.overhead.count >= LATENCIES_MIN / 5 {
             self.overhead = interval.overhead.p99;
         }
+    }
+
+    /// Learns how much longer batches take than their own work and the host's share of the cores explain.
+    fn learn_contention(
+        &mut self,
+        seen: &Observation,
+        conditions: &Conditions,
+        interval: &ObservedInterval,
+    ) {
+        let (Some(host), Some(threads)) = (interval.host, interval.threads) else {
+            return;
+        };
+        let EngineTime { elapsed, spent } = interval.engine;
+        let (ran, all) = if seen.computes_alone {
+            (spent, elapsed)
+        } else {
+            (threads.ran, threads.ran + threads.waited)
+        };
+        let host_share = host / interval.elapsed / conditions.cores;
+        self.contention.learn(&EnginePace {
+            ran: ran.as_secs_f64(),
+            all: all.as_secs_f64(),
+            threads: (threads.ran + threads.waited).as_secs_f64(),
+            batches: elapsed.as_secs_f64(),
+            host_share,
+            elapsed: interval.elapsed,
+        });
     }
 
     /// The cost of requests outside the engine; zero if the system does not report it.
@@ -246,12 +270,10 @@ impl Estimator {
         if TAIL_LOADS.contains(&load) && interval.overload_share < 0.01 && count >= LATENCIES_MIN {
             self.tail.observe(&model, interval.offered, p99 / mean);
         }
-        // The rate depends on κ, and κ on the rate. A few steps come close, and more follow later.
-        let steps = if self.tail_age.is_finite() { 1 } else { 3 };
-        for _ in 0..steps {
-            let rate = model.capacity(learned.objective(conditions)).rate;
-            let found = self.tail.at(&model, rate);
-            learned.tail = f64::midpoint(learned.tail, found);
+        if let Some(objective) = learned.objective(conditions) {
+            let usable = model.capacity(None).rate;
+            let seconds = objective.seconds - objective.overhead;
+            learned.tail = self.tail.find(&model, usable, seconds);
         }
         self.tail_now = learned.tail;
         self.tail_age = 0.0;

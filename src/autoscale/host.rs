@@ -111,11 +111,6 @@ fn thread_time(task: &Path) -> Option<ThreadTime> {
     })
 }
 
-/// Cores that this process may use, by affinity and cgroup.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,28 +3,36 @@
 //! Reads the serving state twice a second and publishes a [`Snapshot`]. Admission reads nothing here. Reading a
 //! hint never waits.
 //!
-//! - [`load`]: the offered load, smoothed, including refused requests
+//! - [`load`], [`surge`]: the offered load, smoothed, including refused requests, and how soon a change is believed
 //! - [`queueing`], [`tail`]: the capacity within the objective, from the service curve
-//! - [`learned`], [`host`], [`estimator`]: what is learned while serving, and the capacity that follows
+//! - [`learned`], [`contention`], [`host`], [`cpu_limit`], [`estimator`]: what is learned while serving, and the capacity that follows
+//! - [`missed`]: the bound on it that follows from requests that were refused or late
 //! - [`demand`]: the demand in replicas
+//! - `observer`: the loop that brings these together; `explain`: the same in words
 //! - [`recommend`]: recommended settings for scalers
 //! - [`orca`]: the load report for load balancers
 //!
 //! docs/autoscaling.md describes the model and each number.
 
+pub mod contention;
+pub mod cpu_limit;
 pub mod demand;
 pub mod estimator;
+mod explain;
 mod gauges;
 pub mod hints;
 pub mod host;
 pub mod learned;
 pub mod load;
 mod manifest;
+pub mod missed;
+mod observer;
 pub mod orca;
 pub mod queueing;
 pub mod recommend;
 mod settings;
 pub mod snapshot;
+pub mod surge;
 pub mod tail;
 
 pub use hints::Hints;

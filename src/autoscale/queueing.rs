@@ -20,7 +20,7 @@ const SHARED_BATCH: f64 = 2.0;
 
 /// Minimum of λ_slo, as a share of the rate without an objective. Close to an infeasible objective, small errors
 /// would otherwise multiply the demand.
-const RATE_MIN: f64 = 0.05;
+pub const CAPACITY_MIN: f64 = 0.05;
 
 /// Steps of a bisection: enough for all digits of an `f64`.
 const STEPS: usize = 64;
@@ -224,7 +224,7 @@ impl ServerModel {
             };
         }
         Capacity {
-            rate: highest(usable, keeps).max(RATE_MIN * usable),
+            rate: highest(usable, keeps).max(CAPACITY_MIN * usable),
             feasible: true,
             rate_max,
         }

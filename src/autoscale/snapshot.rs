@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::recommend::Recommended;
+use super::settings::HintSettings;
 
 /// The version of the JSON. It changes if a key changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -65,6 +66,8 @@ pub struct Snapshot {
     pub calibration: Calibration,
     /// Recommended settings for scalers.
     pub recommended: Recommended,
+    /// Why the demand is what it is: sentences with numbers, for people.
+    pub explanation: Vec<String>,
 }
 
 /// The values that the capacity follows from.
@@ -90,4 +93,40 @@ pub struct Calibration {
     pub kappa: f64,
     /// Requests of the largest batch.
     pub batch_max: f64,
+}
+
+impl Snapshot {
+    /// The snapshot of a server about which nothing is known.
+    pub(super) fn unknown(settings: &HintSettings) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            model: settings.model.clone(),
+            pod: settings.pod.clone(),
+            ready: 0,
+            demand_replicas: 0.0,
+            demand_percent: 0,
+            utilization: 0.0,
+            offered_rps: 0.0,
+            accepted_rps: 0.0,
+            refused_rps: 0.0,
+            offered_slope: 0.0,
+            capacity_rps: 0.0,
+            max_rps: 0.0,
+            target_utilization: settings.utilization,
+            target_concurrency: 0.0,
+            in_flight: 0,
+            queue_depth: 0,
+            backlog: 0,
+            oldest_wait_seconds: 0.0,
+            slo_seconds: settings.objective.unwrap_or(0.0),
+            slo_feasible: 1,
+            p99_seconds: 0.0,
+            request_tokens: 0.0,
+            confidence: 0.0,
+            startup_seconds: 0.0,
+            calibration: Calibration::default(),
+            recommended: Recommended::new(0.0, 0.0, settings, 0.0),
+            explanation: Vec::new(),
+        }
+    }
 }

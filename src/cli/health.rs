@@ -4,14 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum::http::{Request, StatusCode};
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use http_body_util::Full;
 
 use super::failure::Failure;
+use super::local_server;
 use crate::config::{MainPort, Platform, main_port, toml_mistake};
-use crate::transport::{HttpClient, ResponseLimits};
 use intentd_base::input;
 
 /// The flags of `intentd health`.
@@ -48,9 +46,6 @@ fn read_settings(path: &Path) -> Result<toml::Table, Failure> {
         .map_err(|error: toml::de::Error| wrong(toml_mistake(&text, &error)))
 }
 
-/// Size of the longest answer that is read.
-const ANSWER_BYTES_MAX: usize = 16 << 10;
-
 /// Succeeds when the server is healthy, else fails with its answer.
 pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let variable = Platform::from_environment().port;
@@ -83,44 +78,5 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let path = if args.live { "/healthz" } else { "/readyz" };
     let timeout = Duration::from_secs(args.timeout);
     let address = SocketAddr::from((host, port));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let asked = runtime.block_on(ask(address, path, timeout));
-    let HealthAnswer { status, text } = asked.map_err(|error| Failure {
-        message: format!("no answer from http://{address}{path}: {error}"),
-        code: 1,
-    })?;
-    if status == StatusCode::OK {
-        return Ok(());
-    }
-    Err(Failure {
-        message: format!("http://{address}{path} answers {status}: {text}"),
-        code: 1,
-    })
-}
-
-/// The answer of a server to a probe.
-struct HealthAnswer {
-    status: StatusCode,
-    /// The last line of its body.
-    text: String,
-}
-
-async fn ask(address: SocketAddr, path: &str, time: Duration) -> Result<HealthAnswer, String> {
-    let request = Request::get(format!("http://{address}{path}")).body(Full::default());
-    let request = request.map_err(|error| error.to_string())?;
-    let limits = ResponseLimits {
-        time,
-        bytes: ANSWER_BYTES_MAX,
-    };
-    let client = HttpClient::new(None, 0)?;
-    let response = client.send(request, limits).await;
-    let response = response.map_err(|error| error.to_string())?;
-    let body = response.body.map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&body);
-    Ok(HealthAnswer {
-        status: response.head.status,
-        text: text.lines().last().unwrap_or_default().to_owned(),
-    })
+    local_server::get(address, path, timeout).map(drop)
 }

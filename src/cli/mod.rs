@@ -9,9 +9,11 @@ mod bench_kafka;
 mod duration;
 #[cfg(feature = "train")]
 mod evaluate;
+mod explain;
 mod failure;
 mod health;
 mod inspect;
+mod local_server;
 mod log;
 mod predict;
 #[cfg(feature = "bench")]
@@ -54,6 +56,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Ask a server on this machine for its health; exit code 0 or 1.
     Health(health::HealthArgs),
+    /// Say why a server on this machine asks for as many replicas as it does.
+    Explain(explain::ExplainArgs),
     /// Classify texts from the command line, or lines of standard input.
     Predict(predict::PredictArgs),
     /// Describe a checkpoint: what it is, whether it will run, and how much memory it needs.
@@ -123,6 +127,7 @@ fn run(invocation: Invocation) -> Result<(), Failure> {
         None => serve::run(cli.serve, settings.as_ref(), mistakes),
         Some(Command::Serve(args)) => serve::run(*args, settings.as_ref(), mistakes),
         Some(Command::Health(args)) => health::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Predict(args)) => predict::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         #[cfg(feature = "train")]

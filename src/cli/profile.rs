@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::duration;
 use super::failure::Failure;
-use crate::autoscale::host::cores;
+use crate::autoscale::cpu_limit::cores;
 use crate::bench::plot;
 use crate::config::ModelArgs;
 use crate::engine;
@@ -182,7 +182,7 @@ fn profile(args: &ProfileArgs) -> Result<Profile, Failure> {
             sha256: checkpoint.digest()?,
         },
         engine: engine.description(),
-        cores: cores(),
+        cores: cores().ceil() as usize,
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         startup_seconds: startup.as_secs_f64(),
         grid,

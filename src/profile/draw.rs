@@ -77,7 +77,7 @@ fn latency(profile: &Profile, outlook: &Outlook) -> Panel {
         .collect();
     let p99 = bounds
         .iter()
-        .map(|(rate, mean)| (*rate, mean * tail.at(&model, *rate)));
+        .map(|(rate, _)| (*rate, tail.p99(&model, *rate) * 1e3));
     let mut lines = vec![
         Line {
             name: "mean, bound φ".to_owned(),

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::file::Profile;
 use crate::autoscale::queueing::{Host, LatencyObjective, ServerModel};
 use crate::autoscale::recommend::Recommended;
-use crate::autoscale::tail::{TAIL, Tail};
+use crate::autoscale::tail::Tail;
 use crate::autoscale::{HintSettings, Trend};
 use crate::serving::{ServiceLine, tokens_a_batch};
 
@@ -148,11 +148,12 @@ impl ObjectiveCapacity {
             overhead: 0.0,
             tail,
         };
-        // The rate depends on κ and κ on the rate; a few iterations converge.
-        let mut kappa = TAIL;
+        let usable = model.capacity(None).rate;
+        let mut tail = Tail::default();
+        let mut kappa = tail.find(&model, usable, slo);
+        // Each step comes closer.
         for _ in 0..4 {
-            let rate = model.capacity(Some(objective(kappa))).rate;
-            kappa = f64::midpoint(kappa, Tail::default().at(&model, rate));
+            kappa = tail.find(&model, usable, slo);
         }
         let capacity = model.capacity(Some(objective(kappa)));
         let latency = model.service.mean_latency(capacity.rate);

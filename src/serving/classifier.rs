@@ -39,7 +39,7 @@ impl Classifier {
     /// gets the result of the current model's engine thread when it ends.
     pub fn new(limits: Limits, metrics: Metrics) -> (Arc<Self>, Ends) {
         let limits = Arc::new(limits);
-        let ledger = Arc::new(RequestLedger::new(metrics.clone()));
+        let ledger = Arc::new(RequestLedger::new(metrics.clone(), limits.slo));
         let admission = Admission::new(Arc::clone(&limits), Arc::clone(&ledger));
         let (lifecycle, ends) =
             Lifecycle::new(Arc::clone(&limits), metrics, Arc::clone(&admission));
@@ -260,11 +260,11 @@ impl Classifier {
         self.lifecycle.models()
     }
 
-    /// Sets the share of the cores that is used outside the engine.
-    pub(crate) fn set_host_share(&self, share: f64) {
+    /// Sets the share of its batches' time that an engine on the cores waits for a core.
+    pub(crate) fn set_waiting_share(&self, share: f64) {
         let on_host = self.lifecycle.current().filter(|model| !model.is_on_device);
         if let Some(generation) = on_host {
-            generation.pipeline.timing.effort.set_host_share(share);
+            generation.pipeline.timing.effort.set_waiting_share(share);
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Counts {
     pub discounted: u64,
     /// Requests that were answered.
     pub answered: u64,
+    /// The part of `answered` that took longer than the objective.
+    pub late: u64,
     /// Requests that failed because of a server error.
     pub failed: u64,
     /// Requests of known size. `texts` and `tokens` sum up theirs, `squares` the squares of the tokens.
@@ -49,6 +51,9 @@ pub struct Arrivals {
     overloaded: AtomicU64,
     discounted: AtomicU64,
     answered: AtomicU64,
+    late: AtomicU64,
+    /// The latency objective, if any.
+    objective: Option<Duration>,
     failed: AtomicU64,
     sized: AtomicU64,
     texts: AtomicU64,
@@ -66,7 +71,8 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    pub(crate) fn new() -> Self {
+    /// Nothing has arrived.
+    pub(crate) fn new(objective: Option<Duration>) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             offered: zero(),
@@ -74,6 +80,8 @@ impl Arrivals {
             overloaded: zero(),
             discounted: zero(),
             answered: zero(),
+            late: zero(),
+            objective,
             failed: zero(),
             sized: zero(),
             texts: zero(),
@@ -196,6 +204,9 @@ impl Arrivals {
     /// engine.
     pub(crate) fn answer(&self, took: Duration, outside: Duration) {
         self.answered.fetch_add(1, Ordering::Relaxed);
+        if self.objective.is_some_and(|objective| took > objective) {
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
         self.latency.record(took);
         self.overhead.record(outside);
     }
@@ -209,6 +220,7 @@ impl Arrivals {
             overloaded: load(&self.overloaded),
             discounted: load(&self.discounted),
             answered: load(&self.answered),
+            late: load(&self.late),
             failed: load(&self.failed),
             sized: load(&self.sized),
             texts: load(&self.texts),
@@ -246,7 +258,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_retry_of_a_refused_request_does_not_count_again() {
-        let arrivals = Arrivals::new();
+        let arrivals = Arrivals::new(None);
         for _ in 0..5 {
             arrive_and_be_refused(&arrivals, named("a"), &overloaded());
         }
@@ -267,7 +279,7 @@ mod tests {
     /// A request refused once because of the load, then repeatedly because of itself, discounts nothing.
     #[test]
     fn client_errors_of_a_retry_do_not_reduce_the_load_of_others() {
-        let arrivals = Arrivals::new();
+        let arrivals = Arrivals::new(None);
         arrive_and_be_refused(&arrivals, named("a"), &Refusal::Deadline);
         for _ in 0..30 {
             arrive_and_be_refused(&arrivals, named("a"), &Refusal::Empty);
@@ -278,7 +290,7 @@ mod tests {
 
     #[test]
     fn an_identity_shared_by_all_requests_hides_few_of_them() {
-        let arrivals = Arrivals::new();
+        let arrivals = Arrivals::new(None);
         for _ in 0..1000 {
             arrive_and_be_refused(&arrivals, named("the same"), &overloaded());
         }
@@ -287,7 +299,7 @@ mod tests {
 
     #[test]
     fn requests_without_an_identity_all_count() {
-        let arrivals = Arrivals::new();
+        let arrivals = Arrivals::new(None);
         for _ in 0..10 {
             arrive_and_be_refused(&arrivals, Attempt::default(), &overloaded());
         }
@@ -296,7 +308,7 @@ mod tests {
 
     #[test]
     fn refusals_are_counted_by_who_is_to_blame() {
-        let arrivals = Arrivals::new();
+        let arrivals = Arrivals::new(None);
         let refusals = [
             overloaded(),
             Refusal::Loading,
@@ -309,5 +321,15 @@ mod tests {
         let counts = arrivals.counts();
         assert_eq!((counts.shed, counts.overloaded), (2, 1));
         assert_eq!((counts.discounted, counts.failed), (1, 1));
+    }
+
+    #[test]
+    fn answers_beyond_the_objective_are_late() {
+        let arrivals = Arrivals::new(Some(Duration::from_millis(10)));
+        for millis in [1, 10, 11, 500] {
+            arrivals.answer(Duration::from_millis(millis), Duration::ZERO);
+        }
+        let counts = arrivals.counts();
+        assert_eq!((counts.answered, counts.late), (4, 2));
     }
 }

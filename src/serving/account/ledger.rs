@@ -38,11 +38,11 @@ pub(crate) struct Latency {
 }
 
 impl RequestLedger {
-    /// An empty ledger.
-    pub(crate) fn new(metrics: Metrics) -> Self {
+    /// An empty ledger. Answers that take longer than the objective count as late.
+    pub(crate) fn new(metrics: Metrics, objective: Option<Duration>) -> Self {
         Self {
             metrics,
-            arrivals: Arrivals::new(),
+            arrivals: Arrivals::new(objective),
         }
     }
 

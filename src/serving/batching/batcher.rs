@@ -282,12 +282,13 @@ impl Batcher {
         }
         let done = Instant::now();
         let took = done - since.max(self.done);
+        let idle = since.saturating_duration_since(self.done);
         self.done = done;
         self.pace.done(tokens, took);
         self.pipeline.timing.curve.observe(tokens, took);
         let ran = engine_cpu_time(&*self.engine).zip(thread);
         let ran = ran.map(|(after, before)| after.saturating_sub(before));
-        self.pipeline.timing.effort.observe(tokens, took, ran);
+        self.pipeline.timing.effort.observe(tokens, took, ran, idle);
         self.restart_forecast();
         let device = self.engine.device_time().map(|total| {
             let before = std::mem::replace(&mut self.device_time, total);

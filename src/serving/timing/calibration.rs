@@ -181,9 +181,8 @@ fn measure(
         if largest.is_some_and(|largest| largest.tokens < tokens || largest.sequences < texts) {
             return Ok(());
         }
-        let BatchTime { took, spent } = match times(engine, &batch) {
-            // The median, or the shorter of two: disturbances make a batch longer.
-            Ok(times) => times[(times.len() - 1) / 2],
+        let times = match times(engine, &batch) {
+            Ok(times) => times,
             // If the device has too little memory, it will report that again when it matters.
             Err(EngineError::OutOfMemory { .. }) => return Ok(()),
             Err(error @ EngineError::Lost(_)) => return Err(error),
@@ -192,8 +191,13 @@ fn measure(
                 return Ok(());
             }
         };
+        // The median, or the shorter of two: what a batch takes on this machine now.
+        let took = times[(times.len() - 1) / 2].took;
+        // The shortest: what it takes the engine. Disturbances, such as servers that start beside this one, make it
+        // longer.
+        let spent = times.iter().map(|time| time.spent).min();
         timing.curve.observe(tokens, took);
-        timing.effort.observe(tokens, took, Some(spent));
+        timing.effort.observe(tokens, took, spent, Duration::ZERO);
         sizes += 1;
         // A batch with n times as many texts takes at most n times as long.
         let left = ALL.saturating_sub(start.elapsed());

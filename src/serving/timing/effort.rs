@@ -8,8 +8,15 @@ use crate::engine::Engine;
 use intentd_base::atomic::AtomicF64;
 use intentd_base::turns::thread_time;
 
-/// The engine's own cost of batches. That is the CPU time of its thread if it computes alone, the elapsed time
-/// minus the host's share of the cores if several threads compute, and the elapsed time on a device.
+/// A pause after which the next batch is cold: this long, and so many times the batch.
+const COLD: Duration = Duration::from_millis(20);
+const COLD_FACTOR: u32 = 10;
+
+/// Until so many batches are known, cold ones count.
+const FEW_BATCHES: u64 = 10;
+
+/// The engine's own cost of batches. That is the CPU time of its thread if it computes alone, the elapsed time without
+/// the share in which its threads wait for a core if several compute, and the elapsed time on a device.
 ///
 /// The forecast needs the time of a batch under the current load. The capacity needs its time when the engine
 /// has all it needs. Hence two curves.
@@ -19,23 +26,23 @@ pub(crate) struct Effort {
     /// Nanoseconds of all batches: elapsed time, and the part of it that counts as effort.
     elapsed: AtomicU64,
     spent: AtomicU64,
-    /// Share of the cores that the host takes, if the engine computes on them.
-    host_share: AtomicF64,
+    /// Share of their time that the engine's threads wait for a core, if it computes on the cores.
+    waiting_share: AtomicF64,
 }
 
 impl Effort {
     pub(crate) fn new() -> Self {
         Self {
-            host_share: AtomicF64::default(),
+            waiting_share: AtomicF64::default(),
             curve: ServiceCurve::new(),
             elapsed: AtomicU64::new(0),
             spent: AtomicU64::new(0),
         }
     }
 
-    /// Sets the share of the cores that the host takes: 0 to 1.
-    pub(crate) fn set_host_share(&self, share: f64) {
-        self.host_share.store(share.clamp(0.0, 0.9));
+    /// Sets the share of their time that the engine's threads wait for a core: 0 to 1.
+    pub(crate) fn set_waiting_share(&self, share: f64) {
+        self.waiting_share.store(share.clamp(0.0, 0.98));
     }
 
     /// The engine's time so far.
@@ -47,15 +54,29 @@ impl Effort {
         }
     }
 
-    /// Learns that a batch of `tokens` took `elapsed`. `ran` is the CPU time of the engine's thread, if that is
-    /// its cost.
-    pub(crate) fn observe(&self, tokens: usize, elapsed: Duration, ran: Option<Duration>) {
-        let share = self.host_share.load();
+    /// Learns that a batch of `tokens` took `elapsed`, `idle` after the one before it. `ran` is the CPU time of the
+    /// engine's thread, if that is its cost.
+    pub(crate) fn observe(
+        &self,
+        tokens: usize,
+        elapsed: Duration,
+        ran: Option<Duration>,
+        idle: Duration,
+    ) {
+        let share = self.waiting_share.load();
         let spent = ran.unwrap_or_else(|| elapsed.mul_f64(1.0 - share));
-        self.curve.observe(tokens, spent);
+        if !self.is_cold(elapsed, idle) {
+            self.curve.observe(tokens, spent);
+        }
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.elapsed.fetch_add(nanos(elapsed), Ordering::Relaxed);
         self.spent.fetch_add(nanos(spent), Ordering::Relaxed);
+    }
+
+    /// Whether a batch says little about those under load, because caches and cores are cold after a pause that is long
+    /// beside it. The first few count all the same: without them nothing is known.
+    fn is_cold(&self, elapsed: Duration, idle: Duration) -> bool {
+        idle > COLD.max(COLD_FACTOR * elapsed) && self.curve.batches() >= FEW_BATCHES
     }
 }
 

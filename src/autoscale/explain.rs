@@ -1,0 +1,246 @@
+//! Why the demand is what it is: sentences with numbers.
+
+use super::demand::Demand;
+use super::estimator::Estimate;
+use super::snapshot::Snapshot;
+
+/// Contention that is worth a sentence.
+const CONTENTION: f64 = 1.1;
+
+/// Confidence below which the capacity is called a guess.
+const SURE: f64 = 0.8;
+
+/// The capacity counts as that of the engine and the host from this share of it.
+const NEARLY: f64 = 0.99;
+
+/// What a demand follows from.
+pub(super) struct Explanation<'a> {
+    /// The measured part of the snapshot.
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) demand: &'a Demand,
+    pub(super) estimate: &'a Estimate,
+    /// The bound by a missed objective in requests per second, and the seconds since it was missed.
+    pub(super) bound: Option<(f64, f64)>,
+    /// Whether the objective is missed now.
+    pub(super) is_missed: bool,
+    /// Whether it is missed for another reason than the load.
+    pub(super) is_unrelated: bool,
+    /// Cores that may be used.
+    pub(super) cores: f64,
+}
+
+impl Explanation<'_> {
+    /// The sentences about a server whose capacity is not known.
+    pub(super) fn of_unknown_capacity(offered: f64) -> Vec<String> {
+        let then = if offered > 0.0 {
+            "any load asks for one replica"
+        } else {
+            "without load that is no replica"
+        };
+        vec![format!("Nothing is known about the engine yet, so {then}.")]
+    }
+
+    /// The sentences: the load, the capacity, what slows the server, and the demand.
+    pub(super) fn sentences(&self) -> Vec<String> {
+        let mut sentences = vec![self.load(), self.capacity()];
+        sentences.extend(self.slowness());
+        sentences.extend(self.doubt());
+        sentences.push(self.replicas());
+        sentences
+    }
+
+    fn load(&self) -> String {
+        let Snapshot {
+            offered_rps,
+            refused_rps,
+            request_tokens,
+            ..
+        } = self.snapshot;
+        if *offered_rps == 0.0 {
+            return "No request has come for a minute.".to_owned();
+        }
+        let refused = if *refused_rps > 0.0 {
+            format!("; {}/s are refused", number(*refused_rps))
+        } else {
+            String::new()
+        };
+        format!(
+            "{} requests/s are offered, of {} tokens on average{refused}.",
+            number(*offered_rps),
+            number(*request_tokens)
+        )
+    }
+
+    fn capacity(&self) -> String {
+        let capacity = number(self.demand.capacity);
+        let Estimate {
+            capacity: computed,
+            usable,
+            learned,
+            ..
+        } = self.estimate;
+        let objective = millis(self.snapshot.slo_seconds);
+        if let Some((bound, quiet)) = self.bound.filter(|(bound, _)| *bound < computed.rate) {
+            let when = if self.is_missed {
+                "is being missed".to_owned()
+            } else {
+                format!("was missed {quiet:.0} s ago")
+            };
+            let missed = if self.snapshot.slo_seconds > 0.0 {
+                format!("the objective of {objective} {when}")
+            } else if self.is_missed {
+                "more is being refused".to_owned()
+            } else {
+                format!("more was refused {quiet:.0} s ago")
+            };
+            return format!(
+                "Capacity {capacity}/s: the model says {}/s, but {missed}, with {}/s answered in time.",
+                number(computed.rate),
+                number(bound)
+            );
+        }
+        if self.snapshot.slo_seconds == 0.0 {
+            return format!(
+                "Capacity {capacity}/s: what the engine and the host sustain; there is no objective."
+            );
+        }
+        if !computed.feasible {
+            return format!(
+                "Capacity {capacity}/s: what the engine and the host sustain. No rate keeps the objective of {objective}: \
+                 even a request alone takes longer too often."
+            );
+        }
+        if self.is_unrelated {
+            return format!(
+                "Capacity {capacity}/s by the model. The objective of {objective} is missed at any load, so more replicas \
+                 would not help."
+            );
+        }
+        if computed.rate >= NEARLY * usable {
+            return format!(
+                "Capacity {capacity}/s: what the engine and the host sustain; up to there 99 of 100 requests are answered \
+                 within {objective}."
+            );
+        }
+        format!(
+            "Capacity {capacity}/s: the highest rate at which 99 of 100 requests are answered within {objective}; the p99 \
+             is {} times the mean of the queue, and {} pass outside it. Without the objective it would be {}/s.",
+            number(learned.tail),
+            millis(learned.overhead),
+            number(*usable)
+        )
+    }
+
+    fn slowness(&self) -> Option<String> {
+        let contention = self.estimate.learned.contention;
+        (contention > CONTENTION).then(|| {
+            format!(
+                "Batches take {} times as long as their own work, on {} cores: others use them, or the CPU limit is short.",
+                number(contention),
+                number(self.cores)
+            )
+        })
+    }
+
+    fn doubt(&self) -> Option<String> {
+        let confidence = self.estimate.confidence;
+        (confidence < SURE).then(|| {
+            format!(
+                "The capacity is not well known yet (confidence {confidence:.2}): it needs load to be learned from."
+            )
+        })
+    }
+
+    fn replicas(&self) -> String {
+        let Demand {
+            offered,
+            trend,
+            capacity,
+            utilization,
+            waiting,
+            waiting_expected,
+            drain,
+            answered,
+        } = *self.demand;
+        let replicas = self.demand.replicas();
+        let mut parts = vec![format!(
+            "{} requests/s at {:.0} % of {}/s a replica",
+            number(offered),
+            100.0 * utilization,
+            number(capacity)
+        )];
+        if trend != 0.0 {
+            parts.push(format!("a trend of {}/s", number(trend)));
+        }
+        if waiting > waiting_expected {
+            parts.push(format!(
+                "{} waiting requests, to be answered within {drain:.0} s",
+                number(waiting - waiting_expected)
+            ));
+        }
+        let without = Demand {
+            answered: None,
+            ..*self.demand
+        };
+        if answered.is_some() && replicas > without.replicas() {
+            parts = vec![format!(
+                "{} requests/s of which {} are answered",
+                number(offered),
+                number(answered.unwrap_or_default())
+            )];
+        }
+        format!(
+            "Demand {} replicas: {}.",
+            number(replicas),
+            parts.join(", and ")
+        )
+    }
+}
+
+/// A number with three significant digits, without an exponent.
+fn number(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value}");
+    }
+    let digits = 2 - value.abs().log10().floor() as i32;
+    match usize::try_from(digits) {
+        Ok(digits) => {
+            let text = format!("{value:.digits$}");
+            if text.contains('.') {
+                text.trim_end_matches('0').trim_end_matches('.').to_owned()
+            } else {
+                text
+            }
+        }
+        Err(_) => format!("{value:.0}"),
+    }
+}
+
+/// Seconds as milliseconds.
+fn millis(seconds: f64) -> String {
+    format!("{} ms", number(1e3 * seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits() {
+        for (value, text) in [
+            (0.0, "0"),
+            (0.012345, "0.0123"),
+            (0.5, "0.5"),
+            (1.0, "1"),
+            (1.2345, "1.23"),
+            (12.0, "12"),
+            (412.4, "412"),
+            (26_055.2, "26055"),
+            (-3.0, "-3"),
+        ] {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!(millis(0.1), "100 ms");
+        assert_eq!(millis(0.00012), "0.12 ms");
+    }
+}

@@ -1,0 +1,277 @@
+//! How soon a change of the load is believed.
+//!
+//! The rate of arrivals is published as an exponential mean over 15 s that begins at zero. It is linear: a replica
+//! that joins gains load as the others lose it, and the sum over replicas stands still. Its weakness is a step, of
+//! which it shows nine tenths after 35 s. So a step is looked for beside it:
+//!
+//! - Two windows of w seconds, one after the other, for w of 1, 2 and 4. Each has to hold more than the mean explains,
+//!   by [`DEVIATIONS`] standard deviations: once in 700 windows by chance, so twice in a row once in half a million. A
+//!   single burst, however large, fills one window.
+//! - A count of arrivals with mean m has variance D·m. D, the index of dispersion for counts (Cox and Lewis, The
+//!   Statistical Analysis of Series of Events, 1966), is 1 for Poisson arrivals, and is learned as the mean of
+//!   (b − a)²/(a + b) over neighbouring seconds with a and b arrivals. A step counts there once, a ramp hardly.
+//! - The new rate has to be beyond what one replica should get. Below that nobody needs to hurry, since one replica runs
+//!   anyway; and a replica that joins takes less, so it does not run ahead of the others, which lose load slowly.
+//!
+//! The change then began with the first window. From there on the rate is the mean since, less what it may be too high
+//! by ([`LOWER_QUARTILE`]), until the mean over 15 s takes over from it, or until arrivals cease again. Downwards nothing
+//! hurries, since scalers wait for minutes there in any case.
+
+use std::collections::VecDeque;
+
+/// Time constant of the mean in seconds. Two scrapes at the usual 15 s see most of a change.
+pub(super) const MEAN_SECONDS: f64 = 15.0;
+
+/// Lengths of the windows in seconds.
+const WINDOWS: [f64; 3] = [1.0, 2.0, 4.0];
+
+/// Seconds after which the mean takes over the rate since the change.
+const TAKEN_OVER: f64 = 4.0;
+
+/// Standard deviations that a window lies above the mean.
+const DEVIATIONS: f64 = 3.0;
+
+/// Standard deviations between the median and the lower quartile of a normal distribution.
+const LOWER_QUARTILE: f64 = 0.674;
+
+/// Time constant of the dispersion in seconds.
+const DISPERSION_SECONDS: f64 = 120.0;
+
+/// A pair of seconds counts at most as this many times the known dispersion.
+const OUTLIER: f64 = 36.0;
+
+/// The dispersion of a steady load is learned only so well: about a quarter.
+const DISPERSION_NOISE: f64 = 0.25;
+
+/// Rates a second, or counts, of what comes and what becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Flows {
+    /// Offered requests, including refused ones.
+    pub offered: f64,
+    /// Answered requests, including server errors.
+    pub accepted: f64,
+    /// Requests that were refused because of the load or the server's state.
+    pub refused: f64,
+    /// The part of `refused` that was refused because of overload.
+    pub overloaded: f64,
+    /// Requests that failed because of a server error.
+    pub failed: f64,
+    /// Offered tokens.
+    pub tokens: f64,
+    /// Offered bytes of large bodies.
+    pub large: f64,
+}
+
+impl Flows {
+    /// Combines each part with that of `other`.
+    fn with(self, other: Self, combine: impl Fn(f64, f64) -> f64) -> Self {
+        Self {
+            offered: combine(self.offered, other.offered),
+            accepted: combine(self.accepted, other.accepted),
+            refused: combine(self.refused, other.refused),
+            overloaded: combine(self.overloaded, other.overloaded),
+            failed: combine(self.failed, other.failed),
+            tokens: combine(self.tokens, other.tokens),
+            large: combine(self.large, other.large),
+        }
+    }
+
+    /// All parts times `factor`.
+    fn times(self, factor: f64) -> Self {
+        self.with(self, |part, _| part * factor)
+    }
+
+    /// At most so many requests of `size` tokens offered.
+    pub(super) fn bounded(self, requests: f64, size: f64) -> Self {
+        let factor = (requests / self.offered).min(requests * size / self.tokens);
+        if factor < 1.0 {
+            Self {
+                offered: self.offered * factor,
+                tokens: self.tokens * factor,
+                large: self.large * factor,
+                ..self
+            }
+        } else {
+            self
+        }
+    }
+}
+
+/// What arrived between two updates.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    seconds: f64,
+    counts: Flows,
+}
+
+/// The smoothed load of a server.
+#[derive(Debug)]
+pub(super) struct Smoothed {
+    mean: Flows,
+    /// The newest last. They cover two of the longest windows.
+    looks: VecDeque<Look>,
+    dispersion: f64,
+    /// The number of looks since a change began that is being followed.
+    change: Option<usize>,
+}
+
+impl Smoothed {
+    /// No load.
+    pub(super) fn new() -> Self {
+        Self {
+            mean: Flows::default(),
+            looks: VecDeque::new(),
+            dispersion: 1.0,
+            change: None,
+        }
+    }
+
+    /// Forgets the load, but not how it varies.
+    pub(super) fn clear(&mut self) {
+        *self = Self {
+            dispersion: self.dispersion,
+            ..Self::new()
+        };
+    }
+
+    /// Adds what came in the last `seconds`. `size` is the mean tokens of a request, and `replica` the requests a second
+    /// that one replica should get. Returns whether the mean has taken over a change.
+    pub(super) fn add(&mut self, counts: Flows, seconds: f64, size: f64, replica: f64) -> bool {
+        self.looks.push_back(Look { seconds, counts });
+        let kept = 2.0 * WINDOWS[WINDOWS.len() - 1] + seconds;
+        while self.seconds(self.looks.len() - 1) >= kept {
+            self.looks.pop_front();
+        }
+        self.learn_dispersion(size, seconds);
+        let gain = 1.0 - (-seconds / MEAN_SECONDS).exp();
+        let found = counts.times(1.0 / seconds);
+        self.mean = self
+            .mean
+            .with(found, |mean, found| mean + gain * (found - mean));
+        self.change = self
+            .change
+            .map(|looks| looks + 1)
+            .or_else(|| self.find_change(size, replica))
+            .filter(|looks| !self.has_ended(*looks, size));
+        let is_old = |looks: &usize| self.seconds(*looks) >= TAKEN_OVER;
+        let Some(looks) = self.change.filter(is_old) else {
+            return false;
+        };
+        self.change = None;
+        let since = self.since(looks, size);
+        let takes_over = since.tokens > self.mean.tokens;
+        if takes_over {
+            self.mean = since;
+        }
+        takes_over
+    }
+
+    /// Bounds the mean to so many requests of `size` tokens offered per second.
+    pub(super) fn bound(&mut self, requests: f64, size: f64) {
+        self.mean = self.mean.bounded(requests, size);
+    }
+
+    /// The published rates. `size` is the mean tokens of a request.
+    pub(super) fn rates(&self, size: f64) -> Flows {
+        let since = self.change.map(|looks| self.since(looks, size));
+        since
+            .filter(|since| since.tokens > self.mean.tokens)
+            .unwrap_or(self.mean)
+    }
+
+    /// The exponential mean alone.
+    pub(super) fn mean(&self) -> Flows {
+        self.mean
+    }
+
+    /// The variance of the rate itself from second to second, as a share of its square: 0 for Poisson arrivals.
+    /// Requests that differ in size by `spread`, a coefficient of variation, do not count.
+    pub(super) fn burstiness(&self, size: f64, spread: f64) -> f64 {
+        let excess = self.dispersion - (1.0 + spread * spread) - DISPERSION_NOISE;
+        let rate = self.mean.tokens / size;
+        (excess / rate.max(1.0)).clamp(0.0, 1.0)
+    }
+
+    /// The rates since a change that began `looks` ago, less what they may be too high by.
+    fn since(&self, looks: usize, size: f64) -> Flows {
+        let counts = self.counts(0..looks);
+        let arrived = counts.tokens / size;
+        let error = LOWER_QUARTILE * (self.dispersion / arrived.max(1.0)).sqrt();
+        counts.times((1.0 - error).max(0.0) / self.seconds(looks))
+    }
+
+    /// The number of looks since a change that two windows show, if any.
+    fn find_change(&self, size: f64, replica: f64) -> Option<usize> {
+        let mean = self.mean.tokens / size;
+        WINDOWS.into_iter().find_map(|window| {
+            let second = self.looks_within(window)?;
+            let both = self.looks_within(2.0 * window)?;
+            let is_above = |range: std::ops::Range<usize>| {
+                let seconds = self.seconds(range.end) - self.seconds(range.start);
+                let expected = mean * seconds;
+                // The mean is itself known from the last 2·15 s only.
+                let variance = self.dispersion
+                    * (expected + mean * seconds * seconds / (2.0 * MEAN_SECONDS)).max(1.0);
+                let arrived = self.counts(range).tokens / size;
+                arrived - expected > DEVIATIONS * variance.sqrt()
+            };
+            if !(is_above(0..second) && is_above(second..both)) {
+                return None;
+            }
+            // The first look may have begun before the change.
+            let since = both - 1;
+            let rate = self.counts(0..since).tokens / size / self.seconds(since);
+            (rate > replica).then_some(since)
+        })
+    }
+
+    /// Whether fewer requests came in the last second than the rate since the change explains.
+    fn has_ended(&self, looks: usize, size: f64) -> bool {
+        let Some(last) = self.looks_within(WINDOWS[0]) else {
+            return false;
+        };
+        let rate = |looks: usize| self.counts(0..looks).tokens / size / self.seconds(looks);
+        let expected = rate(looks) * self.seconds(last);
+        let deviation = (self.dispersion * expected.max(1.0)).sqrt();
+        expected - rate(last) * self.seconds(last) > DEVIATIONS * deviation
+    }
+
+    fn learn_dispersion(&mut self, size: f64, seconds: f64) {
+        let (Some(one), Some(two)) = (self.looks_within(1.0), self.looks_within(2.0)) else {
+            return;
+        };
+        let new = self.counts(0..one).tokens / size;
+        let old = self.counts(one..two).tokens / size;
+        if new + old > 0.0 {
+            let found = (new - old).powi(2) / (new + old);
+            let found = found.min(OUTLIER * self.dispersion);
+            let gain = 1.0 - (-seconds / DISPERSION_SECONDS).exp();
+            self.dispersion = (self.dispersion + gain * (found - self.dispersion)).max(1.0);
+        }
+    }
+
+    /// The number of newest looks that cover `seconds`, give or take a tenth; none if there are too few.
+    fn looks_within(&self, seconds: f64) -> Option<usize> {
+        (1..=self.looks.len()).find(|looks| self.seconds(*looks) >= 0.9 * seconds)
+    }
+
+    /// Seconds that the newest `looks` cover.
+    fn seconds(&self, looks: usize) -> f64 {
+        let newest = self.looks.iter().rev().take(looks);
+        newest.map(|look| look.seconds).sum()
+    }
+
+    /// The counts of a range of looks, of which 0 is the newest.
+    fn counts(&self, range: std::ops::Range<usize>) -> Flows {
+        let looks = self.looks.iter().rev();
+        looks
+            .skip(range.start)
+            .take(range.len())
+            .fold(Flows::default(), |sum, look| {
+                sum.with(look.counts, |sum, more| sum + more)
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests;
