@@ -132,7 +132,7 @@ pub struct LatencyObjective {
     pub seconds: f64,
     /// The part of them spent outside queue and engine.
     pub overhead: f64,
-    /// κ: 99th percentile of the latency divided by its mean.
+    /// κ: 99th percentile of the latency divided by the bound on its mean.
     pub tail: f64,
 }
 

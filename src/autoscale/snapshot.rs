@@ -89,7 +89,7 @@ pub struct Calibration {
     pub overhead_seconds: f64,
     /// Factor by which other processes on the same cores prolong batches; 1 without.
     pub contention_ratio: f64,
-    /// κ: 99th percentile of the latency divided by its mean.
+    /// κ: 99th percentile of the latency divided by φ, the bound on its mean.
     pub kappa: f64,
     /// Requests of the largest batch.
     pub batch_max: f64,

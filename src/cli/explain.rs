@@ -1,7 +1,7 @@
 //! `intentd explain`: why a server's demand is what it is, in words.
 
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use clap::Args;
@@ -14,7 +14,7 @@ use super::local_server;
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
     /// IP address of the server.
-    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    #[arg(long, env = "INTENTD_HOST", value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     host: IpAddr,
     /// The server's port for operators.
     #[arg(
@@ -38,7 +38,7 @@ struct Explained {
 
 /// Prints the explanation, a sentence a line.
 pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
-    let address = SocketAddr::from((args.host, args.admin_port));
+    let address = local_server::address(args.host, args.admin_port);
     let body = local_server::get(address, "/autoscaling", TIMEOUT)?;
     let Explained { explanation } = serde_json::from_slice(&body).map_err(|error| Failure {
         message: format!("http://{address}/autoscaling is not of this version of intentd: {error}"),

@@ -1,6 +1,6 @@
 //! `intentd health`: asks a server on this machine for its health, for containers without a shell or curl.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,19 +64,13 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let port = port.ok_or_else(|| {
         Failure::usage("--port: expected a port to ask, for example that for operators (9100)")
     })?;
-    // A server that listens on all addresses is reached by the loopback address.
     let host = match (args.host, in_file("host")) {
         (Some(host), _) => host,
         (None, Some(text)) => text.parse().map_err(Failure::usage)?,
         (None, None) => Ipv4Addr::LOCALHOST.into(),
     };
-    let host = match host {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        host => host,
-    };
     let path = if args.live { "/healthz" } else { "/readyz" };
     let timeout = Duration::from_secs(args.timeout);
-    let address = SocketAddr::from((host, port));
+    let address = local_server::address(host, port);
     local_server::get(address, path, timeout).map(drop)
 }

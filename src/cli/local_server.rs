@@ -1,6 +1,6 @@
 //! Asks a server that runs on this machine.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::http::{Request, StatusCode};
@@ -12,6 +12,16 @@ use crate::transport::{HttpClient, ResponseLimits};
 
 /// Size of the longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Where a server is reached that listens on `host`. One that listens on all addresses has the loopback address.
+pub(super) fn address(host: IpAddr, port: u16) -> SocketAddr {
+    let host = match host {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        host => host,
+    };
+    SocketAddr::from((host, port))
+}
 
 /// The body of an answer with status 200 to `GET path`, within `time`.
 ///
