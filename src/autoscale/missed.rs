@@ -6,7 +6,7 @@
 //! eased; a bound that proves right again holds twice as long.
 //!
 //! Not every miss comes from the load. If the load falls, and what is answered in time falls with it while the share of
-//! misses stays, then more replicas would change nothing, and the bound is dropped.
+//! misses stays and the server is not busy, then more replicas would change nothing, and the bound is dropped.
 
 use std::collections::VecDeque;
 
@@ -24,12 +24,25 @@ const MISSES_MIN: f64 = 5.0;
 /// Time constant in seconds with which the bound follows what is answered in time, while the objective is missed.
 const FOLLOW_SECONDS: f64 = 5.0;
 
-/// Seconds that a bound holds after the last miss: at first, and at most.
+/// Seconds that a bound holds after the last miss: at first, and at most. A scaler that follows a capacity that is too high
+/// scales down after minutes, and then the objective is missed again.
 const HOLD: f64 = 15.0;
-const HOLD_MAX: f64 = 600.0;
+const HOLD_MAX: f64 = 3600.0;
 
-/// Seconds in which an eased bound doubles.
-const DOUBLING: f64 = 60.0;
+/// Seconds for which a bound that has been dropped is remembered.
+const REMEMBERED: f64 = 2.0 * HOLD_MAX;
+
+/// Time constant in seconds with which an eased bound approaches the model, on a logarithmic scale.
+const EASE_SECONDS: f64 = 30.0;
+
+/// Least share of the model at which easing begins.
+const LEAST: f64 = 1e-3;
+
+/// An eased bound is dropped at this share of the model.
+const EASED: f64 = 0.97;
+
+/// Share of the time that the engine or the cores are busy, from which any miss comes from the load.
+const BUSY: f64 = 0.7;
 
 /// The load has fallen if it is below this share of what it was.
 const FALLEN: f64 = 0.7;
@@ -72,6 +85,17 @@ impl Outcomes {
             missed: self.missed / seconds,
         }
     }
+}
+
+/// What the server is like while requests are answered or missed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ServerState {
+    /// Mean tokens of a request.
+    pub size: f64,
+    /// The capacity in requests per second that the model computes.
+    pub model: f64,
+    /// Share of the time that the engine, or of the cores that the process, is busy.
+    pub busy: f64,
 }
 
 /// A bound on the capacity.
@@ -118,9 +142,8 @@ impl MissedObjective {
         }
     }
 
-    /// Adds the outcomes of the last `seconds`. `size` is the mean tokens of a request, and `model` the capacity in
-    /// requests per second that the model computes.
-    pub fn look(&mut self, found: Outcomes, seconds: f64, size: f64, model: f64) {
+    /// Adds the outcomes of the last `seconds`.
+    pub fn look(&mut self, found: Outcomes, seconds: f64, server: ServerState) {
         self.looks.push_back((seconds, found));
         while self
             .looks
@@ -137,9 +160,9 @@ impl MissedObjective {
         let bad = self.bad();
         self.is_missed = bad.is_some();
         match (bad, self.bound) {
-            (Some(bad), None) => self.begin(bad, size),
-            (Some(bad), Some(bound)) => self.follow(bad, bound, seconds, size),
-            (None, Some(bound)) => self.ease(bound, seconds, size, model),
+            (Some(bad), None) => self.begin(bad, server.size),
+            (Some(bad), Some(bound)) => self.follow(bad, bound, seconds, server),
+            (None, Some(bound)) => self.ease(bound, seconds, server),
             (None, None) => {}
         }
     }
@@ -187,7 +210,7 @@ impl MissedObjective {
     fn begin(&mut self, bad: Outcomes, size: f64) {
         let (held, ago) = self.last;
         // The bound was eased too soon.
-        let hold = if ago < 2.0 * held.max(DOUBLING) {
+        let hold = if ago < REMEMBERED {
             (2.0 * held).clamp(HOLD, HOLD_MAX)
         } else {
             HOLD
@@ -200,18 +223,19 @@ impl MissedObjective {
         });
     }
 
-    fn follow(&mut self, bad: Outcomes, mut bound: Bound, seconds: f64, size: f64) {
+    fn follow(&mut self, bad: Outcomes, mut bound: Bound, seconds: f64, server: ServerState) {
         if bound.quiet > bound.hold {
             bound.hold = (2.0 * bound.hold).min(HOLD_MAX);
         }
         bound.quiet = 0.0;
         let gain = 1.0 - (-seconds / FOLLOW_SECONDS).exp();
-        bound.rate += gain * (bad.in_time * size - bound.rate);
+        bound.rate += gain * (bad.in_time * server.size - bound.rate);
         let worst = bound.worst;
         if bad.all() > worst.all() {
             bound.worst = bad;
         }
-        let falls_with_load = bad.all() < FALLEN * worst.all()
+        let falls_with_load = server.busy < BUSY
+            && bad.all() < FALLEN * worst.all()
             && bad.in_time < FALLEN * worst.in_time
             && bad.share() > worst.share() / 2.0;
         if falls_with_load {
@@ -222,7 +246,8 @@ impl MissedObjective {
         }
     }
 
-    fn ease(&mut self, mut bound: Bound, seconds: f64, size: f64, model: f64) {
+    fn ease(&mut self, mut bound: Bound, seconds: f64, server: ServerState) {
+        let model = server.model * server.size;
         bound.quiet += seconds;
         let all: Outcomes = self
             .looks
@@ -230,11 +255,14 @@ impl MissedObjective {
             .fold(Outcomes::default(), |sum, look| sum.add(look.1));
         let time: f64 = self.looks.iter().map(|look| look.0).sum();
         // What is answered in time now is possible.
-        bound.rate = bound.rate.max(all.in_time / time.max(seconds) * size);
+        bound.rate = bound
+            .rate
+            .max(all.in_time / time.max(seconds) * server.size);
         if bound.quiet > bound.hold {
-            bound.rate *= (seconds / DOUBLING).exp2();
+            let gap = (bound.rate.max(LEAST * model) / model).ln();
+            bound.rate = model * (gap * (-seconds / EASE_SECONDS).exp()).exp();
         }
-        if bound.rate > model * size {
+        if bound.rate >= EASED * model {
             self.last = (bound.hold, 0.0);
             self.bound = None;
         } else {
@@ -257,7 +285,12 @@ mod tests {
                 in_time,
                 missed: offered / 2.0 - in_time,
             };
-            missed.look(outcomes, 0.5, SIZE, model);
+            let server = ServerState {
+                size: SIZE,
+                model,
+                busy: 0.5,
+            };
+            missed.look(outcomes, 0.5, server);
         }
     }
 
@@ -296,7 +329,7 @@ mod tests {
         );
         serve(&mut missed, 400.0, 500.0, 1000.0, 30.0);
         let eased = rate(&missed).unwrap();
-        assert!((600.0..800.0).contains(&eased), "{eased}");
+        assert!((600.0..900.0).contains(&eased), "{eased}");
         // More is answered in time, so more is possible.
         serve(&mut missed, 900.0, 1000.0, 1000.0, 5.0);
         assert!(rate(&missed).unwrap() >= 900.0);

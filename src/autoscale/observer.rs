@@ -9,7 +9,7 @@ use super::explain::Explanation;
 use super::host::{CpuTimes, HostClock};
 use super::learned::Conditions;
 use super::load::{OfferedLoad, ReplicaShare};
-use super::missed::{MissedObjective, Outcomes};
+use super::missed::{MissedObjective, Outcomes, ServerState};
 use super::queueing::CAPACITY_MIN;
 use super::recommend::Recommended;
 use super::settings::{HintSettings, Trend};
@@ -48,6 +48,8 @@ pub(super) struct Observer {
     cpu_times: Option<CpuTimes>,
     engine_time: EngineTime,
     batches: u64,
+    /// Share of the time that the engine, or of the cores that the process, was busy.
+    busy: f64,
     capacity_at: Instant,
 }
 
@@ -68,6 +70,7 @@ impl Observer {
             cpu_times: host.read(),
             engine_time: EngineTime::default(),
             batches: 0,
+            busy: 0.0,
             host,
             cores: cores(),
             at: Instant::now(),
@@ -130,8 +133,12 @@ impl Observer {
             missed: late + since(counts.overloaded, before.overloaded),
         };
         let computed = self.estimate.map_or(0.0, |estimate| estimate.capacity.rate);
-        let size = self.load.request_tokens();
-        self.missed.look(outcomes, elapsed, size, computed);
+        let server = ServerState {
+            size: self.load.request_tokens(),
+            model: computed,
+            busy: self.busy,
+        };
+        self.missed.look(outcomes, elapsed, server);
     }
 
     /// λ_slo as it is published: what the model computes, or less if the objective was missed. 0 if nothing is known.
@@ -165,6 +172,10 @@ impl Observer {
         let cpu = self.cpu_times.zip(cpu_before);
         let cpu = cpu.map(|(now, before)| now.since(before));
         let host = cpu.map(|cpu| cpu.outside_batches(seen.computes_alone.then_some(engine.spent)));
+        let cores_busy = cpu.map_or(0.0, |cpu| {
+            (cpu.host.ran + cpu.engine.ran).as_secs_f64() / self.cores
+        });
+        self.busy = engine.elapsed.as_secs_f64().max(cores_busy) / elapsed;
         if let Some(threads) = cpu.map(|cpu| cpu.engine) {
             let (ran, waited) = (threads.ran.as_secs_f64(), threads.waited.as_secs_f64());
             if ran > ENGINE_SHARE_MIN * elapsed {

@@ -3,7 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use intentd::engine::RaggedBatch;
+use tokio::task::JoinSet;
+
+use crate::support::engine::Faulty;
 use crate::support::http::{get, post};
+use crate::support::process::{run, stdout};
 use crate::support::scaler::{Scaler, demand, is_active};
 use crate::support::server::{TestServer, eventually};
 
@@ -261,4 +266,41 @@ async fn the_scaler_reads_what_servers_publish() {
     for server in servers {
         server.stop().await;
     }
+}
+
+/// The model counts on batches, and knows nothing of a limit to one request at a time. What is refused shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_for_seconds_asks_for_help_and_says_why() {
+    let fault = |_: &RaggedBatch| {
+        std::thread::sleep(Duration::from_millis(30));
+        Ok(())
+    };
+    let flags = ["--slo", "1s", "--max-concurrency", "1"];
+    let server = TestServer::with_engine(&flags, move |engine| Faulty { engine, fault }).await;
+    let address = server.address;
+    assert_eq!(get(address, "/predict?query=a", &[]).await.status, 200);
+    let modelled = until(&server, "capacity_rps", |rate| rate > 0.0).await;
+    assert!(modelled > 100.0, "{modelled}");
+    let ask = |number: usize| async move {
+        loop {
+            get(address, &format!("/predict?query=song+{number}"), &[]).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let mut clients: JoinSet<()> = (0..4).map(ask).collect();
+    // What it answers, about 30 a second, and no longer what its model says.
+    until(&server, "capacity_rps", |rate| rate < 40.0).await;
+    assert!(hint(server.admin, "demand_replicas").await > 1.0);
+    assert_eq!(hint(server.admin, "slo_feasible").await, 1.0);
+    let admin = server.admin.port().to_string();
+    let explain = move || run(&["explain", "--admin-port", &admin], "");
+    let output = tokio::task::spawn_blocking(explain).await.unwrap();
+    let text = stdout(&output);
+    assert!(text.contains("is being missed"), "{text}");
+    assert!(
+        text.lines().last().unwrap().starts_with("Demand "),
+        "{text}"
+    );
+    clients.shutdown().await;
+    server.stop().await;
 }
