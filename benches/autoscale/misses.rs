@@ -138,7 +138,11 @@ fn judge(
     let Some(bad) = bad else {
         return verdict("the objective is missed", false);
     };
-    let bad = WARM_UP + Duration::from_secs(bad as u64 * measured.interval);
+    // What is bad in the first second may have been so from the start.
+    let bad = match bad as u64 * measured.interval {
+        0 => Duration::ZERO,
+        seconds => WARM_UP + Duration::from_secs(seconds),
+    };
     let reached = moments
         .iter()
         .find(|moment| moment.at >= bad && moment.demand >= 1.0);

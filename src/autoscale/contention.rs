@@ -2,17 +2,17 @@
 //! time is limited.
 //!
 //! Measured rather than inferred: the kernel tells how long a thread was ready to run and did not (`schedstat`). That
-//! covers neighbours and a cgroup that is throttled alike.
+//! covers neighbours and a cgroup that is throttled alike. It counts only while the engine is busy: a short batch now and
+//! then waits for a moment whenever it begins, which says nothing about how much can be done.
 
 /// Weight of the newest interval.
 const NEWEST: f64 = 0.2;
 
-/// Contention: the factor by which batches take longer than the engine's effort and the host's share explain, because
-/// others use the same cores or the process's CPU time is limited.
+/// The factor by which batches take longer than the engine's effort and the host's share explain.
 #[derive(Debug, Clone, Copy)]
 pub struct Contention {
     factor: f64,
-    /// Cores that the engine's threads occupy while a batch runs.
+    /// See [`EnginePace::threads`].
     threads: f64,
 }
 
@@ -23,19 +23,28 @@ pub struct EnginePace {
     pub ran: f64,
     /// The same with the time that they waited for a core.
     pub all: f64,
-    /// The same of all its threads together.
+    /// Cores that its threads occupy while a batch runs.
     pub threads: f64,
-    /// Seconds in which a batch was running.
-    pub batches: f64,
     /// Share of the cores that the host took.
     pub host_share: f64,
     /// Seconds of the interval.
     pub elapsed: f64,
+    /// Cores that may be used.
+    pub cores: f64,
 }
 
-/// Share of an interval that the engine has to run, for its pace to count fully, and to count at all.
-const ENGINE_SHARE: f64 = 0.05;
-const ENGINE_SHARE_MIN: f64 = 0.005;
+impl EnginePace {
+    /// Whether the engine was busy enough for its pace to say something.
+    pub fn is_busy(&self) -> bool {
+        self.ran >= ENGINE_SHARE_MIN * self.elapsed * self.cores.min(1.0)
+    }
+}
+
+/// Share of an interval, or of the CPU time in it that there is, that the engine has to run to observe contention.
+pub const ENGINE_SHARE_MIN: f64 = 0.2;
+
+/// An engine has hardly more threads than this. A higher number is an error of the measurement.
+const THREADS_MAX: f64 = 256.0;
 
 const CONTENTION_MAX: f64 = 50.0;
 
@@ -59,16 +68,15 @@ impl Contention {
 
     /// Learns from an interval.
     pub fn learn(&mut self, pace: &EnginePace) {
-        if pace.ran < ENGINE_SHARE_MIN * pace.elapsed {
+        if !pace.is_busy() {
             // Other processes may have ended.
             self.factor += DECAY * (1.0 - self.factor);
             return;
         }
-        let weight = NEWEST * (pace.ran / (ENGINE_SHARE * pace.elapsed)).min(1.0);
         let found = pace.all / pace.ran * (1.0 - pace.host_share.clamp(0.0, 0.95));
-        self.factor += weight * (found.clamp(1.0, CONTENTION_MAX) - self.factor);
-        let threads = (pace.threads / pace.batches.max(f64::MIN_POSITIVE)).clamp(1.0, 1024.0);
-        self.threads += weight * (threads - self.threads);
+        self.factor += NEWEST * (found.clamp(1.0, CONTENTION_MAX) - self.factor);
+        let threads = pace.threads.clamp(1.0, THREADS_MAX);
+        self.threads += NEWEST * (threads - self.threads);
     }
 
     /// The factor where `cores` may be used; 1 without contention. If they are fewer than the engine's threads, batches
@@ -82,15 +90,15 @@ impl Contention {
 mod tests {
     use super::*;
 
-    /// One thread that ran for `ran` of a second, and needed `all` for it.
-    fn pace(ran: f64, all: f64, host_share: f64) -> EnginePace {
+    /// One thread that ran for `ran` of a second, and waited for a core for the rest of `all`.
+    fn pace(ran: f64, all: f64, host_share: f64, cores: f64) -> EnginePace {
         EnginePace {
             ran,
             all,
-            threads: all,
-            batches: all,
+            threads: 1.0,
             host_share,
             elapsed: 1.0,
+            cores,
         }
     }
 
@@ -98,20 +106,20 @@ mod tests {
     fn delay_beyond_the_host_share_is_contention() {
         let mut contention = Contention::new();
         for _ in 0..50 {
-            contention.learn(&pace(0.5, 0.7, 0.3));
+            contention.learn(&pace(0.5, 0.7, 0.3, 2.0));
         }
         assert!((contention.factor(2.0) - 1.0).abs() < 1e-6);
         for _ in 0..50 {
-            contention.learn(&pace(0.4, 0.8, 0.0));
+            contention.learn(&pace(0.4, 0.8, 0.0, 2.0));
         }
         assert!((contention.factor(2.0) - 2.0).abs() < 1e-3);
-        contention.learn(&pace(0.001, 1.0, 0.0));
+        contention.learn(&pace(0.01, 1.0, 0.0, 2.0));
         assert!(
             (contention.factor(2.0) - 2.0).abs() < 0.03,
             "too little to observe"
         );
         for _ in 0..30 {
-            contention.learn(&pace(0.1, 0.1, 0.0));
+            contention.learn(&pace(0.3, 0.3, 0.0, 2.0));
         }
         let factor = contention.factor(2.0);
         assert!(factor < 1.01, "known to be over within a minute: {factor}");
@@ -123,13 +131,12 @@ mod tests {
         let mut contention = Contention::new();
         assert_eq!(contention.factor(0.2), 5.0);
         for _ in 0..50 {
-            contention.learn(&pace(0.02, 0.02, 0.05));
+            contention.learn(&pace(0.02, 0.02, 0.05, 0.2));
         }
-        let idle = contention.factor(0.2);
-        assert!((4.9..5.1).contains(&idle), "{idle}");
+        assert_eq!(contention.factor(0.2), 5.0);
         for _ in 0..50 {
             // The host takes a quarter of what there is.
-            contention.learn(&pace(0.15, 1.0, 0.25));
+            contention.learn(&pace(0.15, 1.0, 0.25, 0.2));
         }
         let busy = contention.factor(0.2);
         assert!((4.9..5.2).contains(&busy), "{busy}");

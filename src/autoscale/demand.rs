@@ -4,8 +4,8 @@
 /// between replicas: with rises alone, the sum over replicas would grow whenever one joins.
 const TREND_MAX: f64 = 1.0;
 
-/// Most replicas that a server asks for because it misses its objective, beyond what the model says.
-const MISSED_MAX: f64 = 10.0;
+/// The load counts as at most this factor times the capacity.
+const LOAD_MAX: f64 = 10.0;
 
 /// Upper bound of the demand. A larger value can only be an error.
 const REPLICAS_MAX: f64 = 1e6;
@@ -27,13 +27,11 @@ pub struct Demand {
     pub waiting_expected: f64,
     /// Seconds within which a backlog should be drained.
     pub drain: f64,
-    /// Answered requests per second, if the objective is missed because of the load.
-    pub answered: Option<f64>,
 }
 
 impl Demand {
-    /// The demand: `offered/(ρ·λ_slo) + backlog/(λ_slo·drain)`. While the objective is missed, it is at least
-    /// `offered/answered`, whatever the model says.
+    /// The demand: `offered/(ρ·λ_slo) + backlog/(λ_slo·drain)`. The load counts as at most ten
+    /// times the capacity.
     ///
     /// It is additive: the demands of several servers, each for its share of the load, sum up to the demand of
     /// the whole load. Always finite and never negative.
@@ -46,13 +44,15 @@ impl Demand {
             0.0
         };
         let trend = self.trend.clamp(-bound, bound);
-        let load = (self.offered + trend) / (self.utilization.max(0.01) * capacity);
+        let load = (self.offered + trend) / capacity;
+        let load = if load.is_nan() {
+            0.0
+        } else {
+            load.min(LOAD_MAX)
+        };
+        let load = load / self.utilization.max(0.01);
         let backlog = (self.waiting - self.waiting_expected).max(0.0);
         let replicas = load + backlog / (capacity * self.drain.max(1.0));
-        let floor = self.answered.map_or(0.0, |answered| {
-            (self.offered / answered.max(f64::MIN_POSITIVE)).clamp(1.0, MISSED_MAX)
-        });
-        let replicas = replicas.max(floor);
         if replicas.is_nan() {
             0.0
         } else {
@@ -79,7 +79,6 @@ mod tests {
         waiting: 0.0,
         waiting_expected: 10.0,
         drain: 30.0,
-        answered: None,
     };
 
     #[test]
@@ -97,20 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_misses_its_objective_needs_help_whatever_the_model_says() {
-        let missing = |offered: f64, answered: f64| {
-            let answered = Some(answered);
-            Demand {
-                offered,
-                answered,
-                ..IDLE
-            }
-            .replicas()
-        };
-        assert!((missing(300.0, 100.0) - 3.0).abs() < 1e-12);
-        assert_eq!(missing(100.0, 100.0), 1.0);
-        assert_eq!(missing(100.0, 0.0), 10.0);
-        assert_eq!(missing(8000.0, 4000.0), 10.0, "the model asks for more");
+    fn a_load_beyond_ten_times_the_capacity_asks_for_no_more() {
+        let offered = 1e6;
+        let replicas = Demand { offered, ..IDLE }.replicas();
+        assert!((replicas - 12.5).abs() < 1e-12, "{replicas}");
     }
 
     #[test]

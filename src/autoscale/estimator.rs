@@ -30,7 +30,7 @@ const LATENCIES_MIN: u64 = 1000;
 /// Utilizations at which κ can be observed. At lower ones, batches hardly ever wait for each other.
 const TAIL_LOADS: std::ops::RangeInclusive<f64> = 0.4..=1.0;
 
-/// Seconds between simulations. Each takes one or two milliseconds.
+/// Seconds between simulations. Each takes a few milliseconds.
 const TAIL_SECONDS: f64 = 10.0;
 
 /// What was observed in an interval.
@@ -150,11 +150,17 @@ impl Estimator {
             // An interval in which the model changed covers the old one too, so only later ones count.
             self.learn(seen, conditions, interval);
         }
+        // What is asked does not depend on the model.
+        self.tail.variation = interval.variation;
         let learned = Learned {
             setup: seen.setup,
             token: seen.token,
             batch_tokens: seen.batch_tokens as f64,
-            contention: self.contention.factor(conditions.cores),
+            contention: if conditions.shares_cores {
+                self.contention.factor(conditions.cores)
+            } else {
+                1.0
+            },
             host: self.host_cost(),
             byte: seen.byte.seconds,
             overhead: self.overhead,
@@ -192,7 +198,6 @@ impl Estimator {
     }
 
     fn learn(&mut self, seen: &Observation, conditions: &Conditions, interval: &ObservedInterval) {
-        self.tail.variation = interval.variation;
         let is_late =
             |slo: f64| interval.latency.count >= LATENCIES_MIN && interval.latency.p99 > slo;
         let overloaded =
@@ -236,10 +241,14 @@ impl Estimator {
         self.contention.learn(&EnginePace {
             ran: ran.as_secs_f64(),
             all: all.as_secs_f64(),
-            threads: (threads.ran + threads.waited).as_secs_f64(),
-            batches: elapsed.as_secs_f64(),
+            threads: if seen.computes_alone {
+                1.0
+            } else {
+                threads.ran.as_secs_f64() / spent.as_secs_f64().max(f64::MIN_POSITIVE)
+            },
             host_share,
             elapsed: interval.elapsed,
+            cores: conditions.cores,
         });
     }
 
@@ -303,7 +312,7 @@ impl Estimator {
     }
 
     fn confidence_of(&self, seen: &Observation) -> f64 {
-        let batches = seen.batches as f64;
+        let batches = seen.samples as f64;
         let curve = batches / (batches + BATCHES_HALF) * (1.0 - seen.fit_error.min(1.0));
         // Without earlier load, the cost on the host is not known.
         if !self.host_is_seen {

@@ -23,8 +23,6 @@ pub(super) struct Explanation<'a> {
     pub(super) bound: Option<(f64, f64)>,
     /// Whether the objective is missed now.
     pub(super) is_missed: bool,
-    /// Whether it is missed for another reason than the load.
-    pub(super) is_unrelated: bool,
     /// Cores that may be used.
     pub(super) cores: f64,
 }
@@ -57,7 +55,7 @@ impl Explanation<'_> {
             ..
         } = self.snapshot;
         if *offered_rps == 0.0 {
-            return "No request has come for a minute.".to_owned();
+            return "No request has come lately.".to_owned();
         }
         let refused = if *refused_rps > 0.0 {
             format!("; {}/s are refused", number(*refused_rps))
@@ -80,23 +78,20 @@ impl Explanation<'_> {
             ..
         } = self.estimate;
         let objective = millis(self.snapshot.slo_seconds);
-        if let Some((bound, quiet)) = self.bound.filter(|(bound, _)| *bound < computed.rate) {
-            let when = if self.is_missed {
-                "is being missed".to_owned()
-            } else {
-                format!("was missed {quiet:.0} s ago")
-            };
-            let missed = if self.snapshot.slo_seconds > 0.0 {
-                format!("the objective of {objective} {when}")
-            } else if self.is_missed {
-                "more is being refused".to_owned()
-            } else {
-                format!("more was refused {quiet:.0} s ago")
+        if let Some((_, quiet)) = self.bound.filter(|(bound, _)| *bound < computed.rate) {
+            let has_objective = self.snapshot.slo_seconds > 0.0;
+            let missed = match (has_objective, self.is_missed) {
+                (true, true) => format!("the objective of {objective} is being missed"),
+                (true, false) => {
+                    format!("the objective of {objective} was missed {quiet:.0} s ago")
+                }
+                (false, true) => "requests are being refused".to_owned(),
+                (false, false) => format!("requests were refused {quiet:.0} s ago"),
             };
             return format!(
-                "Capacity {capacity}/s: the model says {}/s, but {missed}, with {}/s answered in time.",
-                number(computed.rate),
-                number(bound)
+                "Capacity {capacity}/s: {missed}, so it is bounded by what was answered in time. Without that it would \
+                 be {}/s.",
+                number(computed.rate)
             );
         }
         if self.snapshot.slo_seconds == 0.0 {
@@ -110,12 +105,6 @@ impl Explanation<'_> {
                  even a request alone takes longer too often."
             );
         }
-        if self.is_unrelated {
-            return format!(
-                "Capacity {capacity}/s by the model. The objective of {objective} is missed at any load, so more replicas \
-                 would not help."
-            );
-        }
         if computed.rate >= NEARLY * usable {
             return format!(
                 "Capacity {capacity}/s: what the engine and the host sustain; up to there 99 of 100 requests are answered \
@@ -124,7 +113,7 @@ impl Explanation<'_> {
         }
         format!(
             "Capacity {capacity}/s: the highest rate at which 99 of 100 requests are answered within {objective}; the p99 \
-             is {} times the mean of the queue, and {} pass outside it. Without the objective it would be {}/s.",
+             is {} times the bound on the mean in the queue, and {} pass outside it. Without the objective it would be {}/s.",
             number(learned.tail),
             millis(learned.overhead),
             number(*usable)
@@ -135,7 +124,8 @@ impl Explanation<'_> {
         let contention = self.estimate.learned.contention;
         (contention > CONTENTION).then(|| {
             format!(
-                "Batches take {} times as long as their own work, on {} cores: others use them, or the CPU limit is short.",
+                "Batches take {} times as long as their own work: others use the same cores, or the CPU limit is too low \
+                 ({} cores may be used).",
                 number(contention),
                 number(self.cores)
             )
@@ -160,11 +150,10 @@ impl Explanation<'_> {
             waiting,
             waiting_expected,
             drain,
-            answered,
         } = *self.demand;
         let replicas = self.demand.replicas();
         let mut parts = vec![format!(
-            "{} requests/s at {:.0} % of {}/s a replica",
+            "{} mean requests/s at {:.0} % of {}/s a replica",
             number(offered),
             100.0 * utilization,
             number(capacity)
@@ -177,17 +166,6 @@ impl Explanation<'_> {
                 "{} waiting requests, to be answered within {drain:.0} s",
                 number(waiting - waiting_expected)
             ));
-        }
-        let without = Demand {
-            answered: None,
-            ..*self.demand
-        };
-        if answered.is_some() && replicas > without.replicas() {
-            parts = vec![format!(
-                "{} requests/s of which {} are answered",
-                number(offered),
-                number(answered.unwrap_or_default())
-            )];
         }
         format!(
             "Demand {} replicas: {}.",

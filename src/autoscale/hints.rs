@@ -78,7 +78,21 @@ impl Hints {
                 // Publishes the capacity of a new model at once, not half a second later.
                 _ = models.changed() => {}
             }
-            let (snapshot, errors) = observer.update(&classifier, &self.settings);
+            let (hints, of) = (Arc::clone(&self), Arc::clone(&classifier));
+            // A simulation takes milliseconds, for which no request should wait.
+            let work = move || {
+                let (snapshot, errors) = observer.update(&of, &hints.settings);
+                (observer, snapshot, errors)
+            };
+            let (snapshot, errors);
+            (observer, snapshot, errors) = match tokio::task::spawn_blocking(work).await {
+                Ok(updated) => updated,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime shuts down.
+                    Err(_) => return,
+                },
+            };
             self.gauges.publish(&snapshot);
             let report = LoadReport::new(&snapshot, errors);
             let published = Published { snapshot, report };

@@ -1,13 +1,13 @@
 //! CPU time of this process, by thread: what ran, and what was ready to run and had to wait.
 //!
-//! The threads that compute batches say so themselves ([`EngineThread`]). All others are the host's: sockets, HTTP,
-//! tokenizing, encoding. Linux accounts per thread; on other systems nothing is known.
+//! The engine's threads say so themselves ([`EngineThread`]). All others are the host's: sockets, HTTP, tokenizing,
+//! encoding. What loading a model takes counts for neither. Linux accounts per thread; on other systems nothing is known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use intentd_base::threads::EngineThread;
+use intentd_base::threads::{EngineThread, EngineWork};
 
 /// Time of one or more threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,7 +76,7 @@ impl HostClock {
         self.read_from(Path::new("/proc/self/task"), &EngineThread::all())
     }
 
-    fn read_from(&mut self, tasks: &Path, engine: &HashSet<u32>) -> Option<CpuTimes> {
+    fn read_from(&mut self, tasks: &Path, engine: &HashMap<u32, EngineWork>) -> Option<CpuTimes> {
         let mut seen = HashMap::with_capacity(self.threads.len());
         for task in std::fs::read_dir(tasks).ok()?.flatten() {
             let Some(thread) = task.file_name().to_str().and_then(|id| id.parse().ok()) else {
@@ -87,12 +87,11 @@ impl HostClock {
                 continue;
             };
             let before = self.threads.get(&thread).copied().unwrap_or_default();
-            let times = if engine.contains(&thread) {
-                &mut self.times.engine
-            } else {
-                &mut self.times.host
-            };
-            times.add(now.since(before));
+            match engine.get(&thread) {
+                None => self.times.host.add(now.since(before)),
+                Some(EngineWork::Batches) => self.times.engine.add(now.since(before)),
+                Some(EngineWork::Loading) => {}
+            }
             seen.insert(thread, now);
         }
         self.threads = seen;
@@ -129,7 +128,7 @@ mod tests {
         task(tasks, 2, 5000, 20);
         task(tasks, 3, 200, 0);
         let mut clock = HostClock::default();
-        let nanos = |clock: &mut HostClock, engine: &[u32]| {
+        let nanos = |clock: &mut HostClock, engine: &[(u32, EngineWork)]| {
             let times = clock.read_from(tasks, &engine.iter().copied().collect())?;
             let all = |time: ThreadTime| (time.ran.as_nanos(), time.waited.as_nanos());
             Some((all(times.host), all(times.engine)))
@@ -140,13 +139,22 @@ mod tests {
         task(tasks, 2, 9000, 520);
         std::fs::remove_dir_all(tasks.join("3")).unwrap();
         assert_eq!(
-            nanos(&mut clock, &[2]),
+            nanos(&mut clock, &[(2, EngineWork::Batches)]),
             Some(((6700, 31), (4000, 500))),
             "the time of ended threads is kept"
         );
+        task(tasks, 4, 70_000, 7000);
+        assert_eq!(
+            nanos(
+                &mut clock,
+                &[(2, EngineWork::Batches), (4, EngineWork::Loading)]
+            ),
+            Some(((6700, 31), (4000, 500))),
+            "a model is loaded"
+        );
         let nowhere = Path::new("/nonexistent");
         assert_eq!(
-            HostClock::default().read_from(nowhere, &HashSet::new()),
+            HostClock::default().read_from(nowhere, &HashMap::new()),
             None
         );
     }

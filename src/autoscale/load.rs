@@ -17,6 +17,10 @@ const TOKENS: f64 = 16.0;
 /// nothing. Scalers do not grow faster than this between two readings.
 const OFFERED_MAX: f64 = 10.0;
 
+/// Time constant in seconds over which records of a log are spread. They are counted about once a second, all that were
+/// written since, and did not come at once.
+const LOG_SECONDS: f64 = 1.0;
+
 /// Seconds without a request after which the load is zero.
 const IDLE_SECONDS: f64 = 60.0;
 
@@ -42,6 +46,8 @@ pub struct OfferedLoad {
     late_large_bytes: f64,
     /// Discounted requests that are to be subtracted in a later update: at most 0.
     late_discounts: f64,
+    /// Records of a log that were counted and are yet to be spread.
+    late_records: f64,
     /// Seconds since the last request.
     idle_seconds: f64,
     /// Offered requests per second count at most as so many.
@@ -58,21 +64,25 @@ impl OfferedLoad {
             sized: [0.0; 4],
             late_large_bytes: 0.0,
             late_discounts: 0.0,
+            late_records: 0.0,
             idle_seconds: IDLE_SECONDS,
             offered_max: f64::INFINITY,
         }
     }
 
-    /// Updates the load with the counters after `elapsed` seconds.
-    pub fn update(&mut self, counts: Counts, elapsed: f64, replica: ReplicaShare) {
+    /// Updates the load with the counters after `elapsed` seconds. Returns the tokens that were offered in them.
+    pub fn update(&mut self, counts: Counts, elapsed: f64, replica: ReplicaShare) -> f64 {
         if elapsed <= 0.0 {
-            return;
+            return 0.0;
         }
         let since = |now: u64, before: u64| now.saturating_sub(before) as f64;
         let before = std::mem::replace(&mut self.before, counts);
         let discounted = since(counts.discounted, before.discounted);
         // A request may arrive before this update and be discounted after it.
-        let arrived = since(counts.offered, before.offered) - discounted + self.late_discounts;
+        let logged = since(counts.logged, before.logged);
+        let asked = since(counts.offered, before.offered) - logged;
+        let recorded = self.spread_records(logged, elapsed);
+        let arrived = asked + recorded - discounted + self.late_discounts;
         self.late_discounts = arrived.min(0.0);
         let offered = arrived.max(0.0);
         let failed = since(counts.failed, before.failed);
@@ -103,6 +113,19 @@ impl OfferedLoad {
             self.smoothed.clear();
             self.slow = 0.0;
         }
+        tokens
+    }
+
+    /// The part of the records counted so far that belongs to the last `elapsed` seconds.
+    fn spread_records(&mut self, logged: f64, elapsed: f64) -> f64 {
+        self.late_records += logged;
+        let mut part = self.late_records * (1.0 - (-elapsed / LOG_SECONDS).exp());
+        if self.late_records < 1.0 {
+            // The rest would never end.
+            part = self.late_records;
+        }
+        self.late_records -= part;
+        part
     }
 
     fn smooth(&mut self, flows: Flows, elapsed: f64, replica: ReplicaShare) {
@@ -170,10 +193,7 @@ impl OfferedLoad {
         let [count, _, _, squares] = self.sized;
         let mean = self.request_tokens();
         if count > 1.0 {
-            (squares / count / (mean * mean) - 1.0)
-                .max(0.0)
-                .sqrt()
-                .min(3.0)
+            (squares / count / (mean * mean) - 1.0).max(0.0).sqrt()
         } else {
             0.0
         }

@@ -2,17 +2,18 @@
 //!
 //! The model may be wrong in ways that it cannot see: neighbours on the same cores, a CPU limit, a cost that no batch
 //! shows. Whatever the reason, a server that refuses or answers late for seconds has shown what it can do: what it
-//! answered in time. That bounds its capacity at once. The bound holds for a while after the last miss, then it is
-//! eased; a bound that proves right again holds twice as long.
+//! answered in time. That bounds its capacity at once. The bound holds for a while after the last miss and is then eased;
+//! one that was eased too soon holds twice as long.
 //!
-//! Not every miss comes from the load. If the load falls, and what is answered in time falls with it while the share of
-//! misses stays and the server is not busy, then more replicas would change nothing, and the bound is dropped.
+//! Not every miss comes from the load: a text may be too long for the objective whatever else is asked. More replicas do
+//! not help against that, and each would see the same share of misses at its smaller load. So a bound is lowered only by
+//! as much load as it was found with, or by a clearly larger share of misses. Less in time at less load proves nothing.
 
 use std::collections::VecDeque;
 
 /// Seconds that are looked at together, and how many of them have to be bad. A single stall proves nothing.
-const WINDOW: f64 = 4.0;
-const BAD_SECONDS: usize = 3;
+const WINDOW: f64 = 6.0;
+const BAD_SECONDS: f64 = 2.7;
 
 /// Share of requests that may be refused or late.
 const ALLOWED: f64 = 0.01;
@@ -21,16 +22,27 @@ const ALLOWED: f64 = 0.01;
 const DEVIATIONS: f64 = 3.0;
 const MISSES_MIN: f64 = 5.0;
 
-/// Time constant in seconds with which the bound follows what is answered in time, while the objective is missed.
+/// Time constant in seconds with which the bound follows what is answered in time.
 const FOLLOW_SECONDS: f64 = 5.0;
 
-/// Seconds that a bound holds after the last miss: at first, and at most. A scaler that follows a capacity that is too high
-/// scales down after minutes, and then the objective is missed again.
+/// The load is as high as it was from this share of it.
+const AS_HIGH: f64 = 0.95;
+
+/// A share of misses is clearly larger if it is larger by this factor and this much.
+const LARGER: (f64, f64) = (1.5, 0.05);
+
+/// At least this part of the answers counts as in time. Load is refused, so answers that are late by the dozen may have
+/// another reason. A replica that joins a fleet cannot tell, and would ask for so many more as those before it. Below a
+/// half, divided by the usual target utilization, that would never end.
+const ANSWERS_WORTH: f64 = 2.0 / 3.0;
+
+/// Seconds that a bound holds after the last miss: at first, and at most.
 const HOLD: f64 = 15.0;
 const HOLD_MAX: f64 = 3600.0;
 
-/// Seconds for which a bound that has been dropped is remembered.
-const REMEMBERED: f64 = 2.0 * HOLD_MAX;
+/// A bound was eased too soon if the next miss comes within so many seconds: scalers that follow a capacity that is too
+/// high scale down after five minutes.
+const TOO_SOON: f64 = 600.0;
 
 /// Time constant in seconds with which an eased bound approaches the model, on a logarithmic scale.
 const EASE_SECONDS: f64 = 30.0;
@@ -41,61 +53,68 @@ const LEAST: f64 = 1e-3;
 /// An eased bound is dropped at this share of the model.
 const EASED: f64 = 0.97;
 
-/// Share of the time that the engine or the cores are busy, from which any miss comes from the load.
-const BUSY: f64 = 0.7;
-
-/// The load has fallen if it is below this share of what it was.
-const FALLEN: f64 = 0.7;
-
-/// Seconds for which a miss that does not come from the load is believed to be one.
-const UNRELATED_SECONDS: f64 = 600.0;
-
 /// What became of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Outcomes {
     /// Answered within the objective; all answered ones if there is none.
     pub in_time: f64,
-    /// Answered late, or refused because of overload.
-    pub missed: f64,
+    /// Answered later.
+    pub late: f64,
+    /// Refused because of overload.
+    pub refused: f64,
+    /// Offered tokens.
+    pub tokens: f64,
 }
 
 impl Outcomes {
+    fn missed(self) -> f64 {
+        self.late + self.refused
+    }
+
     fn all(self) -> f64 {
-        self.in_time + self.missed
+        self.in_time + self.missed()
     }
 
+    /// Share of requests that missed the objective.
     fn share(self) -> f64 {
-        self.missed / self.all().max(f64::MIN_POSITIVE)
+        self.missed() / self.all().max(f64::MIN_POSITIVE)
     }
 
-    fn is_bad(self) -> bool {
-        self.share() > ALLOWED
+    /// Tokens that were answered in time, if requests of all outcomes are equally long.
+    fn good(self) -> f64 {
+        let answered = self.in_time + self.late;
+        let good = self.in_time.max(ANSWERS_WORTH * answered);
+        self.tokens * good / self.all().max(f64::MIN_POSITIVE)
     }
 
     fn add(self, more: Self) -> Self {
         Self {
             in_time: self.in_time + more.in_time,
-            missed: self.missed + more.missed,
-        }
-    }
-
-    fn a_second(self, seconds: f64) -> Self {
-        Self {
-            in_time: self.in_time / seconds,
-            missed: self.missed / seconds,
+            late: self.late + more.late,
+            refused: self.refused + more.refused,
+            tokens: self.tokens + more.tokens,
         }
     }
 }
 
-/// What the server is like while requests are answered or missed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ServerState {
-    /// Mean tokens of a request.
-    pub size: f64,
-    /// The capacity in requests per second that the model computes.
-    pub model: f64,
-    /// Share of the time that the engine, or of the cores that the process, is busy.
-    pub busy: f64,
+/// What was answered while the objective was missed.
+#[derive(Debug, Clone, Copy)]
+struct Proof {
+    /// Tokens answered in time per second.
+    good: f64,
+    /// Tokens offered per second.
+    offered: f64,
+    /// Share of requests that missed the objective.
+    share: f64,
+}
+
+impl Proof {
+    /// Whether this proof may lower a bound that `before` set.
+    fn outweighs(self, before: Self) -> bool {
+        let (factor, more) = LARGER;
+        self.offered >= AS_HIGH * before.offered
+            || self.share > factor * before.share && self.share > before.share + more
+    }
 }
 
 /// A bound on the capacity.
@@ -103,284 +122,165 @@ pub struct ServerState {
 struct Bound {
     /// In tokens per second.
     rate: f64,
-    /// The highest load with which the objective was missed, in requests per second.
-    worst: Outcomes,
+    proof: Proof,
     /// Seconds since the objective was last missed.
     quiet: f64,
     /// Seconds for which the bound holds without another miss.
     hold: f64,
 }
 
+/// A bound that was dropped.
+#[derive(Debug, Clone, Copy)]
+struct Dropped {
+    proof: Proof,
+    hold: f64,
+    /// Seconds since then.
+    ago: f64,
+}
+
 /// Follows whether the objective is kept.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct MissedObjective {
     /// Outcomes with their seconds, the newest last.
     looks: VecDeque<(f64, Outcomes)>,
     is_missed: bool,
     bound: Option<Bound>,
-    /// How long the last bound held, and the seconds since it was dropped.
-    last: (f64, f64),
-    /// Seconds for which misses are known not to come from the load.
-    unrelated: f64,
-}
-
-impl Default for MissedObjective {
-    fn default() -> Self {
-        Self::new()
-    }
+    dropped: Option<Dropped>,
 }
 
 impl MissedObjective {
     /// Nothing has been seen.
     pub fn new() -> Self {
-        Self {
-            looks: VecDeque::new(),
-            is_missed: false,
-            bound: None,
-            last: (0.0, f64::INFINITY),
-            unrelated: 0.0,
-        }
+        Self::default()
     }
 
-    /// Adds the outcomes of the last `seconds`.
-    pub fn look(&mut self, found: Outcomes, seconds: f64, server: ServerState) {
+    /// Adds the outcomes of the last `seconds`. `model` is the capacity without a bound, in tokens per second.
+    pub fn look(&mut self, found: Outcomes, seconds: f64, model: f64) {
         self.looks.push_back((seconds, found));
-        while self
-            .looks
-            .iter()
-            .skip(1)
-            .map(|(seconds, _)| seconds)
-            .sum::<f64>()
-            >= WINDOW
-        {
+        while self.looks.iter().skip(1).map(|look| look.0).sum::<f64>() >= WINDOW {
             self.looks.pop_front();
         }
-        self.unrelated = (self.unrelated - seconds).max(0.0);
-        self.last.1 += seconds;
-        let bad = self.bad();
-        self.is_missed = bad.is_some();
-        match (bad, self.bound) {
-            (Some(bad), None) => self.begin(bad, server.size),
-            (Some(bad), Some(bound)) => self.follow(bad, bound, seconds, server),
-            (None, Some(bound)) => self.ease(bound, seconds, server),
-            (None, None) => {}
+        if let Some(dropped) = &mut self.dropped {
+            dropped.ago += seconds;
         }
+        let proof = self.proof();
+        self.is_missed = proof.is_some();
+        self.bound = match (proof, self.bound) {
+            (Some(proof), None) => Some(self.begin(proof)),
+            (Some(proof), Some(bound)) => Some(follow(proof, bound, seconds)),
+            (None, Some(bound)) => self.ease(bound, seconds, model),
+            (None, None) => None,
+        };
     }
 
-    /// Whether the objective is missed now, because of the load.
+    /// Whether the objective is missed now.
     pub fn is_missed(&self) -> bool {
-        self.is_missed && self.unrelated == 0.0
+        self.is_missed
     }
 
-    /// Whether the objective was missed lately for another reason than the load.
-    pub fn is_unrelated(&self) -> bool {
-        self.unrelated > 0.0
+    /// The bound in tokens per second, and the seconds since the objective was last missed.
+    pub fn bound(&self) -> Option<(f64, f64)> {
+        self.bound.map(|bound| (bound.rate, bound.quiet))
     }
 
-    /// The bound in requests of `size` tokens per second, and the seconds since the objective was last missed.
-    pub fn bound(&self, size: f64) -> Option<(f64, f64)> {
-        let bound = self.bound.filter(|_| !self.is_unrelated())?;
-        Some((bound.rate / size, bound.quiet))
-    }
-
-    /// The outcomes per second in the bad seconds of the window, if the objective is missed.
-    fn bad(&self) -> Option<Outcomes> {
-        let (mut all, mut bad) = (Outcomes::default(), Outcomes::default());
-        let (mut bad_time, mut bad_seconds) = (0.0, 0);
+    /// What was answered in the bad seconds of the window, if the objective is missed.
+    fn proof(&self) -> Option<Proof> {
+        let (mut all, mut bad, mut bad_time) = (Outcomes::default(), Outcomes::default(), 0.0);
         let (mut second, mut time) = (Outcomes::default(), 0.0);
         for (seconds, outcomes) in self.looks.iter().rev() {
             second = second.add(*outcomes);
             time += seconds;
             if time >= 0.9 {
                 all = all.add(second);
-                if second.is_bad() {
+                if second.share() > ALLOWED {
                     bad = bad.add(second);
                     bad_time += time;
-                    bad_seconds += 1;
                 }
                 (second, time) = (Outcomes::default(), 0.0);
             }
         }
         let allowed = ALLOWED * all.all();
         let most = (allowed + DEVIATIONS * allowed.sqrt()).max(MISSES_MIN);
-        let is_missed = bad_seconds >= BAD_SECONDS && all.missed >= most;
-        is_missed.then(|| bad.a_second(bad_time))
+        let is_missed = bad_time >= BAD_SECONDS && all.missed() >= most;
+        is_missed.then(|| Proof {
+            good: bad.good() / bad_time,
+            offered: bad.tokens / bad_time,
+            share: bad.share(),
+        })
     }
 
-    fn begin(&mut self, bad: Outcomes, size: f64) {
-        let (held, ago) = self.last;
-        // The bound was eased too soon.
-        let hold = if ago < REMEMBERED {
-            (2.0 * held).clamp(HOLD, HOLD_MAX)
-        } else {
-            HOLD
-        };
-        self.bound = Some(Bound {
-            rate: bad.in_time * size,
-            worst: bad,
+    fn begin(&self, proof: Proof) -> Bound {
+        let new = Bound {
+            rate: proof.good,
+            proof,
             quiet: 0.0,
-            hold,
-        });
-    }
-
-    fn follow(&mut self, bad: Outcomes, mut bound: Bound, seconds: f64, server: ServerState) {
-        if bound.quiet > bound.hold {
-            bound.hold = (2.0 * bound.hold).min(HOLD_MAX);
-        }
-        bound.quiet = 0.0;
-        let gain = 1.0 - (-seconds / FOLLOW_SECONDS).exp();
-        bound.rate += gain * (bad.in_time * server.size - bound.rate);
-        let worst = bound.worst;
-        if bad.all() > worst.all() {
-            bound.worst = bad;
-        }
-        let falls_with_load = server.busy < BUSY
-            && bad.all() < FALLEN * worst.all()
-            && bad.in_time < FALLEN * worst.in_time
-            && bad.share() > worst.share() / 2.0;
-        if falls_with_load {
-            self.unrelated = UNRELATED_SECONDS;
-            self.bound = None;
-        } else {
-            self.bound = Some(bound);
+            hold: HOLD,
+        };
+        match self.dropped {
+            Some(dropped) if dropped.ago < TOO_SOON => {
+                let hold = (2.0 * dropped.hold).min(HOLD_MAX);
+                if proof.outweighs(dropped.proof) {
+                    Bound { hold, ..new }
+                } else {
+                    Bound {
+                        rate: proof.good.max(dropped.proof.good),
+                        proof: dropped.proof,
+                        hold,
+                        ..new
+                    }
+                }
+            }
+            _ => new,
         }
     }
 
-    fn ease(&mut self, mut bound: Bound, seconds: f64, server: ServerState) {
-        let model = server.model * server.size;
+    fn ease(&mut self, mut bound: Bound, seconds: f64, model: f64) -> Option<Bound> {
         bound.quiet += seconds;
-        let all: Outcomes = self
+        let all = self
             .looks
             .iter()
             .fold(Outcomes::default(), |sum, look| sum.add(look.1));
         let time: f64 = self.looks.iter().map(|look| look.0).sum();
         // What is answered in time now is possible.
-        bound.rate = bound
-            .rate
-            .max(all.in_time / time.max(seconds) * server.size);
-        if bound.quiet > bound.hold {
+        bound.rate = bound.rate.max(all.good() / time.max(seconds));
+        if bound.quiet > bound.hold && model > 0.0 {
             let gap = (bound.rate.max(LEAST * model) / model).ln();
             bound.rate = model * (gap * (-seconds / EASE_SECONDS).exp()).exp();
         }
-        if bound.rate >= EASED * model {
-            self.last = (bound.hold, 0.0);
-            self.bound = None;
-        } else {
-            self.bound = Some(bound);
+        if bound.rate < EASED * model {
+            return Some(bound);
         }
+        self.dropped = Some(Dropped {
+            proof: bound.proof,
+            hold: bound.hold,
+            ago: 0.0,
+        });
+        None
     }
+}
+
+fn follow(proof: Proof, mut bound: Bound, seconds: f64) -> Bound {
+    if bound.quiet > bound.hold {
+        // It was being eased.
+        bound.hold = (2.0 * bound.hold).min(HOLD_MAX);
+    }
+    bound.quiet = 0.0;
+    let gain = 1.0 - (-seconds / FOLLOW_SECONDS).exp();
+    if proof.outweighs(bound.proof) {
+        bound.rate += gain * (proof.good - bound.rate);
+        let is_as_high = proof.offered >= AS_HIGH * bound.proof.offered;
+        let offered = proof.offered.max(bound.proof.offered);
+        // Otherwise a load that falls step by step would be as high as before at each step.
+        bound.proof = if is_as_high {
+            Proof { offered, ..proof }
+        } else {
+            proof
+        };
+    } else {
+        bound.rate = bound.rate.max(proof.good);
+    }
+    bound
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SIZE: f64 = 10.0;
-
-    /// Looks at a server that answers at most `real` of `offered` requests per second in time, for `seconds`.
-    fn serve(missed: &mut MissedObjective, offered: f64, real: f64, model: f64, seconds: f64) {
-        for _ in 0..(2.0 * seconds) as usize {
-            let in_time = offered.min(real) / 2.0;
-            let outcomes = Outcomes {
-                in_time,
-                missed: offered / 2.0 - in_time,
-            };
-            let server = ServerState {
-                size: SIZE,
-                model,
-                busy: 0.5,
-            };
-            missed.look(outcomes, 0.5, server);
-        }
-    }
-
-    fn rate(missed: &MissedObjective) -> Option<f64> {
-        missed.bound(SIZE).map(|(rate, _)| rate)
-    }
-
-    #[test]
-    fn what_is_answered_in_time_bounds_the_capacity_within_seconds() {
-        let mut missed = MissedObjective::new();
-        serve(&mut missed, 400.0, 500.0, 1000.0, 60.0);
-        assert_eq!((rate(&missed), missed.is_missed()), (None, false));
-        serve(&mut missed, 800.0, 500.0, 1000.0, 2.0);
-        assert_eq!(rate(&missed), None, "two seconds prove nothing");
-        serve(&mut missed, 800.0, 500.0, 1000.0, 1.5);
-        let found = rate(&missed).unwrap();
-        assert!(
-            (found - 500.0).abs() < 15.0 && missed.is_missed(),
-            "{found}"
-        );
-        // The machine becomes slower still.
-        serve(&mut missed, 800.0, 200.0, 1000.0, 20.0);
-        let found = rate(&missed).unwrap();
-        assert!((found - 200.0).abs() < 10.0, "{found}");
-    }
-
-    #[test]
-    fn the_bound_holds_for_a_while_and_is_then_eased() {
-        let mut missed = MissedObjective::new();
-        serve(&mut missed, 800.0, 500.0, 1000.0, 10.0);
-        serve(&mut missed, 400.0, 500.0, 1000.0, 14.0);
-        let found = rate(&missed).unwrap();
-        assert!(
-            (found - 500.0).abs() < 5.0 && !missed.is_missed(),
-            "{found}"
-        );
-        serve(&mut missed, 400.0, 500.0, 1000.0, 30.0);
-        let eased = rate(&missed).unwrap();
-        assert!((600.0..900.0).contains(&eased), "{eased}");
-        // More is answered in time, so more is possible.
-        serve(&mut missed, 900.0, 1000.0, 1000.0, 5.0);
-        assert!(rate(&missed).unwrap() >= 900.0);
-        serve(&mut missed, 400.0, 500.0, 1000.0, 60.0);
-        assert_eq!(rate(&missed), None);
-        // It was eased too soon.
-        serve(&mut missed, 800.0, 500.0, 1000.0, 10.0);
-        serve(&mut missed, 400.0, 500.0, 1000.0, 29.0);
-        let found = rate(&missed).unwrap();
-        assert!(
-            (found - 500.0).abs() < 15.0,
-            "now it holds twice as long: {found}"
-        );
-    }
-
-    #[test]
-    fn a_stall_and_a_few_misses_prove_nothing() {
-        let mut missed = MissedObjective::new();
-        for _ in 0..20 {
-            serve(&mut missed, 100.0, 1000.0, 1000.0, 8.0);
-            serve(&mut missed, 100.0, 0.0, 1000.0, 1.5);
-            assert_eq!(rate(&missed), None);
-        }
-        // One of a hundred is what the objective allows.
-        serve(&mut missed, 100.0, 99.0, 1000.0, 60.0);
-        assert_eq!(rate(&missed), None);
-        // At two a second, the fifth miss is no chance.
-        let mut missed = MissedObjective::new();
-        serve(&mut missed, 2.0, 0.0, 1000.0, 2.0);
-        assert_eq!(rate(&missed), None);
-        serve(&mut missed, 2.0, 0.0, 1000.0, 2.0);
-        assert_eq!(rate(&missed), Some(0.0));
-    }
-
-    /// A tenth of the requests is too large for the objective, whatever the load.
-    #[test]
-    fn misses_that_stay_when_the_load_falls_are_not_its_fault() {
-        let mut missed = MissedObjective::new();
-        let mut at = |offered: f64, seconds: f64| {
-            serve(&mut missed, offered, 0.9 * offered, 5000.0, seconds);
-            (rate(&missed), missed.is_unrelated())
-        };
-        let (bound, is_unrelated) = at(1000.0, 20.0);
-        assert!((bound.unwrap() - 900.0).abs() < 1.0 && !is_unrelated);
-        assert_eq!(at(500.0, 20.0), (None, true));
-        assert_eq!(at(1000.0, 60.0), (None, true));
-        // A server that is overloaded answers as much as before.
-        let mut missed = MissedObjective::new();
-        serve(&mut missed, 5000.0, 500.0, 5000.0, 20.0);
-        serve(&mut missed, 1000.0, 500.0, 5000.0, 20.0);
-        let found = rate(&missed).unwrap();
-        assert!((found - 500.0).abs() < 1.0, "{found}");
-    }
-}
+mod tests;

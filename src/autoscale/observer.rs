@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::contention::ENGINE_SHARE_MIN;
 use super::cpu_limit::cores;
 use super::demand::{Demand, percent};
 use super::estimator::{Estimate, Estimator, ObservedInterval};
@@ -9,7 +10,7 @@ use super::explain::Explanation;
 use super::host::{CpuTimes, HostClock};
 use super::learned::Conditions;
 use super::load::{OfferedLoad, ReplicaShare};
-use super::missed::{MissedObjective, Outcomes, ServerState};
+use super::missed::{MissedObjective, Outcomes};
 use super::queueing::CAPACITY_MIN;
 use super::recommend::Recommended;
 use super::settings::{HintSettings, Trend};
@@ -23,9 +24,6 @@ const CAPACITY_UPDATES: u32 = 4;
 /// Seconds per interval of the latency window, and its number of intervals: one minute in total.
 const WINDOW_SECONDS: f64 = 5.0;
 const WINDOW_INTERVALS: usize = 12;
-
-/// Share of an interval that the engine has to run, so that the share of its waits is known.
-const ENGINE_SHARE_MIN: f64 = 0.005;
 
 /// What is known of a server, updated twice a second.
 pub(super) struct Observer {
@@ -48,8 +46,6 @@ pub(super) struct Observer {
     cpu_times: Option<CpuTimes>,
     engine_time: EngineTime,
     batches: u64,
-    /// Share of the time that the engine, or of the cores that the process, was busy.
-    busy: f64,
     capacity_at: Instant,
 }
 
@@ -70,7 +66,6 @@ impl Observer {
             cpu_times: host.read(),
             engine_time: EngineTime::default(),
             batches: 0,
-            busy: 0.0,
             host,
             cores: cores(),
             at: Instant::now(),
@@ -100,7 +95,7 @@ impl Observer {
         }
         let seen = classifier.observe();
         // Nothing is known about a model without batches. Until then, the old estimate is the better guess.
-        if let Some(seen) = seen.filter(|seen| seen.batches > 0) {
+        if let Some(seen) = seen.filter(|seen| seen.samples > 0) {
             let is_new = self.generation.replace(seen.generation) != Some(seen.generation);
             if is_new {
                 self.latency = LatencyWindow::new(WINDOW_INTERVALS);
@@ -122,23 +117,33 @@ impl Observer {
             capacity: self.capacity(),
             utilization: settings.utilization,
         };
-        self.load.update(counts, elapsed, replica);
-        if elapsed <= 0.0 {
+        let tokens = self.load.update(counts, elapsed, replica);
+        let Some(estimate) = self.estimate else {
             return;
-        }
+        };
         let since = |now: u64, before: u64| now.saturating_sub(before) as f64;
         let late = since(counts.late, before.late);
         let outcomes = Outcomes {
             in_time: (since(counts.answered, before.answered) - late).max(0.0),
-            missed: late + since(counts.overloaded, before.overloaded),
+            late,
+            refused: since(counts.overloaded, before.overloaded),
+            tokens,
         };
-        let computed = self.estimate.map_or(0.0, |estimate| estimate.capacity.rate);
-        let server = ServerState {
-            size: self.load.request_tokens(),
-            model: computed,
-            busy: self.busy,
-        };
-        self.missed.look(outcomes, elapsed, server);
+        let model = estimate.capacity.rate * self.load.request_tokens();
+        if elapsed > 0.0 {
+            self.missed.look(outcomes, elapsed, model);
+        }
+    }
+
+    /// The bound by a missed objective in requests per second, and the seconds since it was missed. If no rate keeps the
+    /// objective, it is missed at any load, which bounds nothing.
+    fn bound(&self) -> Option<(f64, f64)> {
+        let feasible = self
+            .estimate
+            .filter(|estimate| estimate.capacity.feasible)?;
+        let (tokens, quiet) = self.missed.bound()?;
+        let least = CAPACITY_MIN * feasible.capacity.rate_max;
+        Some(((tokens / self.load.request_tokens()).max(least), quiet))
     }
 
     /// λ_slo as it is published: what the model computes, or less if the objective was missed. 0 if nothing is known.
@@ -146,9 +151,8 @@ impl Observer {
         let Some(Estimate { capacity, .. }) = self.estimate else {
             return 0.0;
         };
-        let bound = self.missed.bound(self.load.request_tokens());
-        let bound = bound.map(|(rate, _)| rate.max(CAPACITY_MIN * capacity.rate_max));
-        bound.map_or(capacity.rate, |bound| bound.min(capacity.rate))
+        self.bound()
+            .map_or(capacity.rate, |(bound, _)| bound.min(capacity.rate))
     }
 
     fn estimate(
@@ -172,15 +176,18 @@ impl Observer {
         let cpu = self.cpu_times.zip(cpu_before);
         let cpu = cpu.map(|(now, before)| now.since(before));
         let host = cpu.map(|cpu| cpu.outside_batches(seen.computes_alone.then_some(engine.spent)));
-        let cores_busy = cpu.map_or(0.0, |cpu| {
-            (cpu.host.ran + cpu.engine.ran).as_secs_f64() / self.cores
-        });
-        self.busy = engine.elapsed.as_secs_f64().max(cores_busy) / elapsed;
-        if let Some(threads) = cpu.map(|cpu| cpu.engine) {
-            let (ran, waited) = (threads.ran.as_secs_f64(), threads.waited.as_secs_f64());
-            if ran > ENGINE_SHARE_MIN * elapsed {
-                classifier.set_waiting_share(waited / (ran + waited));
-            }
+        if let (Some(cpu), Some(host)) = (cpu, host) {
+            let (ran, waited) = (
+                cpu.engine.ran.as_secs_f64(),
+                cpu.engine.waited.as_secs_f64(),
+            );
+            let share = if ran >= ENGINE_SHARE_MIN * elapsed {
+                waited / (ran + waited)
+            } else {
+                // Batches are too few to tell; they wait for the host at least.
+                host.as_secs_f64() / elapsed / self.cores
+            };
+            classifier.set_waiting_share(share);
         }
         let rates = self.load.rates();
         let interval = ObservedInterval {
@@ -277,7 +284,6 @@ impl Observer {
             waiting: seen.waiting_tokens as f64 / tokens + seen.backlog as f64,
             waiting_expected: estimate.waiting * share,
             drain: settings.drain,
-            answered: self.missed.is_missed().then_some(rates.accepted),
         };
         let replicas = demand.replicas();
         let learned = estimate.learned;
@@ -285,7 +291,7 @@ impl Observer {
             tau0_seconds: learned.setup,
             alpha_seconds: learned.token,
             fit_error_ratio: seen.fit_error,
-            samples: seen.batches,
+            samples: seen.samples,
             host_seconds: learned.host.request,
             host_batch_seconds: learned.host.batch,
             overhead_seconds: learned.overhead,
@@ -294,14 +300,12 @@ impl Observer {
             batch_max: estimate.batch_max,
         };
         let in_flight = estimate.in_flight * share;
-        let is_feasible = estimate.capacity.feasible && !self.missed.is_unrelated();
         let explanation = Explanation {
             snapshot: &measured,
             demand: &demand,
             estimate,
-            bound: self.missed.bound(tokens),
+            bound: self.bound(),
             is_missed: self.missed.is_missed(),
-            is_unrelated: self.missed.is_unrelated(),
             cores: self.cores,
         };
         let explanation = explanation.sentences();
@@ -312,7 +316,7 @@ impl Observer {
             capacity_rps: capacity,
             max_rps: estimate.capacity.rate_max,
             target_concurrency: in_flight,
-            slo_feasible: u8::from(is_feasible),
+            slo_feasible: u8::from(estimate.capacity.feasible),
             confidence: estimate.confidence,
             recommended: Recommended::new(capacity, in_flight, settings, measured.startup_seconds),
             calibration,

@@ -10,12 +10,13 @@
 //! - A count of arrivals with mean m has variance D·m. D, the index of dispersion for counts (Cox and Lewis, The
 //!   Statistical Analysis of Series of Events, 1966), is 1 for Poisson arrivals, and is learned as the mean of
 //!   (b − a)²/(a + b) over neighbouring seconds with a and b arrivals. A step counts there once, a ramp hardly.
+//! - A fall is looked for in the same way: where a replica joins, the others lose what it gets, and the sum over all is
+//!   right only if both show at once.
 //! - The new rate has to be beyond what one replica should get. Below that nobody needs to hurry, since one replica runs
-//!   anyway; and a replica that joins takes less, so it does not run ahead of the others, which lose load slowly.
+//!   anyway. There the mean alone counts, which adds up by itself.
 //!
-//! The change then began with the first window. From there on the rate is the mean since, less what it may be too high
-//! by ([`LOWER_QUARTILE`]), until the mean over 15 s takes over from it, or until arrivals cease again. Downwards nothing
-//! hurries, since scalers wait for minutes there in any case.
+//! The change then began with the first window. From there on the rate is the mean since, a quartile closer to what it was
+//! before ([`QUARTILE`]), until the mean over 15 s takes over from it, or until the load changes back.
 
 use std::collections::VecDeque;
 
@@ -31,8 +32,8 @@ const TAKEN_OVER: f64 = 4.0;
 /// Standard deviations that a window lies above the mean.
 const DEVIATIONS: f64 = 3.0;
 
-/// Standard deviations between the median and the lower quartile of a normal distribution.
-const LOWER_QUARTILE: f64 = 0.674;
+/// Standard deviations between the median and a quartile of a normal distribution.
+const QUARTILE: f64 = 0.674;
 
 /// Time constant of the dispersion in seconds.
 const DISPERSION_SECONDS: f64 = 120.0;
@@ -42,6 +43,10 @@ const OUTLIER: f64 = 36.0;
 
 /// The dispersion of a steady load is learned only so well: about a quarter.
 const DISPERSION_NOISE: f64 = 0.25;
+
+/// Requests per second at which half of what arrivals vary beyond chance counts as a varying rate. Clumps of a few
+/// requests, which come with a slow load as with a fast one, look the same at low rates.
+const CLUMPS: f64 = 50.0;
 
 /// Rates a second, or counts, of what comes and what becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -104,6 +109,15 @@ struct Look {
     counts: Flows,
 }
 
+/// A change of the load that is being followed.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    /// The number of looks since it began.
+    looks: usize,
+    /// 1 for a rise, -1 for a fall.
+    direction: f64,
+}
+
 /// The smoothed load of a server.
 #[derive(Debug)]
 pub(super) struct Smoothed {
@@ -111,8 +125,7 @@ pub(super) struct Smoothed {
     /// The newest last. They cover two of the longest windows.
     looks: VecDeque<Look>,
     dispersion: f64,
-    /// The number of looks since a change began that is being followed.
-    change: Option<usize>,
+    change: Option<Change>,
 }
 
 impl Smoothed {
@@ -135,7 +148,7 @@ impl Smoothed {
     }
 
     /// Adds what came in the last `seconds`. `size` is the mean tokens of a request, and `replica` the requests a second
-    /// that one replica should get. Returns whether the mean has taken over a change.
+    /// that one replica should get. Returns whether the mean has taken over a rise.
     pub(super) fn add(&mut self, counts: Flows, seconds: f64, size: f64, replica: f64) -> bool {
         self.looks.push_back(Look { seconds, counts });
         let kept = 2.0 * WINDOWS[WINDOWS.len() - 1] + seconds;
@@ -148,22 +161,20 @@ impl Smoothed {
         self.mean = self
             .mean
             .with(found, |mean, found| mean + gain * (found - mean));
-        self.change = self
-            .change
-            .map(|looks| looks + 1)
+        let followed = self.change.map(|change| Change {
+            looks: change.looks + 1,
+            ..change
+        });
+        self.change = followed
             .or_else(|| self.find_change(size, replica))
-            .filter(|looks| !self.has_ended(*looks, size));
-        let is_old = |looks: &usize| self.seconds(*looks) >= TAKEN_OVER;
-        let Some(looks) = self.change.filter(is_old) else {
+            .filter(|change| !self.has_ended(*change, size));
+        let is_old = |change: &Change| self.seconds(change.looks) >= TAKEN_OVER;
+        let Some(change) = self.change.filter(is_old) else {
             return false;
         };
         self.change = None;
-        let since = self.since(looks, size);
-        let takes_over = since.tokens > self.mean.tokens;
-        if takes_over {
-            self.mean = since;
-        }
-        takes_over
+        self.mean = self.followed(change, size);
+        change.direction > 0.0
     }
 
     /// Bounds the mean to so many requests of `size` tokens offered per second.
@@ -173,10 +184,8 @@ impl Smoothed {
 
     /// The published rates. `size` is the mean tokens of a request.
     pub(super) fn rates(&self, size: f64) -> Flows {
-        let since = self.change.map(|looks| self.since(looks, size));
-        since
-            .filter(|since| since.tokens > self.mean.tokens)
-            .unwrap_or(self.mean)
+        self.change
+            .map_or(self.mean, |change| self.followed(change, size))
     }
 
     /// The exponential mean alone.
@@ -189,51 +198,58 @@ impl Smoothed {
     pub(super) fn burstiness(&self, size: f64, spread: f64) -> f64 {
         let excess = self.dispersion - (1.0 + spread * spread) - DISPERSION_NOISE;
         let rate = self.mean.tokens / size;
-        (excess / rate.max(1.0)).clamp(0.0, 1.0)
+        (excess / (rate + CLUMPS)).clamp(0.0, 1.0)
     }
 
-    /// The rates since a change that began `looks` ago, less what they may be too high by.
-    fn since(&self, looks: usize, size: f64) -> Flows {
-        let counts = self.counts(0..looks);
+    /// The rates since a change, a quartile closer to the mean, but not beyond it.
+    fn followed(&self, change: Change, size: f64) -> Flows {
+        let counts = self.counts(0..change.looks);
         let arrived = counts.tokens / size;
-        let error = LOWER_QUARTILE * (self.dispersion / arrived.max(1.0)).sqrt();
-        counts.times((1.0 - error).max(0.0) / self.seconds(looks))
+        let error = QUARTILE * (self.dispersion / arrived.max(1.0)).sqrt();
+        let factor = (1.0 - change.direction * error).max(0.0);
+        let since = counts.times(factor / self.seconds(change.looks));
+        let is_beyond = change.direction * (since.tokens - self.mean.tokens) < 0.0;
+        if is_beyond { self.mean } else { since }
     }
 
-    /// The number of looks since a change that two windows show, if any.
-    fn find_change(&self, size: f64, replica: f64) -> Option<usize> {
+    /// A change that two windows show, if any.
+    fn find_change(&self, size: f64, replica: f64) -> Option<Change> {
         let mean = self.mean.tokens / size;
         WINDOWS.into_iter().find_map(|window| {
             let second = self.looks_within(window)?;
             let both = self.looks_within(2.0 * window)?;
-            let is_above = |range: std::ops::Range<usize>| {
+            // Standard deviations from the mean.
+            let distance = |range: std::ops::Range<usize>| {
                 let seconds = self.seconds(range.end) - self.seconds(range.start);
                 let expected = mean * seconds;
                 // The mean is itself known from the last 2·15 s only.
                 let variance = self.dispersion
                     * (expected + mean * seconds * seconds / (2.0 * MEAN_SECONDS)).max(1.0);
-                let arrived = self.counts(range).tokens / size;
-                arrived - expected > DEVIATIONS * variance.sqrt()
+                (self.counts(range).tokens / size - expected) / variance.sqrt()
             };
-            if !(is_above(0..second) && is_above(second..both)) {
+            let (new, old) = (distance(0..second), distance(second..both));
+            if new.abs().min(old.abs()) <= DEVIATIONS || new * old < 0.0 {
                 return None;
             }
-            // The first look may have begun before the change.
-            let since = both - 1;
-            let rate = self.counts(0..since).tokens / size / self.seconds(since);
-            (rate > replica).then_some(since)
+            let rate = self.counts(0..second).tokens / size / self.seconds(second);
+            (rate > replica).then_some(Change {
+                // The first look may have begun before the change.
+                looks: both - 1,
+                direction: new.signum(),
+            })
         })
     }
 
-    /// Whether fewer requests came in the last second than the rate since the change explains.
-    fn has_ended(&self, looks: usize, size: f64) -> bool {
+    /// Whether the last second differs from the time since the change, against its direction.
+    fn has_ended(&self, change: Change, size: f64) -> bool {
         let Some(last) = self.looks_within(WINDOWS[0]) else {
             return false;
         };
         let rate = |looks: usize| self.counts(0..looks).tokens / size / self.seconds(looks);
-        let expected = rate(looks) * self.seconds(last);
+        let seconds = self.seconds(last);
+        let expected = rate(change.looks) * seconds;
         let deviation = (self.dispersion * expected.max(1.0)).sqrt();
-        expected - rate(last) * self.seconds(last) > DEVIATIONS * deviation
+        change.direction * (expected - rate(last) * seconds) > DEVIATIONS * deviation
     }
 
     fn learn_dispersion(&mut self, size: f64, seconds: f64) {

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -18,9 +19,12 @@ pub const TAIL: f64 = 2.0;
 /// Requests in a simulation; 160 of them are above the percentile.
 const REQUESTS: usize = 16_000;
 
-/// If the rate varies from second to second, a simulation covers so many seconds, but at most so many requests.
-const BURSTY_SECONDS: f64 = 60.0;
-const BURSTY_REQUESTS: usize = 120_000;
+/// If the rate varies from second to second, so many seconds follow each other, with the quantiles of its distribution in
+/// mixed order. Every rate sees the same seconds.
+const BURSTY_SECONDS: usize = 24;
+
+/// Most requests in a simulation.
+const REQUESTS_MAX: usize = 100_000;
 
 /// Burstiness that counts: a rate that varies by 3 % disappears in the noise.
 const BURSTINESS_MIN: f64 = 1e-3;
@@ -34,8 +38,14 @@ const CORRECTION_RANGE: (f64, f64) = (0.7, 2.0);
 /// Weight of a newly observed minute.
 const NEWEST: f64 = 0.2;
 
-/// Steps of the first search for the rate, each of which halves the range.
-const FIRST_STEPS: u32 = 6;
+/// Coefficient of variation of sizes at most.
+const SIZES_MAX: f64 = 3.0;
+
+/// Steps of a search for the rate, each of which halves the range.
+const SEARCH_STEPS: u32 = 6;
+
+/// A percentile that misses the objective by this factor calls for a search.
+const FAR: f64 = 1.5;
 
 /// Distance of the rates around the last one that are simulated to find the next one.
 const STEP: f64 = 1.1;
@@ -77,10 +87,10 @@ impl Tail {
     /// κ at the highest rate up to `usable` at which the 99th percentile is at most `seconds`.
     pub fn find(&mut self, model: &ServerModel, usable: f64, seconds: f64) -> f64 {
         let p99 = |rate: f64| self.p99(model, rate);
-        let rate = match self.rate {
-            Some(rate) => step(p99, rate.min(usable), usable, seconds),
-            None => search(p99, usable, seconds),
-        };
+        let near = self.rate.map(|rate| rate.min(usable));
+        let rate = near
+            .and_then(|rate| step(p99, rate, usable, seconds))
+            .unwrap_or_else(|| search(p99, usable, seconds));
         self.rate = Some(rate);
         let mean = model.service_at(rate).mean_latency(rate);
         let tail = self.p99(model, rate) / mean;
@@ -110,7 +120,7 @@ fn search(p99: impl Fn(f64) -> f64, usable: f64, seconds: f64) -> f64 {
         return usable;
     }
     let (mut low, mut high) = (LOWEST * usable, usable);
-    for _ in 0..FIRST_STEPS {
+    for _ in 0..SEARCH_STEPS {
         let middle = (low * high).sqrt();
         if p99(middle) <= seconds {
             low = middle;
@@ -121,10 +131,13 @@ fn search(p99: impl Fn(f64) -> f64, usable: f64, seconds: f64) -> f64 {
     low
 }
 
-/// A step from `rate` toward that rate: a line through two simulations, both on a logarithmic scale.
-fn step(p99: impl Fn(f64) -> f64, rate: f64, usable: f64, seconds: f64) -> f64 {
+/// A step from `rate` toward that rate: a line through two simulations, both on a logarithmic scale. `None` if it is far.
+fn step(p99: impl Fn(f64) -> f64, rate: f64, usable: f64, seconds: f64) -> Option<f64> {
     let (low, high) = (rate / STEP, (rate * STEP).min(usable));
     let (at_low, at_high) = (p99(low), p99(high));
+    if at_low > FAR * seconds || FAR * at_high < seconds && high < usable {
+        return None;
+    }
     let next = if !at_high.is_finite() || at_low >= seconds {
         low
     } else if at_high <= seconds {
@@ -133,7 +146,7 @@ fn step(p99: impl Fn(f64) -> f64, rate: f64, usable: f64, seconds: f64) -> f64 {
         let share = (seconds / at_low).ln() / (at_high / at_low).ln();
         low * (high / low).powf(share.clamp(0.0, 1.0))
     };
-    next.max(LOWEST * usable)
+    Some(next.max(LOWEST * usable))
 }
 
 /// Mean and 99th percentile of the latency in seconds.
@@ -151,9 +164,8 @@ fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<Simu
     }
     let batch_max = model.batch_max.max(1.0) as usize;
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    let is_bursty = variation.rate > BURSTINESS_MIN;
-    let requests = if is_bursty {
-        ((BURSTY_SECONDS * rate) as usize).clamp(REQUESTS, BURSTY_REQUESTS)
+    let requests = if variation.rate > BURSTINESS_MIN {
+        ((BURSTY_SECONDS as f64 * rate) as usize).clamp(REQUESTS, REQUESTS_MAX)
     } else {
         REQUESTS
     };
@@ -208,11 +220,38 @@ impl LogNormal {
         if self.sigma == 0.0 {
             return 1.0;
         }
-        // Box–Muller transform.
-        let (radius, angle) = (uniform(random), uniform(random));
-        let normal = (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos();
+        self.at(normal(random))
+    }
+
+    /// The value at so many standard deviations of the normal distribution.
+    fn at(self, normal: f64) -> f64 {
         (self.sigma * normal - self.sigma * self.sigma / 2.0).exp()
     }
+
+    /// Quantiles in an order that is mixed but always the same, with mean 1.
+    fn quantiles(self, count: usize) -> Vec<f64> {
+        let mut random = ChaCha8Rng::seed_from_u64(2);
+        // Means of parts of a large sample stand for them.
+        const PART: usize = 200;
+        let mut sample: Vec<f64> = (0..count * PART)
+            .map(|_| self.at(normal(&mut random)))
+            .collect();
+        sample.sort_unstable_by(f64::total_cmp);
+        let mut means: Vec<f64> = sample
+            .chunks(PART)
+            .map(|part| part.iter().sum::<f64>() / PART as f64)
+            .collect();
+        let mean = means.iter().sum::<f64>() / count as f64;
+        means.iter_mut().for_each(|value| *value /= mean);
+        means.shuffle(&mut random);
+        means
+    }
+}
+
+/// Box–Muller transform.
+fn normal(random: &mut ChaCha8Rng) -> f64 {
+    let (radius, angle) = (uniform(random), uniform(random));
+    (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
 }
 
 /// Above 0, at most 1.
@@ -225,44 +264,56 @@ struct SimulatedArrivals<'a> {
     random: &'a mut ChaCha8Rng,
     rate: f64,
     sizes: LogNormal,
-    rates: LogNormal,
-    next: f64,
-    /// The rate of the present second by `rate`, and its end.
-    factor: f64,
+    /// The rates of seconds by `rate`, which repeat; none if all are the same.
+    seconds: Vec<f64>,
+    /// The number of the present second, and its end.
+    second: usize,
     until: f64,
+    next: f64,
 }
 
 impl<'a> SimulatedArrivals<'a> {
     fn new(random: &'a mut ChaCha8Rng, rate: f64, variation: Variation) -> Self {
-        let variance = if variation.rate > BURSTINESS_MIN {
-            variation.rate
-        } else {
-            0.0
-        };
+        let is_bursty = variation.rate > BURSTINESS_MIN;
+        let sizes = variation.sizes.min(SIZES_MAX);
         Self {
             random,
             rate,
-            sizes: LogNormal::with_variance(variation.sizes * variation.sizes),
-            rates: LogNormal::with_variance(variance),
+            sizes: LogNormal::with_variance(sizes * sizes),
+            seconds: if is_bursty {
+                LogNormal::with_variance(variation.rate).quantiles(BURSTY_SECONDS)
+            } else {
+                Vec::new()
+            },
+            second: 0,
+            until: if is_bursty { 1.0 } else { f64::INFINITY },
             next: 0.0,
-            factor: 1.0,
-            until: if variance > 0.0 { 0.0 } else { f64::INFINITY },
         }
     }
 
     fn draw(&mut self) -> SimulatedRequest {
         let mut left = -uniform(self.random).ln() / self.rate;
-        while self.next + left / self.factor > self.until {
+        let mut factor = self.factor();
+        while self.next + left / factor > self.until {
             // The part of the pause before the end of the second passes at its rate.
-            left -= (self.until - self.next) * self.factor;
+            left -= (self.until - self.next) * factor;
             self.next = self.until;
             self.until += 1.0;
-            self.factor = self.rates.draw(self.random).max(1e-3);
+            self.second += 1;
+            factor = self.factor();
         }
-        self.next += left / self.factor;
+        self.next += left / factor;
         SimulatedRequest {
             arrival: self.next,
             size: self.sizes.draw(self.random),
+        }
+    }
+
+    /// The rate of the present second by the mean one.
+    fn factor(&self) -> f64 {
+        match self.seconds.len() {
+            0 => 1.0,
+            count => self.seconds[self.second % count].max(1e-3),
         }
     }
 }
@@ -360,6 +411,39 @@ mod tests {
                 rate > 0.99 * usable || !holds(1.04 * rate),
                 "{rate} for {millis} ms"
             );
+        }
+    }
+
+    /// The objective is short beside a burst, and no rate but the right one may come of it.
+    #[test]
+    fn bursty_arrivals_have_a_rate_of_their_own() {
+        let model = model(1.5, 0.12);
+        let usable = model.capacity(None).rate;
+        for rate in [0.05, 0.12, 0.3, 1.0] {
+            let variation = Variation { rate, ..SAME };
+            let mut tail = Tail {
+                variation,
+                ..Tail::default()
+            };
+            let rates: Vec<f64> = (0..10)
+                .map(|_| {
+                    let kappa = tail.find(&model, usable, 0.02);
+                    let found = tail.rate.unwrap();
+                    assert!(
+                        kappa * model.service.mean_latency(found) < 0.022,
+                        "{rate}: {kappa}"
+                    );
+                    found
+                })
+                .collect();
+            let last = &rates[5..];
+            let steady = last.iter().all(|rate| (rate / last[0] - 1.0).abs() < 0.05);
+            assert!(steady, "{rate}: {rates:?}");
+            // The highest second of 24 should just be carried.
+            let highest = LogNormal::with_variance(rate).quantiles(BURSTY_SECONDS);
+            let highest = highest.into_iter().fold(0.0, f64::max);
+            let share = last[0] * highest / model.service.rate(model.batch_max);
+            assert!((0.7..1.15).contains(&share), "{rate}: {share}");
         }
     }
 

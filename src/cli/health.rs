@@ -1,16 +1,15 @@
 //! `intentd health`: asks a server on this machine for its health, for containers without a shell or curl.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::failure::Failure;
-use super::local_server;
-use crate::config::{MainPort, Platform, main_port, toml_mistake};
-use intentd_base::input;
+use super::local_server::{self, ServerFile};
+use crate::config::{MainPort, Platform, main_port};
 
 /// The flags of `intentd health`.
 #[derive(Debug, Args)]
@@ -38,25 +37,11 @@ pub(super) struct HealthArgs {
     timeout: u64,
 }
 
-/// Reads the TOML file.
-fn read_settings(path: &Path) -> Result<toml::Table, Failure> {
-    let wrong = |what: String| Failure::usage(format!("{}: {what} (--config)", path.display()));
-    let text = input::read_text(path, input::SMALL).map_err(|error| wrong(error.to_string()))?;
-    text.parse()
-        .map_err(|error: toml::de::Error| wrong(toml_mistake(&text, &error)))
-}
-
 /// Succeeds when the server is healthy, else fails with its answer.
 pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let variable = Platform::from_environment().port;
-    let file = args.config.as_deref().map(read_settings).transpose()?;
-    let in_file = |name: &str| {
-        file.as_ref()?.get(name).map(|value| match value {
-            toml::Value::String(text) => text.clone(),
-            value => value.to_string(),
-        })
-    };
-    let port = match (args.port, in_file("port")) {
+    let file = ServerFile::read(args.config.as_deref())?;
+    let port = match (args.port, file.text("port")) {
         (None, Some(text)) => Some(text.parse().map_err(Failure::usage)?),
         (port, _) => port,
     };
@@ -64,7 +49,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     let port = port.ok_or_else(|| {
         Failure::usage("--port: expected a port to ask, for example that for operators (9100)")
     })?;
-    let host = match (args.host, in_file("host")) {
+    let host = match (args.host, file.text("host")) {
         (Some(host), _) => host,
         (None, Some(text)) => text.parse().map_err(Failure::usage)?,
         (None, None) => Ipv4Addr::LOCALHOST.into(),

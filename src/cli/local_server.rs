@@ -1,6 +1,7 @@
-//! Asks a server that runs on this machine.
+//! A server that runs on this machine: its settings file, its address, and what it answers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use axum::http::{Request, StatusCode};
@@ -8,10 +9,41 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 
 use super::failure::Failure;
+use crate::config::toml_mistake;
 use crate::transport::{HttpClient, ResponseLimits};
+use intentd_base::input;
 
 /// Size of the longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// The settings file of a server, for what flags and environment do not say.
+pub(super) struct ServerFile(Option<toml::Table>);
+
+impl ServerFile {
+    /// Reads the file, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read or is no TOML.
+    pub(super) fn read(path: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = path else {
+            return Ok(Self(None));
+        };
+        let wrong = |what: String| Failure::usage(format!("{}: {what} (--config)", path.display()));
+        let text = input::read_text(path, input::SMALL);
+        let text = text.map_err(|error| wrong(error.to_string()))?;
+        let table = text.parse();
+        let table = table.map_err(|error: toml::de::Error| wrong(toml_mistake(&text, &error)))?;
+        Ok(Self(Some(table)))
+    }
+
+    /// A setting as text.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.0.as_ref()?.get(name).map(|value| match value {
+            toml::Value::String(text) => text.clone(),
+            value => value.to_string(),
+        })
+    }
+}
 
 /// Where a server is reached that listens on `host`. One that listens on all addresses has the loopback address.
 pub(super) fn address(host: IpAddr, port: u16) -> SocketAddr {

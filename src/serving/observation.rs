@@ -17,6 +17,8 @@ pub struct Observation {
     /// Mean relative error of the service curve.
     pub fit_error: f64,
     /// Batches that the curve was learned from.
+    pub samples: u64,
+    /// All batches since the model was loaded.
     pub batches: u64,
     /// Tokens of the largest batch.
     pub batch_tokens: usize,

@@ -1,5 +1,5 @@
 //! What the other packages stand on: [`atomic`] cells, [`input`] from files of others, [`LogThrottle`] for log lines
-//! whose number others control, [`turns`] for work that keeps a thread busy, [`threads`] that compute batches.
+//! whose number others control, [`turns`] for work that keeps a thread busy, [`threads`] of an engine.
 #![forbid(unsafe_code)]
 
 pub mod atomic;

@@ -1,16 +1,25 @@
-//! Which threads compute batches.
+//! Which threads work for an engine.
 //!
 //! A thread says so itself, by its id, before it does any work. A name could be read before it is set, and says
 //! nothing about who chose it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
-/// The ids of the engine's threads.
-static ENGINE: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
+/// What an engine's thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineWork {
+    /// Loads a model, which happens once.
+    Loading,
+    /// Computes batches.
+    Batches,
+}
 
-/// Marks the current thread as one that computes batches, until it is dropped. It cannot move to another thread.
+/// The work of the engine's threads, by their ids.
+static ENGINE: Mutex<Option<HashMap<u32, EngineWork>>> = Mutex::new(None);
+
+/// Marks the current thread as an engine's, until it is dropped. It cannot move to another thread.
 #[derive(Debug)]
 #[must_use = "the thread counts as the engine's only while this lives"]
 pub struct EngineThread {
@@ -20,17 +29,22 @@ pub struct EngineThread {
 
 impl EngineThread {
     /// Marks the current thread.
-    pub fn enter() -> Self {
+    pub fn enter(work: EngineWork) -> Self {
         let id = current();
-        engine(|threads| threads.insert(id));
+        engine(|threads| threads.insert(id, work));
         Self {
             id,
             not_send: PhantomData,
         }
     }
 
-    /// The ids of all threads that are marked now.
-    pub fn all() -> HashSet<u32> {
+    /// Says that the thread does other work from now on.
+    pub fn turn_to(&self, work: EngineWork) {
+        engine(|threads| threads.insert(self.id, work));
+    }
+
+    /// All threads that are marked now, by their ids.
+    pub fn all() -> HashMap<u32, EngineWork> {
         engine(|threads| threads.clone())
     }
 }
@@ -41,7 +55,7 @@ impl Drop for EngineThread {
     }
 }
 
-fn engine<T>(work: impl FnOnce(&mut HashSet<u32>) -> T) -> T {
+fn engine<T>(work: impl FnOnce(&mut HashMap<u32, EngineWork>) -> T) -> T {
     let mut threads = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
     work(threads.get_or_insert_default())
 }
@@ -69,17 +83,20 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_thread_is_marked_until_it_says_otherwise() {
         let id = current();
-        let mark = EngineThread::enter();
-        assert!(EngineThread::all().contains(&id));
+        let work = || EngineThread::all().get(&id).copied();
+        let mark = EngineThread::enter(EngineWork::Loading);
+        assert_eq!(work(), Some(EngineWork::Loading));
+        mark.turn_to(EngineWork::Batches);
+        assert_eq!(work(), Some(EngineWork::Batches));
         let other = std::thread::spawn(|| {
-            let mark = EngineThread::enter();
-            assert!(EngineThread::all().contains(&current()));
+            let mark = EngineThread::enter(EngineWork::Batches);
+            assert!(EngineThread::all().contains_key(&current()));
             drop(mark);
             current()
         });
         let other = other.join().unwrap();
-        assert!(other != id && !EngineThread::all().contains(&other));
+        assert!(other != id && !EngineThread::all().contains_key(&other));
         drop(mark);
-        assert!(!EngineThread::all().contains(&id));
+        assert_eq!(work(), None);
     }
 }

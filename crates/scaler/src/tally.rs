@@ -239,6 +239,7 @@ impl Replicas {
             ..Tally::default()
         };
         let v4 = self.pods_with_v4(keep, now);
+        let others_answer = self.by_address.values().any(|replica| replica.is_fresh);
         for (address, replica) in &self.by_address {
             let counted = replica.counted_report(keep, now);
             let pod = counted.and_then(|report| report.pod.as_deref());
@@ -251,7 +252,7 @@ impl Replicas {
                 Some(_) => tally.replicas.kept += 1,
                 None => {
                     tally.replicas.silent += 1;
-                    tally.absent += usize::from(replica.is_absent(keep, now));
+                    tally.absent += usize::from(replica.is_absent(keep, others_answer, now));
                 }
             }
             if let Some(report) = counted {
@@ -291,9 +292,11 @@ impl Replica {
         (self.is_fresh || now.duration_since(*at) <= keep).then_some(report)
     }
 
-    /// Whether it has refused connections for `keep`.
-    fn is_absent(&self, keep: Duration, now: Instant) -> bool {
-        let since = self.refuses_since;
+    /// Whether it has refused connections for `keep`. One that has answered is absent only if others answer, which have
+    /// its load: a workload whose only replica crashes must not look idle.
+    fn is_absent(&self, keep: Duration, others_answer: bool, now: Instant) -> bool {
+        let may_be = self.report.is_none() || others_answer;
+        let since = self.refuses_since.filter(|_| may_be);
         since.is_some_and(|since| now.duration_since(since) >= keep)
     }
 }

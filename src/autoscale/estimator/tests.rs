@@ -50,6 +50,7 @@ fn seen(factor: f64, batches: u64) -> Observation {
         setup: 1.5e-3 * factor,
         token: 0.012e-3 * factor,
         fit_error: 0.02,
+        samples: batches,
         batches,
         batch_tokens: 4096,
         batch_texts: 256,
@@ -84,8 +85,7 @@ fn a_calibrated_server_knows_its_capacity_before_the_first_request() {
     let mut estimator = Estimator::new();
     let estimate = estimator.update(&seen(1.0, 30), &CONDITIONS, &QUIET);
     assert!(estimate.capacity.feasible);
-    // κ is at its lower bound for such a model, and batches may be larger than 32: more than the 5093
-    // of the reference.
+    // κ is less than 2 for such a model, and batches may be larger than 32: more than the 5093 of the reference.
     let rate = estimate.capacity.rate;
     assert!((5093.0..7000.0).contains(&rate), "{rate}");
     assert!(estimate.confidence < CONFIDENT, "the host is not known");
@@ -241,4 +241,19 @@ fn large_bodies_count_by_their_bytes_even_if_refused() {
         without.capacity.rate > 4000.0,
         "other requests cost the same as before"
     );
+}
+
+/// A device does not need the cores. A limit of half of one says nothing about its batches.
+#[test]
+fn a_cpu_limit_does_not_slow_a_device() {
+    let contention = |shares_cores| {
+        let conditions = Conditions {
+            shares_cores,
+            cores: 0.5,
+            ..CONDITIONS
+        };
+        let estimate = Estimator::new().update(&seen(1.0, 30), &conditions, &QUIET);
+        estimate.learned.contention
+    };
+    assert_eq!((contention(false), contention(true)), (1.0, 2.0));
 }

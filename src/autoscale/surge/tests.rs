@@ -144,18 +144,18 @@ fn a_load_that_ends_is_not_followed_further() {
     assert!(rates[49] < 40.0, "2 s after its end: {}", rates[49]);
 }
 
-/// The sum of replicas between which a balancer spreads `rate`, at each look, as the mean of many tries. Each takes 1 / 2.7
-/// of it. `replicas` is their number before and after 120 s; those that leave take along what they remember.
-fn sums(rate: f64, replicas: (u32, u32)) -> Vec<f64> {
+/// The sum of replicas between which a balancer spreads `rate`, at each look, as the mean of many tries. Each should get
+/// `worth`. `replicas` is their number before and after 120 s; those that leave take along what they remember.
+fn sums(rate: f64, worth: f64, replicas: (u32, u32)) -> Vec<f64> {
     const TRIES: u32 = 16;
     let mut sums = vec![0.0; 400];
     for seed in 0..TRIES {
         let mut poisson = Poisson::new(seed.into());
-        let mut loads: Vec<Smoothed> = (0..4).map(|_| Smoothed::new()).collect();
+        let mut loads: Vec<Smoothed> = (0..8).map(|_| Smoothed::new()).collect();
         for (look, sum) in sums.iter_mut().enumerate() {
             let count = if look < 240 { replicas.0 } else { replicas.1 };
             for load in loads.iter_mut().take(count as usize) {
-                let found = add(load, poisson.count(rate / f64::from(count)), rate / 2.7);
+                let found = add(load, poisson.count(rate / f64::from(count)), worth);
                 *sum += found / f64::from(TRIES);
             }
         }
@@ -165,20 +165,24 @@ fn sums(rate: f64, replicas: (u32, u32)) -> Vec<f64> {
 
 #[test]
 fn the_sum_over_replicas_stands_still() {
-    // The number after, and seconds until the sum is right again.
-    for (rate, after, seconds, most) in [
-        (20.0, 4, 0, 0.10),
-        (200.0, 4, 0, 0.05),
-        (2000.0, 4, 0, 0.05),
-        (2000.0, 2, 5, 0.05),
-        (200.0, 2, 5, 0.05),
+    // A replica's worth, the numbers before and after, and seconds until the sum is right again.
+    for (rate, worth, replicas, seconds, most) in [
+        (20.0, 7.4, (3, 4), 0, 0.10),
+        (200.0, 74.0, (3, 4), 0, 0.05),
+        (2000.0, 740.0, (3, 4), 0, 0.05),
+        (2000.0, 740.0, (3, 2), 5, 0.05),
+        (200.0, 74.0, (3, 2), 5, 0.05),
         // Five more requests in two seconds stand out little.
-        (20.0, 2, 20, 0.10),
+        (20.0, 7.4, (3, 2), 20, 0.10),
+        // Replicas that join while there are too few.
+        (1000.0, 200.0, (1, 2), 5, 0.05),
+        (1000.0, 200.0, (1, 4), 5, 0.05),
+        (1000.0, 200.0, (2, 8), 5, 0.05),
     ] {
-        let sums = sums(rate, (3, after));
+        let sums = sums(rate, worth, replicas);
         for second in (90..115).chain(120 + seconds..195) {
             let found = mean(&sums[2 * second..2 * second + 10]) / rate - 1.0;
-            let case = format!("{rate}/s, 3 to {after}, second {second}");
+            let case = format!("{rate}/s, {replicas:?}, second {second}");
             assert!(found.abs() < most, "{case}: {found}");
         }
     }
@@ -205,5 +209,11 @@ fn dispersion_is_learned() {
     }
     let found = load.burstiness(SIZE, 0.0);
     assert!((0.05..0.2).contains(&found), "{found}, truly 0.12");
-    assert!(load.burstiness(SIZE, 5.0) < found, "sizes explain some");
+    assert!(load.burstiness(SIZE, 3.0) < found, "sizes explain some");
+    // Five at once every ten seconds are a clump, whatever the rate.
+    let mut load = Smoothed::new();
+    for look in 0..1200 {
+        add(&mut load, if look % 20 == 0 { 5.0 } else { 0.0 }, 1e9);
+    }
+    assert!(load.burstiness(SIZE, 0.0) < 0.1);
 }

@@ -15,6 +15,8 @@ use crate::error::{Blame, Refusal};
 pub struct Counts {
     /// Offered requests. A retry does not count again.
     pub offered: u64,
+    /// The part of `offered` that was written to a log. It is counted now and then, many at once.
+    pub logged: u64,
     /// Requests that were refused because of the load or the server's state.
     pub shed: u64,
     /// The part of `shed` that was refused because of overload: no permit, no slot or no time.
@@ -47,6 +49,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Arrivals {
     offered: AtomicU64,
+    logged: AtomicU64,
     shed: AtomicU64,
     overloaded: AtomicU64,
     discounted: AtomicU64,
@@ -76,6 +79,7 @@ impl Arrivals {
         let zero = || AtomicU64::new(0);
         Self {
             offered: zero(),
+            logged: zero(),
             shed: zero(),
             overloaded: zero(),
             discounted: zero(),
@@ -114,6 +118,7 @@ impl Arrivals {
     /// Counts `count` records written to a log that this server reads. They count when they are written,
     /// because the server itself decides when it reads them.
     pub fn arrive_in_log(&self, count: u64) {
+        self.logged.fetch_add(count, Ordering::Relaxed);
         self.offered.fetch_add(count, Ordering::Relaxed);
     }
 
@@ -216,6 +221,7 @@ impl Arrivals {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Counts {
             offered: load(&self.offered),
+            logged: load(&self.logged),
             shed: load(&self.shed),
             overloaded: load(&self.overloaded),
             discounted: load(&self.discounted),

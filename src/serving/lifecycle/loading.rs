@@ -16,7 +16,7 @@ use crate::model::Checkpoint;
 use crate::serving::admission::Admission;
 use crate::serving::batching::Batcher;
 use crate::serving::limits::Limits;
-use intentd_base::threads::EngineThread;
+use intentd_base::threads::{EngineThread, EngineWork};
 
 /// The result of loading: a model and the engine with its weights.
 pub type Prepared = Result<(Checkpoint, Box<dyn Engine>), LoadError>;
@@ -116,7 +116,7 @@ impl Lifecycle {
         let lifecycle = Arc::clone(self);
         let is_first = !self.is_loaded();
         let run = move || {
-            let _engine = EngineThread::enter();
+            let engine = EngineThread::enter(EngineWork::Loading);
             let load = std::panic::AssertUnwindSafe(|| lifecycle.load(prepare));
             let load = std::panic::catch_unwind(load);
             if !is_first {
@@ -132,6 +132,7 @@ impl Lifecycle {
                 Ok((generation, batcher)) => {
                     // The receiver may be gone. The model is in use all the same.
                     let _ = loaded.send(Ok(()));
+                    engine.turn_to(EngineWork::Batches);
                     lifecycle.serve(&generation, batcher);
                 }
                 Err(stopped) if lifecycle.is_loaded() => {

@@ -26,6 +26,7 @@ pub(crate) struct Effort {
     /// Nanoseconds of all batches: elapsed time, and the part of it that counts as effort.
     elapsed: AtomicU64,
     spent: AtomicU64,
+    batches: AtomicU64,
     /// Share of their time that the engine's threads wait for a core, if it computes on the cores.
     waiting_share: AtomicF64,
 }
@@ -37,6 +38,7 @@ impl Effort {
             curve: ServiceCurve::new(),
             elapsed: AtomicU64::new(0),
             spent: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
         }
     }
 
@@ -71,6 +73,12 @@ impl Effort {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.elapsed.fetch_add(nanos(elapsed), Ordering::Relaxed);
         self.spent.fetch_add(nanos(spent), Ordering::Relaxed);
+        self.batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All batches so far, with those that say nothing about the curve.
+    pub(crate) fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
     }
 
     /// Whether a batch says little about those under load, because caches and cores are cold after a pause that is long

@@ -13,6 +13,7 @@ from .workload import Workload, render
 AWAY = 60
 AFTER = 75
 SETTLE = 150
+PATIENCE = 60
 
 # For how many seconds a demand may lead to a number of replicas: the stabilization window and two polls.
 MEMORY = 150
@@ -153,6 +154,11 @@ def run(cluster, results):
     record.start()
     time.sleep(SETTLE)
     faults = settled(record, places)
+    patience = time.monotonic() + PATIENCE
+    # A replica may just be starting.
+    while faults and time.monotonic() < patience:
+        time.sleep(2)
+        faults = settled(record, places)
 
     def dns(way):
         cluster.services.dns = way

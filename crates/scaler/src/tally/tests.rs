@@ -120,11 +120,15 @@ async fn a_replica_that_refuses_for_a_while_is_absent() {
     let tally = replicas.tally(KEEP, later);
     assert!(tally.is_complete() && !tally.is_empty());
 
-    // The same for one that has answered.
+    // One that has answered is absent only while others answer.
     let last = later + Duration::from_secs(1);
     replicas.record(address(3), refuses(), last);
     let tally = replicas.tally(KEEP, later + KEEP);
     assert_eq!((tally.replicas.kept, tally.absent), (1, 1));
+    let tally = replicas.tally(KEEP, last + KEEP);
+    assert_eq!((tally.replicas.silent, tally.absent), (2, 1));
+    replicas.resolve(addresses(&[1, 3, 4]), 10, last);
+    replicas.record(address(4), reports(1.0), last + KEEP);
     let tally = replicas.tally(KEEP, last + KEEP);
     assert_eq!((tally.replicas.silent, tally.absent), (2, 2));
     replicas.resolve(addresses(&[1]), 10, later);

@@ -1,0 +1,189 @@
+use super::*;
+
+const SIZE: f64 = 10.0;
+
+/// Looks at a server for `seconds`, of whose `offered` requests per second `in_time` and `late` are answered.
+fn serve(missed: &mut MissedObjective, (offered, in_time, late): (f64, f64, f64), seconds: f64) {
+    for _ in 0..(2.0 * seconds) as usize {
+        let outcomes = Outcomes {
+            in_time: in_time / 2.0,
+            late: late / 2.0,
+            refused: (offered - in_time - late) / 2.0,
+            tokens: offered / 2.0 * SIZE,
+        };
+        missed.look(outcomes, 0.5, 1000.0 * SIZE);
+    }
+}
+
+/// A server that answers at most `real` requests per second in time, and refuses the others.
+fn overload(missed: &mut MissedObjective, offered: f64, real: f64, seconds: f64) {
+    serve(missed, (offered, offered.min(real), 0.0), seconds);
+}
+
+fn rate(missed: &MissedObjective) -> Option<f64> {
+    missed.bound().map(|(rate, _)| rate / SIZE)
+}
+
+fn close(missed: &MissedObjective, expected: f64) {
+    let found = rate(missed).unwrap();
+    assert!(
+        (found / expected - 1.0).abs() < 0.03,
+        "{found}, not {expected}"
+    );
+}
+
+#[test]
+fn what_is_answered_in_time_bounds_the_capacity_within_seconds() {
+    let mut missed = MissedObjective::new();
+    overload(&mut missed, 400.0, 500.0, 60.0);
+    assert_eq!((rate(&missed), missed.is_missed()), (None, false));
+    overload(&mut missed, 800.0, 500.0, 2.0);
+    assert_eq!(rate(&missed), None, "two seconds prove nothing");
+    overload(&mut missed, 800.0, 500.0, 1.5);
+    assert!(missed.is_missed());
+    close(&missed, 500.0);
+    // The machine becomes slower still.
+    overload(&mut missed, 800.0, 200.0, 25.0);
+    close(&missed, 200.0);
+}
+
+#[test]
+fn the_bound_holds_for_a_while_and_is_then_eased() {
+    let mut missed = MissedObjective::new();
+    overload(&mut missed, 800.0, 500.0, 10.0);
+    overload(&mut missed, 400.0, 500.0, 14.0);
+    assert!(!missed.is_missed());
+    close(&missed, 500.0);
+    overload(&mut missed, 400.0, 500.0, 30.0);
+    let eased = rate(&missed).unwrap();
+    assert!((600.0..900.0).contains(&eased), "{eased}");
+    // More is answered in time, so more is possible.
+    overload(&mut missed, 900.0, 1000.0, 7.0);
+    assert!(rate(&missed).unwrap() >= 890.0);
+    overload(&mut missed, 400.0, 500.0, 120.0);
+    assert_eq!(rate(&missed), None);
+    // It was eased too soon.
+    overload(&mut missed, 800.0, 500.0, 20.0);
+    overload(&mut missed, 400.0, 500.0, 29.0);
+    close(&missed, 500.0);
+}
+
+/// A stall every half hour does not make a bound that lasts.
+#[test]
+fn rare_misses_do_not_prolong_each_other() {
+    let mut missed = MissedObjective::new();
+    for _ in 0..20 {
+        overload(&mut missed, 200.0, 20.0, 5.0);
+        overload(&mut missed, 200.0, 1000.0, 300.0);
+        assert_eq!(rate(&missed), None);
+        overload(&mut missed, 200.0, 1000.0, 1500.0);
+    }
+}
+
+#[test]
+fn a_stall_and_a_few_misses_prove_nothing() {
+    let mut missed = MissedObjective::new();
+    for _ in 0..20 {
+        overload(&mut missed, 100.0, 1000.0, 8.0);
+        overload(&mut missed, 100.0, 0.0, 1.5);
+        assert_eq!(rate(&missed), None);
+    }
+    // One of a hundred is what the objective allows.
+    overload(&mut missed, 100.0, 99.0, 60.0);
+    assert_eq!(rate(&missed), None);
+    // At two a second, the fifth miss is no chance.
+    let mut missed = MissedObjective::new();
+    overload(&mut missed, 2.0, 0.0, 2.0);
+    assert_eq!(rate(&missed), None);
+    overload(&mut missed, 2.0, 0.0, 2.0);
+    assert_eq!(rate(&missed), Some(0.0));
+}
+
+#[test]
+fn misses_in_every_other_second_count() {
+    let mut missed = MissedObjective::new();
+    for _ in 0..5 {
+        overload(&mut missed, 400.0, 200.0, 1.0);
+        overload(&mut missed, 0.0, 200.0, 1.0);
+    }
+    // On average, and in the seconds in which they come.
+    assert!((99.0..=201.0).contains(&rate(&missed).unwrap()));
+}
+
+/// If most answers are late, what helps is not known.
+#[test]
+fn late_answers_are_worth_something() {
+    let mut missed = MissedObjective::new();
+    serve(&mut missed, (100.0, 0.0, 100.0), 10.0);
+    close(&missed, 66.7);
+    let mut missed = MissedObjective::new();
+    serve(&mut missed, (1000.0, 200.0, 50.0), 10.0);
+    close(&missed, 200.0);
+}
+
+/// A fleet whose requests miss the objective by `share` whatever the load, sized by the sum of what its replicas publish.
+/// Returns the numbers of replicas, one for each scaling round of 15 s.
+fn fleet(load: f64, capacity: f64, share: f64, replicas: usize) -> Vec<usize> {
+    let mut fleet: Vec<MissedObjective> = (0..replicas).map(|_| MissedObjective::new()).collect();
+    let mut counts = Vec::new();
+    for _ in 0..80 {
+        let each = load / fleet.len() as f64;
+        let mut sum = 0.0;
+        for missed in &mut fleet {
+            let in_time = (1.0 - share) * each.min(capacity);
+            let late = share * each.min(capacity);
+            for _ in 0..30 {
+                let outcomes = Outcomes {
+                    in_time: in_time / 2.0,
+                    late: late / 2.0,
+                    refused: (each - in_time - late) / 2.0,
+                    tokens: each / 2.0 * SIZE,
+                };
+                missed.look(outcomes, 0.5, capacity * SIZE);
+            }
+            let bound = rate(missed).map_or(capacity, |bound| bound.min(capacity));
+            sum += each / (0.8 * bound);
+        }
+        let wanted = sum.ceil().max(1.0) as usize;
+        if (sum / fleet.len() as f64 - 1.0).abs() > 0.1 {
+            fleet.resize_with(wanted, MissedObjective::new);
+        }
+        counts.push(fleet.len());
+    }
+    counts
+}
+
+/// More replicas do not help against texts that are too long for the objective, and must not call for ever more.
+#[test]
+fn misses_that_are_not_the_loads_fault_do_not_run_away() {
+    for share in [0.02, 0.05, 0.2, 0.5] {
+        for (load, replicas) in [(400.0, 1), (3000.0, 4), (20_000.0, 30)] {
+            let counts = fleet(load, 1000.0, share, replicas);
+            let most = *counts.iter().max().unwrap() as f64;
+            // By the share of the first replicas. Those that join ask for theirs.
+            let beyond = if share < 0.3 { 2.2 } else { 4.0 };
+            let right = replicas as f64 / (0.8 * (1.0 - share).max(ANSWERS_WORTH));
+            assert!(most <= beyond * right + 2.0, "{share} {right}: {counts:?}");
+            assert_eq!(counts[60], counts[79], "{share}: {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn an_overloaded_fleet_gets_what_it_needs() {
+    let counts = fleet(20_000.0, 1000.0, 0.0, 3);
+    assert!((25..=32).contains(&counts[79]), "{counts:?}");
+    assert!(counts.iter().all(|count| *count <= 40), "{counts:?}");
+}
+
+#[test]
+fn a_new_reason_lowers_the_bound_at_less_load_too() {
+    let mut missed = MissedObjective::new();
+    serve(&mut missed, (800.0, 760.0, 40.0), 20.0);
+    close(&missed, 760.0);
+    serve(&mut missed, (400.0, 380.0, 20.0), 20.0);
+    close(&missed, 760.0);
+    // Neighbours on the same cores: not the same twentieth.
+    overload(&mut missed, 400.0, 100.0, 30.0);
+    close(&missed, 100.0);
+}
