@@ -296,7 +296,7 @@ async fn a_server_that_refuses_for_seconds_asks_for_help_and_says_why() {
     let explain = move || run(&["explain", "--admin-port", &admin], "");
     let output = tokio::task::spawn_blocking(explain).await.unwrap();
     let text = stdout(&output);
-    assert!(text.contains("is being missed"), "{text}");
+    assert!(text.contains("are refused"), "{text}");
     assert!(
         text.lines().last().unwrap().starts_with("Demand "),
         "{text}"
