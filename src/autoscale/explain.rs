@@ -2,6 +2,7 @@
 
 use super::demand::Demand;
 use super::estimator::Estimate;
+use super::missed::Bounds;
 use super::snapshot::Snapshot;
 
 /// Contention that is worth a sentence.
@@ -19,8 +20,8 @@ pub(super) struct Explanation<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) demand: &'a Demand,
     pub(super) estimate: &'a Estimate,
-    /// The bound by a missed objective in requests per second, and the seconds since it was missed.
-    pub(super) bound: Option<(f64, f64)>,
+    /// Bounds of the capacity in requests per second, by what was seen.
+    pub(super) bounds: Option<Bounds>,
     /// Whether the objective is missed now.
     pub(super) is_missed: bool,
     /// Cores that may be used.
@@ -78,7 +79,13 @@ impl Explanation<'_> {
             ..
         } = self.estimate;
         let objective = millis(self.snapshot.slo_seconds);
-        if let Some((_, quiet)) = self.bound.filter(|(bound, _)| *bound < computed.rate) {
+        let bounds = self.bounds.unwrap_or(Bounds {
+            least: 0.0,
+            most: None,
+            quiet: 0.0,
+        });
+        if bounds.most.is_some_and(|most| most < computed.rate) {
+            let quiet = bounds.quiet;
             let has_objective = self.snapshot.slo_seconds > 0.0;
             let missed = match (has_objective, self.is_missed) {
                 (true, true) => format!("the objective of {objective} is being missed"),
@@ -91,6 +98,12 @@ impl Explanation<'_> {
             return format!(
                 "Capacity {capacity}/s: {missed}, so it is bounded by what was answered in time. Without that it would \
                  be {}/s.",
+                number(computed.rate)
+            );
+        }
+        if bounds.least > computed.rate {
+            return format!(
+                "Capacity {capacity}/s: so many are being answered in time, where the model says {}/s.",
                 number(computed.rate)
             );
         }

@@ -5,6 +5,9 @@
 //! answered in time. That bounds its capacity at once. The bound holds for a while after the last miss and is then eased;
 //! one that was eased too soon holds twice as long.
 //!
+//! What is answered in time is possible, too: the capacity is no less while the objective is kept, and little less while it
+//! is missed.
+//!
 //! Not every miss comes from the load: a text may be too long for the objective whatever else is asked. More replicas do
 //! not help against that, and each would see the same share of misses at its smaller load. So a bound is lowered only by
 //! as much load as it was found with, or by a clearly larger share of misses. Less in time at less load proves nothing.
@@ -35,6 +38,13 @@ const LARGER: (f64, f64) = (1.5, 0.05);
 /// another reason. A replica that joins a fleet cannot tell, and would ask for so many more as those before it. Below a
 /// half, divided by the usual target utilization, that would never end.
 const ANSWERS_WORTH: f64 = 2.0 / 3.0;
+
+/// While the objective is missed, the rate that would keep it is at least this part of what is answered in time. Under
+/// deep overload it is nearly all of it.
+const HELD_PART: f64 = 0.7;
+
+/// Time constant in seconds of the rate that keeps the objective, and the seconds for which it has to be kept.
+const KEPT_SECONDS: f64 = 15.0;
 
 /// Seconds that a bound holds after the last miss: at first, and at most.
 const HOLD: f64 = 15.0;
@@ -138,6 +148,17 @@ struct Dropped {
     ago: f64,
 }
 
+/// Bounds of the capacity in tokens per second, by what was seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bounds {
+    /// The capacity is at least so much.
+    pub least: f64,
+    /// The capacity is at most so much, if the objective was missed.
+    pub most: Option<f64>,
+    /// Seconds since it was missed.
+    pub quiet: f64,
+}
+
 /// Follows whether the objective is kept.
 #[derive(Debug, Default)]
 pub struct MissedObjective {
@@ -146,6 +167,9 @@ pub struct MissedObjective {
     is_missed: bool,
     bound: Option<Bound>,
     dropped: Option<Dropped>,
+    /// Tokens answered in time per second, as an exponential mean, and the seconds since the objective was missed.
+    kept: f64,
+    kept_seconds: f64,
 }
 
 impl MissedObjective {
@@ -165,6 +189,13 @@ impl MissedObjective {
         }
         let proof = self.proof();
         self.is_missed = proof.is_some();
+        self.kept_seconds = if self.is_missed {
+            0.0
+        } else {
+            self.kept_seconds + seconds
+        };
+        let gain = 1.0 - (-seconds / KEPT_SECONDS).exp();
+        self.kept += gain * (found.good() / seconds - self.kept);
         self.bound = match (proof, self.bound) {
             (Some(proof), None) => Some(self.begin(proof)),
             (Some(proof), Some(bound)) => Some(follow(proof, bound, seconds)),
@@ -178,9 +209,24 @@ impl MissedObjective {
         self.is_missed
     }
 
-    /// The bound in tokens per second, and the seconds since the objective was last missed.
-    pub fn bound(&self) -> Option<(f64, f64)> {
-        self.bound.map(|bound| (bound.rate, bound.quiet))
+    /// The bounds of the capacity.
+    pub fn bounds(&self) -> Bounds {
+        match self.bound {
+            Some(Bound { rate, quiet, .. }) => Bounds {
+                least: HELD_PART * rate,
+                most: Some(rate),
+                quiet,
+            },
+            None => Bounds {
+                least: if self.kept_seconds >= KEPT_SECONDS {
+                    self.kept
+                } else {
+                    0.0
+                },
+                most: None,
+                quiet: self.kept_seconds,
+            },
+        }
     }
 
     /// What was answered in the bad seconds of the window, if the objective is missed.

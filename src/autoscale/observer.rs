@@ -10,7 +10,7 @@ use super::explain::Explanation;
 use super::host::{CpuTimes, HostClock};
 use super::learned::Conditions;
 use super::load::{OfferedLoad, ReplicaShare};
-use super::missed::{MissedObjective, Outcomes};
+use super::missed::{Bounds, MissedObjective, Outcomes};
 use super::queueing::CAPACITY_MIN;
 use super::recommend::Recommended;
 use super::settings::{HintSettings, Trend};
@@ -135,24 +135,32 @@ impl Observer {
         }
     }
 
-    /// The bound by a missed objective in requests per second, and the seconds since it was missed. If no rate keeps the
-    /// objective, it is missed at any load, which bounds nothing.
-    fn bound(&self) -> Option<(f64, f64)> {
+    /// Bounds of the capacity in requests per second, by what was seen; none if no rate keeps the objective, which is then
+    /// missed at any load.
+    fn bounds(&self) -> Option<Bounds> {
         let feasible = self
             .estimate
             .filter(|estimate| estimate.capacity.feasible)?;
-        let (tokens, quiet) = self.missed.bound()?;
-        let least = CAPACITY_MIN * feasible.capacity.rate_max;
-        Some(((tokens / self.load.request_tokens()).max(least), quiet))
+        let Bounds { least, most, quiet } = self.missed.bounds();
+        let size = self.load.request_tokens();
+        let lowest = CAPACITY_MIN * feasible.capacity.rate_max;
+        Some(Bounds {
+            least: least / size,
+            most: most.map(|most| (most / size).max(lowest)),
+            quiet,
+        })
     }
 
-    /// λ_slo as it is published: what the model computes, or less if the objective was missed. 0 if nothing is known.
+    /// λ_slo as it is published: what the model computes, within what was seen. 0 if nothing is known.
     fn capacity(&self) -> f64 {
         let Some(Estimate { capacity, .. }) = self.estimate else {
             return 0.0;
         };
-        self.bound()
-            .map_or(capacity.rate, |(bound, _)| bound.min(capacity.rate))
+        let Some(Bounds { least, most, .. }) = self.bounds() else {
+            return capacity.rate;
+        };
+        let most = most.unwrap_or(f64::INFINITY);
+        capacity.rate.max(least).min(most)
     }
 
     fn estimate(
@@ -304,7 +312,7 @@ impl Observer {
             snapshot: &measured,
             demand: &demand,
             estimate,
-            bound: self.bound(),
+            bounds: self.bounds(),
             is_missed: self.missed.is_missed(),
             cores: self.cores,
         };

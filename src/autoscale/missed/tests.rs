@@ -21,7 +21,7 @@ fn overload(missed: &mut MissedObjective, offered: f64, real: f64, seconds: f64)
 }
 
 fn rate(missed: &MissedObjective) -> Option<f64> {
-    missed.bound().map(|(rate, _)| rate / SIZE)
+    missed.bounds().most.map(|rate| rate / SIZE)
 }
 
 fn close(missed: &MissedObjective, expected: f64) {
@@ -186,4 +186,18 @@ fn a_new_reason_lowers_the_bound_at_less_load_too() {
     // Neighbours on the same cores: not the same twentieth.
     overload(&mut missed, 400.0, 100.0, 30.0);
     close(&missed, 100.0);
+}
+
+#[test]
+fn what_keeps_the_objective_is_possible() {
+    let mut missed = MissedObjective::new();
+    overload(&mut missed, 400.0, 500.0, 60.0);
+    let least = missed.bounds().least / SIZE;
+    assert!((380.0..=400.0).contains(&least), "{least}");
+    overload(&mut missed, 800.0, 500.0, 20.0);
+    let least = missed.bounds().least / SIZE;
+    assert!((340.0..=360.0).contains(&least), "{least}");
+    let mut missed = MissedObjective::new();
+    overload(&mut missed, 400.0, 500.0, 10.0);
+    assert_eq!(missed.bounds().least, 0.0, "not for long enough");
 }
