@@ -45,7 +45,7 @@ impl ServerFile {
     }
 }
 
-/// Where a server is reached that listens on `host`. One that listens on all addresses has the loopback address.
+/// Where a server is reached that listens on `host`. One that listens on all addresses is reached at the loopback address.
 pub(super) fn address(host: IpAddr, port: u16) -> SocketAddr {
     let host = match host {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
