@@ -5,8 +5,7 @@
 //! answered in time. That bounds its capacity at once. The bound holds for a while after the last miss and is then eased;
 //! one that was eased too soon holds twice as long.
 //!
-//! What is answered in time is possible, too: the capacity is no less while the objective is kept, and little less while it
-//! is missed.
+//! What is answered is possible, too: while the objective is kept, the capacity is no less.
 //!
 //! Not every miss comes from the load: a text may be too long for the objective whatever else is asked. More replicas do
 //! not help against that, and each would see the same share of misses at its smaller load. So a bound is lowered only by
@@ -38,10 +37,6 @@ const LARGER: (f64, f64) = (1.5, 0.05);
 /// another reason. A replica that joins a fleet cannot tell, and would ask for so many more as those before it. Below a
 /// half, divided by the usual target utilization, that would never end.
 const ANSWERS_WORTH: f64 = 2.0 / 3.0;
-
-/// While the objective is missed, the rate that would keep it is at least this part of what is answered in time. Under
-/// deep overload it is nearly all of it.
-const HELD_PART: f64 = 0.7;
 
 /// Time constant in seconds of the rate that keeps the objective, and the seconds for which it has to be kept.
 const KEPT_SECONDS: f64 = 15.0;
@@ -213,7 +208,7 @@ impl MissedObjective {
     pub fn bounds(&self) -> Bounds {
         match self.bound {
             Some(Bound { rate, quiet, .. }) => Bounds {
-                least: HELD_PART * rate,
+                least: 0.0,
                 most: Some(rate),
                 quiet,
             },
