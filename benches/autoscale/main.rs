@@ -5,6 +5,8 @@
 //! cargo bench --bench autoscale -- overload    demand at five times the capacity, and after the last request
 //! cargo bench --bench autoscale -- fleet       whether the demands of three replicas behind a round robin add up
 //! cargo bench --bench autoscale -- steps       how soon a step of the load shows
+//! cargo bench --bench autoscale -- steady      whether the published rate is steady, right under bursts, and adds up
+//! cargo bench --bench autoscale -- sums        what the scaler says while a replica is broken
 //! cargo bench --bench autoscale -- misses      whether a missed objective raises the demand, and by how much
 //! cargo bench --bench autoscale -- starts      whether servers that start know their capacity
 //! cargo bench --bench autoscale -- signals     other signals at the same loads
@@ -22,7 +24,10 @@ mod misses;
 mod overload;
 mod signals;
 mod starts;
+mod steady;
 mod steps;
+mod sums;
+mod traffic;
 mod truth;
 
 use std::net::SocketAddr;
@@ -33,12 +38,13 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::ProgressBar;
-use intentd::bench::{Expected, Load, Loads, Measured, Options, Runner, Target, read_texts};
+use intentd::bench::{Expected, Load, Measured, Options, Runner, Target};
 use serde_json::Value;
 
 use crate::support::checkpoint::{Shape, catalog, write};
 use crate::support::http::get;
 use crate::support::process::Server;
+use crate::traffic::Traffic;
 
 #[path = "../../tests/it/support/mod.rs"]
 #[expect(dead_code, reason = "shared with the tests")]
@@ -64,6 +70,9 @@ struct Common {
     /// Posts texts of this many bytes of Chinese as JSON, instead of short questions.
     #[arg(long, global = true)]
     chinese: Option<usize>,
+    /// What is asked.
+    #[arg(long, default_value = "questions", global = true)]
+    traffic: Traffic,
     /// Duration of each load in seconds.
     #[arg(long, default_value = "60", global = true)]
     seconds: u64,
@@ -85,8 +94,12 @@ enum Command {
     Fleet(fleet::Flags),
     /// Steps of the load.
     Steps(steps::Flags),
+    /// Steady loads, bursts, and sums of replicas.
+    Steady(steady::Flags),
     /// A missed objective.
     Misses(misses::Flags),
+    /// The scaler's sums while a replica is broken.
+    Sums(sums::Flags),
     /// Capacities of servers that start.
     Starts(starts::Flags),
     /// Other signals compared with the demand.
@@ -100,16 +113,15 @@ fn main() -> ExitCode {
         command, common, ..
     } = Flags::parse();
     let model = Model::new(&common.model);
-    let texts = match common.chinese {
-        None => read_texts(None::<&Path>).unwrap(),
-        Some(bytes) => vec!["音乐播放天气".repeat(bytes.div_ceil(18))],
-    };
-    TEXTS.set(texts).unwrap();
+    TRAFFIC.set(common.traffic).unwrap();
+    TEXTS.set(traffic::texts(&common)).unwrap();
     let held = match command {
         Command::Truth(flags) => truth::run(&common, &model, &flags),
         Command::Overload(flags) => overload::run(&common, &model, &flags),
         Command::Fleet(flags) => fleet::run(&common, &model, &flags),
         Command::Steps(flags) => steps::run(&common, &model, &flags),
+        Command::Steady(flags) => steady::run(&common, &model, &flags),
+        Command::Sums(flags) => sums::run(&common, &model, &flags),
         Command::Misses(flags) => misses::run(&common, &model, &flags),
         Command::Starts(flags) => starts::run(&common, &model, &flags),
         Command::Signals(flags) => signals::run(&common, &model, &flags),
@@ -125,8 +137,9 @@ fn main() -> ExitCode {
 /// Load before a measurement begins, which does not count.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// The texts of all requests.
+/// The texts of all requests, and what kind of traffic they are.
 static TEXTS: OnceLock<Vec<String>> = OnceLock::new();
+static TRAFFIC: OnceLock<Traffic> = OnceLock::new();
 
 /// Prints and returns whether an expectation held.
 fn verdict(what: &str, held: bool) -> bool {
@@ -242,14 +255,13 @@ impl Hints {
 fn target(address: SocketAddr) -> Target {
     format!("http://{address}/predict?query={{query}}")
         .parse::<Target>()
-        .map(|target| match TEXTS.get().unwrap()[0].len() {
-            // A request head has no room for longer texts.
-            4000.. => Target {
+        .map(|target| match traffic::body() {
+            Some(body) => Target {
                 url: format!("http://{address}/predict"),
-                body: Some("{\"query\": {json}}".to_owned()),
+                body: Some(body.to_owned()),
                 ..target
             },
-            _ => target,
+            None => target,
         })
         .unwrap()
 }
@@ -269,14 +281,17 @@ fn runner(seconds: u64, seed: u64) -> Runner {
     }
 }
 
-/// Sends `rate` Poisson arrivals a second for `seconds` and returns the results.
+/// Sends `rate` arrivals a second for `seconds` and returns the results.
 fn ask(target: &Target, rate: f64, (seconds, seed): (u64, u64)) -> Measured {
-    let Loads(loads) = format!("poisson:{rate:.3}").parse().unwrap();
-    let load: Load = loads.into_iter().next().unwrap();
+    send(target, &traffic::load(rate, seconds, seed), (seconds, seed))
+}
+
+/// Sends a load for `seconds` and returns the results.
+fn send(target: &Target, load: &Load, (seconds, seed): (u64, u64)) -> Measured {
     let runner = runner(seconds, seed);
     let bar = ProgressBar::hidden();
     runner
-        .run(target, &load, &Expected::anything(), &bar)
+        .run(target, load, &Expected::anything(), &bar)
         .unwrap()
 }
 

@@ -17,7 +17,7 @@ const REST: Duration = Duration::from_secs(61);
 #[derive(Debug, clap::Args)]
 pub(crate) struct Flags {
     /// Requests per second after the step.
-    #[arg(long, default_value = "200,2000", value_delimiter = ',')]
+    #[arg(long, default_value = "20,200,2000", value_delimiter = ',')]
     rates: Vec<f64>,
     /// Begins each step from rest only.
     #[arg(long)]

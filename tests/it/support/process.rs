@@ -103,8 +103,14 @@ impl Server {
     }
 
     fn spawn(mut command: Command) -> Self {
+        if !command
+            .get_args()
+            .any(|argument| argument == "--admin-port")
+        {
+            command.args(["--admin-port", "0"]);
+        }
         let mut child = command
-            .args(["--host", "127.0.0.1", "--admin-port", "0"])
+            .args(["--host", "127.0.0.1"])
             // Whoever reads the tests' output would wait for a server that outlives them.
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

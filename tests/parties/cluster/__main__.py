@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from . import article, check_standin, checkpoint, keda, knative, kpa, network, outages, scaling
+from . import article, check_standin, checkpoint, growing, keda, knative, kpa, network, outages, scaling
 from .container import Image
 from .control import Control
 from .ingress import Ingress
@@ -55,6 +55,7 @@ PARTS = {
     "standin": ((), check_standin.run),
     "scaling": (("keda",), scaling.run),
     "outages": (("keda",), outages.run),
+    "growing": (("keda",), growing.run),
     "knative": (("knative",), kpa.run),
     "article": (("knative", "keda"), article.run),
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Kubernetes, KEDA, Knative and Prometheus as processes, and parts of the test against them:
 #     tests/parties/cluster/run.sh RESULTS PART...
-# RESULTS is a folder for what is measured. A PART is standin, scaling, outages, knative or article;
-# scaling=hpa,prometheus runs two triggers only. The program is target/release/intentd, or the one that INTENTD names. As root: each pod has a
-# network of its own. Nothing is left behind, for all of it runs in namespaces that end with this script.
+# RESULTS is a folder for what is measured. A PART is standin, scaling, outages, growing, knative or article;
+# scaling=hpa,prometheus runs two triggers only. The program is target/release/intentd, or the one that INTENTD names. As
+# root: each pod has a network of its own. Nothing is left behind, for all of it runs in namespaces that end with this script.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 . tests/parties/go-tools.sh
