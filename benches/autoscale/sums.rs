@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use intentd::bench::Target;
+
 use crate::support::scaler::{Answering, Scaler, demand};
 use crate::{Common, Model, Replica, WARM_UP, ask, verdict};
 
@@ -72,7 +74,7 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     // As deployed.
     let times = ["--interval", "1s", "--timeout", "1s"];
     let scaler = Scaler::start(&[&["--replicas", &places.join(",")][..], &times].concat());
-    replicas.ask(flags.rate, WHOLE, true);
+    ask_all(replicas.targets(true), flags.rate, WHOLE);
     let mut table = Vec::new();
     let mut held = true;
     println!("| the third replica | lowest sum, by the truth | highest | seconds beyond 10 % |");
@@ -83,18 +85,13 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
         Fault::Restarts,
         Fault::Hangs,
     ] {
-        let whole = watch(&scaler, WHOLE, || {
-            replicas.ask(flags.rate, WHOLE, true);
-        });
+        let targets = replicas.targets(true);
+        let whole = watch(&scaler, WHOLE, || ask_all(targets, flags.rate, WHOLE));
         let truth = whole[whole.len() / 2..].iter().sum::<f64>() / (whole.len() / 2) as f64;
         let broken = replicas.suffer(fault, admin);
-        let ratios: Vec<f64> = watch(&scaler, BROKEN, || {
-            let takes_load = fault == Fault::Restarts;
-            replicas.ask(flags.rate, BROKEN, takes_load);
-        })
-        .into_iter()
-        .map(|sum| sum / truth)
-        .collect();
+        let targets = replicas.targets(fault == Fault::Restarts);
+        let sums = watch(&scaler, BROKEN, || ask_all(targets, flags.rate, BROKEN));
+        let ratios: Vec<f64> = sums.into_iter().map(|sum| sum / truth).collect();
         drop(broken);
         replicas.recover(fault);
         let lowest = ratios.iter().copied().fold(f64::INFINITY, f64::min);
@@ -141,22 +138,14 @@ impl Replicas<'_> {
         self.third = Some(Replica::start(self.common, self.model, &flags));
     }
 
-    /// Shares the load over those that can take it.
-    fn ask(&self, rate: f64, seconds: u64, third_takes_load: bool) {
-        let third = self.third.as_ref().filter(|_| third_takes_load);
-        let targets: Vec<_> = self
-            .sound
+    /// Those that take load.
+    fn targets(&self, with_third: bool) -> Vec<Target> {
+        let third = self.third.as_ref().filter(|_| with_third);
+        self.sound
             .iter()
             .chain(third)
             .map(Replica::target)
-            .collect();
-        let share = rate / targets.len() as f64;
-        let asking = targets.into_iter().zip(0_u64..).map(|(target, seed)| {
-            thread::spawn(move || ask(&target, share, (seconds - WARM_UP.as_secs(), seed)))
-        });
-        for asked in asking.collect::<Vec<_>>() {
-            asked.join().unwrap();
-        }
+            .collect()
     }
 
     /// Breaks the third replica. What is returned answers in its place as long as it lives.
@@ -193,6 +182,21 @@ impl Replicas<'_> {
             Fault::Hangs => self.third.as_ref().unwrap().server.kill("CONT"),
             Fault::Restarts => {}
         }
+    }
+}
+
+/// Shares a load over all targets.
+fn ask_all(targets: Vec<Target>, rate: f64, seconds: u64) {
+    let share = rate / targets.len() as f64;
+    let asking: Vec<_> = targets
+        .into_iter()
+        .zip(0_u64..)
+        .map(|(target, seed)| {
+            thread::spawn(move || ask(&target, share, (seconds - WARM_UP.as_secs(), seed)))
+        })
+        .collect();
+    for asked in asking {
+        asked.join().unwrap();
     }
 }
 

@@ -1,7 +1,8 @@
 //! Contention: how much longer batches take than their own work, because others use the same cores or the process's CPU
 //! time is limited.
 //!
-//! Measured rather than inferred: the kernel tells how long a thread was ready to run and did not (`schedstat`). That
+//! Measured rather than inferred. For a thread that computes alone, it is the elapsed time of batches by their CPU time. For
+//! several, which also wait for each other, the kernel tells how long they were ready to run and did not (`schedstat`). That
 //! covers neighbours and a cgroup that is throttled alike. It counts only while the engine is busy: a short batch now and
 //! then waits for a moment whenever it begins, which says nothing about how much can be done.
 
@@ -25,6 +26,8 @@ pub struct EnginePace {
     pub all: f64,
     /// Cores that its threads occupy while a batch runs.
     pub threads: f64,
+    /// The number of its threads.
+    pub threads_max: f64,
     /// Share of the cores that the host took.
     pub host_share: f64,
     /// Seconds of the interval.
@@ -33,18 +36,14 @@ pub struct EnginePace {
     pub cores: f64,
 }
 
-impl EnginePace {
-    /// Whether the engine was busy enough for its pace to say something.
-    pub fn is_busy(&self) -> bool {
-        self.ran >= ENGINE_SHARE_MIN * self.elapsed * self.cores.min(1.0)
-    }
+/// Whether an engine that ran for `ran` of `elapsed` seconds was busy enough for its pace to say something, where `cores`
+/// may be used.
+pub fn is_busy(ran: f64, elapsed: f64, cores: f64) -> bool {
+    ran >= ENGINE_SHARE_MIN * elapsed * cores.min(1.0)
 }
 
-/// Share of an interval, or of the CPU time in it that there is, that the engine has to run to observe contention.
-pub const ENGINE_SHARE_MIN: f64 = 0.2;
-
-/// An engine has hardly more threads than this. A higher number is an error of the measurement.
-const THREADS_MAX: f64 = 256.0;
+/// Share of an interval, or of the CPU time in it that there is, that the engine has to run.
+const ENGINE_SHARE_MIN: f64 = 0.2;
 
 const CONTENTION_MAX: f64 = 50.0;
 
@@ -68,14 +67,15 @@ impl Contention {
 
     /// Learns from an interval.
     pub fn learn(&mut self, pace: &EnginePace) {
-        if !pace.is_busy() {
+        if !is_busy(pace.ran, pace.elapsed, pace.cores) {
             // Other processes may have ended.
             self.factor += DECAY * (1.0 - self.factor);
             return;
         }
         let found = pace.all / pace.ran * (1.0 - pace.host_share.clamp(0.0, 0.95));
         self.factor += NEWEST * (found.clamp(1.0, CONTENTION_MAX) - self.factor);
-        let threads = pace.threads.clamp(1.0, THREADS_MAX);
+        // After a batch its threads look for the next one for a moment, which is no part of it.
+        let threads = pace.threads.min(pace.threads_max).max(1.0);
         self.threads += NEWEST * (threads - self.threads);
     }
 
@@ -96,6 +96,7 @@ mod tests {
             ran,
             all,
             threads: 1.0,
+            threads_max: 1.0,
             host_share,
             elapsed: 1.0,
             cores,

@@ -36,28 +36,36 @@ impl Demand {
     /// It is additive: the demands of several servers, each for its share of the load, sum up to the demand of
     /// the whole load. Always finite and never negative.
     pub fn replicas(&self) -> f64 {
-        let capacity = self.capacity.max(1e-9);
+        let load = self.load().min(LOAD_MAX) / self.utilization.max(0.01);
+        let backlog = (self.waiting - self.waiting_expected).max(0.0);
+        let replicas = load + backlog / (self.capacity.max(1e-9) * self.drain.max(1.0));
+        if replicas.is_nan() {
+            0.0
+        } else {
+            replicas.clamp(0.0, REPLICAS_MAX)
+        }
+    }
+
+    /// The trend as far as it counts, in requests per second.
+    pub fn bounded_trend(&self) -> f64 {
         // Not `clamp`, which passes NaN through.
         let bound = if self.offered > 0.0 {
             TREND_MAX * self.offered
         } else {
             0.0
         };
-        let trend = self.trend.clamp(-bound, bound);
-        let load = (self.offered + trend) / capacity;
-        let load = if load.is_nan() {
-            0.0
-        } else {
-            load.min(LOAD_MAX)
-        };
-        let load = load / self.utilization.max(0.01);
-        let backlog = (self.waiting - self.waiting_expected).max(0.0);
-        let replicas = load + backlog / (capacity * self.drain.max(1.0));
-        if replicas.is_nan() {
-            0.0
-        } else {
-            replicas.clamp(0.0, REPLICAS_MAX)
-        }
+        self.trend.clamp(-bound, bound)
+    }
+
+    /// Whether the load counts as less than it is.
+    pub fn is_bounded(&self) -> bool {
+        self.load() > LOAD_MAX
+    }
+
+    /// The load by the capacity.
+    fn load(&self) -> f64 {
+        let load = (self.offered + self.bounded_trend()) / self.capacity.max(1e-9);
+        if load.is_nan() { 0.0 } else { load }
     }
 }
 

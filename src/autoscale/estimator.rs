@@ -27,6 +27,9 @@ const BATCHES_HALF: f64 = 20.0;
 /// Latencies required for a 99th percentile.
 const LATENCIES_MIN: u64 = 1000;
 
+/// Time constant in seconds in which the overhead of an overload is forgotten once there are few requests.
+const OVERHEAD_SECONDS: f64 = 60.0;
+
 /// Utilizations at which κ can be observed. At lower ones, batches hardly ever wait for each other.
 const TAIL_LOADS: std::ops::RangeInclusive<f64> = 0.4..=1.0;
 
@@ -48,6 +51,8 @@ pub struct ObservedInterval {
     pub host: Option<f64>,
     /// Time of the threads that compute batches, if known.
     pub threads: Option<ThreadTime>,
+    /// The number of these threads.
+    pub threads_max: f64,
     /// Bytes of large bodies that were read.
     pub large: f64,
     /// Offered requests per second.
@@ -89,6 +94,8 @@ pub struct Estimator {
     contention: Contention,
     tail: Tail,
     overhead: f64,
+    /// The same while the objective is kept.
+    overhead_kept: f64,
     /// κ by the last simulation, and the seconds since then.
     tail_now: f64,
     tail_age: f64,
@@ -118,6 +125,7 @@ impl Estimator {
             contention: Contention::new(),
             tail: Tail::default(),
             overhead: 0.0,
+            overhead_kept: 0.0,
             tail_now: TAIL,
             tail_age: f64::INFINITY,
             before: None,
@@ -138,11 +146,13 @@ impl Estimator {
     ) -> Estimate {
         let is_new = self.generation.replace(seen.generation) != Some(seen.generation);
         if is_new {
-            // Values of another model say nothing about this one, but the host is the same.
+            // Values of another model say nothing about this one, but the machine is the same.
             *self = Self {
                 generation: Some(seen.generation),
                 host: self.host,
+                contention: self.contention,
                 overhead: self.overhead,
+                overhead_kept: self.overhead_kept,
                 host_is_seen: self.host_is_seen,
                 ..Self::new()
             };
@@ -152,7 +162,7 @@ impl Estimator {
         }
         // What is asked does not depend on the model.
         self.tail.variation = interval.variation;
-        let learned = Learned {
+        let mut learned = Learned {
             setup: seen.setup,
             token: seen.token,
             batch_tokens: seen.batch_tokens as f64,
@@ -166,8 +176,13 @@ impl Estimator {
             overhead: self.overhead,
             tail: self.tail_now,
         };
-        let learned = self.update_tail(learned, conditions, interval);
         let model = learned.model(conditions);
+        if !model.capacity(learned.objective(conditions)).feasible {
+            // While the server is overloaded, the time outside the queue may leave nothing of the objective. That does not
+            // make it one that no load can keep.
+            learned.overhead = learned.overhead.min(self.overhead_kept);
+        }
+        let learned = self.update_tail(learned, conditions, interval);
         let mut capacity = model.capacity(learned.objective(conditions));
         if let Some(before) = &mut self.before
             && !seen.byte.is_known
@@ -218,6 +233,13 @@ impl Estimator {
         }
         if interval.overhead.count >= LATENCIES_MIN / 5 {
             self.overhead = interval.overhead.p99;
+            if !overloaded {
+                self.overhead_kept = self.overhead;
+            }
+        } else {
+            // What overload left is no longer seen.
+            let gain = 1.0 - (-interval.elapsed / OVERHEAD_SECONDS).exp();
+            self.overhead += gain * (self.overhead_kept - self.overhead);
         }
     }
 
@@ -246,6 +268,7 @@ impl Estimator {
             } else {
                 threads.ran.as_secs_f64() / spent.as_secs_f64().max(f64::MIN_POSITIVE)
             },
+            threads_max: interval.threads_max,
             host_share,
             elapsed: interval.elapsed,
             cores: conditions.cores,

@@ -3,6 +3,7 @@
 use super::demand::Demand;
 use super::estimator::Estimate;
 use super::missed::Bounds;
+use super::queueing::CAPACITY_MIN;
 use super::snapshot::Snapshot;
 
 /// Contention that is worth a sentence.
@@ -95,9 +96,14 @@ impl Explanation<'_> {
                 (false, true) => "requests are being refused".to_owned(),
                 (false, false) => format!("requests were refused {quiet:.0} s ago"),
             };
+            // What is answered in time may be nothing at all.
+            let by = if self.demand.capacity > CAPACITY_MIN * computed.rate_max {
+                "by what was answered in time"
+            } else {
+                "to the least that is ever published"
+            };
             return format!(
-                "Capacity {capacity}/s: {missed}, so it is bounded by what was answered in time. Without that it would \
-                 be {}/s.",
+                "Capacity {capacity}/s: {missed}, so it is bounded {by}. Without that it would be {}/s.",
                 number(computed.rate)
             );
         }
@@ -157,12 +163,12 @@ impl Explanation<'_> {
     fn replicas(&self) -> String {
         let Demand {
             offered,
-            trend,
             capacity,
             utilization,
             waiting,
             waiting_expected,
             drain,
+            ..
         } = *self.demand;
         let replicas = self.demand.replicas();
         let mut parts = vec![format!(
@@ -171,6 +177,7 @@ impl Explanation<'_> {
             100.0 * utilization,
             number(capacity)
         )];
+        let trend = self.demand.bounded_trend();
         if trend != 0.0 {
             parts.push(format!("a trend of {}/s", number(trend)));
         }
@@ -180,8 +187,13 @@ impl Explanation<'_> {
                 number(waiting - waiting_expected)
             ));
         }
+        let most = if self.demand.is_bounded() {
+            " (a load of more than ten times the capacity counts as ten times)"
+        } else {
+            ""
+        };
         format!(
-            "Demand {} replicas: {}.",
+            "Demand {} replicas: {}{most}.",
             number(replicas),
             parts.join(", and ")
         )

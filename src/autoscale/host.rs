@@ -68,12 +68,18 @@ pub struct HostClock {
     /// The time of each thread at the last reading.
     threads: HashMap<u32, ThreadTime>,
     times: CpuTimes,
+    engine_threads: usize,
 }
 
 impl HostClock {
     /// The times so far.
     pub fn read(&mut self) -> Option<CpuTimes> {
         self.read_from(Path::new("/proc/self/task"), &EngineThread::all())
+    }
+
+    /// The number of threads that computed batches at the last reading.
+    pub fn engine_threads(&self) -> usize {
+        self.engine_threads
     }
 
     fn read_from(&mut self, tasks: &Path, engine: &HashMap<u32, EngineWork>) -> Option<CpuTimes> {
@@ -95,6 +101,8 @@ impl HostClock {
             seen.insert(thread, now);
         }
         self.threads = seen;
+        let batches = engine.values().filter(|work| **work == EngineWork::Batches);
+        self.engine_threads = batches.count();
         (!self.threads.is_empty()).then_some(self.times)
     }
 }

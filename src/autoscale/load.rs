@@ -1,6 +1,6 @@
 //! The offered load, smoothed: requests per second and their size.
 
-use super::surge::{Flows, MEAN_SECONDS, Smoothed};
+use super::surge::{Direction, Flows, MEAN_SECONDS, Smoothed};
 use crate::serving::Counts;
 
 /// Time constant of the slower rate, in seconds. The slope is the difference of both.
@@ -131,7 +131,7 @@ impl OfferedLoad {
     fn smooth(&mut self, flows: Flows, elapsed: f64, replica: ReplicaShare) {
         let size = self.request_tokens();
         let target = replica.utilization * replica.capacity;
-        let has_risen = self.smoothed.add(flows, elapsed, size, target);
+        let direction = self.smoothed.add(flows, elapsed, size, target);
         self.slow +=
             (1.0 - (-elapsed / SLOW_SECONDS).exp()) * (flows.offered / elapsed - self.slow);
         // Without a model, nothing is answered and there is no capacity to compare with.
@@ -142,9 +142,12 @@ impl OfferedLoad {
         };
         self.smoothed.bound(self.offered_max, size);
         self.slow = self.slow.min(self.offered_max);
-        if has_risen {
-            // A step is no trend.
-            self.slow = self.slow.max(self.smoothed.mean().offered);
+        // A step is no trend.
+        let now = self.smoothed.mean().offered;
+        match direction {
+            Some(Direction::Rise) => self.slow = self.slow.max(now),
+            Some(Direction::Fall) => self.slow = self.slow.min(now),
+            None => {}
         }
     }
 

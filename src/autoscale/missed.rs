@@ -17,10 +17,13 @@ use std::collections::VecDeque;
 const WINDOW: f64 = 6.0;
 const BAD_SECONDS: f64 = 2.7;
 
+/// A longer time between two looks counts as so many seconds.
+const SECONDS_MAX: f64 = 1.2;
+
 /// Share of requests that may be refused or late.
 const ALLOWED: f64 = 0.01;
 
-/// Standard deviations beyond the allowed number, and the least number, that are no chance.
+/// More misses than allowed are no chance if they are so many standard deviations more, and at least so many.
 const DEVIATIONS: f64 = 3.0;
 const MISSES_MIN: f64 = 5.0;
 
@@ -30,13 +33,21 @@ const FOLLOW_SECONDS: f64 = 5.0;
 /// The load is as high as it was from this share of it.
 const AS_HIGH: f64 = 0.95;
 
-/// A share of misses is clearly larger if it is larger by this factor and this much.
-const LARGER: (f64, f64) = (1.5, 0.05);
+/// A share of misses is clearly larger if it is larger by this factor, this much, and so many standard deviations.
+const LARGER_FACTOR: f64 = 1.5;
+const LARGER_BY: f64 = 0.05;
+const LARGER_DEVIATIONS: f64 = 4.0;
+
+/// What is answered in a few seconds is known to so many standard deviations.
+const GOOD_DEVIATIONS: f64 = 2.0;
 
 /// At least this part of the answers counts as in time. Load is refused, so answers that are late by the dozen may have
 /// another reason. A replica that joins a fleet cannot tell, and would ask for so many more as those before it. Below a
 /// half, divided by the usual target utilization, that would never end.
 const ANSWERS_WORTH: f64 = 2.0 / 3.0;
+
+/// A bound says nothing about requests that are larger or smaller than its own by this factor.
+const SAME_SIZE: f64 = 1.5;
 
 /// Time constant in seconds of the rate that keeps the objective, and the seconds for which it has to be kept.
 const KEPT_SECONDS: f64 = 15.0;
@@ -58,17 +69,23 @@ const LEAST: f64 = 1e-3;
 /// An eased bound is dropped at this share of the model.
 const EASED: f64 = 0.97;
 
-/// What became of requests.
+/// What became of requests. Retries of refused requests count only if they are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Outcomes {
-    /// Answered within the objective; all answered ones if there is none.
+    /// Seconds in which it became known.
+    pub seconds: f64,
+    /// Requests answered within the objective; all answered ones if there is none.
     pub in_time: f64,
-    /// Answered later.
+    /// Requests answered later.
     pub late: f64,
-    /// Refused because of overload.
+    /// Requests refused because of overload.
     pub refused: f64,
-    /// Offered tokens.
-    pub tokens: f64,
+    /// Tokens of the requests in time.
+    pub in_time_tokens: f64,
+    /// Tokens of the late ones.
+    pub late_tokens: f64,
+    /// Tokens of all that was offered.
+    pub offered_tokens: f64,
 }
 
 impl Outcomes {
@@ -85,19 +102,28 @@ impl Outcomes {
         self.missed() / self.all().max(f64::MIN_POSITIVE)
     }
 
-    /// Tokens that were answered in time, if requests of all outcomes are equally long.
+    /// Tokens per second that were answered in time.
     fn good(self) -> f64 {
-        let answered = self.in_time + self.late;
-        let good = self.in_time.max(ANSWERS_WORTH * answered);
-        self.tokens * good / self.all().max(f64::MIN_POSITIVE)
+        let answered = self.in_time_tokens + self.late_tokens;
+        let good = self.in_time_tokens.max(ANSWERS_WORTH * answered);
+        good / self.seconds.max(f64::MIN_POSITIVE)
+    }
+
+    /// The part of [`good`](Self::good) that is no chance.
+    fn surely_good(self) -> f64 {
+        let error = GOOD_DEVIATIONS / (self.in_time + self.late).max(1.0).sqrt();
+        self.good() * (1.0 - error).max(0.0)
     }
 
     fn add(self, more: Self) -> Self {
         Self {
+            seconds: self.seconds + more.seconds,
             in_time: self.in_time + more.in_time,
             late: self.late + more.late,
             refused: self.refused + more.refused,
-            tokens: self.tokens + more.tokens,
+            in_time_tokens: self.in_time_tokens + more.in_time_tokens,
+            late_tokens: self.late_tokens + more.late_tokens,
+            offered_tokens: self.offered_tokens + more.offered_tokens,
         }
     }
 }
@@ -105,20 +131,32 @@ impl Outcomes {
 /// What was answered while the objective was missed.
 #[derive(Debug, Clone, Copy)]
 struct Proof {
-    /// Tokens answered in time per second.
+    /// Tokens per second that were answered in time: in all seconds, or in those with misses if that is more, since little
+    /// may have been asked before them.
     good: f64,
-    /// Tokens offered per second.
+    /// The part of it that is no chance.
+    surely_good: f64,
+    /// Tokens per second that were offered.
     offered: f64,
-    /// Share of requests that missed the objective.
+    /// Share of requests that missed the objective, and the number of all.
     share: f64,
+    requests: f64,
 }
 
 impl Proof {
     /// Whether this proof may lower a bound that `before` set.
     fn outweighs(self, before: Self) -> bool {
-        let (factor, more) = LARGER;
-        self.offered >= AS_HIGH * before.offered
-            || self.share > factor * before.share && self.share > before.share + more
+        self.offered >= AS_HIGH * before.offered || self.has_more_misses(before)
+    }
+
+    /// Whether a clearly larger share missed the objective.
+    fn has_more_misses(self, before: Self) -> bool {
+        let more = self.share - before.share;
+        let expected = before.share.max(ALLOWED);
+        let variance = expected / self.requests.max(1.0) + expected / before.requests.max(1.0);
+        self.share > LARGER_FACTOR * before.share
+            && more > LARGER_BY
+            && more > LARGER_DEVIATIONS * variance.sqrt()
     }
 }
 
@@ -127,6 +165,8 @@ impl Proof {
 struct Bound {
     /// In tokens per second.
     rate: f64,
+    /// Tokens of the mean request when it began.
+    size: f64,
     proof: Proof,
     /// Seconds since the objective was last missed.
     quiet: f64,
@@ -137,6 +177,7 @@ struct Bound {
 /// A bound that was dropped.
 #[derive(Debug, Clone, Copy)]
 struct Dropped {
+    size: f64,
     proof: Proof,
     hold: f64,
     /// Seconds since then.
@@ -157,13 +198,14 @@ pub struct Bounds {
 /// Follows whether the objective is kept.
 #[derive(Debug, Default)]
 pub struct MissedObjective {
-    /// Outcomes with their seconds, the newest last.
-    looks: VecDeque<(f64, Outcomes)>,
+    /// The newest last.
+    looks: VecDeque<Outcomes>,
     is_missed: bool,
     bound: Option<Bound>,
     dropped: Option<Dropped>,
-    /// Tokens answered in time per second, as an exponential mean, and the seconds since the objective was missed.
-    kept: f64,
+    /// Tokens per second that are answered in time, as an exponential mean.
+    answered: f64,
+    /// Seconds since the objective was missed.
     kept_seconds: f64,
 }
 
@@ -173,15 +215,27 @@ impl MissedObjective {
         Self::default()
     }
 
-    /// Adds the outcomes of the last `seconds`. `model` is the capacity without a bound, in tokens per second.
-    pub fn look(&mut self, found: Outcomes, seconds: f64, model: f64) {
-        self.looks.push_back((seconds, found));
-        while self.looks.iter().skip(1).map(|look| look.0).sum::<f64>() >= WINDOW {
+    /// Adds outcomes. `size` is the mean tokens of a request, and `model` the capacity without a bound, in tokens per
+    /// second.
+    pub fn look(&mut self, found: Outcomes, size: f64, model: f64) {
+        let seconds = found.seconds;
+        self.looks.push_back(found);
+        while self
+            .looks
+            .iter()
+            .skip(1)
+            .map(|look| look.seconds)
+            .sum::<f64>()
+            >= WINDOW
+        {
             self.looks.pop_front();
         }
         if let Some(dropped) = &mut self.dropped {
             dropped.ago += seconds;
         }
+        let is_same = |other: f64| other < SAME_SIZE * size && size < SAME_SIZE * other;
+        self.bound = self.bound.filter(|bound| is_same(bound.size));
+        self.dropped = self.dropped.filter(|dropped| is_same(dropped.size));
         let proof = self.proof();
         self.is_missed = proof.is_some();
         self.kept_seconds = if self.is_missed {
@@ -190,9 +244,9 @@ impl MissedObjective {
             self.kept_seconds + seconds
         };
         let gain = 1.0 - (-seconds / KEPT_SECONDS).exp();
-        self.kept += gain * (found.good() / seconds - self.kept);
+        self.answered += gain * (found.good() - self.answered);
         self.bound = match (proof, self.bound) {
-            (Some(proof), None) => Some(self.begin(proof)),
+            (Some(proof), None) => Some(self.begin(proof, size)),
             (Some(proof), Some(bound)) => Some(follow(proof, bound, seconds)),
             (None, Some(bound)) => self.ease(bound, seconds, model),
             (None, None) => None,
@@ -214,7 +268,7 @@ impl MissedObjective {
             },
             None => Bounds {
                 least: if self.kept_seconds >= KEPT_SECONDS {
-                    self.kept
+                    self.answered
                 } else {
                     0.0
                 },
@@ -224,35 +278,38 @@ impl MissedObjective {
         }
     }
 
-    /// What was answered in the bad seconds of the window, if the objective is missed.
+    /// What was answered in the window, if the objective is missed.
     fn proof(&self) -> Option<Proof> {
-        let (mut all, mut bad, mut bad_time) = (Outcomes::default(), Outcomes::default(), 0.0);
-        let (mut second, mut time) = (Outcomes::default(), 0.0);
-        for (seconds, outcomes) in self.looks.iter().rev() {
-            second = second.add(*outcomes);
-            time += seconds;
-            if time >= 0.9 {
+        let (mut all, mut bad) = (Outcomes::default(), Outcomes::default());
+        let mut bad_seconds = 0.0;
+        let mut second = Outcomes::default();
+        for look in self.looks.iter().rev() {
+            second = second.add(*look);
+            if second.seconds >= 0.9 {
                 all = all.add(second);
                 if second.share() > ALLOWED {
                     bad = bad.add(second);
-                    bad_time += time;
+                    bad_seconds += second.seconds.min(SECONDS_MAX);
                 }
-                (second, time) = (Outcomes::default(), 0.0);
+                second = Outcomes::default();
             }
         }
         let allowed = ALLOWED * all.all();
         let most = (allowed + DEVIATIONS * allowed.sqrt()).max(MISSES_MIN);
-        let is_missed = bad_time >= BAD_SECONDS && all.missed() >= most;
+        let is_missed = bad_seconds >= BAD_SECONDS && all.missed() >= most;
         is_missed.then(|| Proof {
-            good: bad.good() / bad_time,
-            offered: bad.tokens / bad_time,
-            share: bad.share(),
+            good: bad.good().max(all.good()),
+            surely_good: all.surely_good(),
+            offered: all.offered_tokens / all.seconds,
+            share: all.share(),
+            requests: all.all(),
         })
     }
 
-    fn begin(&self, proof: Proof) -> Bound {
+    fn begin(&self, proof: Proof, size: f64) -> Bound {
         let new = Bound {
             rate: proof.good,
+            size,
             proof,
             quiet: 0.0,
             hold: HOLD,
@@ -280,10 +337,9 @@ impl MissedObjective {
         let all = self
             .looks
             .iter()
-            .fold(Outcomes::default(), |sum, look| sum.add(look.1));
-        let time: f64 = self.looks.iter().map(|look| look.0).sum();
+            .fold(Outcomes::default(), |sum, look| sum.add(*look));
         // What is answered in time now is possible.
-        bound.rate = bound.rate.max(all.good() / time.max(seconds));
+        bound.rate = bound.rate.max(all.surely_good());
         if bound.quiet > bound.hold && model > 0.0 {
             let gap = (bound.rate.max(LEAST * model) / model).ln();
             bound.rate = model * (gap * (-seconds / EASE_SECONDS).exp()).exp();
@@ -292,6 +348,7 @@ impl MissedObjective {
             return Some(bound);
         }
         self.dropped = Some(Dropped {
+            size: bound.size,
             proof: bound.proof,
             hold: bound.hold,
             ago: 0.0,
@@ -318,7 +375,7 @@ fn follow(proof: Proof, mut bound: Bound, seconds: f64) -> Bound {
             proof
         };
     } else {
-        bound.rate = bound.rate.max(proof.good);
+        bound.rate = bound.rate.max(proof.surely_good);
     }
     bound
 }

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::contention::ENGINE_SHARE_MIN;
+use super::contention::is_busy;
 use super::cpu_limit::cores;
 use super::demand::{Demand, percent};
 use super::estimator::{Estimate, Estimator, ObservedInterval};
@@ -117,22 +117,29 @@ impl Observer {
             capacity: self.capacity(),
             utilization: settings.utilization,
         };
-        let tokens = self.load.update(counts, elapsed, replica);
+        let offered_tokens = self.load.update(counts, elapsed, replica);
         let Some(estimate) = self.estimate else {
             return;
         };
+        if elapsed <= 0.0 {
+            return;
+        }
         let since = |now: u64, before: u64| now.saturating_sub(before) as f64;
         let late = since(counts.late, before.late);
+        let late_tokens = since(counts.late_tokens, before.late_tokens);
+        let answered_tokens = since(counts.answered_tokens, before.answered_tokens);
         let outcomes = Outcomes {
+            seconds: elapsed,
             in_time: (since(counts.answered, before.answered) - late).max(0.0),
             late,
-            refused: since(counts.overloaded, before.overloaded),
-            tokens,
+            refused: since(counts.missed, before.missed),
+            in_time_tokens: (answered_tokens - late_tokens).max(0.0),
+            late_tokens,
+            offered_tokens,
         };
-        let model = estimate.capacity.rate * self.load.request_tokens();
-        if elapsed > 0.0 {
-            self.missed.look(outcomes, elapsed, model);
-        }
+        let size = self.load.request_tokens();
+        let model = estimate.capacity.rate * size;
+        self.missed.look(outcomes, size, model);
     }
 
     /// Bounds of the capacity in requests per second, by what was seen; none if no rate keeps the objective, which is then
@@ -189,7 +196,7 @@ impl Observer {
                 cpu.engine.ran.as_secs_f64(),
                 cpu.engine.waited.as_secs_f64(),
             );
-            let share = if ran >= ENGINE_SHARE_MIN * elapsed {
+            let share = if is_busy(ran, elapsed, self.cores) {
                 waited / (ran + waited)
             } else {
                 // Batches are too few to tell; they wait for the host at least.
@@ -204,6 +211,7 @@ impl Observer {
             batches: seen.batches.saturating_sub(batches_before) as f64,
             engine,
             threads: cpu.map(|cpu| cpu.engine),
+            threads_max: self.host.engine_threads() as f64,
             host: host.map(|host| host.as_secs_f64()),
             large: counts.large_read.saturating_sub(before.large_read) as f64,
             offered: rates.offered,
@@ -322,7 +330,8 @@ impl Observer {
             demand_percent: percent(replicas),
             utilization: offered / capacity.max(1e-9),
             capacity_rps: capacity,
-            max_rps: estimate.capacity.rate_max,
+            // What is answered may be more than the model says.
+            max_rps: estimate.capacity.rate_max.max(capacity),
             target_concurrency: in_flight,
             slo_feasible: u8::from(estimate.capacity.feasible),
             confidence: estimate.confidence,

@@ -5,8 +5,9 @@
 //! which it shows nine tenths after 35 s. So a step is looked for beside it:
 //!
 //! - Two windows of w seconds, one after the other, for w of 1, 2 and 4. Each has to hold more than the mean explains,
-//!   by [`DEVIATIONS`] standard deviations: once in 700 windows by chance, so twice in a row once in half a million. A
-//!   single burst, however large, fills one window.
+//!   by [`DEVIATIONS`] standard deviations: once in 700 windows by chance, so twice in a row once in half a million. Counts
+//!   of a few arrivals vary more than that, so it has to be [`ARRIVALS_MIN`] as well. A single burst, however large, fills
+//!   one window.
 //! - A count of arrivals with mean m has variance D·m. D, the index of dispersion for counts (Cox and Lewis, The
 //!   Statistical Analysis of Series of Events, 1966), is 1 for Poisson arrivals, and is learned as the mean of
 //!   (b − a)²/(a + b) over neighbouring seconds with a and b arrivals. A step counts there once, a ramp hardly.
@@ -29,8 +30,11 @@ const WINDOWS: [f64; 3] = [1.0, 2.0, 4.0];
 /// Seconds after which the mean takes over the rate since the change.
 const TAKEN_OVER: f64 = 4.0;
 
-/// Standard deviations that a window lies above the mean.
+/// Standard deviations by which a window differs from the mean.
 const DEVIATIONS: f64 = 3.0;
+
+/// Arrivals by which it differs at least. A few arrivals are not distributed normally.
+const ARRIVALS_MIN: f64 = 6.0;
 
 /// Standard deviations between the median and a quartile of a normal distribution.
 const QUARTILE: f64 = 0.674;
@@ -44,8 +48,8 @@ const OUTLIER: f64 = 36.0;
 /// The dispersion of a steady load is learned only so well: about a quarter.
 const DISPERSION_NOISE: f64 = 0.25;
 
-/// Requests per second at which half of what arrivals vary beyond chance counts as a varying rate. Clumps of a few
-/// requests, which come with a slow load as with a fast one, look the same at low rates.
+/// At this many requests per second, half of the variation beyond chance counts as a varying rate, and more at higher
+/// rates. At low rates, a few requests that come together look the same.
 const CLUMPS: f64 = 50.0;
 
 /// Rates a second, or counts, of what comes and what becomes of it.
@@ -109,13 +113,31 @@ struct Look {
     counts: Flows,
 }
 
+/// Whether the load rises or falls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// It rises.
+    Rise,
+    /// It falls.
+    Fall,
+}
+
+impl Direction {
+    /// 1 or -1.
+    fn sign(self) -> f64 {
+        match self {
+            Self::Rise => 1.0,
+            Self::Fall => -1.0,
+        }
+    }
+}
+
 /// A change of the load that is being followed.
 #[derive(Debug, Clone, Copy)]
 struct Change {
     /// The number of looks since it began.
     looks: usize,
-    /// 1 for a rise, -1 for a fall.
-    direction: f64,
+    direction: Direction,
 }
 
 /// The smoothed load of a server.
@@ -148,8 +170,14 @@ impl Smoothed {
     }
 
     /// Adds what came in the last `seconds`. `size` is the mean tokens of a request, and `replica` the requests a second
-    /// that one replica should get. Returns whether the mean has taken over a rise.
-    pub(super) fn add(&mut self, counts: Flows, seconds: f64, size: f64, replica: f64) -> bool {
+    /// that one replica should get. Returns the direction of a change that the mean has taken over.
+    pub(super) fn add(
+        &mut self,
+        counts: Flows,
+        seconds: f64,
+        size: f64,
+        replica: f64,
+    ) -> Option<Direction> {
         self.looks.push_back(Look { seconds, counts });
         let kept = 2.0 * WINDOWS[WINDOWS.len() - 1] + seconds;
         while self.seconds(self.looks.len() - 1) >= kept {
@@ -169,12 +197,10 @@ impl Smoothed {
             .or_else(|| self.find_change(size, replica))
             .filter(|change| !self.has_ended(*change, size));
         let is_old = |change: &Change| self.seconds(change.looks) >= TAKEN_OVER;
-        let Some(change) = self.change.filter(is_old) else {
-            return false;
-        };
+        let change = self.change.filter(is_old)?;
         self.change = None;
         self.mean = self.followed(change, size);
-        change.direction > 0.0
+        Some(change.direction)
     }
 
     /// Bounds the mean to so many requests of `size` tokens offered per second.
@@ -206,9 +232,10 @@ impl Smoothed {
         let counts = self.counts(0..change.looks);
         let arrived = counts.tokens / size;
         let error = QUARTILE * (self.dispersion / arrived.max(1.0)).sqrt();
-        let factor = (1.0 - change.direction * error).max(0.0);
+        let sign = change.direction.sign();
+        let factor = (1.0 - sign * error).max(0.0);
         let since = counts.times(factor / self.seconds(change.looks));
-        let is_beyond = change.direction * (since.tokens - self.mean.tokens) < 0.0;
+        let is_beyond = sign * (since.tokens - self.mean.tokens) < 0.0;
         if is_beyond { self.mean } else { since }
     }
 
@@ -218,24 +245,30 @@ impl Smoothed {
         WINDOWS.into_iter().find_map(|window| {
             let second = self.looks_within(window)?;
             let both = self.looks_within(2.0 * window)?;
-            // Standard deviations from the mean.
-            let distance = |range: std::ops::Range<usize>| {
+            // By how much a window differs from the mean, beyond what may be chance: 0 if that explains it.
+            let difference = |range: std::ops::Range<usize>| {
                 let seconds = self.seconds(range.end) - self.seconds(range.start);
                 let expected = mean * seconds;
                 // The mean is itself known from the last 2·15 s only.
                 let variance = self.dispersion
                     * (expected + mean * seconds * seconds / (2.0 * MEAN_SECONDS)).max(1.0);
-                (self.counts(range).tokens / size - expected) / variance.sqrt()
+                let found = self.counts(range).tokens / size - expected;
+                let chance = (DEVIATIONS * variance.sqrt()).max(ARRIVALS_MIN);
+                if found.abs() > chance { found } else { 0.0 }
             };
-            let (new, old) = (distance(0..second), distance(second..both));
-            if new.abs().min(old.abs()) <= DEVIATIONS || new * old < 0.0 {
+            let (new, old) = (difference(0..second), difference(second..both));
+            if new * old <= 0.0 {
                 return None;
             }
             let rate = self.counts(0..second).tokens / size / self.seconds(second);
             (rate > replica).then_some(Change {
                 // The first look may have begun before the change.
                 looks: both - 1,
-                direction: new.signum(),
+                direction: if new > 0.0 {
+                    Direction::Rise
+                } else {
+                    Direction::Fall
+                },
             })
         })
     }
@@ -249,17 +282,24 @@ impl Smoothed {
         let seconds = self.seconds(last);
         let expected = rate(change.looks) * seconds;
         let deviation = (self.dispersion * expected.max(1.0)).sqrt();
-        change.direction * (expected - rate(last) * seconds) > DEVIATIONS * deviation
+        change.direction.sign() * (expected - rate(last) * seconds) > DEVIATIONS * deviation
     }
 
     fn learn_dispersion(&mut self, size: f64, seconds: f64) {
         let (Some(one), Some(two)) = (self.looks_within(1.0), self.looks_within(2.0)) else {
             return;
         };
-        let new = self.counts(0..one).tokens / size;
-        let old = self.counts(one..two).tokens / size;
-        if new + old > 0.0 {
-            let found = (new - old).powi(2) / (new + old);
+        if one == two {
+            return; // A single look covers both.
+        }
+        // The windows may differ in length. A rate r that is counted for s seconds has the variance D·r/s.
+        let (new_seconds, both) = (self.seconds(one), self.seconds(two));
+        let old_seconds = both - new_seconds;
+        let new = self.counts(0..one).tokens / size / new_seconds;
+        let old = self.counts(one..two).tokens / size / old_seconds;
+        let variance = new / new_seconds + old / old_seconds;
+        if variance > 0.0 {
+            let found = (new - old).powi(2) / variance;
             let found = found.min(OUTLIER * self.dispersion);
             let gain = 1.0 - (-seconds / DISPERSION_SECONDS).exp();
             self.dispersion = (self.dispersion + gain * (found - self.dispersion)).max(1.0);

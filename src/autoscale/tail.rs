@@ -20,11 +20,12 @@ pub const TAIL: f64 = 2.0;
 const REQUESTS: usize = 16_000;
 
 /// If the rate varies from second to second, so many seconds follow each other, with the quantiles of its distribution in
-/// mixed order. Every rate sees the same seconds.
-const BURSTY_SECONDS: usize = 24;
+/// mixed order: fewer for a server that answers so many requests that there would be more than [`REQUESTS_BURSTY`]. Every
+/// rate sees the same seconds, each as often.
+const BURSTY_SECONDS: (usize, usize) = (4, 24);
 
-/// Most requests in a simulation.
-const REQUESTS_MAX: usize = 100_000;
+/// Requests that bursty seconds should have together.
+const REQUESTS_BURSTY: f64 = 100_000.0;
 
 /// Burstiness that counts: a rate that varies by 3 % disappears in the noise.
 const BURSTINESS_MIN: f64 = 1e-3;
@@ -69,7 +70,7 @@ pub struct Tail {
     correction: f64,
     /// The variation of requests.
     pub variation: Variation,
-    /// The last rate that was found.
+    /// The last rate that was found, in requests per second.
     rate: Option<f64>,
 }
 
@@ -164,12 +165,14 @@ fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<Simu
     }
     let batch_max = model.batch_max.max(1.0) as usize;
     let mut random = ChaCha8Rng::seed_from_u64(1);
+    let seconds = bursty_seconds(model);
     let requests = if variation.rate > BURSTINESS_MIN {
-        ((BURSTY_SECONDS as f64 * rate) as usize).clamp(REQUESTS, REQUESTS_MAX)
+        let round = (seconds as f64 * rate).max(1.0);
+        (round * (REQUESTS as f64 / round).ceil()) as usize
     } else {
         REQUESTS
     };
-    let mut arrivals = SimulatedArrivals::new(&mut random, rate, variation);
+    let mut arrivals = SimulatedArrivals::new(&mut random, rate, variation, seconds);
     let mut waiting: VecDeque<SimulatedRequest> = VecDeque::new();
     let mut latencies = Vec::with_capacity(requests);
     let mut next = arrivals.draw();
@@ -192,6 +195,13 @@ fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<Simu
     let index = latencies.len() / 100 * 99;
     let (_, p99, _) = latencies.select_nth_unstable_by(index, f64::total_cmp);
     Some(SimulatedLatency { mean, p99: *p99 })
+}
+
+/// The number of seconds with rates of their own: the same for all rates that the server can be asked for.
+fn bursty_seconds(model: &ServerModel) -> usize {
+    let highest = model.service.rate(model.batch_max.max(1.0));
+    let (least, most) = BURSTY_SECONDS;
+    ((REQUESTS_BURSTY / highest) as usize).clamp(least, most)
 }
 
 /// A request of a simulation.
@@ -273,7 +283,8 @@ struct SimulatedArrivals<'a> {
 }
 
 impl<'a> SimulatedArrivals<'a> {
-    fn new(random: &'a mut ChaCha8Rng, rate: f64, variation: Variation) -> Self {
+    /// Arrivals whose rate differs in each of so many seconds, if it varies.
+    fn new(random: &'a mut ChaCha8Rng, rate: f64, variation: Variation, seconds: usize) -> Self {
         let is_bursty = variation.rate > BURSTINESS_MIN;
         let sizes = variation.sizes.min(SIZES_MAX);
         Self {
@@ -281,7 +292,7 @@ impl<'a> SimulatedArrivals<'a> {
             rate,
             sizes: LogNormal::with_variance(sizes * sizes),
             seconds: if is_bursty {
-                LogNormal::with_variance(variation.rate).quantiles(BURSTY_SECONDS)
+                LogNormal::with_variance(variation.rate).quantiles(seconds)
             } else {
                 Vec::new()
             },
@@ -387,12 +398,34 @@ mod tests {
         let (even, uneven) = (kappa(&model, 4000.0, SAME), kappa(&model, 4000.0, bursty));
         assert!(uneven > 1.3 * even, "{uneven} against {even}");
         let mut random = ChaCha8Rng::seed_from_u64(3);
-        let mut arrivals = SimulatedArrivals::new(&mut random, 100.0, bursty);
+        let mut arrivals = SimulatedArrivals::new(&mut random, 100.0, bursty, 24);
         let last = (0..100_000)
             .map(|_| arrivals.draw().arrival)
             .last()
             .unwrap();
         assert!((0.95..1.05).contains(&(last / 1000.0)), "{last}");
+    }
+
+    /// However fast a server is, its seconds have the mean rate together, and more load is never better.
+    #[test]
+    fn bursty_seconds_are_all_simulated() {
+        let bursty = Variation { rate: 0.2, ..SAME };
+        let fast = model(0.5, 0.03);
+        assert_eq!(bursty_seconds(&fast), 4);
+        assert_eq!(bursty_seconds(&model(2.0, 20.0)), 24);
+        for model in [fast, model(1.5, 0.12)] {
+            let highest = model.service.rate(model.batch_max);
+            let p99s: Vec<f64> = (2..9)
+                .map(|tenths| f64::from(tenths) / 10.0 * highest)
+                .map(|rate| simulate(&model, rate, bursty).unwrap().p99)
+                .collect();
+            assert!(p99s.is_sorted(), "{p99s:?}");
+        }
+        for seconds in [4, 7, 24] {
+            let rates = LogNormal::with_variance(0.2).quantiles(seconds);
+            let mean = rates.iter().sum::<f64>() / seconds as f64;
+            assert!((mean - 1.0).abs() < 1e-9, "{mean}");
+        }
     }
 
     #[test]
@@ -439,8 +472,9 @@ mod tests {
             let last = &rates[5..];
             let steady = last.iter().all(|rate| (rate / last[0] - 1.0).abs() < 0.05);
             assert!(steady, "{rate}: {rates:?}");
-            // The highest second of 24 should just be carried.
-            let highest = LogNormal::with_variance(rate).quantiles(BURSTY_SECONDS);
+            // The highest second should just be carried.
+            let seconds = bursty_seconds(&model);
+            let highest = LogNormal::with_variance(rate).quantiles(seconds);
             let highest = highest.into_iter().fold(0.0, f64::max);
             let share = last[0] * highest / model.service.rate(model.batch_max);
             assert!((0.7..1.15).contains(&share), "{rate}: {share}");

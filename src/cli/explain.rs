@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::failure::Failure;
 use super::local_server::{self, ServerFile};
+use crate::config::AdminPort;
 
 /// The flags of `intentd explain`.
 #[derive(Debug, Args)]
@@ -47,11 +48,15 @@ pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     };
     let port = args.admin_port.clone().or_else(|| file.text("admin-port"));
     let port = port.unwrap_or_else(|| ADMIN_PORT.to_owned());
-    let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
-        Failure::usage(format!(
-            "--admin-port: expected the number of the server's port for operators, found {port}"
-        ))
-    })?;
+    let port = match port.parse() {
+        Ok(AdminPort::Port(port)) if port > 0 => port,
+        _ => {
+            return Err(Failure::usage(format!(
+                "--admin-port: expected the number of the server's port for operators, found {port}; a server without \
+                 one cannot be asked"
+            )));
+        }
+    };
     let address = local_server::address(host, port);
     let body = local_server::get(address, "/autoscaling", TIMEOUT)?;
     let Explained { explanation } = serde_json::from_slice(&body).map_err(|error| Failure {

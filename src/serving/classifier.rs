@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::account::{Arrivals, Attempt, RequestLedger};
+use super::account::{Arrivals, Attempt, LedgerEntry, RequestLedger};
 use super::admission::Admission;
 use super::lifecycle::{Ends, EngineStopped, Generation, Lifecycle, Phase, Prepared, ReloadError};
 use super::limits::Limits;
@@ -109,7 +109,7 @@ impl Classifier {
     /// Faults of the record and of the server, but never overload.
     pub async fn classify_record(&self, request: Request) -> Result<Predictions, Refusal> {
         let mut entry = self.ledger.offer_record();
-        let result = self.answer_record(request).await;
+        let result = self.answer_record(request, &mut entry).await;
         match &result {
             Ok(_) => entry.answer_from_log(),
             Err(refusal) => entry.refuse(refusal),
@@ -117,12 +117,17 @@ impl Classifier {
         result
     }
 
-    async fn answer_record(&self, request: Request) -> Result<Predictions, Refusal> {
+    async fn answer_record(
+        &self,
+        request: Request,
+        entry: &mut LedgerEntry<'_>,
+    ) -> Result<Predictions, Refusal> {
         let generation = self.lifecycle.serving()?;
         let admitted = self
             .admission
             .admit_record(&generation.forecast, &request.texts);
         let tickets = admitted.await?;
+        entry.set_tokens(tickets.iter().map(Ticket::tokens).sum());
         let predictor = self.predictor();
         let result = predictor.predict(generation, request, &tickets, None, None);
         let result = result.await;

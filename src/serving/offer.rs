@@ -168,7 +168,12 @@ impl<'a> Offer<'a> {
                 });
                 Ok(predictions)
             }
-            Err(refusal) => Err(self.refuse(refusal)),
+            Err(refusal) => {
+                if refusal == Refusal::Deadline {
+                    self.entry.set_expired();
+                }
+                Err(self.refuse(refusal))
+            }
         }
     }
 
@@ -184,6 +189,8 @@ impl<'a> Offer<'a> {
             .stages
             .admission
             .admit(&generation.forecast, &request.texts, self.clock)?;
+        self.entry
+            .set_tokens(tickets.iter().map(Ticket::tokens).sum());
         let admitted = Instant::now();
         let deadline = self.clock.deadline;
         let predictor = TextPredictor {

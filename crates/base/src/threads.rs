@@ -16,8 +16,16 @@ pub enum EngineWork {
     Batches,
 }
 
-/// The work of the engine's threads, by their ids.
-static ENGINE: Mutex<Option<HashMap<u32, EngineWork>>> = Mutex::new(None);
+/// What a thread said of itself.
+#[derive(Debug, Clone, Copy)]
+enum Mark {
+    Work(EngineWork),
+    /// It helps the thread with this id.
+    Helps(u32),
+}
+
+/// The engine's threads, by their ids.
+static ENGINE: Mutex<Option<HashMap<u32, Mark>>> = Mutex::new(None);
 
 /// Marks the current thread as an engine's, until it is dropped. It cannot move to another thread.
 #[derive(Debug)]
@@ -30,8 +38,17 @@ pub struct EngineThread {
 impl EngineThread {
     /// Marks the current thread.
     pub fn enter(work: EngineWork) -> Self {
+        Self::mark(Mark::Work(work))
+    }
+
+    /// Marks the current thread as one that does what the engine's thread with the id `engine` does.
+    pub fn help(engine: ThreadId) -> Self {
+        Self::mark(Mark::Helps(engine.0))
+    }
+
+    fn mark(mark: Mark) -> Self {
         let id = current();
-        engine(|threads| threads.insert(id, work));
+        engine(|threads| threads.insert(id, mark));
         Self {
             id,
             not_send: PhantomData,
@@ -40,12 +57,21 @@ impl EngineThread {
 
     /// Says that the thread does other work from now on.
     pub fn turn_to(&self, work: EngineWork) {
-        engine(|threads| threads.insert(self.id, work));
+        engine(|threads| threads.insert(self.id, Mark::Work(work)));
     }
 
-    /// All threads that are marked now, by their ids.
+    /// All threads that are marked now, by their ids. One that helps a thread that is not marked computes batches.
     pub fn all() -> HashMap<u32, EngineWork> {
-        engine(|threads| threads.clone())
+        engine(|threads| {
+            let work = |mark: &Mark| match mark {
+                Mark::Work(work) => *work,
+                Mark::Helps(leader) => match threads.get(leader) {
+                    Some(Mark::Work(work)) => *work,
+                    _ => EngineWork::Batches,
+                },
+            };
+            threads.iter().map(|(id, mark)| (*id, work(mark))).collect()
+        })
     }
 }
 
@@ -55,7 +81,18 @@ impl Drop for EngineThread {
     }
 }
 
-fn engine<T>(work: impl FnOnce(&mut HashMap<u32, EngineWork>) -> T) -> T {
+/// The system's id of a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadId(u32);
+
+impl ThreadId {
+    /// That of the current thread.
+    pub fn current() -> Self {
+        Self(current())
+    }
+}
+
+fn engine<T>(work: impl FnOnce(&mut HashMap<u32, Mark>) -> T) -> T {
     let mut threads = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
     work(threads.get_or_insert_default())
 }
@@ -79,6 +116,10 @@ fn current() -> u32 {
 mod tests {
     use super::*;
 
+    fn mark_leader(ThreadId(id): ThreadId, work: EngineWork) {
+        engine(|threads| threads.insert(id, Mark::Work(work)));
+    }
+
     #[test]
     #[cfg(target_os = "linux")]
     fn a_thread_is_marked_until_it_says_otherwise() {
@@ -88,10 +129,14 @@ mod tests {
         assert_eq!(work(), Some(EngineWork::Loading));
         mark.turn_to(EngineWork::Batches);
         assert_eq!(work(), Some(EngineWork::Batches));
-        let other = std::thread::spawn(|| {
-            let mark = EngineThread::enter(EngineWork::Batches);
-            assert!(EngineThread::all().contains_key(&current()));
-            drop(mark);
+        let leader = ThreadId::current();
+        let other = std::thread::spawn(move || {
+            let help = EngineThread::help(leader);
+            let work = || EngineThread::all().get(&current()).copied();
+            assert_eq!(work(), Some(EngineWork::Batches));
+            mark_leader(leader, EngineWork::Loading);
+            assert_eq!(work(), Some(EngineWork::Loading), "as its leader");
+            drop(help);
             current()
         });
         let other = other.join().unwrap();

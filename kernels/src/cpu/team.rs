@@ -68,7 +68,10 @@ impl Team {
     ///
     /// # Errors
     /// When the operating system cannot start a thread.
-    pub fn new<T: 'static>(threads: NonZeroUsize, enter: fn() -> T) -> std::io::Result<Self> {
+    pub fn new<T: 'static>(
+        threads: NonZeroUsize,
+        enter: impl Fn() -> T + Clone + Send + 'static,
+    ) -> std::io::Result<Self> {
         let workers = threads.get() - 1;
         let state = Arc::new(TeamState {
             generation: Padded::default(),
@@ -84,6 +87,7 @@ impl Team {
         };
         for worker in 0..workers {
             let state = Arc::clone(&team.state);
+            let enter = enter.clone();
             let name = format!("engine-cpu-{}", worker + 1);
             let spawned = thread::Builder::new().name(name);
             let run = move || {

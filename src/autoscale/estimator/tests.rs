@@ -36,6 +36,7 @@ const QUIET: ObservedInterval = ObservedInterval {
         p99: 0.0,
     },
     threads: None,
+    threads_max: 1.0,
     variation: Variation {
         sizes: 0.0,
         rate: 0.0,
@@ -256,4 +257,76 @@ fn a_cpu_limit_does_not_slow_a_device() {
         estimate.learned.contention
     };
     assert_eq!((contention(false), contention(true)), (1.0, 2.0));
+}
+
+/// The cores are full, so nothing of the objective is left for queue and engine. That is no property of the objective, and
+/// it is forgotten.
+#[test]
+fn overload_does_not_make_an_objective_infeasible() {
+    let mut estimator = Estimator::new();
+    let overhead = |count, p99| LatencySummary {
+        count,
+        mean: p99 / 2.0,
+        p99,
+    };
+    let calm = ObservedInterval {
+        overhead: overhead(10_000, 0.001),
+        ..loaded(4000.0)
+    };
+    let mut estimate = estimator.update(&seen(1.0, 1000), &CONDITIONS, &calm);
+    for _ in 0..20 {
+        estimate = estimator.update(&seen(1.0, 1000), &CONDITIONS, &calm);
+    }
+    let before = estimate.capacity.rate;
+    let full = ObservedInterval {
+        overload_share: 0.5,
+        overhead: overhead(10_000, 0.05),
+        ..loaded(4000.0)
+    };
+    for _ in 0..100 {
+        estimate = estimator.update(&seen(1.0, 1000), &CONDITIONS, &full);
+        assert!(estimate.capacity.feasible);
+        assert!(estimate.capacity.rate < 1.05 * before, "{estimate:?}");
+    }
+    let few = ObservedInterval {
+        overhead: overhead(50, 0.001),
+        ..loaded(1.0)
+    };
+    for _ in 0..300 {
+        estimate = estimator.update(&seen(1.0, 1000), &CONDITIONS, &few);
+    }
+    assert!(estimate.learned.overhead < 0.0011, "{estimate:?}");
+}
+
+/// Neighbours on the same cores stay when the model changes.
+#[test]
+fn another_model_is_slowed_down_as_the_one_before_it() {
+    let conditions = Conditions {
+        shares_cores: true,
+        ..CONDITIONS
+    };
+    let mut estimator = Estimator::new();
+    let time = Duration::from_secs(1);
+    let slowed = ObservedInterval {
+        threads: Some(ThreadTime {
+            ran: time,
+            waited: time,
+        }),
+        engine: EngineTime {
+            elapsed: 2 * time,
+            spent: time,
+        },
+        ..loaded(1000.0)
+    };
+    let mut estimate = estimator.update(&seen(1.0, 1000), &conditions, &slowed);
+    for _ in 0..50 {
+        estimate = estimator.update(&seen(1.0, 1000), &conditions, &slowed);
+    }
+    assert!(estimate.learned.contention > 1.9, "{estimate:?}");
+    let other = Observation {
+        generation: 1,
+        ..seen(1.0, 30)
+    };
+    let estimate = estimator.update(&other, &conditions, &QUIET);
+    assert!(estimate.learned.contention > 1.9, "{estimate:?}");
 }

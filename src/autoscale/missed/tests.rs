@@ -1,17 +1,27 @@
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
 use super::*;
 
 const SIZE: f64 = 10.0;
 
+/// Half a second of a server that is asked `offered` requests per second, of which it answers `in_time` and `late`.
+fn half_second(offered: f64, in_time: f64, late: f64) -> Outcomes {
+    Outcomes {
+        seconds: 0.5,
+        in_time: in_time / 2.0,
+        late: late / 2.0,
+        refused: (offered - in_time - late).max(0.0) / 2.0,
+        in_time_tokens: in_time / 2.0 * SIZE,
+        late_tokens: late / 2.0 * SIZE,
+        offered_tokens: offered / 2.0 * SIZE,
+    }
+}
+
 /// Looks at a server for `seconds`, of whose `offered` requests per second `in_time` and `late` are answered.
 fn serve(missed: &mut MissedObjective, (offered, in_time, late): (f64, f64, f64), seconds: f64) {
     for _ in 0..(2.0 * seconds) as usize {
-        let outcomes = Outcomes {
-            in_time: in_time / 2.0,
-            late: late / 2.0,
-            refused: (offered - in_time - late) / 2.0,
-            tokens: offered / 2.0 * SIZE,
-        };
-        missed.look(outcomes, 0.5, 1000.0 * SIZE);
+        missed.look(half_second(offered, in_time, late), SIZE, 1000.0 * SIZE);
     }
 }
 
@@ -59,7 +69,7 @@ fn the_bound_holds_for_a_while_and_is_then_eased() {
     assert!((600.0..900.0).contains(&eased), "{eased}");
     // More is answered in time, so more is possible.
     overload(&mut missed, 900.0, 1000.0, 7.0);
-    assert!(rate(&missed).unwrap() >= 890.0);
+    assert!(rate(&missed).unwrap() >= 870.0);
     overload(&mut missed, 400.0, 500.0, 120.0);
     assert_eq!(rate(&missed), None);
     // It was eased too soon.
@@ -122,24 +132,37 @@ fn late_answers_are_worth_something() {
 }
 
 /// A fleet whose requests miss the objective by `share` whatever the load, sized by the sum of what its replicas publish.
-/// Returns the numbers of replicas, one for each scaling round of 15 s.
-fn fleet(load: f64, capacity: f64, share: f64, replicas: usize) -> Vec<usize> {
+/// Returns the numbers of replicas, one for each scaling round of 15 s. Arrivals are regular, or Poisson by `random`.
+fn fleet(
+    (load, capacity, share): (f64, f64, f64),
+    replicas: usize,
+    mut random: Option<ChaCha8Rng>,
+) -> Vec<usize> {
+    let mut draw = |mean: f64| match &mut random {
+        None => mean,
+        Some(random) => {
+            let (mut time, mut count) = (0.0, 0.0);
+            loop {
+                time -= (1.0 - random.random::<f64>()).ln();
+                if time > mean {
+                    break count;
+                }
+                count += 1.0;
+            }
+        }
+    };
     let mut fleet: Vec<MissedObjective> = (0..replicas).map(|_| MissedObjective::new()).collect();
     let mut counts = Vec::new();
     for _ in 0..80 {
         let each = load / fleet.len() as f64;
         let mut sum = 0.0;
         for missed in &mut fleet {
-            let in_time = (1.0 - share) * each.min(capacity);
-            let late = share * each.min(capacity);
             for _ in 0..30 {
-                let outcomes = Outcomes {
-                    in_time: in_time / 2.0,
-                    late: late / 2.0,
-                    refused: (each - in_time - late) / 2.0,
-                    tokens: each / 2.0 * SIZE,
-                };
-                missed.look(outcomes, 0.5, capacity * SIZE);
+                let answered = each.min(capacity);
+                let late = 2.0 * draw(share * answered / 2.0);
+                let in_time = 2.0 * draw((1.0 - share) * answered / 2.0);
+                let offered = in_time + late + each - answered;
+                missed.look(half_second(offered, in_time, late), SIZE, capacity * SIZE);
             }
             let bound = rate(missed).map_or(capacity, |bound| bound.min(capacity));
             sum += each / (0.8 * bound);
@@ -158,7 +181,7 @@ fn fleet(load: f64, capacity: f64, share: f64, replicas: usize) -> Vec<usize> {
 fn misses_that_are_not_the_loads_fault_do_not_run_away() {
     for share in [0.02, 0.05, 0.2, 0.5] {
         for (load, replicas) in [(400.0, 1), (3000.0, 4), (20_000.0, 30)] {
-            let counts = fleet(load, 1000.0, share, replicas);
+            let counts = fleet((load, 1000.0, share), replicas, None);
             let most = *counts.iter().max().unwrap() as f64;
             // By the share of the first replicas. Those that join ask for theirs.
             let beyond = if share < 0.3 { 2.2 } else { 4.0 };
@@ -169,9 +192,22 @@ fn misses_that_are_not_the_loads_fault_do_not_run_away() {
     }
 }
 
+/// The same where each replica answers tens of requests per second, so that shares vary by chance.
+#[test]
+fn few_misses_by_chance_do_not_run_away() {
+    for share in [0.05, 0.1, 0.2] {
+        for seed in 0..5 {
+            let random = ChaCha8Rng::seed_from_u64(seed);
+            let counts = fleet((60.0, 20.0, share), 4, Some(random));
+            let most = *counts.iter().max().unwrap();
+            assert!(most <= 9, "{share}, {seed}: {counts:?}");
+        }
+    }
+}
+
 #[test]
 fn an_overloaded_fleet_gets_what_it_needs() {
-    let counts = fleet(20_000.0, 1000.0, 0.0, 3);
+    let counts = fleet((20_000.0, 1000.0, 0.0), 3, None);
     assert!((25..=32).contains(&counts[79]), "{counts:?}");
     assert!(counts.iter().all(|count| *count <= 40), "{counts:?}");
 }
@@ -200,4 +236,72 @@ fn what_keeps_the_objective_is_possible() {
     let mut missed = MissedObjective::new();
     overload(&mut missed, 400.0, 500.0, 10.0);
     assert_eq!(missed.bounds().least, 0.0, "not for long enough");
+}
+
+/// Half of the last six seconds were good.
+#[test]
+fn a_stall_of_three_seconds_costs_half() {
+    let mut missed = MissedObjective::new();
+    overload(&mut missed, 800.0, 1000.0, 20.0);
+    overload(&mut missed, 800.0, 0.0, 3.0);
+    assert!(rate(&missed).unwrap() >= 350.0, "{:?}", rate(&missed));
+    // However long it lasts, one look is one look.
+    let mut missed = MissedObjective::new();
+    overload(&mut missed, 800.0, 1000.0, 20.0);
+    let long = Outcomes {
+        seconds: 5.0,
+        ..half_second(8000.0, 0.0, 0.0)
+    };
+    missed.look(long, SIZE, 1000.0 * SIZE);
+    assert_eq!(rate(&missed), None);
+}
+
+/// What waits in a log, and what is still being answered, is no answer.
+#[test]
+fn what_is_offered_is_not_thereby_possible() {
+    let mut missed = MissedObjective::new();
+    for _ in 0..200 {
+        let outcomes = Outcomes {
+            offered_tokens: 5000.0 * SIZE,
+            ..half_second(1000.0, 1000.0, 0.0)
+        };
+        missed.look(outcomes, SIZE, 1000.0 * SIZE);
+    }
+    assert_eq!(rate(&missed), None);
+    let least = missed.bounds().least / SIZE;
+    assert!((990.0..=1000.0).contains(&least), "{least}");
+}
+
+/// Lists are refused, single texts are not.
+#[test]
+fn refused_lists_are_worth_their_tokens() {
+    let mut missed = MissedObjective::new();
+    for _ in 0..20 {
+        let outcomes = Outcomes {
+            offered_tokens: (1600.0 + 5120.0) / 2.0,
+            in_time_tokens: 1600.0 / 2.0,
+            ..half_second(110.0, 100.0, 0.0)
+        };
+        missed.look(outcomes, 61.0, 10_000.0);
+    }
+    let most = missed.bounds().most.unwrap();
+    assert!((most / 1600.0 - 1.0).abs() < 0.03, "{most}");
+}
+
+#[test]
+fn a_bound_says_nothing_about_other_sizes() {
+    let mut missed = MissedObjective::new();
+    overload(&mut missed, 800.0, 500.0, 10.0);
+    close(&missed, 500.0);
+    missed.look(half_second(40.0, 40.0, 0.0), 1.4 * SIZE, 1000.0 * SIZE);
+    assert!(rate(&missed).is_some());
+    missed.look(
+        Outcomes {
+            seconds: 6.0,
+            ..Outcomes::default()
+        },
+        20.0 * SIZE,
+        1000.0 * SIZE,
+    );
+    assert_eq!(rate(&missed), None);
 }

@@ -21,6 +21,9 @@ pub struct Counts {
     pub shed: u64,
     /// The part of `shed` that was refused because of overload: no permit, no slot or no time.
     pub overloaded: u64,
+    /// Offered requests that missed the objective without an answer: they were refused because of overload or, where
+    /// there is no objective, were not answered before their deadline. A retry does not count.
+    pub missed: u64,
     /// Offered requests that are no demand: the client was to blame for the refusal, or the engine was not
     /// needed. More replicas would change nothing.
     pub discounted: u64,
@@ -28,6 +31,10 @@ pub struct Counts {
     pub answered: u64,
     /// The part of `answered` that took longer than the objective.
     pub late: u64,
+    /// Expected tokens of answered requests.
+    pub answered_tokens: u64,
+    /// Those of the late ones.
+    pub late_tokens: u64,
     /// Requests that failed because of a server error.
     pub failed: u64,
     /// Requests of known size. `texts` and `tokens` sum up theirs, `squares` the squares of the tokens.
@@ -52,9 +59,12 @@ pub struct Arrivals {
     logged: AtomicU64,
     shed: AtomicU64,
     overloaded: AtomicU64,
+    missed: AtomicU64,
     discounted: AtomicU64,
     answered: AtomicU64,
     late: AtomicU64,
+    answered_tokens: AtomicU64,
+    late_tokens: AtomicU64,
     /// The latency objective, if any.
     objective: Option<Duration>,
     failed: AtomicU64,
@@ -82,9 +92,12 @@ impl Arrivals {
             logged: zero(),
             shed: zero(),
             overloaded: zero(),
+            missed: zero(),
             discounted: zero(),
             answered: zero(),
             late: zero(),
+            answered_tokens: zero(),
+            late_tokens: zero(),
             objective,
             failed: zero(),
             sized: zero(),
@@ -132,9 +145,11 @@ impl Arrivals {
         self.backlog.load(Ordering::Relaxed)
     }
 
-    /// Counts an answered record. Nobody waited for it, so its time is not a latency.
-    pub(crate) fn answer_from_log(&self) {
+    /// Counts an answered record of `tokens`. Nobody waited for it, so its time is not a latency.
+    pub(crate) fn answer_from_log(&self, tokens: usize) {
         self.answered.fetch_add(1, Ordering::Relaxed);
+        self.answered_tokens
+            .fetch_add(tokens as u64, Ordering::Relaxed);
     }
 
     /// Counts a record that is not a request.
@@ -178,6 +193,9 @@ impl Arrivals {
                 add(&self.shed);
                 if refusal.is_overload() {
                     add(&self.overloaded);
+                    if counts {
+                        add(&self.missed);
+                    }
                 }
             }
             Blame::Server => {
@@ -188,6 +206,14 @@ impl Arrivals {
                 add(&self.discounted);
             }
             Blame::Client => {}
+        }
+    }
+
+    /// Counts a complete request that the server did not answer before its deadline. Where there is an objective, the
+    /// deadline is the client's own and may be shorter.
+    pub(crate) fn expire(&self) {
+        if self.objective.is_none() {
+            self.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -205,12 +231,15 @@ impl Arrivals {
         }
     }
 
-    /// Counts an answer. It took `took` from the complete request, of which `outside` was outside queue and
-    /// engine.
-    pub(crate) fn answer(&self, took: Duration, outside: Duration) {
+    /// Counts an answer to a request of `tokens`. It took `took` from the complete request, of which `outside` was
+    /// outside queue and engine.
+    pub(crate) fn answer(&self, tokens: usize, took: Duration, outside: Duration) {
+        let tokens = tokens as u64;
         self.answered.fetch_add(1, Ordering::Relaxed);
+        self.answered_tokens.fetch_add(tokens, Ordering::Relaxed);
         if self.objective.is_some_and(|objective| took > objective) {
             self.late.fetch_add(1, Ordering::Relaxed);
+            self.late_tokens.fetch_add(tokens, Ordering::Relaxed);
         }
         self.latency.record(took);
         self.overhead.record(outside);
@@ -224,9 +253,12 @@ impl Arrivals {
             logged: load(&self.logged),
             shed: load(&self.shed),
             overloaded: load(&self.overloaded),
+            missed: load(&self.missed),
             discounted: load(&self.discounted),
             answered: load(&self.answered),
             late: load(&self.late),
+            answered_tokens: load(&self.answered_tokens),
+            late_tokens: load(&self.late_tokens),
             failed: load(&self.failed),
             sized: load(&self.sized),
             texts: load(&self.texts),
@@ -271,6 +303,7 @@ mod tests {
         assert!(arrivals.arrive(named("b")));
         let counts = arrivals.counts();
         assert_eq!((counts.offered, counts.shed, counts.overloaded), (2, 5, 5));
+        assert_eq!(counts.missed, 1, "one request was not answered");
         tokio::time::advance(Duration::from_secs(12 * 60)).await;
         assert!(arrivals.arrive(named("a")), "it is forgotten after a while");
         let again = Attempt {
@@ -333,9 +366,24 @@ mod tests {
     fn answers_beyond_the_objective_are_late() {
         let arrivals = Arrivals::new(Some(Duration::from_millis(10)));
         for millis in [1, 10, 11, 500] {
-            arrivals.answer(Duration::from_millis(millis), Duration::ZERO);
+            arrivals.answer(
+                millis as usize,
+                Duration::from_millis(millis),
+                Duration::ZERO,
+            );
         }
         let counts = arrivals.counts();
         assert_eq!((counts.answered, counts.late), (4, 2));
+        assert_eq!((counts.answered_tokens, counts.late_tokens), (522, 511));
+    }
+
+    /// With an objective, a deadline that passed is the client's own.
+    #[test]
+    fn without_an_objective_a_deadline_that_passed_is_a_miss() {
+        for (objective, missed) in [(None, 1), (Some(Duration::from_millis(100)), 0)] {
+            let arrivals = Arrivals::new(objective);
+            arrivals.expire();
+            assert_eq!(arrivals.counts().missed, missed);
+        }
     }
 }

@@ -64,6 +64,8 @@ impl RequestLedger {
             surface,
             source,
             outcome: Outcome::Abandoned,
+            tokens: 0,
+            has_expired: false,
             large: 0,
         }
     }
@@ -76,6 +78,10 @@ pub(crate) struct LedgerEntry<'a> {
     surface: SurfaceLabel,
     source: RequestSource,
     outcome: Outcome,
+    /// Expected tokens of all texts; 0 until the request is admitted.
+    tokens: usize,
+    /// Whether the server did not answer before the deadline, though the request was complete.
+    has_expired: bool,
     /// Size of a large body, as announced or read; 0 if the client is to blame for the outcome.
     large: usize,
 }
@@ -84,6 +90,16 @@ impl LedgerEntry<'_> {
     /// Corrects the surface of the request.
     pub(crate) fn set_surface(&mut self, surface: SurfaceLabel) {
         self.surface = surface;
+    }
+
+    /// Sets the expected tokens of all texts.
+    pub(crate) fn set_tokens(&mut self, tokens: usize) {
+        self.tokens = tokens;
+    }
+
+    /// Says that the server did not answer before the deadline, though the request was complete.
+    pub(crate) fn set_expired(&mut self) {
+        self.has_expired = true;
     }
 
     /// Sets the size of a large body.
@@ -96,7 +112,12 @@ impl LedgerEntry<'_> {
         let RequestLedger { metrics, arrivals } = self.ledger;
         metrics.refused.with_label_values(&[refusal.reason()]).inc();
         match self.source {
-            RequestSource::Client { attempt, counts } => arrivals.refuse(refusal, attempt, counts),
+            RequestSource::Client { attempt, counts } => {
+                arrivals.refuse(refusal, attempt, counts);
+                if counts && self.has_expired {
+                    arrivals.expire();
+                }
+            }
             RequestSource::Log if refusal.blame() == Blame::Server => arrivals.fail_from_log(),
             RequestSource::Log => {}
         }
@@ -112,13 +133,13 @@ impl LedgerEntry<'_> {
         let RequestLedger { metrics, arrivals } = self.ledger;
         metrics.request_seconds.observe(latency.total.as_secs_f64());
         let outside = latency.whole.saturating_sub(latency.inside);
-        arrivals.answer(latency.whole, outside);
+        arrivals.answer(self.tokens, latency.whole, outside);
         self.outcome = Outcome::Answered;
     }
 
     /// Ends a record with an answer. Nobody waited for it, so its time is not a latency.
     pub(crate) fn answer_from_log(&mut self) {
-        self.ledger.arrivals.answer_from_log();
+        self.ledger.arrivals.answer_from_log(self.tokens);
         self.outcome = Outcome::Answered;
     }
 

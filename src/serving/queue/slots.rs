@@ -268,6 +268,11 @@ impl Ticket {
         total.fetch_sub(expected as usize, Ordering::Relaxed);
     }
 
+    /// The number of tokens: the expected one until the actual one is known.
+    pub(crate) fn tokens(&self) -> usize {
+        self.slot.tokens.load(Ordering::Relaxed) as usize
+    }
+
     /// Makes the queue's side of the text.
     pub(crate) fn claim(&self) -> Claim {
         Claim {

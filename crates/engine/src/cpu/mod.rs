@@ -17,7 +17,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use intentd_base::threads::{EngineThread, EngineWork};
+use intentd_base::threads::{EngineThread, ThreadId};
 use intentd_kernels::cpu::{Form, INT8_INPUTS_MAX, Isa, IsaLimit, Team};
 
 use self::forward::{BatchSlice, PackedModel, Workspace};
@@ -92,10 +92,11 @@ impl Cpu {
             threads,
             isa,
         } = options;
-        let mut team =
-            Team::new(threads, || EngineThread::enter(EngineWork::Batches)).map_err(|error| {
-                CheckpointError::invalid(&checkpoint.origin, "threads", threads, error)
-            })?;
+        // The team packs the weights as well as it computes batches.
+        let leader = ThreadId::current();
+        let mut team = Team::new(threads, move || EngineThread::help(leader)).map_err(|error| {
+            CheckpointError::invalid(&checkpoint.origin, "threads", threads, error)
+        })?;
         let form = match dtype {
             Dtype::F32 => Form::F32,
             Dtype::Bf16 => Form::Bf16,
