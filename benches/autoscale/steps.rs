@@ -19,12 +19,19 @@ pub(crate) struct Flags {
     /// Requests per second after the step.
     #[arg(long, default_value = "20,200,2000", value_delimiter = ',')]
     rates: Vec<f64>,
-    /// Begins each step from rest only.
-    #[arg(long)]
-    from_rest: bool,
+    /// What each step begins from: rest, a fifth of the new rate, or each.
+    #[arg(long, default_value = "rest,fifth", value_delimiter = ',')]
+    from: Vec<Before>,
     /// The server's objective.
     #[arg(long, default_value = "100ms")]
     slo: String,
+}
+
+/// The load before a step.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Before {
+    Rest,
+    Fifth,
 }
 
 /// Runs the measurement. Returns whether the expectations held.
@@ -36,12 +43,11 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     println!("| --- | --- | --- | --- |");
     let mut held = true;
     for &rate in &flags.rates {
-        let befores = if flags.from_rest {
-            vec![0.0]
-        } else {
-            vec![0.0, rate / 5.0]
-        };
-        for before in befores {
+        for before in &flags.from {
+            let before = match before {
+                Before::Rest => 0.0,
+                Before::Fifth => rate / 5.0,
+            };
             let tries: Vec<(f64, f64)> = (0..TRIES)
                 .map(|seed| step(&replica, before, rate, seed))
                 .collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use intentd::bench::{Measured, Objective, Target};
+use intentd::bench::{Measured, Objective};
 
 use crate::{Common, Model, Replica, ask, verdict};
 
@@ -12,14 +12,14 @@ const SAFE: f64 = 0.9;
 /// Range of the highest rate that holds, as multiples of the published capacity.
 const RANGE: (f64, f64) = (0.95, 1.3);
 
-/// Steps of the bisection within the range, to a precision of 5 %.
-const STEPS: usize = 3;
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct Flags {
     /// Objectives, separated by commas.
     #[arg(long, default_value = "20ms,50ms,200ms", value_delimiter = ',')]
     slo: Vec<String>,
+    /// Steps of the bisection within the range; three find the rate to 5 %.
+    #[arg(long, default_value = "3")]
+    bisect: usize,
 }
 
 /// Runs the measurement. Returns whether the expectations held for all objectives.
@@ -31,12 +31,12 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     let rows: Vec<bool> = flags
         .slo
         .iter()
-        .map(|slo| row(common, model, slo))
+        .map(|slo| row(common, model, slo, flags.bisect))
         .collect();
     rows.into_iter().all(|held| held)
 }
 
-fn row(common: &Common, model: &Model, slo: &str) -> bool {
+fn row(common: &Common, model: &Model, slo: &str, bisect: usize) -> bool {
     let replica = Replica::start(common, model, &["--slo", slo]);
     let target = replica.target();
     let objective = Objective {
@@ -53,11 +53,20 @@ fn row(common: &Common, model: &Model, slo: &str) -> bool {
     let feasible = hints.number("slo_feasible") == 1.0;
     let try_at = |share: f64, seed| ask(&target, share * capacity, (common.seconds, seed));
     let safe = try_at(SAFE, 11);
-    let highest = feasible.then(|| search(&target, (capacity, common.seconds), objective));
+    let highest = feasible.then(|| {
+        let holds = |share: f64, seed| {
+            let measured = try_at(share, seed);
+            let holds = measured.holds(objective);
+            eprintln!("  {share:.3}·λ_slo: {holds} ({})", said(&measured));
+            holds
+        };
+        search(holds, bisect)
+    });
     let calibration = |name: &str| hints.number(&format!("calibration.{name}"));
     println!(
-        "| {} | {slo} | {} | {capacity:.1} | {:.2} | {:.2} | {:.1}, {:.2}, {:.1}, {:.1}, {:.2} | {:.2} | {:.1} | {:.2} |",
+        "| {} {:?} | {slo} | {} | {capacity:.1} | {:.2} | {:.2} | {:.1}, {:.2}, {:.1}, {:.1}, {:.2} | {:.2} | {:.1} | {:.2} |",
         common.model,
+        common.traffic,
         if feasible { "yes" } else { "no" },
         hints.number("confidence"),
         calibration("kappa"),
@@ -89,13 +98,7 @@ fn row(common: &Common, model: &Model, slo: &str) -> bool {
 
 /// Searches the highest rate that holds the objective, in the range and a little beyond it. Returns it as a
 /// multiple of the capacity.
-fn search(target: &Target, (capacity, seconds): (f64, u64), objective: Objective) -> f64 {
-    let holds = |share: f64, seed| {
-        let measured = ask(target, share * capacity, (seconds, seed));
-        let holds = measured.holds(objective);
-        eprintln!("  {share:.3}·λ_slo: {holds} ({})", said(&measured));
-        holds
-    };
+fn search(holds: impl Fn(f64, u64) -> bool, bisect: usize) -> f64 {
     let (mut low, mut high) = RANGE;
     if !holds(low, 21) {
         // Below the range: coarse steps show how far.
@@ -111,7 +114,7 @@ fn search(target: &Target, (capacity, seconds): (f64, u64), objective: Objective
             .last()
             .unwrap_or(high + 0.01);
     }
-    for step in 0..STEPS {
+    for step in 0..bisect {
         let middle = f64::midpoint(low, high);
         if holds(middle, 30 + step as u64) {
             low = middle;

@@ -87,7 +87,7 @@ pub struct Calibration {
     pub host_batch_seconds: f64,
     /// 99th percentile of a request's time outside queue and engine.
     pub overhead_seconds: f64,
-    /// Factor by which other processes on the same cores prolong batches; 1 without.
+    /// Factor by which other processes on the same cores, or the CPU limit, prolong batches; 1 without.
     pub contention_ratio: f64,
     /// κ: 99th percentile of the latency divided by φ, the bound on its mean.
     pub kappa: f64,

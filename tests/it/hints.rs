@@ -298,6 +298,10 @@ async fn a_server_that_refuses_for_seconds_asks_for_help_and_says_why() {
     let text = stdout(&output);
     assert!(text.contains("are refused"), "{text}");
     assert!(
+        text.contains("bounded by what was answered in time"),
+        "{text}"
+    );
+    assert!(
         text.lines().last().unwrap().starts_with("Demand "),
         "{text}"
     );

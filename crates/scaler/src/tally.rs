@@ -87,9 +87,9 @@ pub struct ReplicaCounts {
 pub(super) struct Tally {
     /// Sum over the replicas that count, without those that refuse connections.
     pub(super) demand: f64,
-    /// Sum of the last reports of those.
-    pub(super) refused: f64,
-    /// Whether one of these holds requests.
+    /// Sum of the last demands of those that do.
+    pub(super) refusing_demand: f64,
+    /// Whether a replica that counts holds requests.
     pub(super) is_busy: bool,
     pub(super) replicas: ReplicaCounts,
     /// Silent replicas on whose address nothing has listened for a while.
@@ -121,7 +121,7 @@ impl Tally {
     /// The sum to report after `before`. The last report of a replica that refuses connections may be counted in the
     /// reports of the others already, so it raises the sum at most to what it was.
     pub(super) fn sum(&self, before: Option<f64>) -> f64 {
-        let all = self.demand + self.refused;
+        let all = self.demand + self.refusing_demand;
         before
             .map_or(all, |before| all.min(before))
             .max(self.demand)
@@ -257,7 +257,7 @@ impl Replicas {
             }
             if let Some(report) = counted {
                 let sum = if replica.refuses_since.is_some() {
-                    &mut tally.refused
+                    &mut tally.refusing_demand
                 } else {
                     &mut tally.demand
                 };
