@@ -133,6 +133,7 @@ mod tests {
         for _ in 0..100 {
             effort.observe(10, 4 * micros(10), None, Duration::ZERO);
         }
-        assert!(batch(10.0) > 2.0 * before.0);
+        let after = batch(10.0);
+        assert!(after > 1.1 * before.0, "{after} after {}", before.0);
     }
 }

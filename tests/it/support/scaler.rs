@@ -21,6 +21,16 @@ use tonic::transport::{Channel, Endpoint};
 use super::http;
 use super::process::intentd;
 
+/// Flags for short times, except where a test must not fail because of a slow machine.
+const SHORT: [&str; 6] = [
+    "--interval",
+    "50ms",
+    "--timeout",
+    "10s",
+    "--wake-interval",
+    "50ms",
+];
+
 /// A running scaler.
 pub(crate) struct Scaler {
     pub(crate) child: Child,
@@ -34,6 +44,14 @@ impl Scaler {
     pub(crate) fn start(flags: &[&str]) -> Self {
         let mut command = intentd();
         command.arg("scaler");
+        Self::spawn(command, &[&SHORT[..], flags].concat())
+    }
+
+    /// With the usual times and these flags.
+    #[cfg_attr(test, allow(dead_code, reason = "only benches use it"))]
+    pub(crate) fn start_plain(flags: &[&str]) -> Self {
+        let mut command = intentd();
+        command.arg("scaler");
         Self::spawn(command, flags)
     }
 
@@ -44,15 +62,13 @@ impl Scaler {
         command.arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"");
         command.arg(dns.resolv_conf.path());
         command.args([env!("CARGO_BIN_EXE_intentd"), "scaler"]);
-        Self::spawn(command, flags)
+        Self::spawn(command, &[&SHORT[..], flags].concat())
     }
 
     fn spawn(mut command: Command, flags: &[&str]) -> Self {
         let usual = ["--host", "127.0.0.1", "--port", "0", "--admin-port", "0"];
         let mut child = command
             .args(usual)
-            .args(["--interval", "50ms", "--timeout", "10s"])
-            .args(["--wake-interval", "50ms"])
             .args(flags)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
