@@ -119,19 +119,22 @@ mod tests {
     fn cold_batches_change_nothing() {
         let effort = Effort::new();
         let micros = |tokens: usize| Duration::from_micros(100 + 10 * tokens as u64);
-        for tokens in [1, 16, 64, 256, 1024] {
+        let sizes = [1, 16, 64, 256, 1024];
+        for tokens in sizes {
             effort.observe(tokens, micros(tokens), None, Duration::ZERO);
         }
+        let slow = |tokens| micros(tokens).mul_f64(1.5);
         let batch = |tokens: f64| effort.curve.line().seconds(1.0, tokens);
         let before = (batch(10.0), batch(1000.0));
         for minute in 0..24 * 60 {
-            let tokens = 8 + minute % 9;
-            effort.observe(tokens, 4 * micros(tokens), None, Duration::from_secs(60));
+            let tokens = sizes[minute % sizes.len()];
+            effort.observe(tokens, slow(tokens), None, Duration::from_secs(60));
         }
         assert_eq!((batch(10.0), batch(1000.0)), before);
         // Under load they count.
-        for _ in 0..100 {
-            effort.observe(10, 4 * micros(10), None, Duration::ZERO);
+        for batch in 0..500 {
+            let tokens = sizes[batch % sizes.len()];
+            effort.observe(tokens, slow(tokens), None, Duration::ZERO);
         }
         let after = batch(10.0);
         assert!(after > 1.1 * before.0, "{after} after {}", before.0);
