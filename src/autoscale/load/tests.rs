@@ -146,3 +146,20 @@ fn the_sum_over_replicas_does_not_move_when_one_joins() {
         assert!((99.0..101.0).contains(&sum), "{sum}");
     }
 }
+
+/// Where a replica joins, the others lose a part of their load at once. That is no trend for any of them.
+#[test]
+fn a_step_is_no_trend() {
+    let mut counts = Counts::default();
+    let mut load = OfferedLoad::new(counts);
+    answer(&mut load, &mut counts, 1000, 10, 120);
+    assert!(load.slope().abs() < 1.0, "{}", load.slope());
+    answer(&mut load, &mut counts, 500, 10, 8);
+    let (offered, slope) = (load.rates().offered, load.slope());
+    assert!((450.0..=560.0).contains(&offered), "{offered}");
+    assert!(slope.abs() < 1.0, "{slope}");
+    answer(&mut load, &mut counts, 1000, 10, 8);
+    let (offered, slope) = (load.rates().offered, load.slope());
+    assert!((940.0..=1010.0).contains(&offered), "{offered}");
+    assert!(slope.abs() < 1.0, "{slope}");
+}
