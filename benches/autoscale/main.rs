@@ -218,11 +218,16 @@ impl Replica {
             }
         };
         runtime().block_on(server.ready());
-        Self {
+        let replica = Self {
             address: server.address,
             admin: server.admin(),
             server,
+        };
+        // The first hints come within half a second.
+        while replica.hints().number("capacity_rps") == 0.0 {
+            std::thread::sleep(Duration::from_millis(50));
         }
+        replica
     }
 
     fn target(&self) -> Target {

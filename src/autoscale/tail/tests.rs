@@ -1,0 +1,166 @@
+use super::*;
+use crate::autoscale::queueing::{BatchService, Host};
+
+fn model(setup_ms: f64, request_ms: f64) -> ServerModel {
+    ServerModel {
+        service: BatchService {
+            setup: setup_ms / 1e3,
+            request: request_ms / 1e3,
+        },
+        batch_max: 128.0,
+        host: Host::FREE,
+    }
+}
+
+/// p99 divided by φ.
+fn kappa(model: &ServerModel, rate: f64, variation: Variation) -> f64 {
+    let found = simulate(model, rate, variation).unwrap();
+    found.p99 / model.service.mean_latency(rate)
+}
+
+const SAME: Variation = Variation {
+    sizes: 0.0,
+    rate: 0.0,
+};
+
+#[test]
+fn batches_that_are_mostly_setup_have_a_short_tail() {
+    for rate in [500.0, 2000.0, 4000.0] {
+        let ratio = kappa(&model(1.5, 0.12), rate, SAME);
+        assert!((1.2..1.8).contains(&ratio), "{ratio} at {rate}");
+    }
+}
+
+#[test]
+fn requests_that_cost_their_own_time_have_a_long_tail() {
+    let model = model(2.0, 20.0);
+    let ratio = kappa(&model, 30.0, SAME);
+    assert!((2.0..4.5).contains(&ratio), "{ratio}");
+    let mixed = Variation { sizes: 1.0, ..SAME };
+    let ratio = kappa(&model, 30.0, mixed);
+    assert!((5.0..9.0).contains(&ratio), "{ratio} with many sizes");
+}
+
+/// The audit's independent simulation: 18 requests a second, where a clamped κ gave 33.
+#[test]
+fn the_rate_for_mixed_sizes_matches_an_independent_simulation() {
+    let model = model(2.0, 20.0);
+    let mut tail = Tail {
+        variation: Variation { sizes: 1.0, ..SAME },
+        ..Tail::default()
+    };
+    let usable = 0.85 * 45.0;
+    let seconds = simulate(&model, 18.0, tail.variation).unwrap().p99;
+    for _ in 0..3 {
+        tail.find(&model, usable, seconds);
+    }
+    let rate = tail.rate.unwrap();
+    assert!((17.0..19.0).contains(&rate), "{rate}");
+}
+
+#[test]
+fn bursty_arrivals_have_a_longer_tail() {
+    let model = model(1.5, 0.12);
+    let bursty = Variation { rate: 0.12, ..SAME };
+    let (even, uneven) = (kappa(&model, 4000.0, SAME), kappa(&model, 4000.0, bursty));
+    assert!(uneven > 1.3 * even, "{uneven} against {even}");
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let mut arrivals = SimulatedArrivals::new(&mut random, 100.0, bursty, 24);
+    let last = (0..100_000)
+        .map(|_| arrivals.draw().arrival)
+        .last()
+        .unwrap();
+    assert!((0.95..1.05).contains(&(last / 1000.0)), "{last}");
+}
+
+/// However fast a server is, its seconds have the mean rate together, and more load is never better.
+#[test]
+fn bursty_seconds_are_all_simulated() {
+    let bursty = Variation { rate: 0.2, ..SAME };
+    let fast = model(0.5, 0.03);
+    assert_eq!(bursty_seconds(&fast), 4);
+    assert_eq!(bursty_seconds(&model(2.0, 20.0)), 24);
+    for model in [fast, model(1.5, 0.12)] {
+        let highest = model.service.rate(model.batch_max);
+        let p99s: Vec<f64> = (2..9)
+            .map(|tenths| f64::from(tenths) / 10.0 * highest)
+            .map(|rate| simulate(&model, rate, bursty).unwrap().p99)
+            .collect();
+        assert!(p99s.is_sorted(), "{p99s:?}");
+    }
+    for seconds in [4, 7, 24] {
+        let rates = LogNormal::with_variance(0.2).quantiles(seconds);
+        let mean = rates.iter().sum::<f64>() / seconds as f64;
+        assert!((mean - 1.0).abs() < 1e-9, "{mean}");
+    }
+}
+
+#[test]
+fn the_search_ends_at_the_highest_rate_that_keeps_the_objective() {
+    let model = model(3.0, 0.3);
+    let usable = 0.85 * 2539.7;
+    for millis in [8.0, 12.0, 30.0] {
+        let mut tail = Tail::default();
+        for _ in 0..12 {
+            tail.find(&model, usable, millis / 1e3);
+        }
+        let rate = tail.rate.unwrap();
+        let holds = |rate: f64| tail.p99(&model, rate) <= millis / 1e3;
+        assert!(holds(0.97 * rate), "{rate} for {millis} ms");
+        assert!(
+            rate > 0.99 * usable || !holds(1.04 * rate),
+            "{rate} for {millis} ms"
+        );
+    }
+}
+
+/// The objective is short beside a burst, and no rate but the right one may come of it.
+#[test]
+fn bursty_arrivals_have_a_rate_of_their_own() {
+    let model = model(1.5, 0.12);
+    let usable = model.capacity(None).rate;
+    for rate in [0.05, 0.12, 0.3, 1.0] {
+        let variation = Variation { rate, ..SAME };
+        let mut tail = Tail {
+            variation,
+            ..Tail::default()
+        };
+        let rates: Vec<f64> = (0..10)
+            .map(|_| {
+                let kappa = tail.find(&model, usable, 0.02);
+                let found = tail.rate.unwrap();
+                assert!(
+                    kappa * model.service.mean_latency(found) < 0.022,
+                    "{rate}: {kappa}"
+                );
+                found
+            })
+            .collect();
+        let last = &rates[5..];
+        let steady = last.iter().all(|rate| (rate / last[0] - 1.0).abs() < 0.05);
+        assert!(steady, "{rate}: {rates:?}");
+        // The highest second should just be carried.
+        let seconds = bursty_seconds(&model);
+        let highest = LogNormal::with_variance(rate).quantiles(seconds);
+        let highest = highest.into_iter().fold(0.0, f64::max);
+        let share = last[0] * highest / model.service.rate(model.batch_max);
+        assert!((0.7..1.15).contains(&share), "{rate}: {share}");
+    }
+}
+
+#[test]
+fn observation_corrects_the_simulation_within_the_range() {
+    let model = model(1.5, 0.12);
+    let mut tail = Tail::default();
+    let simulated = tail.p99(&model, 2000.0);
+    for _ in 0..50 {
+        tail.observe(&model, 2000.0, 2.0);
+    }
+    let learned = tail.p99(&model, 2000.0) / simulated;
+    assert!((1.2..1.7).contains(&learned), "{learned}");
+    for _ in 0..50 {
+        tail.observe(&model, 2000.0, 100.0);
+    }
+    assert!(tail.p99(&model, 2000.0) <= 2.0 * simulated);
+    assert_eq!(tail.p99(&model, 1e9), f64::INFINITY);
+}
