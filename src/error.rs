@@ -71,6 +71,8 @@ pub enum Refusal {
         expected: Duration,
         /// Time until a request like this would be admitted.
         retry_after: Duration,
+        /// Whether the objective would be kept, and only the request's own deadline would not.
+        keeps_objective: bool,
     },
     /// The bodies that are being received use all memory for bodies.
     #[error("{max} bytes of bodies are in memory already (--max-body-memory); try again later")]

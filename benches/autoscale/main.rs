@@ -71,7 +71,12 @@ struct Common {
     #[arg(long, global = true)]
     chinese: Option<usize>,
     /// What is asked.
-    #[arg(long, default_value = "questions", global = true)]
+    #[arg(
+        long,
+        default_value = "questions",
+        global = true,
+        conflicts_with = "chinese"
+    )]
     traffic: Traffic,
     /// Duration of each load in seconds.
     #[arg(long, default_value = "60", global = true)]

@@ -15,13 +15,16 @@ use crate::{Common, Model, Replica, WARM_UP, ask, verdict};
 const WHOLE: u64 = 45;
 const BROKEN: u64 = 60;
 
+/// Seconds until the load is shared with a replica that restarts.
+const RESTARTED_AFTER: u64 = 4;
+
 /// Part of a replica's capacity that a demand of 1 stands for, so that a demand of some replicas is little work.
 const UTILIZATION: &str = "2";
 
 /// The sum may never be less than this part of the truth, except for some seconds after a restart: a new process has seen
 /// nothing yet.
 const LEAST: f64 = 0.9;
-const RESTART_SECONDS: usize = 5;
+const RESTART_SECONDS: usize = 10;
 
 /// And never more than this: while a replica hangs, its last demand and that of the others who took over its load count.
 const MOST: f64 = 1.1;
@@ -60,10 +63,11 @@ struct Replicas<'a> {
 pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     let usual = ["--target-utilization", UTILIZATION];
     let sound = [(); 2].map(|()| Replica::start(common, model, &usual));
-    // Freed at once, for the third replica.
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let admin = free.local_addr().unwrap();
-    drop(free);
+    // No client is given a port from this range by the system.
+    let admin = (20_000..21_000)
+        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .unwrap();
     let mut replicas = Replicas {
         common,
         model,
@@ -89,30 +93,16 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
         let whole = watch(&scaler, WHOLE, || ask_all(targets, flags.rate, WHOLE));
         let truth = whole[whole.len() / 2..].iter().sum::<f64>() / (whole.len() / 2) as f64;
         let broken = replicas.suffer(fault, admin);
-        let targets = replicas.targets(fault == Fault::Restarts);
-        let sums = watch(&scaler, BROKEN, || ask_all(targets, flags.rate, BROKEN));
+        let sums = if fault == Fault::Restarts {
+            watch(&scaler, BROKEN, || replicas.restart(flags.rate))
+        } else {
+            let targets = replicas.targets(false);
+            watch(&scaler, BROKEN, || ask_all(targets, flags.rate, BROKEN))
+        };
         let ratios: Vec<f64> = sums.into_iter().map(|sum| sum / truth).collect();
         drop(broken);
         replicas.recover(fault);
-        let lowest = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-        let highest = ratios.iter().copied().fold(0.0, f64::max);
-        let beyond = ratios.iter().filter(|ratio| (*ratio - 1.0).abs() > 0.1);
-        println!(
-            "| {fault:?} | {lowest:.3} | {highest:.3} | {} |",
-            beyond.count()
-        );
-        let (most, seconds) = match fault {
-            Fault::Hangs | Fault::Garbage => (MOST_HANGING, 0),
-            Fault::Refuses => (MOST, 0),
-            Fault::Restarts => (MOST, RESTART_SECONDS),
-        };
-        let low = ratios.iter().filter(|ratio| **ratio < LEAST).count();
-        held &= verdict(
-            &format!(
-                "{fault:?}: at most {most:.2} of the truth, and at least {LEAST} but for {seconds} s"
-            ),
-            highest <= most && low <= seconds,
-        );
+        held &= judge(fault, &ratios);
         table.push((fault, ratios));
     }
     if let Some(file) = &flags.csv {
@@ -128,6 +118,29 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
         std::fs::write(file, head + &lines.collect::<String>()).unwrap();
     }
     held
+}
+
+/// Whether the sums of all seconds, by the truth, are as they should be.
+fn judge(fault: Fault, ratios: &[f64]) -> bool {
+    let lowest = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+    let highest = ratios.iter().copied().fold(0.0, f64::max);
+    let beyond = ratios.iter().filter(|ratio| (*ratio - 1.0).abs() > 0.1);
+    println!(
+        "| {fault:?} | {lowest:.3} | {highest:.3} | {} |",
+        beyond.count()
+    );
+    let (most, seconds) = match fault {
+        Fault::Hangs | Fault::Garbage => (MOST_HANGING, 0),
+        Fault::Refuses => (MOST, 0),
+        Fault::Restarts => (MOST, RESTART_SECONDS),
+    };
+    let low = ratios.iter().filter(|ratio| **ratio < LEAST).count();
+    verdict(
+        &format!(
+            "{fault:?}: at most {most:.2} of the truth, and at least {LEAST} but for {seconds} s"
+        ),
+        highest <= most && low <= seconds,
+    )
 }
 
 impl Replicas<'_> {
@@ -160,10 +173,7 @@ impl Replicas<'_> {
         match fault {
             Fault::Refuses => self.third = None,
             Fault::Hangs => self.third.as_ref().unwrap().server.kill("STOP"),
-            Fault::Restarts => {
-                self.third = None;
-                self.start_third();
-            }
+            Fault::Restarts => {}
             Fault::Garbage => {
                 self.third = None;
                 let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -177,6 +187,16 @@ impl Replicas<'_> {
             }
         }
         None
+    }
+
+    /// Ends the third replica and starts it again, under load.
+    fn restart(&mut self, rate: f64) {
+        self.third = None;
+        let sound = self.targets(false);
+        let asking = thread::spawn(move || ask_all(sound, rate, RESTARTED_AFTER));
+        self.start_third();
+        asking.join().unwrap();
+        ask_all(self.targets(true), rate, BROKEN - RESTARTED_AFTER);
     }
 
     fn recover(&mut self, fault: Fault) {

@@ -80,14 +80,12 @@ pub(crate) fn load(rate: f64, seconds: u64, seed: u64) -> Load {
         return loads.into_iter().next().unwrap();
     }
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    // As many seconds of each, so that the mean is the rate.
+    // As many seconds of each, so that the mean is the rate. An odd one is as the mean.
     let mut factors: Vec<f64> = (0..seconds)
-        .map(|second| {
-            if second % 2 == 0 {
-                1.0 + SWING
-            } else {
-                1.0 - SWING
-            }
+        .map(|second| match second % 2 {
+            _ if second + 1 == seconds && second % 2 == 0 => 1.0,
+            0 => 1.0 + SWING,
+            _ => 1.0 - SWING,
         })
         .collect();
     factors.shuffle(&mut random);

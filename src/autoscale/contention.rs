@@ -65,6 +65,14 @@ impl Contention {
         }
     }
 
+    /// What remains for another model on the same machine.
+    pub fn of_machine(self) -> Self {
+        Self {
+            threads: 1.0,
+            ..self
+        }
+    }
+
     /// Learns from an interval.
     pub fn learn(&mut self, pace: &EnginePace) {
         if !is_busy(pace.ran, pace.elapsed, pace.cores) {

@@ -143,17 +143,18 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn this_process_may_use_no_more_cores_than_there_are() {
-        let there_are = std::fs::read_dir("/sys/devices/system/cpu").map_or(1, |entries| {
-            let name = |entry: std::io::Result<std::fs::DirEntry>| {
-                entry.ok()?.file_name().into_string().ok()
-            };
-            let is_core = |name: &String| {
-                let number = name.strip_prefix("cpu").unwrap_or_default();
-                !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-            };
-            entries.filter_map(name).filter(is_core).count()
-        });
+        let Ok(entries) = std::fs::read_dir("/sys/devices/system/cpu") else {
+            return; // Masked.
+        };
+        let name =
+            |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
+        let is_core = |name: &String| {
+            let number = name.strip_prefix("cpu").unwrap_or_default();
+            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        let there_are = entries.filter_map(name).filter(is_core).count();
         assert!((0.0..=there_are as f64).contains(&cores()), "{}", cores());
     }
 }

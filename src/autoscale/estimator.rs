@@ -5,7 +5,7 @@ use super::host::ThreadTime;
 use super::learned::{Conditions, HostCost, Learned, RequestCost};
 use super::queueing::Capacity;
 use super::tail::{TAIL, Tail, Variation};
-use crate::serving::{EngineTime, LatencySummary, Observation};
+use crate::serving::{EngineTime, LatencySummary, Observation, PROMISE};
 
 /// Maximum change of the published capacity per minute once it is well known, so that scalers do not follow
 /// noise. Holds for learned changes only; changed requests change it at once.
@@ -30,10 +30,17 @@ const LATENCIES_MIN: u64 = 1000;
 /// Time constant in seconds in which the overhead of an overload is forgotten once there are few requests.
 const OVERHEAD_SECONDS: f64 = 60.0;
 
+/// While the objective is missed because of load, at most this part of it counts as overhead. Overload prolongs the time
+/// outside the queue without limit, which says more about this moment than about the rate that would keep the objective.
+const OVERHEAD_MAX: f64 = 0.5;
+
+/// Share of the rate without an objective up to which load is no reason to miss it.
+const LITTLE_LOAD: f64 = 0.5;
+
 /// Utilizations at which κ can be observed. At lower ones, batches hardly ever wait for each other.
 const TAIL_LOADS: std::ops::RangeInclusive<f64> = 0.4..=1.0;
 
-/// Seconds between simulations. Each takes a few milliseconds.
+/// Seconds between simulations. Each takes a few milliseconds, and tens of them for a fast server with bursty arrivals.
 const TAIL_SECONDS: f64 = 10.0;
 
 /// What was observed in an interval.
@@ -59,6 +66,8 @@ pub struct ObservedInterval {
     pub offered: f64,
     /// The share of them that was refused because of overload.
     pub overload_share: f64,
+    /// Whether the objective is being missed.
+    pub is_missed: bool,
     /// Latencies of the last minute.
     pub latency: LatencySummary,
     /// The part of these latencies outside queue and engine.
@@ -104,6 +113,8 @@ pub struct Estimator {
     /// Logarithm of the ratio of the published rate to the computed one.
     log_gap: f64,
     rate: f64,
+    /// The last [`Estimate::usable`].
+    usable: f64,
     confidence: f64,
     was_confident: bool,
     /// Whether the system reports the CPU time of the host.
@@ -131,6 +142,7 @@ impl Estimator {
             before: None,
             log_gap: 0.0,
             rate: 0.0,
+            usable: 0.0,
             confidence: 0.0,
             was_confident: false,
             host_is_seen: true,
@@ -150,7 +162,7 @@ impl Estimator {
             *self = Self {
                 generation: Some(seen.generation),
                 host: self.host,
-                contention: self.contention,
+                contention: self.contention.of_machine(),
                 overhead: self.overhead,
                 overhead_kept: self.overhead_kept,
                 host_is_seen: self.host_is_seen,
@@ -162,7 +174,7 @@ impl Estimator {
         }
         // What is asked does not depend on the model.
         self.tail.variation = interval.variation;
-        let mut learned = Learned {
+        let learned = Learned {
             setup: seen.setup,
             token: seen.token,
             batch_tokens: seen.batch_tokens as f64,
@@ -176,13 +188,8 @@ impl Estimator {
             overhead: self.overhead,
             tail: self.tail_now,
         };
-        let model = learned.model(conditions);
-        if !model.capacity(learned.objective(conditions)).feasible {
-            // While the server is overloaded, the time outside the queue may leave nothing of the objective. That does not
-            // make it one that no load can keep.
-            learned.overhead = learned.overhead.min(self.overhead_kept);
-        }
         let learned = self.update_tail(learned, conditions, interval);
+        let model = learned.model(conditions);
         let mut capacity = model.capacity(learned.objective(conditions));
         if let Some(before) = &mut self.before
             && !seen.byte.is_known
@@ -201,9 +208,10 @@ impl Estimator {
         capacity.rate = (capacity.rate * self.log_gap.exp()).min(capacity.rate_max);
         self.rate = capacity.rate;
         self.confidence = self.confidence_of(seen);
+        self.usable = model.capacity(None).rate;
         Estimate {
             capacity,
-            usable: model.capacity(None).rate,
+            usable: self.usable,
             learned,
             in_flight,
             waiting,
@@ -231,15 +239,32 @@ impl Estimator {
         if conditions.shares_cores {
             self.learn_contention(seen, conditions, interval);
         }
-        if interval.overhead.count >= LATENCIES_MIN / 5 {
-            self.overhead = interval.overhead.p99;
-            if !overloaded {
-                self.overhead_kept = self.overhead;
-            }
-        } else {
+        let is_missed = overloaded || interval.is_missed;
+        self.learn_overhead(is_missed, conditions, interval);
+    }
+
+    /// Learns how long requests are outside queue and engine.
+    fn learn_overhead(
+        &mut self,
+        is_missed: bool,
+        conditions: &Conditions,
+        interval: &ObservedInterval,
+    ) {
+        if interval.overhead.count < LATENCIES_MIN / 5 {
             // What overload left is no longer seen.
             let gain = 1.0 - (-interval.elapsed / OVERHEAD_SECONDS).exp();
             self.overhead += gain * (self.overhead_kept - self.overhead);
+            return;
+        }
+        let found = interval.overhead.p99;
+        // An objective that is missed at little load is missed for another reason than load.
+        if is_missed && interval.offered > LITTLE_LOAD * self.usable {
+            let promise = conditions.objective.map(|objective| PROMISE * objective);
+            let most = OVERHEAD_MAX * promise.unwrap_or(f64::INFINITY);
+            self.overhead = found.min(most.max(self.overhead_kept));
+        } else {
+            self.overhead = found;
+            self.overhead_kept = found;
         }
     }
 

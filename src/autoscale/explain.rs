@@ -93,11 +93,15 @@ impl Explanation<'_> {
                 (true, false) => {
                     format!("the objective of {objective} was missed {quiet:.0} s ago")
                 }
-                (false, true) => "requests are being refused".to_owned(),
-                (false, false) => format!("requests were refused {quiet:.0} s ago"),
+                (false, true) => {
+                    "requests are being refused, or not answered before their deadline".to_owned()
+                }
+                (false, false) => format!(
+                    "requests were refused, or not answered before their deadline, {quiet:.0} s ago"
+                ),
             };
             // What is answered in time may be nothing at all.
-            let by = if self.demand.capacity > CAPACITY_MIN * computed.rate_max {
+            let by = if self.demand.capacity > CAPACITY_MIN * usable {
                 "by what was answered in time"
             } else {
                 "to the least that is ever published"

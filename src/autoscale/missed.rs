@@ -13,15 +13,16 @@
 
 use std::collections::VecDeque;
 
+use self::outcomes::{ALLOWED, AS_HIGH, Proof};
+pub use self::outcomes::{Outcomes, Server};
+
 /// Seconds that are looked at together, and how many of them have to be bad. A single stall proves nothing.
 const WINDOW: f64 = 6.0;
 const BAD_SECONDS: f64 = 2.7;
 
-/// A longer time between two looks counts as so many seconds.
+/// A longer time between two looks counts as so many seconds, and so many looks are kept however long they are.
 const SECONDS_MAX: f64 = 1.2;
-
-/// Share of requests that may be refused or late.
-const ALLOWED: f64 = 0.01;
+const LOOKS_MIN: usize = 3;
 
 /// More misses than allowed are no chance if they are so many standard deviations more, and at least so many.
 const DEVIATIONS: f64 = 3.0;
@@ -30,23 +31,7 @@ const MISSES_MIN: f64 = 5.0;
 /// Time constant in seconds with which the bound follows what is answered in time.
 const FOLLOW_SECONDS: f64 = 5.0;
 
-/// The load is as high as it was from this share of it.
-const AS_HIGH: f64 = 0.95;
-
-/// A share of misses is clearly larger if it is larger by this factor, this much, and so many standard deviations.
-const LARGER_FACTOR: f64 = 1.5;
-const LARGER_BY: f64 = 0.05;
-const LARGER_DEVIATIONS: f64 = 4.0;
-
-/// What is answered in a few seconds is known to so many standard deviations.
-const GOOD_DEVIATIONS: f64 = 2.0;
-
-/// At least this part of the answers counts as in time. Load is refused, so answers that are late by the dozen may have
-/// another reason. A replica that joins a fleet cannot tell, and would ask for so many more as those before it. Below a
-/// half, divided by the usual target utilization, that would never end.
-const ANSWERS_WORTH: f64 = 2.0 / 3.0;
-
-/// A bound says nothing about requests that are larger or smaller than its own by this factor.
+/// A rate in tokens says nothing about requests that are larger or smaller by this factor.
 const SAME_SIZE: f64 = 1.5;
 
 /// Time constant in seconds of the rate that keeps the objective, and the seconds for which it has to be kept.
@@ -69,97 +54,6 @@ const LEAST: f64 = 1e-3;
 /// An eased bound is dropped at this share of the model.
 const EASED: f64 = 0.97;
 
-/// What became of requests. Retries of refused requests count only if they are answered.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Outcomes {
-    /// Seconds in which it became known.
-    pub seconds: f64,
-    /// Requests answered within the objective; all answered ones if there is none.
-    pub in_time: f64,
-    /// Requests answered later.
-    pub late: f64,
-    /// Requests refused because of overload.
-    pub refused: f64,
-    /// Tokens of the requests in time.
-    pub in_time_tokens: f64,
-    /// Tokens of the late ones.
-    pub late_tokens: f64,
-    /// Tokens of all that was offered.
-    pub offered_tokens: f64,
-}
-
-impl Outcomes {
-    fn missed(self) -> f64 {
-        self.late + self.refused
-    }
-
-    fn all(self) -> f64 {
-        self.in_time + self.missed()
-    }
-
-    /// Share of requests that missed the objective.
-    fn share(self) -> f64 {
-        self.missed() / self.all().max(f64::MIN_POSITIVE)
-    }
-
-    /// Tokens per second that were answered in time.
-    fn good(self) -> f64 {
-        let answered = self.in_time_tokens + self.late_tokens;
-        let good = self.in_time_tokens.max(ANSWERS_WORTH * answered);
-        good / self.seconds.max(f64::MIN_POSITIVE)
-    }
-
-    /// The part of [`good`](Self::good) that is no chance.
-    fn surely_good(self) -> f64 {
-        let error = GOOD_DEVIATIONS / (self.in_time + self.late).max(1.0).sqrt();
-        self.good() * (1.0 - error).max(0.0)
-    }
-
-    fn add(self, more: Self) -> Self {
-        Self {
-            seconds: self.seconds + more.seconds,
-            in_time: self.in_time + more.in_time,
-            late: self.late + more.late,
-            refused: self.refused + more.refused,
-            in_time_tokens: self.in_time_tokens + more.in_time_tokens,
-            late_tokens: self.late_tokens + more.late_tokens,
-            offered_tokens: self.offered_tokens + more.offered_tokens,
-        }
-    }
-}
-
-/// What was answered while the objective was missed.
-#[derive(Debug, Clone, Copy)]
-struct Proof {
-    /// Tokens per second that were answered in time: in all seconds, or in those with misses if that is more, since little
-    /// may have been asked before them.
-    good: f64,
-    /// The part of it that is no chance.
-    surely_good: f64,
-    /// Tokens per second that were offered.
-    offered: f64,
-    /// Share of requests that missed the objective, and the number of all.
-    share: f64,
-    requests: f64,
-}
-
-impl Proof {
-    /// Whether this proof may lower a bound that `before` set.
-    fn outweighs(self, before: Self) -> bool {
-        self.offered >= AS_HIGH * before.offered || self.has_more_misses(before)
-    }
-
-    /// Whether a clearly larger share missed the objective.
-    fn has_more_misses(self, before: Self) -> bool {
-        let more = self.share - before.share;
-        let expected = before.share.max(ALLOWED);
-        let variance = expected / self.requests.max(1.0) + expected / before.requests.max(1.0);
-        self.share > LARGER_FACTOR * before.share
-            && more > LARGER_BY
-            && more > LARGER_DEVIATIONS * variance.sqrt()
-    }
-}
-
 /// A bound on the capacity.
 #[derive(Debug, Clone, Copy)]
 struct Bound {
@@ -177,7 +71,8 @@ struct Bound {
 /// A bound that was dropped.
 #[derive(Debug, Clone, Copy)]
 struct Dropped {
-    size: f64,
+    /// That of the bound; none if its rate says nothing about the present model.
+    size: Option<f64>,
     proof: Proof,
     hold: f64,
     /// Seconds since then.
@@ -203,8 +98,8 @@ pub struct MissedObjective {
     is_missed: bool,
     bound: Option<Bound>,
     dropped: Option<Dropped>,
-    /// Tokens per second that are answered in time, as an exponential mean.
-    answered: f64,
+    /// Tokens of requests per second that are answered in time, as an exponential mean.
+    in_time: f64,
     /// Seconds since the objective was missed.
     kept_seconds: f64,
 }
@@ -215,28 +110,27 @@ impl MissedObjective {
         Self::default()
     }
 
-    /// Adds outcomes. `size` is the mean tokens of a request, and `model` the capacity without a bound, in tokens per
-    /// second.
-    pub fn look(&mut self, found: Outcomes, size: f64, model: f64) {
+    /// Adds outcomes of a server.
+    pub fn look(&mut self, found: Outcomes, server: Server) {
         let seconds = found.seconds;
         self.looks.push_back(found);
-        while self
-            .looks
-            .iter()
-            .skip(1)
-            .map(|look| look.seconds)
-            .sum::<f64>()
-            >= WINDOW
-        {
+        let but_first = |looks: &VecDeque<Outcomes>| -> f64 {
+            looks.iter().skip(1).map(|look| look.seconds).sum()
+        };
+        while self.looks.len() > LOOKS_MIN && but_first(&self.looks) >= WINDOW {
             self.looks.pop_front();
         }
         if let Some(dropped) = &mut self.dropped {
             dropped.ago += seconds;
         }
-        let is_same = |other: f64| other < SAME_SIZE * size && size < SAME_SIZE * other;
-        self.bound = self.bound.filter(|bound| is_same(bound.size));
-        self.dropped = self.dropped.filter(|dropped| is_same(dropped.size));
-        let proof = self.proof();
+        if self
+            .bound
+            .is_some_and(|bound| !is_same(bound.size, server.size))
+        {
+            self.drop_bound(|bound| Some(bound.size));
+        }
+        let worth = server.answers_worth();
+        let proof = self.proof(worth);
         self.is_missed = proof.is_some();
         self.kept_seconds = if self.is_missed {
             0.0
@@ -244,13 +138,36 @@ impl MissedObjective {
             self.kept_seconds + seconds
         };
         let gain = 1.0 - (-seconds / KEPT_SECONDS).exp();
-        self.answered += gain * (found.good() - self.answered);
+        self.in_time += gain * (found.in_time_tokens / seconds - self.in_time);
         self.bound = match (proof, self.bound) {
-            (Some(proof), None) => Some(self.begin(proof, size)),
+            (Some(proof), None) => Some(self.begin(proof, server)),
             (Some(proof), Some(bound)) => Some(follow(proof, bound, seconds)),
-            (None, Some(bound)) => self.ease(bound, seconds, model),
+            (None, Some(bound)) => self.ease(bound, seconds, server),
             (None, None) => None,
         };
+    }
+
+    /// The model is another one. What was answered says nothing about it, but the share of misses may be the same.
+    pub fn change_model(&mut self) {
+        self.drop_bound(|_| None);
+        *self = Self {
+            dropped: self.dropped.map(|dropped| Dropped {
+                size: None,
+                ..dropped
+            }),
+            ..Self::new()
+        };
+    }
+
+    fn drop_bound(&mut self, size: impl Fn(&Bound) -> Option<f64>) {
+        if let Some(bound) = self.bound.take() {
+            self.dropped = Some(Dropped {
+                size: size(&bound),
+                proof: bound.proof,
+                hold: bound.hold,
+                ago: 0.0,
+            });
+        }
     }
 
     /// Whether the objective is missed now.
@@ -268,7 +185,7 @@ impl MissedObjective {
             },
             None => Bounds {
                 least: if self.kept_seconds >= KEPT_SECONDS {
-                    self.answered
+                    self.in_time
                 } else {
                     0.0
                 },
@@ -279,7 +196,7 @@ impl MissedObjective {
     }
 
     /// What was answered in the window, if the objective is missed.
-    fn proof(&self) -> Option<Proof> {
+    fn proof(&self, worth: f64) -> Option<Proof> {
         let (mut all, mut bad) = (Outcomes::default(), Outcomes::default());
         let mut bad_seconds = 0.0;
         let mut second = Outcomes::default();
@@ -298,18 +215,18 @@ impl MissedObjective {
         let most = (allowed + DEVIATIONS * allowed.sqrt()).max(MISSES_MIN);
         let is_missed = bad_seconds >= BAD_SECONDS && all.missed() >= most;
         is_missed.then(|| Proof {
-            good: bad.good().max(all.good()),
-            surely_good: all.surely_good(),
+            good: bad.good(worth).max(all.good(worth)),
+            surely_good: all.surely_good(worth),
             offered: all.offered_tokens / all.seconds,
             share: all.share(),
             requests: all.all(),
         })
     }
 
-    fn begin(&self, proof: Proof, size: f64) -> Bound {
+    fn begin(&self, proof: Proof, server: Server) -> Bound {
         let new = Bound {
             rate: proof.good,
-            size,
+            size: server.size,
             proof,
             quiet: 0.0,
             hold: HOLD,
@@ -320,8 +237,12 @@ impl MissedObjective {
                 if proof.outweighs(dropped.proof) {
                     Bound { hold, ..new }
                 } else {
+                    let before = match dropped.size {
+                        Some(size) if is_same(size, server.size) => dropped.proof.good,
+                        _ => server.model,
+                    };
                     Bound {
-                        rate: proof.good.max(dropped.proof.good),
+                        rate: proof.good.max(before),
                         proof: dropped.proof,
                         hold,
                         ..new
@@ -332,14 +253,15 @@ impl MissedObjective {
         }
     }
 
-    fn ease(&mut self, mut bound: Bound, seconds: f64, model: f64) -> Option<Bound> {
+    fn ease(&mut self, mut bound: Bound, seconds: f64, server: Server) -> Option<Bound> {
+        let model = server.model;
         bound.quiet += seconds;
         let all = self
             .looks
             .iter()
             .fold(Outcomes::default(), |sum, look| sum.add(*look));
         // What is answered in time now is possible.
-        bound.rate = bound.rate.max(all.surely_good());
+        bound.rate = bound.rate.max(all.surely_good(server.answers_worth()));
         if bound.quiet > bound.hold && model > 0.0 {
             let gap = (bound.rate.max(LEAST * model) / model).ln();
             bound.rate = model * (gap * (-seconds / EASE_SECONDS).exp()).exp();
@@ -348,13 +270,18 @@ impl MissedObjective {
             return Some(bound);
         }
         self.dropped = Some(Dropped {
-            size: bound.size,
+            size: Some(bound.size),
             proof: bound.proof,
             hold: bound.hold,
             ago: 0.0,
         });
         None
     }
+}
+
+/// Whether a rate in tokens for requests of one size says something about requests of the other.
+fn is_same(size: f64, other: f64) -> bool {
+    other < SAME_SIZE * size && size < SAME_SIZE * other
 }
 
 fn follow(proof: Proof, mut bound: Bound, seconds: f64) -> Bound {
@@ -380,5 +307,6 @@ fn follow(proof: Proof, mut bound: Bound, seconds: f64) -> Bound {
     bound
 }
 
+mod outcomes;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use super::explain::Explanation;
 use super::host::{CpuTimes, HostClock};
 use super::learned::Conditions;
 use super::load::{OfferedLoad, ReplicaShare};
-use super::missed::{Bounds, MissedObjective, Outcomes};
+use super::missed::{Bounds, MissedObjective, Outcomes, Server};
 use super::queueing::CAPACITY_MIN;
 use super::recommend::Recommended;
 use super::settings::{HintSettings, Trend};
@@ -100,7 +100,7 @@ impl Observer {
             if is_new {
                 self.latency = LatencyWindow::new(WINDOW_INTERVALS);
                 self.overhead = LatencyWindow::new(WINDOW_INTERVALS);
-                self.missed = MissedObjective::new();
+                self.missed.change_model();
             }
             if self.updates.is_multiple_of(CAPACITY_UPDATES) || is_new {
                 self.estimate = Some(self.estimate(classifier, &seen, settings, counts, now));
@@ -128,18 +128,25 @@ impl Observer {
         let late = since(counts.late, before.late);
         let late_tokens = since(counts.late_tokens, before.late_tokens);
         let answered_tokens = since(counts.answered_tokens, before.answered_tokens);
+        let records = since(counts.records, before.records);
+        let record_tokens = since(counts.record_tokens, before.record_tokens);
         let outcomes = Outcomes {
             seconds: elapsed,
-            in_time: (since(counts.answered, before.answered) - late).max(0.0),
+            in_time: (since(counts.answered, before.answered) - records - late).max(0.0),
             late,
-            refused: since(counts.missed, before.missed),
-            in_time_tokens: (answered_tokens - late_tokens).max(0.0),
+            unanswered: since(counts.unanswered, before.unanswered),
+            in_time_tokens: (answered_tokens - record_tokens - late_tokens).max(0.0),
             late_tokens,
+            record_tokens,
             offered_tokens,
         };
         let size = self.load.request_tokens();
-        let model = estimate.capacity.rate * size;
-        self.missed.look(outcomes, size, model);
+        let server = Server {
+            size,
+            model: estimate.capacity.rate * size,
+            utilization: settings.utilization,
+        };
+        self.missed.look(outcomes, server);
     }
 
     /// Bounds of the capacity in requests per second, by what was seen; none if no rate keeps the objective, which is then
@@ -150,7 +157,7 @@ impl Observer {
             .filter(|estimate| estimate.capacity.feasible)?;
         let Bounds { least, most, quiet } = self.missed.bounds();
         let size = self.load.request_tokens();
-        let lowest = CAPACITY_MIN * feasible.capacity.rate_max;
+        let lowest = CAPACITY_MIN * feasible.usable;
         Some(Bounds {
             least: least / size,
             most: most.map(|most| (most / size).max(lowest)),
@@ -215,6 +222,7 @@ impl Observer {
             host: host.map(|host| host.as_secs_f64()),
             large: counts.large_read.saturating_sub(before.large_read) as f64,
             offered: rates.offered,
+            is_missed: self.missed.is_missed(),
             overload_share: (rates.overloaded / rates.offered.max(1e-9)).min(1.0),
             latency: self.latency.summary(),
             overhead: self.overhead.summary(),

@@ -14,9 +14,10 @@ const UTILIZATION_MAX: f64 = 0.85;
 const SHARED_UTILIZATION_MAX: f64 = 0.95;
 
 /// If engine and host share the cores, batches stop growing at this multiple of n, where n requests cost as much as the
-/// fixed cost of a batch. At 2, the fixed cost is a third of all. They grow no further before latency exceeds the
-/// objective: new requests wait in sockets, not in the queue (measured: benches/results/2026-11-25-autoscale).
-const SHARED_BATCH: f64 = 2.0;
+/// fixed cost of a batch. At 5, the fixed cost is a sixth of all. They grow no further before latency exceeds the
+/// objective: new requests wait in sockets, not in the queue (measured: 4 on one machine, 8 on another;
+/// benches/results/2026-11-25-autoscale and 2026-12-01-hints).
+const SHARED_BATCH: f64 = 5.0;
 
 /// Minimum of λ_slo, as a share of the rate without an objective. Close to an infeasible objective, small errors
 /// would otherwise multiply the demand.
@@ -362,8 +363,8 @@ mod tests {
             },
             ..alone
         };
-        // Batches of ten: 10 ms per batch and 2 ms per request.
-        close(waking.capacity(None).rate_max, 1.0 / 3e-3);
+        // Batches of 25: 10 ms per batch and 2 ms per request.
+        close(waking.capacity(None).rate_max, 1.0 / 2.4e-3);
         let latency = |model: &ServerModel| model.service_at(200.0).mean_latency(200.0);
         assert!(latency(&waking) > latency(&shared));
         let beside = ServerModel {

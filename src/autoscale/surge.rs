@@ -6,8 +6,8 @@
 //!
 //! - Two windows of w seconds, one after the other, for w of 1, 2 and 4. Each has to hold more than the mean explains,
 //!   by [`DEVIATIONS`] standard deviations: once in 700 windows by chance, so twice in a row once in half a million. Counts
-//!   of a few arrivals vary more than that, so it has to be [`ARRIVALS_MIN`] as well. A single burst, however large, fills
-//!   one window.
+//!   of a few arrivals are not normal, so each also has to differ by at least [`ARRIVALS_MIN`] of them. A single burst,
+//!   however large, fills one window.
 //! - A count of arrivals with mean m has variance D·m. D, the index of dispersion for counts (Cox and Lewis, The
 //!   Statistical Analysis of Series of Events, 1966), is 1 for Poisson arrivals, and is learned as the mean of
 //!   (b − a)²/(a + b) over neighbouring seconds with a and b arrivals. A step counts there once, a ramp hardly.

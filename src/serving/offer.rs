@@ -132,7 +132,13 @@ impl<'a> Offer<'a> {
             Some(deadline) => tokio::time::timeout_at(deadline, turn).await,
             None => Ok(turn.await),
         };
-        self.turn = Some(turn.map_err(|_| Refusal::Deadline)?);
+        match turn {
+            Ok(turn) => self.turn = Some(turn),
+            Err(_) => {
+                self.entry.set_expired();
+                return Err(Refusal::Deadline);
+            }
+        }
         Ok(())
     }
 

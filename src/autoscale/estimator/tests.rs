@@ -25,6 +25,7 @@ const QUIET: ObservedInterval = ObservedInterval {
     host: Some(0.0),
     offered: 0.0,
     overload_share: 0.0,
+    is_missed: false,
     latency: LatencySummary {
         count: 0,
         mean: 0.0,
@@ -288,6 +289,26 @@ fn overload_does_not_make_an_objective_infeasible() {
         assert!(estimate.capacity.feasible);
         assert!(estimate.capacity.rate < 1.05 * before, "{estimate:?}");
     }
+    // However long it is, the more of it the less is published.
+    let mut rates = Vec::new();
+    for millis in [2.0, 4.0, 8.0, 15.5, 15.7, 17.0, 50.0] {
+        let full = ObservedInterval {
+            is_missed: true,
+            overload_share: 0.0,
+            overhead: overhead(10_000, millis / 1e3),
+            ..loaded(4000.0)
+        };
+        let mut fresh = Estimator::new();
+        for _ in 0..3 {
+            fresh.update(&seen(1.0, 3), &CONDITIONS, &calm);
+        }
+        for _ in 0..3 {
+            estimate = fresh.update(&seen(1.0, 3), &CONDITIONS, &full);
+        }
+        assert!(estimate.capacity.feasible, "{millis} ms");
+        rates.push(estimate.capacity.rate);
+    }
+    assert!(rates.iter().rev().is_sorted(), "{rates:?}");
     let few = ObservedInterval {
         overhead: overhead(50, 0.001),
         ..loaded(1.0)
@@ -329,4 +350,24 @@ fn another_model_is_slowed_down_as_the_one_before_it() {
     };
     let estimate = estimator.update(&other, &conditions, &QUIET);
     assert!(estimate.learned.contention > 1.9, "{estimate:?}");
+}
+
+/// Texts that take longer outside the queue than the objective allows, at any load.
+#[test]
+fn an_objective_that_is_missed_without_load_is_infeasible() {
+    let mut estimator = Estimator::new();
+    let slow = ObservedInterval {
+        is_missed: true,
+        overhead: LatencySummary {
+            count: 6000,
+            mean: 0.02,
+            p99: 0.025,
+        },
+        ..loaded(100.0)
+    };
+    let mut estimate = estimator.update(&seen(1.0, 1000), &CONDITIONS, &slow);
+    for _ in 0..3 {
+        estimate = estimator.update(&seen(1.0, 1000), &CONDITIONS, &slow);
+    }
+    assert!(!estimate.capacity.feasible, "{estimate:?}");
 }

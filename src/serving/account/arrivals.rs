@@ -22,8 +22,9 @@ pub struct Counts {
     /// The part of `shed` that was refused because of overload: no permit, no slot or no time.
     pub overloaded: u64,
     /// Offered requests that missed the objective without an answer: they were refused because of overload or, where
-    /// there is no objective, were not answered before their deadline. A retry does not count.
-    pub missed: u64,
+    /// there is no objective, were not answered before their deadline. A retry does not count, nor a request that would
+    /// have kept the objective but not its own deadline.
+    pub unanswered: u64,
     /// Offered requests that are no demand: the client was to blame for the refusal, or the engine was not
     /// needed. More replicas would change nothing.
     pub discounted: u64,
@@ -35,6 +36,10 @@ pub struct Counts {
     pub answered_tokens: u64,
     /// Those of the late ones.
     pub late_tokens: u64,
+    /// The part of `answered` that were records of a log, for which nobody waited.
+    pub records: u64,
+    /// Their expected tokens.
+    pub record_tokens: u64,
     /// Requests that failed because of a server error.
     pub failed: u64,
     /// Requests of known size. `texts` and `tokens` sum up theirs, `squares` the squares of the tokens.
@@ -59,12 +64,14 @@ pub struct Arrivals {
     logged: AtomicU64,
     shed: AtomicU64,
     overloaded: AtomicU64,
-    missed: AtomicU64,
+    unanswered: AtomicU64,
     discounted: AtomicU64,
     answered: AtomicU64,
     late: AtomicU64,
     answered_tokens: AtomicU64,
     late_tokens: AtomicU64,
+    records: AtomicU64,
+    record_tokens: AtomicU64,
     /// The latency objective, if any.
     objective: Option<Duration>,
     failed: AtomicU64,
@@ -92,12 +99,14 @@ impl Arrivals {
             logged: zero(),
             shed: zero(),
             overloaded: zero(),
-            missed: zero(),
+            unanswered: zero(),
             discounted: zero(),
             answered: zero(),
             late: zero(),
             answered_tokens: zero(),
             late_tokens: zero(),
+            records: zero(),
+            record_tokens: zero(),
             objective,
             failed: zero(),
             sized: zero(),
@@ -147,9 +156,11 @@ impl Arrivals {
 
     /// Counts an answered record of `tokens`. Nobody waited for it, so its time is not a latency.
     pub(crate) fn answer_from_log(&self, tokens: usize) {
+        let tokens = tokens as u64;
         self.answered.fetch_add(1, Ordering::Relaxed);
-        self.answered_tokens
-            .fetch_add(tokens as u64, Ordering::Relaxed);
+        self.answered_tokens.fetch_add(tokens, Ordering::Relaxed);
+        self.records.fetch_add(1, Ordering::Relaxed);
+        self.record_tokens.fetch_add(tokens, Ordering::Relaxed);
     }
 
     /// Counts a record that is not a request.
@@ -193,8 +204,15 @@ impl Arrivals {
                 add(&self.shed);
                 if refusal.is_overload() {
                     add(&self.overloaded);
-                    if counts {
-                        add(&self.missed);
+                    let keeps = matches!(
+                        refusal,
+                        Refusal::Overloaded {
+                            keeps_objective: true,
+                            ..
+                        }
+                    );
+                    if counts && !keeps {
+                        add(&self.unanswered);
                     }
                 }
             }
@@ -213,7 +231,7 @@ impl Arrivals {
     /// deadline is the client's own and may be shorter.
     pub(crate) fn expire(&self) {
         if self.objective.is_none() {
-            self.missed.fetch_add(1, Ordering::Relaxed);
+            self.unanswered.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -253,12 +271,14 @@ impl Arrivals {
             logged: load(&self.logged),
             shed: load(&self.shed),
             overloaded: load(&self.overloaded),
-            missed: load(&self.missed),
+            unanswered: load(&self.unanswered),
             discounted: load(&self.discounted),
             answered: load(&self.answered),
             late: load(&self.late),
             answered_tokens: load(&self.answered_tokens),
             late_tokens: load(&self.late_tokens),
+            records: load(&self.records),
+            record_tokens: load(&self.record_tokens),
             failed: load(&self.failed),
             sized: load(&self.sized),
             texts: load(&self.texts),
@@ -303,7 +323,7 @@ mod tests {
         assert!(arrivals.arrive(named("b")));
         let counts = arrivals.counts();
         assert_eq!((counts.offered, counts.shed, counts.overloaded), (2, 5, 5));
-        assert_eq!(counts.missed, 1, "one request was not answered");
+        assert_eq!(counts.unanswered, 1, "one request was not answered");
         tokio::time::advance(Duration::from_secs(12 * 60)).await;
         assert!(arrivals.arrive(named("a")), "it is forgotten after a while");
         let again = Attempt {
@@ -377,13 +397,28 @@ mod tests {
         assert_eq!((counts.answered_tokens, counts.late_tokens), (522, 511));
     }
 
+    #[test]
+    fn a_request_that_misses_only_its_own_deadline_misses_no_objective() {
+        let arrivals = Arrivals::new(Some(Duration::from_millis(100)));
+        for keeps_objective in [true, false, true] {
+            let refusal = Refusal::Overloaded {
+                expected: Duration::from_millis(50),
+                retry_after: Duration::ZERO,
+                keeps_objective,
+            };
+            arrive_and_be_refused(&arrivals, Attempt::default(), &refusal);
+        }
+        let counts = arrivals.counts();
+        assert_eq!((counts.overloaded, counts.unanswered), (3, 1));
+    }
+
     /// With an objective, a deadline that passed is the client's own.
     #[test]
     fn without_an_objective_a_deadline_that_passed_is_a_miss() {
-        for (objective, missed) in [(None, 1), (Some(Duration::from_millis(100)), 0)] {
+        for (objective, unanswered) in [(None, 1), (Some(Duration::from_millis(100)), 0)] {
             let arrivals = Arrivals::new(objective);
             arrivals.expire();
-            assert_eq!(arrivals.counts().missed, missed);
+            assert_eq!(arrivals.counts().unanswered, unanswered);
         }
     }
 }

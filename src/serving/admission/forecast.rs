@@ -101,7 +101,12 @@ pub(crate) enum Feasibility {
     /// It should be answered in time.
     InTime(ExpectedLatency),
     /// It would take `expected` seconds, which is `late` seconds too long.
-    TooLate { expected: f64, late: f64 },
+    TooLate {
+        expected: f64,
+        late: f64,
+        /// Whether only the request's own deadline is missed, and not the objective.
+        keeps_objective: bool,
+    },
     /// Even an idle server would take too long (`alone` seconds) for its deadline, so no replica can keep it.
     Unreachable { alone: f64 },
 }
@@ -215,7 +220,11 @@ impl Forecast {
             in_time
         } else {
             let late = expected - allowed;
-            Feasibility::TooLate { expected, late }
+            Feasibility::TooLate {
+                expected,
+                late,
+                keeps_objective: objective.is_some_and(|allowed| expected <= allowed),
+            }
         }
     }
 

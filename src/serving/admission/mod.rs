@@ -183,6 +183,9 @@ impl Admission {
             Some(allowed) if is_behind && seconds > allowed => Err(Refusal::Overloaded {
                 expected: duration(seconds),
                 retry_after: duration(seconds - allowed),
+                keeps_objective: forecast
+                    .allowed(None)
+                    .is_some_and(|allowed| seconds <= allowed),
             }),
             _ => Ok(()),
         }
@@ -268,9 +271,14 @@ fn assess(
         Feasibility::Unreachable { alone } => Err(Refusal::DeadlineUnreachable {
             alone: duration(alone),
         }),
-        Feasibility::TooLate { expected, late } => Err(Refusal::Overloaded {
+        Feasibility::TooLate {
+            expected,
+            late,
+            keeps_objective,
+        } => Err(Refusal::Overloaded {
             expected: duration(expected),
             retry_after: duration(late),
+            keeps_objective,
         }),
     }
 }

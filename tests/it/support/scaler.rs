@@ -21,7 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::http;
 use super::process::intentd;
 
-/// Flags for short times, except where a test must not fail because of a slow machine.
+/// Flags for short times. The timeout is long, so that a slow machine fails no test.
 const SHORT: [&str; 6] = [
     "--interval",
     "50ms",

@@ -34,7 +34,7 @@ def reached(rows, name, phase):
     """The seconds of a phase after which there are always as many replicas as the demand of the moment needs; None if there
     are too few at its end. Later there may be more, since the HPA takes none away for five minutes."""
     mine = [row for row in rows if row[2] == name and row[0] == phase]
-    few = [row[1] for row in mine if row[3] < min(right(row[5]))]
+    few = [row[1] for row in mine if row[3] < min(right(row[5]), default=0)]
     if not few:
         return 0.0
     return next((row[1] for row in mine if row[1] > few[-1]), None)
@@ -82,8 +82,8 @@ def run(cluster, results):
         place.load.tell(0)
     if during[0] != before[0]:
         faults.append(f"one: from {before[0]} to {during[0]} replicas without a scaler, so it was not away")
-    if reached(rows, "two", "away") is None:
-        faults.append("two: the other scaler did not follow the load")
+    if during[1] <= before[1] or reached(rows, "two", "away") is None:
+        faults.append(f"two: from {before[1]} to {during[1]} replicas, so the other scaler did not follow the load")
     with open(os.path.join(results, "growing.md"), "w") as file:
         file.write("\n".join(lines) + "\n")
     print("\n".join(lines), flush=True)

@@ -72,7 +72,7 @@ fn a_late_request_is_refused_with_its_lateness() {
     assert!((expected - 0.085).abs() < 0.001, "{expected}");
     let more = slots.reserve(Class::Single, &[200]).unwrap();
     let assessed = forecast.assess(Class::Single, 10, time_left(None));
-    let Feasibility::TooLate { expected, late } = assessed else {
+    let Feasibility::TooLate { expected, late, .. } = assessed else {
         panic!("{assessed:?}");
     };
     assert!((expected - 0.106).abs() < 0.001, "{expected}");
