@@ -1,6 +1,7 @@
 //! Estimates the published capacity from observations.
 
 use super::contention::{Contention, EnginePace};
+use super::feasibility::Feasibility;
 use super::host::ThreadTime;
 use super::learned::{Conditions, HostCost, Learned, RequestCost};
 use super::queueing::Capacity;
@@ -113,6 +114,7 @@ pub struct Estimator {
     /// Logarithm of the ratio of the published rate to the computed one.
     log_gap: f64,
     rate: f64,
+    feasibility: Feasibility,
     /// The last [`Estimate::usable`].
     usable: f64,
     confidence: f64,
@@ -142,6 +144,7 @@ impl Estimator {
             before: None,
             log_gap: 0.0,
             rate: 0.0,
+            feasibility: Feasibility::new(),
             usable: 0.0,
             confidence: 0.0,
             was_confident: false,
@@ -190,14 +193,18 @@ impl Estimator {
         };
         let learned = self.update_tail(learned, conditions, interval);
         let model = learned.model(conditions);
-        let mut capacity = model.capacity(learned.objective(conditions));
+        let computed = model.capacity(learned.objective(conditions));
         if let Some(before) = &mut self.before
             && !seen.byte.is_known
         {
             // A first guess is replaced at once.
             before.byte = learned.byte;
         }
-        self.follow(&learned, conditions, &capacity, interval.elapsed);
+        self.follow(&learned, conditions, &computed, interval.elapsed);
+        self.usable = model.capacity(None).rate;
+        let mut capacity = self
+            .feasibility
+            .settle(computed, self.usable, interval.elapsed);
         // The published rate may be higher than the queue can sustain for a while. What is usual in the queue is
         // therefore that of the computed rate.
         let service = model.service_at(capacity.rate);
@@ -205,10 +212,11 @@ impl Estimator {
         let objective = conditions.objective.unwrap_or(f64::INFINITY);
         let in_flight = capacity.rate * latency.min(objective);
         let waiting = service.mean_waiting(capacity.rate);
-        capacity.rate = (capacity.rate * self.log_gap.exp()).min(capacity.rate_max);
+        if capacity.feasible == computed.feasible {
+            capacity.rate = (capacity.rate * self.log_gap.exp()).min(capacity.rate_max);
+        }
         self.rate = capacity.rate;
         self.confidence = self.confidence_of(seen);
-        self.usable = model.capacity(None).rate;
         Estimate {
             capacity,
             usable: self.usable,

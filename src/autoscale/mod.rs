@@ -5,7 +5,8 @@
 //!
 //! - [`load`], [`surge`]: the offered load, smoothed, including refused requests, and how soon a change is believed
 //! - [`queueing`], [`tail`]: the capacity within the objective, from the service curve
-//! - [`learned`], [`contention`], [`host`], [`cpu_limit`], [`estimator`]: what is learned while serving, and the capacity that follows
+//! - [`learned`], [`contention`], [`host`], [`cpu_limit`], [`estimator`]: what is learned while serving, and the capacity
+//!   that follows; `feasibility`: whether there is any
 //! - [`missed`]: the bound on it that follows from requests that were refused or late
 //! - [`demand`]: the demand in replicas
 //! - `observer`: the loop that brings these together; `explain`: the same in words
@@ -19,6 +20,7 @@ pub mod cpu_limit;
 pub mod demand;
 pub mod estimator;
 mod explain;
+mod feasibility;
 mod gauges;
 pub mod hints;
 pub mod host;

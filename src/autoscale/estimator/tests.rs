@@ -366,7 +366,7 @@ fn an_objective_that_is_missed_without_load_is_infeasible() {
         ..loaded(100.0)
     };
     let mut estimate = estimator.update(&seen(1.0, 1000), &CONDITIONS, &slow);
-    for _ in 0..3 {
+    for _ in 0..30 {
         estimate = estimator.update(&seen(1.0, 1000), &CONDITIONS, &slow);
     }
     assert!(!estimate.capacity.feasible, "{estimate:?}");
