@@ -220,6 +220,7 @@ impl MissedObjective {
             offered: all.offered_tokens / all.seconds,
             share: all.share(),
             requests: all.all(),
+            is_refused: all.unanswered >= all.late,
         })
     }
 
@@ -234,12 +235,15 @@ impl MissedObjective {
         match self.dropped {
             Some(dropped) if dropped.ago < TOO_SOON => {
                 let hold = (2.0 * dropped.hold).min(HOLD_MAX);
-                if proof.outweighs(dropped.proof) {
+                let is_comparable = dropped.size.is_some_and(|size| is_same(size, server.size));
+                let is_by_load = !is_comparable && proof.is_refused;
+                if is_by_load || proof.outweighs(dropped.proof) {
                     Bound { hold, ..new }
                 } else {
-                    let before = match dropped.size {
-                        Some(size) if is_same(size, server.size) => dropped.proof.good,
-                        _ => server.model,
+                    let before = if is_comparable {
+                        dropped.proof.good
+                    } else {
+                        server.model
                     };
                     Bound {
                         rate: proof.good.max(before),

@@ -115,6 +115,8 @@ pub(super) struct Proof {
     /// Share of requests that missed the objective, and the number of all.
     pub(super) share: f64,
     pub(super) requests: f64,
+    /// Whether most of those were refused: that is load's fault, while late answers may have another reason.
+    pub(super) is_refused: bool,
 }
 
 impl Proof {

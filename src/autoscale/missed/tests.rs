@@ -384,3 +384,14 @@ fn records_are_work_but_not_in_time() {
     }
     assert_eq!((rate(&missed), missed.bounds().least), (None, 0.0));
 }
+
+/// After a reload, less load is refused than before it, but it is refused.
+#[test]
+fn what_another_model_refuses_bounds_it() {
+    let mut missed = MissedObjective::new();
+    overload(&mut missed, 800.0, 480.0, 10.0);
+    missed.change_model();
+    assert_eq!((rate(&missed), missed.is_missed()), (None, false));
+    overload(&mut missed, 600.0, 420.0, 10.0);
+    close(&missed, 420.0);
+}
