@@ -231,6 +231,112 @@ fn millis(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::autoscale::learned::{Learned, RequestCost};
+    use crate::autoscale::queueing::Capacity;
+    use crate::autoscale::{HintSettings, Trend};
+
+    /// The sentence about the capacity of a server whose model says 1,000/s, with these bounds.
+    fn capacity(objective: Option<f64>, capacity: f64, bounds: Bounds, is_missed: bool) -> String {
+        let settings = HintSettings {
+            objective,
+            utilization: 0.8,
+            drain: 30.0,
+            trend: Trend::Off,
+            pod: String::new(),
+            model: String::new(),
+        };
+        let demand = Demand {
+            offered: 900.0,
+            trend: 0.0,
+            capacity,
+            utilization: 0.8,
+            waiting: 0.0,
+            waiting_expected: 0.0,
+            drain: 30.0,
+        };
+        let estimate = Estimate {
+            capacity: Capacity {
+                rate: 1000.0,
+                feasible: true,
+                rate_max: 1500.0,
+            },
+            usable: 1400.0,
+            learned: Learned {
+                setup: 1e-3,
+                token: 1e-5,
+                batch_tokens: 1024.0,
+                contention: 1.0,
+                host: RequestCost::GUESS,
+                byte: 0.0,
+                overhead: 0.0,
+                tail: 2.0,
+            },
+            in_flight: 1.0,
+            waiting: 0.0,
+            batch_max: 32.0,
+            confidence: 0.9,
+        };
+        Explanation {
+            snapshot: &Snapshot::unknown(&settings),
+            demand: &demand,
+            estimate: &estimate,
+            bounds: Some(bounds),
+            is_missed,
+            cores: 2.0,
+        }
+        .capacity()
+    }
+
+    #[test]
+    fn what_bounds_the_capacity_is_said() {
+        let most = |most, quiet| Bounds {
+            least: 0.0,
+            most: Some(most),
+            quiet,
+        };
+        let told = |text: String, parts: &[&str]| {
+            for part in parts {
+                assert!(text.contains(part), "{part} is not in {text}");
+            }
+        };
+        told(
+            capacity(Some(0.1), 400.0, most(400.0, 0.0), true),
+            &[
+                "400/s",
+                "100 ms is being missed",
+                "by what was answered in time",
+                "1000/s",
+            ],
+        );
+        told(
+            capacity(Some(0.1), 400.0, most(400.0, 14.2), false),
+            &["was missed 14 s ago"],
+        );
+        told(
+            capacity(None, 70.0, most(70.0, 0.0), true),
+            &[
+                "not answered before their deadline",
+                "the least that is ever published",
+            ],
+        );
+        let least = Bounds {
+            least: 1200.0,
+            most: None,
+            quiet: 60.0,
+        };
+        told(
+            capacity(Some(0.1), 1200.0, least, false),
+            &["1200/s: so many are being answered in time"],
+        );
+        let none = Bounds {
+            least: 0.0,
+            ..least
+        };
+        told(
+            capacity(Some(0.1), 1000.0, none, false),
+            &["the highest rate at which 99 of 100"],
+        );
+    }
 
     #[test]
     fn numbers_have_three_digits() {
