@@ -5,8 +5,8 @@
 //! which it shows nine tenths after 35 s. So a step is looked for beside it:
 //!
 //! - Two windows of w seconds, one after the other, for w of 1, 2 and 4. Each has to hold more than the mean explains,
-//!   by [`DEVIATIONS`] standard deviations: once in 700 windows by chance, so twice in a row once in half a million. Counts
-//!   of a few arrivals are not normal, so each also has to differ by at least [`ARRIVALS_MIN`] of them. A single burst,
+//!   by `DEVIATIONS` standard deviations: once in 700 windows by chance, so twice in a row once in half a million. Counts
+//!   of a few arrivals are not normal, so each also has to differ by at least `ARRIVALS_MIN` of them. A single burst,
 //!   however large, fills one window.
 //! - A count of arrivals with mean m has variance D·m. D, the index of dispersion for counts (Cox and Lewis, The
 //!   Statistical Analysis of Series of Events, 1966), is 1 for Poisson arrivals, and is learned as the mean of
@@ -17,7 +17,7 @@
 //!   anyway. There the mean alone counts, which adds up by itself.
 //!
 //! The change then began with the first window. From there on the rate is the mean since, a little closer to what it was
-//! before ([`CAUTION`]), until the mean over 15 s takes over from it, or until the load changes back.
+//! before (`CAUTION`), until the mean over 15 s takes over from it, or until the load changes back.
 
 use std::collections::VecDeque;
 
