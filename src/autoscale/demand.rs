@@ -48,7 +48,7 @@ impl Demand {
 
     /// The trend as far as it counts, in requests per second.
     pub fn bounded_trend(&self) -> f64 {
-        // Not `clamp`, which passes NaN through.
+        // `clamp` panics where a bound is NaN.
         let bound = if self.offered > 0.0 {
             TREND_MAX * self.offered
         } else {

@@ -8,7 +8,8 @@ use super::queueing::{CAPACITY_MIN, Capacity};
 /// Time constant in seconds of the share of time in which the objective is feasible.
 const SECONDS: f64 = 30.0;
 
-/// The objective counts as feasible from the second share on, and as infeasible from the first one down.
+/// At the first share or less the objective counts as infeasible, at the second or more as feasible. Between them, nothing
+/// changes.
 const SHARES: (f64, f64) = (0.4, 0.6);
 
 /// The feasibility of the objective over time.

@@ -5,7 +5,7 @@
 //! answered in time. That bounds its capacity at once. The bound holds for a while after the last miss and is then eased;
 //! one that was eased too soon holds twice as long.
 //!
-//! What is answered is possible, too: while the objective is kept, the capacity is no less.
+//! What is answered in time is possible, too: while the objective is kept, the capacity is no less.
 //!
 //! Not every miss comes from the load: a text may be too long for the objective whatever else is asked. More replicas do
 //! not help against that, and each would see the same share of misses at its smaller load. So a bound is lowered only by
@@ -98,7 +98,7 @@ pub struct MissedObjective {
     is_missed: bool,
     bound: Option<Bound>,
     dropped: Option<Dropped>,
-    /// Tokens of requests per second that are answered in time, as an exponential mean.
+    /// Tokens per second of requests that are answered in time, as an exponential mean.
     in_time: f64,
     /// Seconds since the objective was missed.
     kept_seconds: f64,
