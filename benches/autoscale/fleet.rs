@@ -35,23 +35,29 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
     let rate = flags.load * alone.hints().number("capacity_rps");
     ask(&alone.target(), rate, (common.seconds, 9));
     let single = alone.hints().number("demand_replicas");
-    println!("{rate:.0} requests a second at one replica: demand {single:.3}");
+    let capacity = alone.hints().number("capacity_rps");
+    println!(
+        "{rate:.0} requests a second at one replica: demand {single:.3}, λ_slo {capacity:.0}/s"
+    );
     let replicas = [alone, start(), start()];
     let proxy = Proxy::start(replicas.iter().map(|replica| replica.address).collect());
-    println!("| replicas behind the proxy | their demands | sum | by the single one's |");
-    println!("| --- | --- | --- | --- |");
+    println!(
+        "| replicas behind the proxy | their demands | sum | by the single one's | sum of their λ_slo, by the single one's |"
+    );
+    println!("| --- | --- | --- | --- | --- |");
     let mut sums = Vec::new();
     for count in [3, 2, 1, 3] {
         proxy.members.store(count, Ordering::Relaxed);
         ask(&target(proxy.address), rate, (common.seconds.max(60), 10));
-        let demands: Vec<f64> = replicas
-            .iter()
-            .map(|replica| replica.hints().number("demand_replicas"))
-            .collect();
+        let hints: Vec<_> = replicas.iter().map(Replica::hints).collect();
+        let all = |name| -> Vec<f64> { hints.iter().map(|hints| hints.number(name)).collect() };
+        let demands = all("demand_replicas");
         let sum: f64 = demands.iter().sum();
+        let capacities: f64 = all("capacity_rps").iter().take(count).sum();
         println!(
-            "| {count} | {demands:.3?} | {sum:.3} | {:.3} |",
-            sum / single
+            "| {count} | {demands:.3?} | {sum:.3} | {:.3} | {:.3} |",
+            sum / single,
+            capacities / capacity
         );
         sums.push(sum / single);
     }

@@ -74,7 +74,20 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
         for asked in asking {
             asked.join().unwrap();
         }
-        busy.extend(replicas.iter().map(|replica| capacity(replica) / middle));
+        for replica in &replicas {
+            let hints = replica.hints();
+            let learned = |name| hints.number(&format!("calibration.{name}"));
+            let ratio = hints.number("capacity_rps") / middle;
+            println!(
+                "  {ratio:.2}: τ0 {:.0} µs, α {:.2} µs/token, host {:.0} µs a request and {:.0} a batch, contention {:.2}",
+                learned("tau0_seconds") * 1e6,
+                learned("alpha_seconds") * 1e6,
+                learned("host_seconds") * 1e6,
+                learned("host_batch_seconds") * 1e6,
+                learned("contention_ratio"),
+            );
+            busy.push(ratio);
+        }
     }
     let busy = sorted(&busy);
     println!("busy, by the median of quiet ones ({middle:.0}/s): {busy:.2?}");
