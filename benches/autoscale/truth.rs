@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use intentd::bench::{Measured, Objective};
 
+use crate::traffic::Traffic;
 use crate::{Common, Model, Replica, ask, verdict};
 
 /// Share of the published capacity at which the objective must hold.
@@ -44,9 +45,15 @@ fn row(common: &Common, model: &Model, slo: &str, bisect: usize) -> bool {
         percentile: 99.0,
     };
     // Loads below the published capacity, from which the server learns the cost of requests.
+    // How much a rate varies from second to second is known after some minutes.
+    let repeated = if common.traffic == Traffic::Bursty {
+        4
+    } else {
+        1
+    };
     for share in [0.3, 0.5, 0.7, 0.7] {
         let rate = share * replica.hints().number("capacity_rps");
-        ask(&target, rate, (common.seconds / 4, 7));
+        ask(&target, rate, (repeated * common.seconds / 4, 7));
     }
     let hints = replica.hints();
     let capacity = hints.number("capacity_rps");

@@ -1,5 +1,8 @@
 //! A JSON parser for clients' bodies, bounded in memory by the number of values.
 //!
+//! It is as lenient as clients need: a byte-order mark may come first (RFC 8259, section 8.1), and a member that is `null`
+//! counts as absent, since many serializers write every optional member.
+//!
 //! A value takes 32 bytes in memory and an entry of an object about a hundred, however short its text is:
 //! `[1,1,1` would take sixteen times its length. So the number of values is limited.
 
@@ -36,8 +39,17 @@ impl JsonError {
     }
 }
 
-/// Parses `text`.
+/// UTF-8's byte-order mark.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The text without a byte-order mark.
+pub(super) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(MARK).unwrap_or(text)
+}
+
+/// Parses `text`. Members that are `null` are left out.
 pub(super) fn parse(text: &[u8]) -> Result<Value, JsonError> {
+    let text = without_mark(text);
     let left = Cell::new(VALUES_MAX + 1);
     let counted = CountedValue { left: &left };
     // A text that is UTF-8 as a whole needs no check of each string, and checking the whole takes a tenth of the
@@ -122,7 +134,11 @@ impl<'de> Visitor<'de> for CountedValue<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            map.insert(key, entries.next_value_seed(self)?);
+            match entries.next_value_seed(self)? {
+                // As with any key that is there twice, the last one counts.
+                Value::Null => map.remove(&key),
+                value => map.insert(key, value),
+            };
         }
         Ok(Value::Object(map))
     }
@@ -142,6 +158,7 @@ mod tests {
         for text in [
             r#"{"a": [1, -2, 3.5, 1e400, true, null, "\u00e9\n"], "b": {"c": []}, "a": 2}"#,
             r#"{"a": [1, -2, 3.5, 1e300, true, null, "\u00e9\n"], "b": {"c": []}, "a": 2}"#,
+            "null",
             "[1, 2",
             "1 2",
             "123456789012345678901234567890",
@@ -156,6 +173,25 @@ mod tests {
             parse(&b"[".repeat(1 << 20)),
             Err(JsonError::Syntax(_))
         ));
+    }
+
+    #[test]
+    fn members_that_are_null_are_absent() {
+        let text = r#"{"a": null, "b": {"c": null, "d": [null]}, "e": 1, "e": null}"#;
+        let expected = serde_json::json!({"b": {"d": [null]}});
+        assert_eq!(parse(text.as_bytes()).map_err(message), Ok(expected));
+    }
+
+    #[test]
+    fn a_byte_order_mark_may_come_first() {
+        let marked = |text: &str| parse(format!("\u{feff}{text}").as_bytes());
+        assert_eq!(marked("[1]").unwrap(), serde_json::json!([1]));
+        for wrong in ["", "\u{feff}[1]", "[1]\u{feff}"] {
+            assert!(
+                matches!(marked(wrong), Err(JsonError::Syntax(_))),
+                "{wrong:?}"
+            );
+        }
     }
 
     #[test]

@@ -41,6 +41,14 @@ const LITTLE_LOAD: f64 = 0.5;
 /// Utilizations at which κ can be observed. At lower ones, batches hardly ever wait for each other.
 const TAIL_LOADS: std::ops::RangeInclusive<f64> = 0.4..=1.0;
 
+/// Seconds of the window of latencies, and the requests in it by those that the rate explains: κ is observed if the load has
+/// been about the same for as long.
+pub(super) const WINDOW: f64 = 60.0;
+const STEADY: std::ops::RangeInclusive<f64> = 0.8..=1.25;
+
+/// Share of refused requests from which the longest latencies are not seen.
+const CUT: f64 = 0.001;
+
 /// Seconds between simulations. Each takes a few milliseconds, and tens of them for a fast server with bursty arrivals.
 const TAIL_SECONDS: f64 = 10.0;
 
@@ -189,6 +197,7 @@ impl Estimator {
             host: self.host_cost(),
             byte: seen.byte.seconds,
             overhead: self.overhead,
+            slack: seen.slack,
             tail: self.tail_now,
         };
         let learned = self.update_tail(learned, conditions, interval);
@@ -231,11 +240,13 @@ impl Estimator {
     fn learn(&mut self, seen: &Observation, conditions: &Conditions, interval: &ObservedInterval) {
         let is_late =
             |slo: f64| interval.latency.count >= LATENCIES_MIN && interval.latency.p99 > slo;
-        let overloaded =
-            interval.overload_share > OVERLOAD_SHARE || conditions.objective.is_some_and(is_late);
+        let is_refusing = interval.overload_share > OVERLOAD_SHARE;
+        let overloaded = is_refusing || conditions.objective.is_some_and(is_late);
+        // A first load that is too much tells the cost of answers as well, but not that of answers and refusals.
+        let is_unknown = self.host.cost().is_none();
         self.host_is_seen = interval.host.is_some();
         if let Some(host) = interval.host
-            && (!overloaded || self.host.cost().is_none())
+            && (!overloaded || is_unknown && !is_refusing)
         {
             let ObservedInterval {
                 answered, batches, ..
@@ -331,9 +342,12 @@ impl Estimator {
         }
         let model = learned.model(conditions);
         let load = interval.offered / self.rate.max(f64::MIN_POSITIVE);
-        let LatencySummary { count, mean, p99 } = interval.latency;
-        if TAIL_LOADS.contains(&load) && interval.overload_share < 0.01 && count >= LATENCIES_MIN {
-            self.tail.observe(&model, interval.offered, p99 / mean);
+        let LatencySummary { count, p99, .. } = interval.latency;
+        let is_steady = STEADY.contains(&(count as f64 / (WINDOW * interval.offered)));
+        if TAIL_LOADS.contains(&load) && is_steady && count >= LATENCIES_MIN {
+            let inside = (p99 - interval.overhead.mean).max(0.0);
+            let is_cut = interval.overload_share > CUT;
+            self.tail.observe(&model, interval.offered, inside, is_cut);
         }
         if let Some(objective) = learned.objective(conditions) {
             let usable = model.capacity(None).rate;

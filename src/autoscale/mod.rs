@@ -7,7 +7,7 @@
 //! - [`queueing`], [`tail`]: the capacity within the objective, from the service curve
 //! - [`learned`], [`contention`], [`host`], [`cpu_limit`], [`estimator`]: what is learned while serving, and the capacity
 //!   that follows; `feasibility`: whether there is any
-//! - [`missed`]: the bound on it that follows from requests that were refused or late
+//! - [`missed`]: the bound on it that follows from requests that were refused or late; `published`: what both make
 //! - [`demand`]: the demand in replicas
 //! - `observer`: the loop that brings these together; `explain`: the same in words
 //! - [`recommend`]: recommended settings for scalers
@@ -30,6 +30,7 @@ mod manifest;
 pub mod missed;
 mod observer;
 pub mod orca;
+mod published;
 pub mod queueing;
 pub mod recommend;
 mod settings;

@@ -5,13 +5,13 @@ use tokio::time::Instant;
 use super::contention::is_busy;
 use super::cpu_limit::cores;
 use super::demand::{Demand, percent};
-use super::estimator::{Estimate, Estimator, ObservedInterval};
+use super::estimator::{Estimate, Estimator, ObservedInterval, WINDOW};
 use super::explain::Explanation;
 use super::host::{CpuTimes, HostClock};
 use super::learned::Conditions;
 use super::load::{OfferedLoad, ReplicaShare};
-use super::missed::{Bounds, MissedObjective, Outcomes, Server};
-use super::queueing::CAPACITY_MIN;
+use super::missed::{MissedObjective, Outcomes, Server};
+use super::published::Published;
 use super::recommend::Recommended;
 use super::settings::{HintSettings, Trend};
 use super::snapshot::{Calibration, Snapshot};
@@ -21,9 +21,9 @@ use crate::serving::{Classifier, Counts, EngineTime, LatencyWindow, Observation}
 /// Updates between two estimates of the capacity, which changes slowly.
 const CAPACITY_UPDATES: u32 = 4;
 
-/// Seconds per interval of the latency window, and its number of intervals: one minute in total.
-const WINDOW_SECONDS: f64 = 5.0;
+/// Intervals of the latency window, and the seconds of each.
 const WINDOW_INTERVALS: usize = 12;
+const WINDOW_SECONDS: f64 = WINDOW / WINDOW_INTERVALS as f64;
 
 /// What is known of a server, updated twice a second.
 pub(super) struct Observer {
@@ -114,7 +114,7 @@ impl Observer {
     fn follow_load(&mut self, counts: Counts, elapsed: f64, settings: &HintSettings) {
         let before = std::mem::replace(&mut self.counts, counts);
         let replica = ReplicaShare {
-            capacity: self.capacity(),
+            capacity: self.published().rate,
             utilization: settings.utilization,
         };
         let offered_tokens = self.load.update(counts, elapsed, replica);
@@ -149,32 +149,9 @@ impl Observer {
         self.missed.look(outcomes, server);
     }
 
-    /// Bounds of the capacity in requests per second, by what was seen; none if no rate keeps the objective, which is then
-    /// missed at any load.
-    fn bounds(&self) -> Option<Bounds> {
-        let feasible = self
-            .estimate
-            .filter(|estimate| estimate.capacity.feasible)?;
-        let Bounds { least, most, quiet } = self.missed.bounds();
-        let size = self.load.request_tokens();
-        let lowest = CAPACITY_MIN * feasible.usable;
-        Some(Bounds {
-            least: least / size,
-            most: most.map(|most| (most / size).max(lowest)),
-            quiet,
-        })
-    }
-
-    /// λ_slo as it is published: what the model computes, within what was seen. 0 if nothing is known.
-    fn capacity(&self) -> f64 {
-        let Some(Estimate { capacity, .. }) = self.estimate else {
-            return 0.0;
-        };
-        let Some(Bounds { least, most, .. }) = self.bounds() else {
-            return capacity.rate;
-        };
-        let most = most.unwrap_or(f64::INFINITY);
-        capacity.rate.max(least).min(most)
+    fn published(&self) -> Published {
+        let seen = self.missed.bounds();
+        Published::new(self.estimate.as_ref(), seen, self.load.request_tokens())
     }
 
     fn estimate(
@@ -296,7 +273,10 @@ impl Observer {
             Trend::Startup => measured.startup_seconds,
             Trend::Seconds(seconds) => seconds,
         };
-        let capacity = self.capacity();
+        let Published {
+            rate: capacity,
+            bounds,
+        } = self.published();
         // What fits in flight goes with the rate.
         let share = capacity / estimate.capacity.rate;
         let offered = rates.tokens / tokens;
@@ -328,7 +308,7 @@ impl Observer {
             snapshot: &measured,
             demand: &demand,
             estimate,
-            bounds: self.bounds(),
+            bounds,
             is_missed: self.missed.is_missed(),
             cores: self.cores,
         };

@@ -6,12 +6,9 @@
 //! bound, which is inverted here.
 
 /// Maximum utilization with the largest batches. Near 1, the queue of a server with bounded batches grows without
-/// bound.
+/// bound. With 0.95, servers whose engine and host share the cores did 0.85 (lists) to 1.1 times what was published
+/// (benches/results/2026-12-01-hints).
 const UTILIZATION_MAX: f64 = 0.85;
-
-/// The same if engine and host share the cores. The measured cost of a request is then already an upper bound, because
-/// it falls as the load grows. With 0.85, such servers did 1.31 to 1.40 times what was published.
-const SHARED_UTILIZATION_MAX: f64 = 0.95;
 
 /// If engine and host share the cores, batches stop growing at this multiple of n, where n requests cost as much as the
 /// fixed cost of a batch. At 5, the fixed cost is a sixth of all. They grow no further before latency exceeds the
@@ -202,12 +199,7 @@ impl ServerModel {
     pub fn capacity(&self, objective: Option<LatencyObjective>) -> Capacity {
         let bound = 1.0 / self.service.request.max(1e-12);
         let rate_max = highest(bound, |rate| self.carries(rate, 1.0));
-        let share = if self.host.is_shared {
-            SHARED_UTILIZATION_MAX
-        } else {
-            UTILIZATION_MAX
-        };
-        let usable = highest(bound, |rate| self.carries(rate, share));
+        let usable = highest(bound, |rate| self.carries(rate, UTILIZATION_MAX));
         let Some(objective) = objective else {
             return Capacity {
                 rate: usable,

@@ -98,20 +98,23 @@ impl Tail {
         if tail.is_finite() { tail } else { TAIL }
     }
 
-    /// Learns that at `rate`, the 99th percentile was `ratio` times the mean.
-    pub fn observe(&mut self, model: &ServerModel, rate: f64, ratio: f64) {
+    /// Learns that at `rate`, the 99th percentile of the time in queue and engine was `p99` seconds; at least so many if
+    /// it is cut, because requests that would have taken longer were refused.
+    pub fn observe(&mut self, model: &ServerModel, rate: f64, p99: f64, is_cut: bool) {
         let Some(simulated) = simulate(model, rate, self.variation) else {
             return;
         };
         let (low, high) = CORRECTION_RANGE;
-        let found = (ratio * simulated.mean / simulated.p99).clamp(low, high);
-        self.correction += NEWEST * (found - self.correction);
+        let found = (p99 / simulated).clamp(low, high);
+        if found > self.correction || !is_cut {
+            self.correction += NEWEST * (found - self.correction);
+        }
     }
 
     /// The 99th percentile of the latency at `rate` in seconds; infinite if the queue is unstable.
     pub fn p99(&self, model: &ServerModel, rate: f64) -> f64 {
         let simulated = simulate(model, rate, self.variation);
-        simulated.map_or(f64::INFINITY, |found| found.p99 * self.correction)
+        simulated.map_or(f64::INFINITY, |p99| p99 * self.correction)
     }
 }
 
@@ -150,20 +153,12 @@ fn step(p99: impl Fn(f64) -> f64, rate: f64, usable: f64, seconds: f64) -> Optio
     Some(next.max(LOWEST * usable))
 }
 
-/// Mean and 99th percentile of the latency in seconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct SimulatedLatency {
-    mean: f64,
-    p99: f64,
-}
-
-/// Simulates the queue at `rate`; `None` if it is unstable. Deterministic.
-fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<SimulatedLatency> {
+/// The 99th percentile of the latency at `rate` in seconds, by simulation; `None` if the queue is unstable. Deterministic.
+fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<f64> {
     let service = model.service_at(rate);
     if !(rate > 0.0 && rate < service.rate(model.batch_max.max(1.0))) {
         return None;
     }
-    let batch_max = model.batch_max.max(1.0) as usize;
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let seconds = bursty_seconds(model);
     let requests = if variation.rate > BURSTINESS_MIN {
@@ -185,16 +180,22 @@ fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<Simu
             waiting.push_back(next);
             next = arrivals.draw();
         }
-        let count = waiting.len().min(batch_max);
-        let size: f64 = waiting.iter().take(count).map(|next| next.size).sum();
-        now += service.batch(size);
+        let (mut count, mut size) = (0, 0.0);
+        // As the server fills a batch: the first that does not fit ends it.
+        while let Some(next) = waiting.get(count)
+            && (count == 0 || size + next.size <= model.batch_max)
+        {
+            count += 1;
+            size += next.size;
+        }
+        // Where engine and host share the cores, a burst takes more of them for the host as well.
+        now += model.service_at(rate * arrivals.factor()).batch(size);
         latencies.extend(waiting.drain(..count).map(|done| now - done.arrival));
     }
     latencies.drain(..WARM_UP);
-    let mean = latencies.iter().sum::<f64>() / latencies.len() as f64;
     let index = latencies.len() / 100 * 99;
     let (_, p99, _) = latencies.select_nth_unstable_by(index, f64::total_cmp);
-    Some(SimulatedLatency { mean, p99: *p99 })
+    Some(*p99)
 }
 
 /// The number of seconds with rates of their own: the same for all rates that the server can be asked for.

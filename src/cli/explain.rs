@@ -10,13 +10,13 @@ use serde::Deserialize;
 
 use super::failure::Failure;
 use super::local_server::{self, ServerFile};
-use crate::config::AdminPort;
+use crate::config::{AdminPort, parse_host};
 
 /// The flags of `intentd explain`.
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// IP address of the server [default: 127.0.0.1].
-    #[arg(long, env = "INTENTD_HOST", value_name = "IP")]
+    /// IP address or name of the server [default: 127.0.0.1].
+    #[arg(long, env = "INTENTD_HOST", value_name = "HOST", value_parser = parse_host)]
     host: Option<IpAddr>,
     /// The server's port for operators [default: 9100].
     #[arg(long, env = "INTENTD_ADMIN_PORT", value_name = "PORT")]
@@ -43,7 +43,7 @@ pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let file = ServerFile::read(args.config.as_deref())?;
     let host = match (args.host, file.text("host")) {
         (Some(host), _) => host,
-        (None, Some(text)) => text.parse().map_err(Failure::usage)?,
+        (None, Some(text)) => parse_host(&text).map_err(Failure::usage)?,
         (None, None) => Ipv4Addr::LOCALHOST.into(),
     };
     let port = args.admin_port.clone().or_else(|| file.text("admin-port"));

@@ -9,13 +9,13 @@ use clap::builder::BoolishValueParser;
 
 use super::failure::Failure;
 use super::local_server::{self, ServerFile};
-use crate::config::{MainPort, Platform, main_port};
+use crate::config::{MainPort, Platform, main_port, parse_host};
 
 /// The flags of `intentd health`.
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// IP address of the server [default: 127.0.0.1].
-    #[arg(long, env = "INTENTD_HOST", value_name = "IP")]
+    /// IP address or name of the server [default: 127.0.0.1].
+    #[arg(long, env = "INTENTD_HOST", value_name = "HOST", value_parser = parse_host)]
     host: Option<IpAddr>,
     /// Port of the server; PORT sets it as well. Where it has TLS, name the port for operators [default: 8080].
     #[arg(long, env = "INTENTD_PORT", value_name = "PORT")]
@@ -51,7 +51,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
     })?;
     let host = match (args.host, file.text("host")) {
         (Some(host), _) => host,
-        (None, Some(text)) => text.parse().map_err(Failure::usage)?,
+        (None, Some(text)) => parse_host(&text).map_err(Failure::usage)?,
         (None, None) => Ipv4Addr::LOCALHOST.into(),
     };
     let path = if args.live { "/healthz" } else { "/readyz" };

@@ -1,6 +1,6 @@
 //! A server that runs on this machine: its settings file, its address, and what it answers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -45,13 +45,12 @@ impl ServerFile {
     }
 }
 
-/// Where a server is reached that listens on `host`. One that listens on all addresses is reached at the loopback address.
+/// Where a server is reached that listens on `host`. One that listens on all addresses is reached at the loopback address
+/// of IPv4, which every machine has.
 pub(super) fn address(host: IpAddr, port: u16) -> SocketAddr {
-    let host = match host {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        host => host,
-    };
+    if host.is_unspecified() {
+        return SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    }
     SocketAddr::from((host, port))
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, Uri};
 use clap::builder::BoolishValueParser;
 
+use super::host::parse_host;
 use super::kafka::{KafkaArgs, KafkaGroupArgs};
 use super::logging::{self, LogFormat};
 use super::mistakes::ConfigError;
@@ -66,12 +67,13 @@ pub struct RelayArgs {
     /// The consumer group.
     #[command(flatten)]
     pub group: KafkaGroupArgs,
-    /// IP address to listen on.
+    /// IP address or name to listen on; :: is all addresses, those of IPv4 too.
     #[arg(
         long,
         env = "INTENTD_RELAY_HOST",
-        value_name = "IP",
-        default_value = "0.0.0.0"
+        value_name = "HOST",
+        default_value = "::",
+        value_parser = parse_host
     )]
     pub host: IpAddr,
     /// Port for operators (/metrics, /healthz, /readyz): a number, 0 for a free one, or "off".

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 
+use super::host::parse_host;
 use super::list::{ListItem, items, parse_property};
 use super::logging::{self, LogFormat};
 use super::mistakes::ConfigError;
@@ -83,12 +84,13 @@ pub struct ScalerArgs {
     /// The sources that wake a workload without replicas.
     #[command(flatten)]
     pub wake: WakeArgs,
-    /// IP address to listen on.
+    /// IP address or name to listen on; :: is all addresses, those of IPv4 too.
     #[arg(
         long,
         env = "INTENTD_SCALER_HOST",
-        value_name = "IP",
-        default_value = "0.0.0.0"
+        value_name = "HOST",
+        default_value = "::",
+        value_parser = parse_host
     )]
     pub host: IpAddr,
     /// Port for KEDA (gRPC); 0 picks a free one [default: 9101].

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::hints::HintArgs;
+use super::host::parse_host;
 use super::kafka::KafkaSourceArgs;
 use super::logging::LogFormat;
 use super::model::ModelArgs;
@@ -73,12 +74,13 @@ pub struct ServeArgs {
 /// The addresses to listen on, and who may send requests.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ListenArgs {
-    /// IP address to listen on.
+    /// IP address or name to listen on; :: is all addresses, those of IPv4 too.
     #[arg(
         long,
         env = "INTENTD_HOST",
-        value_name = "IP",
-        default_value = "0.0.0.0"
+        value_name = "HOST",
+        default_value = "::",
+        value_parser = parse_host
     )]
     pub host: IpAddr,
     /// Port for predictions; PORT sets it as well. 0 picks a free one, "off" needs --unix-socket

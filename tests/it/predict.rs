@@ -72,6 +72,51 @@ async fn post_takes_a_text_a_list_and_a_form() {
     server.stop().await;
 }
 
+/// Some programs write a byte-order mark before JSON, and serializers write members that are not set as `null`.
+#[tokio::test]
+async fn json_may_have_a_mark_and_members_that_are_null() {
+    let server = TestServer::start(&[]).await;
+    let event = "application/cloudevents+json";
+    let attributes = r#""specversion": "1.0", "id": "1", "source": "/a", "type": "t""#;
+    for (path, media, body) in [
+        (
+            "/predict",
+            "application/json",
+            r#"{"query": "play some jazz", "truncate": null, "inputs": null}"#,
+        ),
+        (
+            "/predict",
+            "application/json",
+            r#"{"inputs": "play some jazz", "parameters": {"top_k": null}, "query": null}"#,
+        ),
+        (
+            "/v2/models/intentd/infer",
+            "application/json",
+            r#"{"id": null, "outputs": null, "parameters": {"timeout": null},
+            "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["play some jazz"], "parameters": null}]}"#,
+        ),
+        (
+            "/predict",
+            event,
+            &format!(
+                r#"{{{attributes}, "data": "play some jazz", "data_base64": null, "subject": null}}"#
+            ),
+        ),
+        (
+            "/predict",
+            event,
+            &format!(r#"{{{attributes}, "data": {{"query": null, "text": "play some jazz"}}}}"#),
+        ),
+    ] {
+        for mark in ["", "\u{feff}"] {
+            let answer = post(server.address, path, media, &format!("{mark}{body}")).await;
+            assert_eq!(answer.status, 200, "{body} {answer:?}");
+            assert!(answer.body.contains("PlayMusic"), "{body} {answer:?}");
+        }
+    }
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn tei_clients_get_tei_answers() {
     let server = TestServer::start(&[]).await;

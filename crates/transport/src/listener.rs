@@ -1,7 +1,7 @@
 //! The source of connections: a TCP port or a Unix socket.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,22 +78,19 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 impl Listener {
-    /// Listens on a TCP port.
+    /// Listens on a TCP port. `::` is all addresses, those of IPv4 too; where there is no IPv6, those of IPv4 alone.
     ///
     /// # Errors
     /// When the port cannot be bound.
     pub fn tcp(address: SocketAddr, flag: &'static str) -> Result<Self, BindError> {
-        let bind = || {
-            let socket = if address.is_ipv4() {
-                TcpSocket::new_v4()?
-            } else {
-                TcpSocket::new_v6()?
-            };
-            socket.set_reuseaddr(true)?;
-            socket.bind(address)?;
-            socket.listen(BACKLOG)
+        let bound = match bind(address) {
+            Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && !is_taken(&error) => {
+                let by_four = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+                bind(by_four).map_err(|_| error)
+            }
+            bound => bound,
         };
-        match bind() {
+        match bound {
             Ok(listener) => Ok(Self::new(Socket::Tcp(listener))),
             Err(source) => Err(BindError {
                 place: address.to_string(),
@@ -199,6 +196,28 @@ impl Socket {
     }
 }
 
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(address) => {
+            let socket = TcpSocket::new_v6()?;
+            if *address.ip() == Ipv6Addr::UNSPECIFIED {
+                // What the system does otherwise is a setting of its own.
+                socket2::SockRef::from(&socket).set_only_v6(false)?;
+            }
+            socket
+        }
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Whether another process has the port. IPv4 alone would then hide that.
+fn is_taken(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrInUse
+}
+
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
@@ -237,4 +256,29 @@ fn refuse_handshakes(listener: &TcpListener) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn refuse_handshakes(_: &TcpListener) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_addresses_are_those_of_both_protocols() {
+        let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let mut listener = Listener::tcp(all, "--port").unwrap();
+        let port = listener.address().unwrap().port();
+        let mut asked = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
+        // A machine may have no IPv6.
+        if std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+            asked.push(SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+        }
+        for address in asked {
+            let connect = tokio::net::TcpStream::connect(address);
+            let (connected, _) = tokio::join!(connect, listener.accept());
+            connected.unwrap();
+        }
+        let again = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let error = Listener::tcp(again, "--port").unwrap_err();
+        assert!(is_taken(&error.source), "{error}");
+    }
 }

@@ -119,6 +119,10 @@ mod tests {
     fn our_own_json() {
         assert_eq!(texts(r#"{"query": "a"}"#), Ok((1, Arity::Single)));
         assert_eq!(texts(r#"{"query": ["a"]}"#), Ok((1, Arity::List)));
+        let pair = r#"{"query": {"text": "a", "text_pair": "b"}}"#;
+        assert_eq!(texts(pair), Ok((1, Arity::Single)));
+        let pair = r#"[{"text": "a", "text_pair": "b"}, "c"]"#;
+        assert_eq!(texts(pair), Ok((2, Arity::List)));
         assert_eq!(texts(r#"["a", "b", "c"]"#), Ok((3, Arity::List)));
         for (body, status) in [
             ("", "400"),
@@ -145,6 +149,8 @@ mod tests {
         assert_eq!(texts(r#"{"inputs": "a"}"#), single);
         assert_eq!(texts(r#"{"inputs": ["a", "b"]}"#), single, "a pair");
         assert_eq!(texts(r#"{"inputs": ["a"]}"#), single);
+        let pair = r#"{"inputs": {"text": "a", "text_pair": "b"}}"#;
+        assert_eq!(texts(pair), single);
         let list = |count| Ok((count, Arity::List));
         assert_eq!(texts(r#"{"inputs": ["a", "b", "c"]}"#), list(3));
         assert_eq!(texts(r#"{"inputs": [["a"], ["b", "c"]]}"#), list(2));
@@ -154,6 +160,9 @@ mod tests {
             (r#"{"inputs": []}"#, "400"),
             (r#"{"inputs": [["a", "b", "c"]]}"#, "422"),
             (r#"{"inputs": 7}"#, "422"),
+            (r#"{"inputs": {"text": "a", "text_pair": 7}}"#, "422"),
+            (r#"{"inputs": {"text": "a", "pair": "b"}}"#, "422"),
+            (r#"{"inputs": {"text_pair": "b"}}"#, "422"),
             (r#"{"inputs": "a", "truncation_direction": "left"}"#, "422"),
         ] {
             let error = texts(body).unwrap_err();

@@ -11,7 +11,7 @@ pub(super) const EXAMPLE: &str = "for example {\"query\": \"play some jazz\"}";
 /// Takes a flag out of a JSON object.
 pub(super) fn boolean(map: &mut Map<String, Value>, key: &str) -> Result<Option<bool>, Refusal> {
     match map.remove(key) {
-        None | Some(Value::Null) => Ok(None),
+        None => Ok(None),
         Some(Value::Bool(value)) => Ok(Some(value)),
         Some(_) => Err(Refusal::Invalid(format!(
             "\"{key}\" is not true or false; {EXAMPLE}"

@@ -11,13 +11,39 @@ pub(crate) enum Texts {
     List(Vec<String>),
 }
 
+/// A pair of texts, as the pipelines of transformers take it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a description")]
+pub(crate) struct TextPair {
+    text: String,
+    text_pair: Option<String>,
+}
+
+/// A text or a pair.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "a description")]
+pub(crate) enum TextOrPair {
+    Text(String),
+    Pair(TextPair),
+}
+
+/// A text, a pair, or a list of these.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "a description")]
+pub(crate) enum TextsOrPairs {
+    One(TextOrPair),
+    List(Vec<TextOrPair>),
+}
+
 /// Our own request.
 #[derive(ToSchema)]
 #[schema(example = json!({"query": "play some jazz"}))]
 #[expect(dead_code, reason = "a description")]
 pub(crate) struct OwnRequest {
     /// What to classify.
-    query: Texts,
+    query: TextsOrPairs,
     /// Whether a text that is too long is cut; true by default.
     truncate: Option<bool>,
 }
@@ -33,6 +59,8 @@ pub(crate) enum TeiInputs {
     Texts(Vec<String>),
     /// A list of texts in lists of one, and of pairs in lists of two.
     Batch(Vec<Vec<String>>),
+    /// A pair.
+    Pair(TextPair),
 }
 
 /// The request of text-embeddings-inference and of `huggingface_hub`.
@@ -69,6 +97,6 @@ pub(crate) struct HubParameters {
 #[expect(dead_code, reason = "a description")]
 pub(crate) enum PredictRequest {
     Own(OwnRequest),
-    Texts(Vec<String>),
+    Texts(Vec<TextOrPair>),
     Tei(TeiRequest),
 }

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
 use super::fields::{boolean, truncation};
-use super::texts::{Arity, TextList};
+use super::texts::{Arity, TextList, text_or_pair};
 use crate::api::content::{is_json, require_identity};
 use crate::api::json;
 use crate::error::Refusal;
@@ -28,11 +28,14 @@ pub(crate) struct TeiShape {
 
 /// Decodes an object with `inputs`. Unknown keys pass, as in TEI.
 pub(super) fn decode_object(mut map: Map<String, Value>) -> Result<(Request, TeiShape), Refusal> {
-    let direction = map.remove("truncation_direction").unwrap_or(Value::Null);
-    let right = direction
-        .as_str()
-        .is_some_and(|d| d.eq_ignore_ascii_case("right"));
-    if !direction.is_null() && !right {
+    let is_right = |direction: &Value| {
+        let direction = direction.as_str();
+        direction.is_some_and(|direction| direction.eq_ignore_ascii_case("right"))
+    };
+    if map
+        .remove("truncation_direction")
+        .is_some_and(|direction| !is_right(&direction))
+    {
         let what = "\"truncation_direction\" can only be \"right\": the beginning is kept";
         return Err(Refusal::Invalid(what.to_owned()));
     }
@@ -41,7 +44,7 @@ pub(super) fn decode_object(mut map: Map<String, Value>) -> Result<(Request, Tei
     let inputs = map.remove("inputs").unwrap_or(Value::Null);
     let (texts, shape) = match map.remove("parameters") {
         Some(Value::Object(parameters)) => decode_pipeline(inputs, parameters)?,
-        None | Some(Value::Null) => {
+        None => {
             let TextList { texts, arity } = text_or_pairs(inputs)?;
             let shape = TeiShape {
                 arity,
@@ -70,10 +73,11 @@ fn decode_pipeline(
     mut parameters: Map<String, Value>,
 ) -> Result<(Vec<Text>, TeiShape), Refusal> {
     let invalid = |what: &str| Refusal::Invalid(what.to_owned());
-    let TextList { texts, .. } = TextList::from_json(inputs)
-        .ok_or_else(|| invalid("\"inputs\" is not a text or a list of texts"))?;
+    let TextList { texts, .. } = TextList::from_json(inputs).ok_or_else(|| {
+        invalid("\"inputs\" is not a text, a pair {\"text\", \"text_pair\"} or a list of these")
+    })?;
     let scoring = match parameters.remove("function_to_apply") {
-        None | Some(Value::Null) => None,
+        None => None,
         Some(found) => Some(match found.as_str() {
             Some("softmax") => Scoring::Softmax,
             Some("sigmoid") => Scoring::Sigmoid,
@@ -85,7 +89,7 @@ fn decode_pipeline(
         }),
     };
     let top = match parameters.remove("top_k") {
-        None | Some(Value::Null) => None,
+        None => None,
         Some(found) => match found.as_u64().map(usize::try_from) {
             Some(Ok(top)) if top > 0 => Some(top),
             _ => return Err(invalid("\"top_k\" is not a whole number above 0")),
@@ -137,16 +141,20 @@ pub(crate) fn decode_tokenize(headers: &HeaderMap, body: &[u8]) -> Result<Tokeni
         return Err(Refusal::Empty);
     }
     let text = |text| match text {
-        Text::Single(text) | Text::Pair(text, _) => text,
+        Text::Single(text) => Ok(text),
+        Text::Pair(..) => {
+            let what = "\"inputs\" has a pair, of which each text is to be sent by itself";
+            Err(Refusal::Invalid(format!("{what}; {example}")))
+        }
     };
     Ok(TokenizeTexts {
-        texts: texts.into_iter().map(text).collect(),
+        texts: texts.into_iter().map(text).collect::<Result<_, _>>()?,
         with_special,
     })
 }
 
 /// Decodes TEI's `inputs`: a text, a pair (a list of two), or a list of lists of one or two. A flat list of
-/// any other length, which TEI refuses, is a list of texts here.
+/// any other length, which TEI refuses, is a list of texts here. A pair may also be an object, as in transformers.
 pub(crate) fn text_or_pairs(inputs: Value) -> Result<TextList, Refusal> {
     let wrong = || {
         let what =
@@ -169,7 +177,7 @@ pub(crate) fn text_or_pairs(inputs: Value) -> Result<TextList, Refusal> {
         Value::Array(mut parts) if parts.len() == 1 => Ok(Text::Single(
             parts.pop().map_or_else(|| Err(wrong()), string)?,
         )),
-        _ => Err(wrong()),
+        item => text_or_pair(item).ok_or_else(wrong),
     };
     match inputs {
         Value::String(text) => Ok(TextList::single(Text::Single(text))),
@@ -184,6 +192,6 @@ pub(crate) fn text_or_pairs(inputs: Value) -> Result<TextList, Refusal> {
                 .collect::<Result<_, _>>()?,
             arity: Arity::List,
         }),
-        _ => Err(wrong()),
+        pair => Ok(TextList::single(text_or_pair(pair).ok_or_else(wrong)?)),
     }
 }

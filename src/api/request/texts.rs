@@ -1,6 +1,6 @@
 //! The texts of a request.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::model::Text;
 
@@ -27,21 +27,44 @@ impl TextList {
         }
     }
 
-    /// The texts of a JSON string or of an array of strings; `None` for anything else.
+    /// The texts of a JSON string, a pair, or an array of these; `None` for anything else.
     pub(crate) fn from_json(value: Value) -> Option<Self> {
-        let text = |item| match item {
-            Value::String(text) => Some(Text::Single(text)),
-            _ => None,
-        };
         match value {
             Value::Array(items) => {
-                let texts: Option<_> = items.into_iter().map(text).collect();
+                let texts: Option<_> = items.into_iter().map(text_or_pair).collect();
                 Some(Self {
                     texts: texts?,
                     arity: Arity::List,
                 })
             }
-            value => Some(Self::single(text(value)?)),
+            value => Some(Self::single(text_or_pair(value)?)),
         }
+    }
+}
+
+/// The key of the second text of a pair.
+const SECOND: &str = "text_pair";
+
+/// A text, or a pair as the pipelines of transformers take it: `{"text": …, "text_pair": …}`.
+pub(super) fn text_or_pair(value: Value) -> Option<Text> {
+    match value {
+        Value::String(text) => Some(Text::Single(text)),
+        Value::Object(mut map) => {
+            let Value::String(first) = map.remove("text")? else {
+                return None;
+            };
+            let text = with_second(first, &mut map)?;
+            map.is_empty().then_some(text)
+        }
+        _ => None,
+    }
+}
+
+/// A text that is the first of a pair if `map` has the second. `None` if that is not a text.
+pub(crate) fn with_second(first: String, map: &mut Map<String, Value>) -> Option<Text> {
+    match map.remove(SECOND) {
+        None => Some(Text::Single(first)),
+        Some(Value::String(second)) => Some(Text::Pair(first, second)),
+        Some(_) => None,
     }
 }

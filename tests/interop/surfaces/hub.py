@@ -15,7 +15,7 @@ def best_first(scores):
     return all(a >= b for a, b in zip(scores, scores[1:]))
 
 
-def hub(port):
+def hub(port, takes_pairs):
     for path in ["/predict", "/", "/invocations"]:
         client = InferenceClient(model=f"http://127.0.0.1:{port}{path}")
         for text, label in TEXTS.items():
@@ -35,6 +35,13 @@ def hub(port):
     labels = [[one.label for one in found] for found in (everything, sigmoid, logits)]
     check(labels[0] == labels[1] == labels[2], f"the order is the same for all functions, not {labels}")
     ok("huggingface_hub: all labels, and each function_to_apply")
+
+    if takes_pairs:
+        pair = client.text_classification({"text": JAZZ, "text_pair": "weather"}, function_to_apply="none")
+        wanted = post(port, "/predict", {"inputs": [JAZZ, "weather"], "raw_scores": True}).json()
+        found = [{"score": one.score, "label": one.label} for one in pair]
+        check(found == wanted, f"a pair is {wanted}, not {found}")
+        ok("huggingface_hub: a pair")
 
     error = fails(lambda: client.text_classification(JAZZ, top_k=0), HfHubHTTPError, "top_k=0")
     check(error.response.status_code == 422 and "top_k" in str(error), f"422 that says why, not {error}")
@@ -134,6 +141,6 @@ def around(port):
 
 
 def run(port, takes_pairs):
-    hub(port)
+    hub(port, takes_pairs)
     tei(port, takes_pairs)
     around(port)

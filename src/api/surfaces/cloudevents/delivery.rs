@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use super::event::{ContentMode, is_json, text_of};
 use super::record::EventRecord;
 use super::reply;
+use crate::api::json;
 
 /// The position of a record, and the time at which it was written.
 #[derive(Debug, Clone, Copy)]
@@ -121,12 +122,13 @@ impl BinaryRequest {
 
     /// An event that was in structured mode; `None` if it cannot be read. JSON data keep their bytes.
     fn of_structured(event: &[u8]) -> Option<Self> {
+        let event = json::without_mark(event);
         let mut event: BTreeMap<String, &RawValue> = serde_json::from_slice(event).ok()?;
+        event.retain(|_, value| value.get() != "null");
         let text = |value: &RawValue| serde_json::from_str::<String>(value.get()).ok();
         let mut request = Self::default();
-        let data = event.remove("data").filter(|data| data.get() != "null");
         let content_type = event.remove("datacontenttype").and_then(text);
-        request.body = match (data, event.remove("data_base64")) {
+        request.body = match (event.remove("data"), event.remove("data_base64")) {
             (None, None) => Bytes::new(),
             (None, Some(encoded)) => STANDARD.decode(text(encoded)?).ok()?.into(),
             // With a type other than JSON, a string is the data itself.
@@ -248,7 +250,7 @@ mod tests {
                 r#"{"z":1234567890123456789012345, "a":1.50}"#,
             ),
             (
-                r#","data":{"text":"play"}"#,
+                r#","data":{"text":"play"},"data_base64":null,"datacontenttype":null"#,
                 "application/json",
                 r#"{"text":"play"}"#,
             ),

@@ -205,7 +205,7 @@ fn object(value: Value) -> Result<Event, Refusal> {
     };
     let data = data(&mut map)?;
     let attribute = |name: &str| match map.get(name) {
-        None | Some(Value::Null) => Ok(None),
+        None => Ok(None),
         Some(Value::String(value)) => Ok(Some(value.clone())),
         // The JSON form of an integer or a boolean is its form as a string (CloudEvents, "Type System").
         Some(value @ (Value::Number(_) | Value::Bool(_))) if CARRIED.contains(&name) => {
@@ -238,7 +238,7 @@ fn data(map: &mut Map<String, Value>) -> Result<EventData, Refusal> {
             let what = "the event's data_base64 is not a string";
             Err(Refusal::Malformed(what.to_owned()))
         }
-        (None | Some(Value::Null), None) => Ok(EventData::Bytes(content_type, Bytes::new())),
+        (None, None) => Ok(EventData::Bytes(content_type, Bytes::new())),
         // With a type other than JSON, a string is the data itself.
         (Some(Value::String(text)), None) if !is_json(content_type.as_deref()) => {
             Ok(EventData::Bytes(content_type, text.into()))

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::event::EventData;
 use crate::api::json;
-use crate::api::request::{TextList, text_or_pairs};
+use crate::api::request::{TextList, text_or_pairs, with_second};
 use crate::error::Refusal;
 use crate::model::Text;
 
@@ -121,8 +121,11 @@ fn of_json(value: Value, pointer: Option<&TextPointer>) -> Result<TextList, Refu
             if let Some(inputs) = map.remove("inputs") {
                 return text_or_pairs(inputs);
             }
-            let found = KEYS.iter().find_map(|key| map.remove(*key));
-            found.and_then(TextList::from_json).ok_or_else(none)
+            match KEYS.iter().find_map(|key| map.remove(*key)) {
+                Some(Value::String(first)) => with_second(first, &mut map).map(TextList::single),
+                found => found.and_then(TextList::from_json),
+            }
+            .ok_or_else(none)
         }
         value => TextList::from_json(value).ok_or_else(none),
     }
@@ -159,8 +162,12 @@ mod tests {
             (b"\"play\"", "play"),
             (br#"{"query":"play","user":7}"#, "play"),
             (br#"{"text":"play"}"#, "play"),
+            (br#"{"query":null,"text":"play"}"#, "play"),
+            (b"\xef\xbb\xbf{\"text\":\"play\"}", "play"),
             (br#"{"inputs":"play"}"#, "play"),
             (br#"{"inputs":["a","b"]}"#, "a|b"),
+            (br#"{"text":"a","text_pair":"b"}"#, "a|b"),
+            (br#"{"query":{"text":"a","text_pair":"b"}}"#, "a|b"),
             (b"42", "42"),
             (b"true", "true"),
             (b"{not json", "{not json"),

@@ -87,7 +87,7 @@ pub fn decode_inference(
         return Err(invalid("the JSON body is not an object"));
     };
     let id = match map.remove("id") {
-        None | Some(Value::Null) => None,
+        None => None,
         Some(Value::String(id)) => Some(id),
         Some(_) => return Err(invalid("\"id\" is not a string")),
     };
@@ -109,7 +109,7 @@ struct JsonParameters(Map<String, Value>);
 impl JsonParameters {
     fn of(map: &mut Map<String, Value>) -> Result<Self, Refusal> {
         match map.remove("parameters") {
-            None | Some(Value::Null) => Ok(Self(Map::new())),
+            None => Ok(Self(Map::new())),
             Some(Value::Object(parameters)) => Ok(Self(parameters)),
             Some(_) => Err(invalid("\"parameters\" is not an object")),
         }
@@ -195,7 +195,7 @@ fn outputs(
 ) -> Result<Vec<RequestedOutput>, Refusal> {
     let is_binary = all.flag("binary_data_output")?.unwrap_or(false);
     let items = match map.remove("outputs") {
-        None | Some(Value::Null) => return Ok(RequestedOutput::all(is_binary)),
+        None => return Ok(RequestedOutput::all(is_binary)),
         Some(Value::Array(items)) if items.is_empty() => {
             return Ok(RequestedOutput::all(is_binary));
         }

@@ -102,6 +102,14 @@ fn data_of_a_structured_event() {
     assert_eq!(data(r#","data_base64":"cGxheQ==""#), bytes(None, "play"));
     assert_eq!(data(""), bytes(None, ""));
     assert_eq!(data(r#","data":null"#), bytes(None, ""));
+    assert_eq!(
+        data(r#","data":"play","data_base64":null"#),
+        EventData::Json("play".into())
+    );
+    assert_eq!(
+        data(r#","data":null,"data_base64":"cGxheQ==""#),
+        bytes(None, "play")
+    );
     for wrong in [
         r#","data":"secret","data_base64":"c2VjcmV0""#,
         r#","data_base64":"secret!""#,
