@@ -347,7 +347,7 @@ mod tests {
         let shared = ServerModel { host, ..alone };
         close(alone.capacity(None).rate_max, 1000.0);
         close(shared.capacity(None).rate_max, 500.0);
-        close(shared.capacity(None).rate, 475.0);
+        close(shared.capacity(None).rate, 425.0);
         let waking = ServerModel {
             host: Host {
                 batch: 10e-3,

@@ -50,7 +50,7 @@ fn requests_that_do_not_fit_together_make_small_batches() {
     };
     let mixed = Variation { sizes: 0.4, ..SAME };
     let (same, mixed) = (kappa(&model, 30.0, SAME), kappa(&model, 30.0, mixed));
-    assert!(mixed > 1.3 * same, "{mixed} against {same}");
+    assert!(mixed > 1.15 * same, "{mixed} against {same}");
 }
 
 /// The audit's independent simulation: 18 requests a second, where a clamped κ gave 33.
