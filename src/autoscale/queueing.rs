@@ -167,7 +167,7 @@ impl ServerModel {
     }
 
     /// Requests per batch at full load.
-    fn batch(&self) -> f64 {
+    pub(super) fn batch(&self) -> f64 {
         let Host {
             request,
             batch,

@@ -156,7 +156,8 @@ fn step(p99: impl Fn(f64) -> f64, rate: f64, usable: f64, seconds: f64) -> Optio
 /// The 99th percentile of the latency at `rate` in seconds, by simulation; `None` if the queue is unstable. Deterministic.
 fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<f64> {
     let service = model.service_at(rate);
-    if !(rate > 0.0 && rate < service.rate(model.batch_max.max(1.0))) {
+    let batch_max = model.batch().max(1.0);
+    if !(rate > 0.0 && rate < service.rate(batch_max)) {
         return None;
     }
     let mut random = ChaCha8Rng::seed_from_u64(1);
@@ -183,7 +184,7 @@ fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<f64>
         let (mut count, mut size) = (0, 0.0);
         // As the server fills a batch: the first that does not fit ends it.
         while let Some(next) = waiting.get(count)
-            && (count == 0 || size + next.size <= model.batch_max)
+            && (count == 0 || size + next.size <= batch_max)
         {
             count += 1;
             size += next.size;
