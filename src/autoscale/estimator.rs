@@ -39,7 +39,7 @@ const OVERHEAD_MAX: f64 = 0.5;
 const LITTLE_LOAD: f64 = 0.5;
 
 /// Utilizations at which κ can be observed. At lower ones, batches hardly ever wait for each other.
-const TAIL_LOADS: std::ops::RangeInclusive<f64> = 0.4..=1.0;
+const TAIL_LOADS: std::ops::RangeInclusive<f64> = 0.4..=1.2;
 
 /// Seconds of the window of latencies, and the requests in it by those that the rate explains: κ is observed if the load has
 /// been about the same for as long.
@@ -197,7 +197,6 @@ impl Estimator {
             host: self.host_cost(),
             byte: seen.byte.seconds,
             overhead: self.overhead,
-            slack: seen.slack,
             tail: self.tail_now,
         };
         let learned = self.update_tail(learned, conditions, interval);
@@ -242,11 +241,13 @@ impl Estimator {
             |slo: f64| interval.latency.count >= LATENCIES_MIN && interval.latency.p99 > slo;
         let is_refusing = interval.overload_share > OVERLOAD_SHARE;
         let overloaded = is_refusing || conditions.objective.is_some_and(is_late);
-        // A first load that is too much tells the cost of answers as well, but not that of answers and refusals.
+        // A first load that is too much tells the cost of answers as well. With that of refusals in it, it is at least not
+        // more than found.
         let is_unknown = self.host.cost().is_none();
+        let guessed = RequestCost::GUESS.request * interval.answered;
         self.host_is_seen = interval.host.is_some();
         if let Some(host) = interval.host
-            && (!overloaded || is_unknown && !is_refusing)
+            && (!overloaded || is_unknown && (!is_refusing || host < guessed))
         {
             let ObservedInterval {
                 answered, batches, ..

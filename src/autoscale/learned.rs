@@ -195,8 +195,6 @@ pub struct Learned {
     pub byte: f64,
     /// 99th percentile of a request's time outside queue and engine, in seconds.
     pub overhead: f64,
-    /// Seconds by which admission takes its forecasts to be too short.
-    pub slack: f64,
     /// κ.
     pub tail: f64,
 }
@@ -242,12 +240,10 @@ impl Learned {
         }
     }
 
-    /// The latency objective. Admission refuses what would take longer than it promises, less what its forecasts are
-    /// wrong by, so that is the limit.
+    /// The latency objective. Admission refuses what would take longer than it promises, so that promise is the
+    /// limit.
     pub fn objective(&self, conditions: &Conditions) -> Option<LatencyObjective> {
-        let promised = conditions
-            .objective
-            .map(|seconds| PROMISE * seconds - self.slack);
+        let promised = conditions.objective.map(|seconds| PROMISE * seconds);
         promised.map(|seconds| LatencyObjective {
             seconds,
             overhead: self.overhead.min(seconds),

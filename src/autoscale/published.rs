@@ -68,7 +68,6 @@ mod tests {
                 host: RequestCost::GUESS,
                 byte: 0.0,
                 overhead: 0.0,
-                slack: 0.0,
                 tail: 2.0,
             },
             in_flight: 4.0,

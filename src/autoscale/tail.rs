@@ -39,6 +39,9 @@ const CORRECTION_RANGE: (f64, f64) = (0.7, 2.0);
 /// Weight of a newly observed minute.
 const NEWEST: f64 = 0.2;
 
+/// Share of the cores that the host takes at most, in a burst.
+const HOST_SHARE_MAX: f64 = 0.9;
+
 /// Coefficient of variation of sizes at most.
 const SIZES_MAX: f64 = 3.0;
 
@@ -98,17 +101,16 @@ impl Tail {
         if tail.is_finite() { tail } else { TAIL }
     }
 
-    /// Learns that at `rate`, the 99th percentile of the time in queue and engine was `p99` seconds; at least so many if
-    /// it is cut, because requests that would have taken longer were refused.
+    /// Learns that at `rate`, the 99th percentile of the time in queue and engine was `p99` seconds. If it is cut, because
+    /// requests that would have taken longer were refused, it says nothing below what is simulated.
     pub fn observe(&mut self, model: &ServerModel, rate: f64, p99: f64, is_cut: bool) {
         let Some(simulated) = simulate(model, rate, self.variation) else {
             return;
         };
         let (low, high) = CORRECTION_RANGE;
+        let low = if is_cut { 1.0 } else { low };
         let found = (p99 / simulated).clamp(low, high);
-        if found > self.correction || !is_cut {
-            self.correction += NEWEST * (found - self.correction);
-        }
+        self.correction += NEWEST * (found - self.correction);
     }
 
     /// The 99th percentile of the latency at `rate` in seconds; infinite if the queue is unstable.
@@ -156,10 +158,15 @@ fn step(p99: impl Fn(f64) -> f64, rate: f64, usable: f64, seconds: f64) -> Optio
 /// The 99th percentile of the latency at `rate` in seconds, by simulation; `None` if the queue is unstable. Deterministic.
 fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<f64> {
     let service = model.service_at(rate);
-    let batch_max = model.batch().max(1.0);
-    if !(rate > 0.0 && rate < service.rate(batch_max)) {
+    let batch_max = model.batch_max.max(1.0);
+    // On shared cores a mean, not a limit.
+    let grown = model.batch().max(1.0);
+    let mut room = 0.0;
+    if !(rate > 0.0 && rate < service.rate(grown)) {
         return None;
     }
+    // Beyond that, a burst takes the cores for the host, and requests wait in sockets.
+    let highest = HOST_SHARE_MAX * model.host.cores / model.host.request.max(f64::MIN_POSITIVE);
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let seconds = bursty_seconds(model);
     let requests = if variation.rate > BURSTINESS_MIN {
@@ -181,16 +188,26 @@ fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<f64>
             waiting.push_back(next);
             next = arrivals.draw();
         }
+        if waiting.len() > requests {
+            return None;
+        }
+        let limit = (grown + room).min(batch_max);
         let (mut count, mut size) = (0, 0.0);
         // As the server fills a batch: the first that does not fit ends it.
         while let Some(next) = waiting.get(count)
-            && (count == 0 || size + next.size <= batch_max)
+            && (count == 0 || size + next.size <= limit)
         {
             count += 1;
             size += next.size;
         }
+        room = if waiting.len() > count {
+            (limit - size).clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
         // Where engine and host share the cores, a burst takes more of them for the host as well.
-        now += model.service_at(rate * arrivals.factor()).batch(size);
+        let momentary = (rate * arrivals.factor()).min(highest);
+        now += model.service_at(momentary).batch(size);
         latencies.extend(waiting.drain(..count).map(|done| now - done.arrival));
     }
     latencies.drain(..WARM_UP);

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, ToSocketAddrs as _};
 
-/// The address that a text names. A name is looked up once; if it has several addresses, the first one counts.
+/// The address that a text names. A name is looked up once; if it has several addresses, the first one of IPv4 counts, or else
+/// the first one.
 ///
 /// # Errors
 /// If there is no such name.
@@ -15,13 +16,20 @@ pub(crate) fn parse_host(text: &str) -> Result<IpAddr, String> {
     }
     let expected = "expected an IP address or the name of one";
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if text.is_empty() || !text.chars().all(is_name) {
+    // Resolvers read numbers as addresses of their own: 8080 as 0.0.31.144.
+    let last = text.trim_end_matches('.').rsplit('.').next();
+    let is_number = last.is_some_and(|label| {
+        label.starts_with("0x") || label.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    if is_number || !text.chars().all(is_name) {
         return Err(expected.to_owned());
     }
     let found = (text, 0).to_socket_addrs();
-    let mut found = found.map_err(|error| format!("{expected}; {error}"))?;
-    let first = found.next().ok_or_else(|| expected.to_owned())?;
-    Ok(first.ip())
+    let found = found.map_err(|error| format!("{expected}; {error}"))?;
+    let found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    let first = found.iter().find(|address| address.is_ipv4());
+    let first = first.or(found.first()).copied();
+    first.ok_or_else(|| expected.to_owned())
 }
 
 #[cfg(test)]
@@ -45,6 +53,11 @@ mod tests {
             "[localhost]",
             "[::1",
             "::1:80:",
+            "8080",
+            "192.168.1",
+            "0",
+            "0x7f000001",
+            "10.1.",
             "a b",
             "http://localhost",
         ] {

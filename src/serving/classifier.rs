@@ -293,7 +293,6 @@ impl Classifier {
             shares_cores: !generation.is_on_device,
             computes_alone: generation.computes_alone,
             engine: effort.time(),
-            slack: generation.forecast.slack(),
             byte: self.admission.host().byte_cost(),
             waiting_tokens: slots.tokens(Class::Single) + slots.tokens(Class::List),
             backlog: self.arrivals().backlog(),

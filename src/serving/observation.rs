@@ -30,8 +30,6 @@ pub struct Observation {
     pub computes_alone: bool,
     /// The engine's time so far.
     pub engine: EngineTime,
-    /// Seconds by which admission takes its forecasts to be too short.
-    pub slack: f64,
     /// CPU time that a byte of a large body takes the host.
     pub byte: ByteCost,
     /// Tokens that wait for the engine.

@@ -86,7 +86,7 @@ impl Listener {
         let bound = match bind(address) {
             Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && !is_taken(&error) => {
                 let by_four = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-                bind(by_four).map_err(|_| error)
+                bind(by_four).map_err(|by_four| if is_taken(&by_four) { by_four } else { error })
             }
             bound => bound,
         };

@@ -26,7 +26,7 @@ pub(super) fn decode_texts(
     truncate: Option<bool>,
 ) -> Result<(Request, Arity), Refusal> {
     let TextList { texts, arity } = TextList::from_json(query).ok_or_else(|| {
-        let what = "\"query\" is not a text or a list of texts";
+        let what = "\"query\" is not a text, a pair {\"text\", \"text_pair\"} or a list of these";
         Refusal::Invalid(format!("{what}; {EXAMPLE}"))
     })?;
     let too_long = truncation(truncate);

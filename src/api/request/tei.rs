@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
 use super::fields::{boolean, truncation};
-use super::texts::{Arity, TextList, text_or_pair};
+use super::texts::{Arity, SECOND, TextList, text_or_pair};
 use crate::api::content::{is_json, require_identity};
 use crate::api::json;
 use crate::error::Refusal;
@@ -45,7 +45,15 @@ pub(super) fn decode_object(mut map: Map<String, Value>) -> Result<(Request, Tei
     let (texts, shape) = match map.remove("parameters") {
         Some(Value::Object(parameters)) => decode_pipeline(inputs, parameters)?,
         None => {
-            let TextList { texts, arity } = text_or_pairs(inputs)?;
+            let list = text_or_pairs(inputs)?;
+            let list = match map.remove(SECOND) {
+                None => list,
+                Some(second) => list.with_second(second).ok_or_else(|| {
+                    let what = "\"text_pair\" is not a text beside a single text, of which it makes a pair";
+                    Refusal::Invalid(what.to_owned())
+                })?,
+            };
+            let TextList { texts, arity } = list;
             let shape = TeiShape {
                 arity,
                 scoring: None,
@@ -157,8 +165,7 @@ pub(crate) fn decode_tokenize(headers: &HeaderMap, body: &[u8]) -> Result<Tokeni
 /// any other length, which TEI refuses, is a list of texts here. A pair may also be an object, as in transformers.
 pub(crate) fn text_or_pairs(inputs: Value) -> Result<TextList, Refusal> {
     let wrong = || {
-        let what =
-            "\"inputs\" is not a text, a pair [\"a\", \"b\"] or a list [[\"a\"], [\"b\", \"c\"]]";
+        let what = "\"inputs\" is not a text, a pair [\"a\", \"b\"] or {\"text\", \"text_pair\"}, or a list [[\"a\"], [\"b\", \"c\"]]";
         Refusal::Invalid(what.to_owned())
     };
     let string = |value: Value| match value {

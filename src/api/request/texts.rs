@@ -1,6 +1,6 @@
 //! The texts of a request.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::model::Text;
 
@@ -27,6 +27,16 @@ impl TextList {
         }
     }
 
+    /// A single text with the second one of a pair; `None` if there are several, it is a pair, or that is not a text.
+    pub(crate) fn with_second(mut self, second: Value) -> Option<Self> {
+        match (self.arity, self.texts.pop(), second) {
+            (Arity::Single, Some(Text::Single(first)), Value::String(second)) => {
+                Some(Self::single(Text::Pair(first, second)))
+            }
+            _ => None,
+        }
+    }
+
     /// The texts of a JSON string, a pair, or an array of these; `None` for anything else.
     pub(crate) fn from_json(value: Value) -> Option<Self> {
         match value {
@@ -43,28 +53,20 @@ impl TextList {
 }
 
 /// The key of the second text of a pair.
-const SECOND: &str = "text_pair";
+pub(crate) const SECOND: &str = "text_pair";
 
 /// A text, or a pair as the pipelines of transformers take it: `{"text": …, "text_pair": …}`.
 pub(super) fn text_or_pair(value: Value) -> Option<Text> {
     match value {
         Value::String(text) => Some(Text::Single(text)),
         Value::Object(mut map) => {
-            let Value::String(first) = map.remove("text")? else {
-                return None;
+            let text = match (map.remove("text")?, map.remove(SECOND)) {
+                (Value::String(text), None) => Text::Single(text),
+                (Value::String(first), Some(Value::String(second))) => Text::Pair(first, second),
+                _ => return None,
             };
-            let text = with_second(first, &mut map)?;
             map.is_empty().then_some(text)
         }
         _ => None,
-    }
-}
-
-/// A text that is the first of a pair if `map` has the second. `None` if that is not a text.
-pub(crate) fn with_second(first: String, map: &mut Map<String, Value>) -> Option<Text> {
-    match map.remove(SECOND) {
-        None => Some(Text::Single(first)),
-        Some(Value::String(second)) => Some(Text::Pair(first, second)),
-        Some(_) => None,
     }
 }

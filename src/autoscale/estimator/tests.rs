@@ -59,7 +59,6 @@ fn seen(factor: f64, batches: u64) -> Observation {
         shares_cores: false,
         computes_alone: false,
         engine: EngineTime::default(),
-        slack: 0.0,
         byte: ByteCost {
             seconds: 3e-9,
             is_known: false,

@@ -173,27 +173,31 @@ fn observation_corrects_the_simulation_within_the_range() {
     };
     assert!((learn(&mut tail, 1.4, false) - 1.4).abs() < 1e-3);
     assert!((learn(&mut tail, 100.0, false) - 2.0).abs() < 1e-3);
-    // Refusals have cut off the rest: it may be longer, but is not known to be shorter.
-    assert!((learn(&mut tail, 0.9, true) - 2.0).abs() < 1e-3);
     assert!((learn(&mut tail, 0.1, false) - 0.7).abs() < 1e-3);
+    // Refusals have cut off the rest.
+    assert!((learn(&mut tail, 0.1, true) - 1.0).abs() < 1e-3);
     assert!((learn(&mut tail, 1.1, true) - 1.1).abs() < 1e-3);
     assert_eq!(tail.p99(&model, 1e9), f64::INFINITY);
+}
+
+/// A server on one core, where a request takes 0.1 ms outside the engine.
+fn shared_model() -> ServerModel {
+    ServerModel {
+        host: Host {
+            request: 0.1e-3,
+            cores: 1.0,
+            is_shared: true,
+            ..Host::FREE
+        },
+        ..model(0.5, 0.1)
+    }
 }
 
 /// A burst takes more of the cores for the host too.
 #[test]
 fn a_burst_on_shared_cores_is_longer() {
     let bursty = Variation { rate: 0.3, ..SAME };
-    let host = |is_shared| Host {
-        request: 0.1e-3,
-        cores: 1.0,
-        is_shared,
-        ..Host::FREE
-    };
-    let shared = ServerModel {
-        host: host(true),
-        ..model(0.5, 0.1)
-    };
+    let shared = shared_model();
     // The same at the mean rate.
     let beside = ServerModel {
         service: shared.service_at(3000.0),
@@ -202,4 +206,29 @@ fn a_burst_on_shared_cores_is_longer() {
     let p99 = |model, rate| simulate(model, rate, bursty).unwrap();
     let (shared, beside) = (p99(&shared, 3000.0), p99(&beside, 3000.0));
     assert!(shared > 1.5 * beside, "{shared} against {beside}");
+    // However high a burst is, a batch ends.
+    let flood = Variation { rate: 1.0, ..SAME };
+    let p99 = simulate(&shared_model(), 4000.0, flood);
+    assert!(p99.is_none_or(|p99| p99 < 60.0), "{p99:?}");
+}
+
+/// On shared cores the batch of full load is a mean: a little more of it is a little more.
+#[test]
+fn the_batch_of_full_load_is_no_whole_number() {
+    let p99 = |setup_ms| {
+        let model = ServerModel {
+            host: Host {
+                request: 1e-3,
+                cores: 1.0,
+                is_shared: true,
+                ..Host::FREE
+            },
+            ..model(setup_ms, 9.0)
+        };
+        let rate = 0.9 * model.capacity(None).rate;
+        (model.batch(), simulate(&model, rate, SAME).unwrap())
+    };
+    let (below, above) = (p99(3.98), p99(4.02));
+    assert!(below.0 < 2.0 && above.0 > 2.0, "{below:?} {above:?}");
+    assert!((below.1 / above.1 - 1.0).abs() < 0.2, "{below:?} {above:?}");
 }

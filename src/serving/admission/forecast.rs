@@ -142,11 +142,6 @@ impl Forecast {
         }
     }
 
-    /// Seconds by which forecasts are taken to be too short.
-    pub(crate) fn slack(&self) -> f64 {
-        self.slack.seconds()
-    }
-
     /// The timing of the engine.
     pub(crate) fn timing(&self) -> &EngineTiming {
         &self.timing

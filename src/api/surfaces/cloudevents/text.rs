@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::event::EventData;
 use crate::api::json;
-use crate::api::request::{TextList, text_or_pairs, with_second};
+use crate::api::request::{SECOND, TextList, text_or_pairs};
 use crate::error::Refusal;
 use crate::model::Text;
 
@@ -118,14 +118,21 @@ fn of_json(value: Value, pointer: Option<&TextPointer>) -> Result<TextList, Refu
     };
     match value {
         Value::Object(mut map) => {
-            if let Some(inputs) = map.remove("inputs") {
-                return text_or_pairs(inputs);
-            }
-            match KEYS.iter().find_map(|key| map.remove(*key)) {
-                Some(Value::String(first)) => with_second(first, &mut map).map(TextList::single),
-                found => found.and_then(TextList::from_json),
-            }
-            .ok_or_else(none)
+            let second = map.remove(SECOND);
+            let list = match map.remove("inputs") {
+                Some(inputs) => text_or_pairs(inputs)?,
+                None => {
+                    let found = KEYS.iter().find_map(|key| map.remove(*key));
+                    found.and_then(TextList::from_json).ok_or_else(none)?
+                }
+            };
+            let Some(second) = second else {
+                return Ok(list);
+            };
+            list.with_second(second).ok_or_else(|| {
+                let what = "the event's \"text_pair\" is not a text beside a single text, of which it makes a pair";
+                Refusal::Invalid(what.to_owned())
+            })
         }
         value => TextList::from_json(value).ok_or_else(none),
     }
@@ -167,6 +174,7 @@ mod tests {
             (br#"{"inputs":"play"}"#, "play"),
             (br#"{"inputs":["a","b"]}"#, "a|b"),
             (br#"{"text":"a","text_pair":"b"}"#, "a|b"),
+            (br#"{"inputs":"a","text_pair":"b"}"#, "a|b"),
             (br#"{"query":{"text":"a","text_pair":"b"}}"#, "a|b"),
             (b"42", "42"),
             (b"true", "true"),
@@ -179,6 +187,13 @@ mod tests {
         let list = Ok((vec!["a".to_owned(), "b".to_owned()], true));
         assert_eq!(found(bytes(None, br#"["a","b"]"#), None), list);
         assert_eq!(found(bytes(None, b"{}"), None), Err(422));
+        for not_a_pair in [
+            &br#"{"text":"a","text_pair":7}"#[..],
+            br#"{"query":["a"],"text_pair":"b"}"#,
+            br#"{"inputs":["a","b"],"text_pair":"c"}"#,
+        ] {
+            assert_eq!(found(bytes(None, not_a_pair), None), Err(422));
+        }
         assert_eq!(found(bytes(None, b"\xff\x00"), None), Err(400));
         assert_eq!(found(bytes(None, b""), None), Err(400));
     }
