@@ -241,13 +241,11 @@ impl Estimator {
             |slo: f64| interval.latency.count >= LATENCIES_MIN && interval.latency.p99 > slo;
         let is_refusing = interval.overload_share > OVERLOAD_SHARE;
         let overloaded = is_refusing || conditions.objective.is_some_and(is_late);
-        // A first load that is too much tells the cost of answers as well. With that of refusals in it, it is at least not
-        // more than found.
+        // A first load that is too much tells the cost of answers as well, but not that of answers and refusals.
         let is_unknown = self.host.cost().is_none();
-        let guessed = RequestCost::GUESS.request * interval.answered;
         self.host_is_seen = interval.host.is_some();
         if let Some(host) = interval.host
-            && (!overloaded || is_unknown && (!is_refusing || host < guessed))
+            && (!overloaded || is_unknown && !is_refusing)
         {
             let ObservedInterval {
                 answered, batches, ..
