@@ -192,14 +192,7 @@ fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<f64>
             return None;
         }
         let limit = (grown + room).min(batch_max);
-        let (mut count, mut size) = (0, 0.0);
-        // As the server fills a batch: the first that does not fit ends it.
-        while let Some(next) = waiting.get(count)
-            && (count == 0 || size + next.size <= limit)
-        {
-            count += 1;
-            size += next.size;
-        }
+        let (count, size) = fill(&waiting, limit);
         room = if waiting.len() > count {
             (limit - size).clamp(0.0, 1.0)
         } else {
@@ -214,6 +207,19 @@ fn simulate(model: &ServerModel, rate: f64, variation: Variation) -> Option<f64>
     let index = latencies.len() / 100 * 99;
     let (_, p99, _) = latencies.select_nth_unstable_by(index, f64::total_cmp);
     Some(*p99)
+}
+
+/// The number and the size of the requests in a batch of at most `limit`, filled as the server does: the first that does not
+/// fit ends it.
+fn fill(waiting: &VecDeque<SimulatedRequest>, limit: f64) -> (usize, f64) {
+    let (mut count, mut size) = (0, 0.0);
+    while let Some(next) = waiting.get(count)
+        && (count == 0 || size + next.size <= limit)
+    {
+        count += 1;
+        size += next.size;
+    }
+    (count, size)
 }
 
 /// The number of seconds with rates of their own: the same for all rates that the server can be asked for.

@@ -149,8 +149,12 @@ mod tests {
         assert_eq!(texts(r#"{"inputs": "a"}"#), single);
         assert_eq!(texts(r#"{"inputs": ["a", "b"]}"#), single, "a pair");
         assert_eq!(texts(r#"{"inputs": ["a"]}"#), single);
-        let pair = r#"{"inputs": {"text": "a", "text_pair": "b"}}"#;
-        assert_eq!(texts(pair), single);
+        for pair in [
+            r#"{"inputs": {"text": "a", "text_pair": "b"}}"#,
+            r#"{"inputs": "a", "text_pair": "b"}"#,
+        ] {
+            assert_eq!(texts(pair), single);
+        }
         let list = |count| Ok((count, Arity::List));
         assert_eq!(texts(r#"{"inputs": ["a", "b", "c"]}"#), list(3));
         assert_eq!(texts(r#"{"inputs": [["a"], ["b", "c"]]}"#), list(2));
@@ -163,6 +167,11 @@ mod tests {
             (r#"{"inputs": {"text": "a", "text_pair": 7}}"#, "422"),
             (r#"{"inputs": {"text": "a", "pair": "b"}}"#, "422"),
             (r#"{"inputs": {"text_pair": "b"}}"#, "422"),
+            (r#"{"inputs": ["a", "b"], "text_pair": "c"}"#, "422"),
+            (
+                r#"{"inputs": ["a"], "text_pair": "c", "parameters": {}}"#,
+                "422",
+            ),
             (r#"{"inputs": "a", "truncation_direction": "left"}"#, "422"),
         ] {
             let error = texts(body).unwrap_err();

@@ -17,4 +17,4 @@ pub use self::parameters::decode_query;
 pub(super) use self::parameters::{FormRequest, TextParameters};
 pub(super) use self::schema::{PredictRequest, Texts};
 pub(super) use self::tei::{TEI, TeiShape, TokenizeTexts, decode_tokenize, text_or_pairs};
-pub(super) use self::texts::{Arity, SECOND, TextList};
+pub(super) use self::texts::{Arity, TextList, with_second};

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
 use super::fields::{boolean, truncation};
-use super::texts::{Arity, SECOND, TextList, text_or_pair};
+use super::texts::{Arity, TextList, text_or_pair, with_second};
 use crate::api::content::{is_json, require_identity};
 use crate::api::json;
 use crate::error::Refusal;
@@ -42,18 +42,11 @@ pub(super) fn decode_object(mut map: Map<String, Value>) -> Result<(Request, Tei
     let truncate = boolean(&mut map, "truncate")?;
     let raw_scores = boolean(&mut map, "raw_scores")?.unwrap_or(false);
     let inputs = map.remove("inputs").unwrap_or(Value::Null);
+    let inputs = with_second(inputs, &mut map);
     let (texts, shape) = match map.remove("parameters") {
         Some(Value::Object(parameters)) => decode_pipeline(inputs, parameters)?,
         None => {
-            let list = text_or_pairs(inputs)?;
-            let list = match map.remove(SECOND) {
-                None => list,
-                Some(second) => list.with_second(second).ok_or_else(|| {
-                    let what = "\"text_pair\" is not a text beside a single text, of which it makes a pair";
-                    Refusal::Invalid(what.to_owned())
-                })?,
-            };
-            let TextList { texts, arity } = list;
+            let TextList { texts, arity } = text_or_pairs(inputs)?;
             let shape = TeiShape {
                 arity,
                 scoring: None,

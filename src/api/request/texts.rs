@@ -1,6 +1,6 @@
 //! The texts of a request.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::model::Text;
 
@@ -27,16 +27,6 @@ impl TextList {
         }
     }
 
-    /// A single text with the second one of a pair; `None` if there are several, it is a pair, or that is not a text.
-    pub(crate) fn with_second(mut self, second: Value) -> Option<Self> {
-        match (self.arity, self.texts.pop(), second) {
-            (Arity::Single, Some(Text::Single(first)), Value::String(second)) => {
-                Some(Self::single(Text::Pair(first, second)))
-            }
-            _ => None,
-        }
-    }
-
     /// The texts of a JSON string, a pair, or an array of these; `None` for anything else.
     pub(crate) fn from_json(value: Value) -> Option<Self> {
         match value {
@@ -53,7 +43,15 @@ impl TextList {
 }
 
 /// The key of the second text of a pair.
-pub(crate) const SECOND: &str = "text_pair";
+const SECOND: &str = "text_pair";
+
+/// What `map` has as texts, as a pair if it has the second text of one beside them.
+pub(crate) fn with_second(texts: Value, map: &mut Map<String, Value>) -> Value {
+    match map.remove(SECOND) {
+        None => texts,
+        Some(second) => json!({"text": texts, SECOND: second}),
+    }
+}
 
 /// A text, or a pair as the pipelines of transformers take it: `{"text": …, "text_pair": …}`.
 pub(super) fn text_or_pair(value: Value) -> Option<Text> {

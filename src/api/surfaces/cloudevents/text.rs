@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::event::EventData;
 use crate::api::json;
-use crate::api::request::{SECOND, TextList, text_or_pairs};
+use crate::api::request::{TextList, text_or_pairs, with_second};
 use crate::error::Refusal;
 use crate::model::Text;
 
@@ -113,26 +113,18 @@ fn of_json(value: Value, pointer: Option<&TextPointer>) -> Result<TextList, Refu
     }
     let none = || {
         let what = "the event's data has no text: expected a string, a list of strings, or an \
-                    object with \"query\", \"text\" or \"inputs\" (or set --event-text-pointer)";
+                    object with \"query\", \"text\" or \"inputs\", which a string \"text_pair\" makes \
+                    a pair if it is a single string (or set --event-text-pointer)";
         Refusal::Invalid(what.to_owned())
     };
     match value {
         Value::Object(mut map) => {
-            let second = map.remove(SECOND);
-            let list = match map.remove("inputs") {
-                Some(inputs) => text_or_pairs(inputs)?,
-                None => {
-                    let found = KEYS.iter().find_map(|key| map.remove(*key));
-                    found.and_then(TextList::from_json).ok_or_else(none)?
-                }
-            };
-            let Some(second) = second else {
-                return Ok(list);
-            };
-            list.with_second(second).ok_or_else(|| {
-                let what = "the event's \"text_pair\" is not a text beside a single text, of which it makes a pair";
-                Refusal::Invalid(what.to_owned())
-            })
+            if let Some(inputs) = map.remove("inputs") {
+                return text_or_pairs(with_second(inputs, &mut map));
+            }
+            let found = KEYS.iter().find_map(|key| map.remove(*key));
+            let found = found.map(|texts| with_second(texts, &mut map));
+            found.and_then(TextList::from_json).ok_or_else(none)
         }
         value => TextList::from_json(value).ok_or_else(none),
     }
