@@ -38,7 +38,7 @@ pub(crate) fn run(common: &Common, model: &Model, flags: &Flags) -> bool {
         .chain(flags.hints.split_whitespace());
     let on = Replica::start(common, model, &hints.collect::<Vec<_>>());
     let duration = Duration::from_secs(flags.run_seconds);
-    let runner = runner(flags.run_seconds, 1);
+    let runner = runner(flags.run_seconds, 1, 256);
     let measure = |replica: &Replica| runner.saturate(&replica.target(), duration).unwrap();
     let (mut ratios, mut scrapes) = (Vec::new(), Vec::new());
     for pair in 0..flags.pairs {

@@ -276,13 +276,19 @@ fn target(address: SocketAddr) -> Target {
         .unwrap()
 }
 
-fn runner(seconds: u64, seed: u64) -> Runner {
+/// Connections for `rate` requests per second: so many that requests wait at the server, where it can see them, and not
+/// for a connection.
+fn connections(rate: f64) -> usize {
+    (rate / 2.0).clamp(256.0, 4096.0) as usize
+}
+
+fn runner(seconds: u64, seed: u64, connections: usize) -> Runner {
     Runner {
         options: Options {
             warm_up: WARM_UP,
             duration: Duration::from_secs(seconds),
             timeout: Duration::from_secs(10),
-            connections: 256,
+            connections,
             streams: 1,
             workers: 1,
             seed,
@@ -298,7 +304,8 @@ fn ask(target: &Target, rate: f64, (seconds, seed): (u64, u64)) -> Measured {
 
 /// Sends a load for `seconds` and returns the results.
 fn send(target: &Target, load: &Load, (seconds, seed): (u64, u64)) -> Measured {
-    let runner = runner(seconds, seed);
+    let duration = WARM_UP + Duration::from_secs(seconds);
+    let runner = runner(seconds, seed, connections(load.rate(duration)));
     let bar = ProgressBar::hidden();
     runner
         .run(target, load, &Expected::anything(), &bar)

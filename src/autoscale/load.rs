@@ -204,8 +204,7 @@ impl OfferedLoad {
 
     /// The variance of the rate itself from second to second, as a share of its square; 0 for Poisson arrivals.
     pub fn burstiness(&self) -> f64 {
-        self.smoothed
-            .burstiness(self.request_tokens(), self.spread())
+        self.smoothed.burstiness(self.spread())
     }
 
     /// The current rates per second. Exactly zero after a minute without requests.

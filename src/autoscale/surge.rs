@@ -46,7 +46,7 @@ const DISPERSION_SECONDS: f64 = 120.0;
 /// A pair of seconds counts at most as this many times the known dispersion.
 const OUTLIER: f64 = 36.0;
 
-/// The dispersion of a steady load is learned only so well: about a quarter.
+/// The dispersion of a steady load is known only so well: to about a quarter.
 const DISPERSION_NOISE: f64 = 0.25;
 
 /// At this many requests per second, half of the variation beyond chance counts as a varying rate, and more at higher
@@ -141,6 +141,43 @@ struct Change {
     direction: Direction,
 }
 
+/// How the rate varies from second to second, as means over `DISPERSION_SECONDS` that begin at zero.
+///
+/// The dispersion of a rate that varies grows with the rate, so that remembered from a higher one it says too much. The
+/// variance and the square of the rate are therefore remembered each by itself: their ratio belongs to no rate.
+#[derive(Debug, Clone, Copy, Default)]
+struct Variation {
+    /// Of the difference of neighbouring seconds, squared.
+    found: f64,
+    /// What that would be for Poisson arrivals.
+    chance: f64,
+    /// What it would be if the rate's standard deviation were the rate itself, with an allowance for clumps.
+    full: f64,
+    /// How much of a whole mean there is: 0 to 1.
+    weight: f64,
+}
+
+impl Variation {
+    /// Adds what two neighbouring seconds of the mean `rate` show.
+    fn add(&mut self, found: f64, chance: f64, rate: f64, gain: f64) {
+        let learn = |mean: &mut f64, new: f64| *mean += gain * (new - *mean);
+        learn(&mut self.found, found);
+        learn(&mut self.chance, chance);
+        learn(&mut self.full, 2.0 * rate * (rate + CLUMPS));
+        learn(&mut self.weight, 1.0);
+    }
+
+    /// The variance beyond that of arrivals with the dispersion `steady`, as a share of the rate's square: 0 to 1. Less
+    /// while little is known.
+    fn share(&self, steady: f64) -> f64 {
+        if self.full <= 0.0 {
+            return 0.0;
+        }
+        let excess = self.found - (steady + DISPERSION_NOISE) * self.chance;
+        (self.weight * excess / self.full).clamp(0.0, 1.0)
+    }
+}
+
 /// The smoothed load of a server.
 #[derive(Debug)]
 pub(super) struct Smoothed {
@@ -148,6 +185,7 @@ pub(super) struct Smoothed {
     /// The newest last. They cover two of the longest windows.
     looks: VecDeque<Look>,
     dispersion: f64,
+    variation: Variation,
     change: Option<Change>,
 }
 
@@ -158,6 +196,7 @@ impl Smoothed {
             mean: Flows::default(),
             looks: VecDeque::new(),
             dispersion: 1.0,
+            variation: Variation::default(),
             change: None,
         }
     }
@@ -166,6 +205,7 @@ impl Smoothed {
     pub(super) fn clear(&mut self) {
         *self = Self {
             dispersion: self.dispersion,
+            variation: self.variation,
             ..Self::new()
         };
     }
@@ -222,10 +262,8 @@ impl Smoothed {
 
     /// The variance of the rate itself from second to second, as a share of its square: 0 for Poisson arrivals.
     /// Requests that differ in size by `spread`, a coefficient of variation, do not count.
-    pub(super) fn burstiness(&self, size: f64, spread: f64) -> f64 {
-        let excess = self.dispersion - (1.0 + spread * spread) - DISPERSION_NOISE;
-        let rate = self.mean.tokens / size;
-        (excess / (rate + CLUMPS)).clamp(0.0, 1.0)
+    pub(super) fn burstiness(&self, spread: f64) -> f64 {
+        self.variation.share(1.0 + spread * spread)
     }
 
     /// The rates since a change, a little closer to the mean, but not beyond it.
@@ -304,6 +342,8 @@ impl Smoothed {
             let found = found.min(OUTLIER * self.dispersion);
             let gain = 1.0 - (-seconds / DISPERSION_SECONDS).exp();
             self.dispersion = (self.dispersion + gain * (found - self.dispersion)).max(1.0);
+            self.variation
+                .add(found * variance, variance, (new + old) / 2.0, gain);
         }
     }
 
