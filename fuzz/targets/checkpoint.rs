@@ -15,13 +15,17 @@ fn tiny_config() -> ModelConfig {
         family: &BERT,
         vocab_size: 32,
         hidden_size: 2,
+        embedding_size: 2,
         layers: 1,
+        layer_groups: 1,
         heads: 1,
         intermediate_size: 2,
+        first_position: 0,
         max_positions: 8,
         type_vocab_size: 2,
         layer_norm_eps: 1e-12,
         activation: Activation::Gelu,
+        tokenizer_class: None,
         scoring: None,
         id2label: None,
     }
@@ -72,7 +76,8 @@ fn check_message(message: &str, bytes: usize) {
 const TINY_VOCABULARY: &str =
     "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n##a\n##b\nplay\n##ing\n'\n";
 
-/// `j` and `tokenizer.json`, or another letter and `vocab.txt`. After a separator each follow
+/// `j` and `tokenizer.json`; `a` and `added_tokens.json`, or `m` and `special_tokens_map.json`, beside a fixed vocabulary; or
+/// another letter and `vocab.txt`. After a separator each follow
 /// `tokenizer_config.json` and a text, of which 64 bytes are encoded in addition to the fixed ones.
 pub fn checkpoint_tokenizer(data: &[u8]) {
     let [kind, data @ ..] = data else {
@@ -80,12 +85,18 @@ pub fn checkpoint_tokenizer(data: &[u8]) {
     };
     let (content, others) = split(data);
     let (settings, text) = split(others);
-    let name = if *kind == b'j' {
-        "tokenizer.json"
-    } else {
-        "vocab.txt"
+    let mut files = match *kind {
+        b'j' => vec![("tokenizer.json", content)],
+        b'a' => vec![
+            ("added_tokens.json", content),
+            ("vocab.txt", TINY_VOCABULARY.as_bytes()),
+        ],
+        b'm' => vec![
+            ("special_tokens_map.json", content),
+            ("vocab.txt", TINY_VOCABULARY.as_bytes()),
+        ],
+        _ => vec![("vocab.txt", content)],
     };
-    let mut files = vec![(name, content)];
     if !settings.is_empty() {
         files.push(("tokenizer_config.json", settings));
     }

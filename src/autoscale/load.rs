@@ -207,6 +207,11 @@ impl OfferedLoad {
         self.smoothed.burstiness(self.spread())
     }
 
+    /// The highest rate of a second by the mean rate; infinite while little is known.
+    pub fn highest(&self) -> f64 {
+        self.smoothed.highest()
+    }
+
     /// The current rates per second. Exactly zero after a minute without requests.
     pub fn rates(&self) -> Flows {
         if self.idle_seconds >= IDLE_SECONDS {

@@ -206,6 +206,7 @@ impl Observer {
             variation: Variation {
                 sizes: self.load.spread(),
                 rate: self.load.burstiness(),
+                highest: self.load.highest(),
             },
         };
         let conditions = Conditions {

@@ -21,6 +21,8 @@
 
 use std::collections::VecDeque;
 
+use self::variation::RateVariation;
+
 /// Time constant of the mean in seconds. Two scrapes at the usual 15 s see most of a change.
 pub(super) const MEAN_SECONDS: f64 = 15.0;
 
@@ -141,43 +143,6 @@ struct Change {
     direction: Direction,
 }
 
-/// How the rate varies from second to second, as means over `DISPERSION_SECONDS` that begin at zero.
-///
-/// The dispersion of a rate that varies grows with the rate, so that remembered from a higher one it says too much. The
-/// variance and the square of the rate are therefore remembered each by itself: their ratio belongs to no rate.
-#[derive(Debug, Clone, Copy, Default)]
-struct Variation {
-    /// Of the difference of neighbouring seconds, squared.
-    found: f64,
-    /// What that would be for Poisson arrivals.
-    chance: f64,
-    /// What it would be if the rate's standard deviation were the rate itself, with an allowance for clumps.
-    full: f64,
-    /// How much of a whole mean there is: 0 to 1.
-    weight: f64,
-}
-
-impl Variation {
-    /// Adds what two neighbouring seconds of the mean `rate` show.
-    fn add(&mut self, found: f64, chance: f64, rate: f64, gain: f64) {
-        let learn = |mean: &mut f64, new: f64| *mean += gain * (new - *mean);
-        learn(&mut self.found, found);
-        learn(&mut self.chance, chance);
-        learn(&mut self.full, 2.0 * rate * (rate + CLUMPS));
-        learn(&mut self.weight, 1.0);
-    }
-
-    /// The variance beyond that of arrivals with the dispersion `steady`, as a share of the rate's square: 0 to 1. Less
-    /// while little is known.
-    fn share(&self, steady: f64) -> f64 {
-        if self.full <= 0.0 {
-            return 0.0;
-        }
-        let excess = self.found - (steady + DISPERSION_NOISE) * self.chance;
-        (self.weight * excess / self.full).clamp(0.0, 1.0)
-    }
-}
-
 /// The smoothed load of a server.
 #[derive(Debug)]
 pub(super) struct Smoothed {
@@ -185,7 +150,7 @@ pub(super) struct Smoothed {
     /// The newest last. They cover two of the longest windows.
     looks: VecDeque<Look>,
     dispersion: f64,
-    variation: Variation,
+    variation: RateVariation,
     change: Option<Change>,
 }
 
@@ -196,7 +161,7 @@ impl Smoothed {
             mean: Flows::default(),
             looks: VecDeque::new(),
             dispersion: 1.0,
-            variation: Variation::default(),
+            variation: RateVariation::default(),
             change: None,
         }
     }
@@ -205,7 +170,7 @@ impl Smoothed {
     pub(super) fn clear(&mut self) {
         *self = Self {
             dispersion: self.dispersion,
-            variation: self.variation,
+            variation: std::mem::take(&mut self.variation),
             ..Self::new()
         };
     }
@@ -264,6 +229,11 @@ impl Smoothed {
     /// Requests that differ in size by `spread`, a coefficient of variation, do not count.
     pub(super) fn burstiness(&self, spread: f64) -> f64 {
         self.variation.share(1.0 + spread * spread)
+    }
+
+    /// The highest rate of a second by the mean rate; infinite while little is known.
+    pub(super) fn highest(&self) -> f64 {
+        self.variation.highest()
     }
 
     /// The rates since a change, a little closer to the mean, but not beyond it.
@@ -343,7 +313,7 @@ impl Smoothed {
             let gain = 1.0 - (-seconds / DISPERSION_SECONDS).exp();
             self.dispersion = (self.dispersion + gain * (found - self.dispersion)).max(1.0);
             self.variation
-                .add(found * variance, variance, (new + old) / 2.0, gain);
+                .add([old, new], found * variance, variance, gain);
         }
     }
 
@@ -372,3 +342,4 @@ impl Smoothed {
 
 #[cfg(test)]
 mod tests;
+mod variation;

@@ -30,6 +30,9 @@ const REQUESTS_BURSTY: f64 = 100_000.0;
 /// Burstiness that counts: a rate that varies by 3 % disappears in the noise.
 const BURSTINESS_MIN: f64 = 1e-3;
 
+/// The highest rate of a second is at least so many mean rates: there is always one above the mean.
+const HIGHEST_MIN: f64 = 1.05;
+
 /// Requests at its start that are not counted, because the queue is still empty.
 const WARM_UP: usize = 1000;
 
@@ -58,12 +61,24 @@ const STEP: f64 = 1.1;
 const LOWEST: f64 = 0.02;
 
 /// How requests differ from equal ones that arrive at random.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Variation {
     /// Coefficient of variation of request sizes: standard deviation divided by mean.
     pub sizes: f64,
     /// Variance of the rate from second to second, as a share of its square; 0 for Poisson arrivals.
     pub rate: f64,
+    /// The highest rate of a second by the mean rate; infinite if unknown.
+    pub highest: f64,
+}
+
+impl Default for Variation {
+    fn default() -> Self {
+        Self {
+            sizes: 0.0,
+            rate: 0.0,
+            highest: f64::INFINITY,
+        }
+    }
 }
 
 /// The learned correction of κ.
@@ -283,6 +298,27 @@ impl LogNormal {
     }
 }
 
+/// Rates of mean 1, of which none is above `highest`. What is cut from some is added to the others: the distribution of
+/// real rates often ends long before that of a log-normal variable.
+fn bounded(mut rates: Vec<f64>, highest: f64) -> Vec<f64> {
+    let highest = highest.max(HIGHEST_MIN);
+    for _ in 0..rates.len() {
+        let cut: f64 = rates.iter().map(|rate| (rate - highest).max(0.0)).sum();
+        if cut <= 1e-9 {
+            break;
+        }
+        let below: f64 = rates.iter().filter(|rate| **rate < highest).sum();
+        for rate in &mut rates {
+            *rate = if *rate < highest {
+                *rate * (1.0 + cut / below)
+            } else {
+                highest
+            };
+        }
+    }
+    rates
+}
+
 /// Box–Muller transform.
 fn normal(random: &mut ChaCha8Rng) -> f64 {
     let (radius, angle) = (uniform(random), uniform(random));
@@ -317,7 +353,8 @@ impl<'a> SimulatedArrivals<'a> {
             rate,
             sizes: LogNormal::with_variance(sizes * sizes),
             seconds: if is_bursty {
-                LogNormal::with_variance(variation.rate).quantiles(seconds)
+                let quantiles = LogNormal::with_variance(variation.rate).quantiles(seconds);
+                bounded(quantiles, variation.highest)
             } else {
                 Vec::new()
             },

@@ -4,26 +4,33 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::terminal;
 use crate::engine::{self, DeviceChoice};
-use crate::model::{Activation, Checkpoint, Labels, ModelConfig, Scoring, WeightsSize};
+use crate::model::{Activation, Checkpoint, Labels, ModelConfig, Scoring, Tokenizer, WeightsSize};
 
 /// The flags of `intentd inspect`.
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// Directory of a Hugging Face BERT classifier [default: the embedded model].
+    /// Directory of a Hugging Face classifier of the BERT family [default: the embedded model].
     dir: Option<PathBuf>,
     /// The same directory, as a flag like that of the other commands.
     #[arg(long, env = "INTENTD_MODEL", value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: &InspectArgs) -> Result<(), Failure> {
-    let text = describe(&Checkpoint::open_or_embedded(
-        args.dir.as_deref().or(args.model.as_deref()),
-    )?);
+    let checkpoint = Checkpoint::open_or_embedded(args.dir.as_deref().or(args.model.as_deref()))?;
+    let text = if args.json {
+        format!("{:#}\n", as_json(&checkpoint))
+    } else {
+        describe(&checkpoint)
+    };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
@@ -50,17 +57,9 @@ fn describe(checkpoint: &Checkpoint) -> String {
     // the workspace of matrix products.
     let cuda_activations =
         BATCH_TOKENS * 2 * (7 * config.hidden_size + config.intermediate_size) + (32 << 20);
-    let lines = [
-        ("checkpoint", origin.clone()),
-        ("shape", shape(config)),
-        (
-            "tokenizer",
-            format!(
-                "{} tokens, up to {} a text",
-                tokenizer.vocab_size(),
-                tokenizer.max_tokens()
-            ),
-        ),
+    let mut lines = vec![("checkpoint", origin.clone()), ("shape", shape(config))];
+    lines.extend(tokenizer_lines(tokenizer));
+    lines.extend([
         ("labels", names(labels)),
         ("scores", scoring(labels.scoring()).to_owned()),
         (
@@ -92,11 +91,72 @@ fn describe(checkpoint: &Checkpoint) -> String {
             "will run",
             "yes: every tensor is there in the shape that config.json gives".to_owned(),
         ),
-    ];
+    ]);
     lines
         .iter()
         .map(|(name, value)| format!("{name:<11} {}\n", terminal::line(value)))
         .collect()
+}
+
+/// The tokenizer, and what its files said.
+fn tokenizer_lines(tokenizer: &Tokenizer) -> Vec<(&'static str, String)> {
+    let report = tokenizer.report();
+    let class = format!(
+        "{} (from {}), {} tokens, up to {} a text",
+        report.class,
+        report.class_from,
+        tokenizer.vocab_size(),
+        tokenizer.max_tokens()
+    );
+    let mut lines = vec![("tokenizer", class)];
+    for (name, parts) in [
+        ("files", &report.files),
+        ("read", &report.read),
+        ("default", &report.defaults),
+        ("overridden", &report.overridden),
+        ("no effect", &report.ignored),
+    ] {
+        if !parts.is_empty() {
+            lines.push(("", format!("{name}: {}", parts.join(", "))));
+        }
+    }
+    lines
+}
+
+/// The facts that do not depend on this machine.
+fn as_json(checkpoint: &Checkpoint) -> Value {
+    let Checkpoint {
+        origin,
+        config,
+        labels,
+        tokenizer,
+        weights,
+    } = checkpoint;
+    let WeightsSize { parameters, bytes } = weights.size();
+    json!({
+        "checkpoint": origin,
+        "family": config.family.model_type,
+        "layers": config.layers,
+        "layers_with_own_weights": config.layer_groups,
+        "hidden_size": config.hidden_size,
+        "embedding_size": config.embedding_size,
+        "heads": config.heads,
+        "intermediate_size": config.intermediate_size,
+        "max_positions": config.max_positions,
+        "vocab_size": config.vocab_size,
+        "tokenizer": tokenizer.report(),
+        "tokens": tokenizer.vocab_size(),
+        "max_tokens": tokenizer.max_tokens(),
+        "labels": labels.names().collect::<Vec<_>>(),
+        "scores": match labels.scoring() {
+            Scoring::Softmax => "softmax",
+            Scoring::Sigmoid => "sigmoid",
+            Scoring::Identity => "none",
+        },
+        "parameters": parameters,
+        "bytes": bytes,
+        "dtype": weights.dtype(),
+    })
 }
 
 fn shape(config: &ModelConfig) -> String {
@@ -104,9 +164,15 @@ fn shape(config: &ModelConfig) -> String {
         Activation::Gelu => "gelu (erf)",
         Activation::GeluTanh => "gelu (tanh)",
         Activation::Relu => "relu",
+        Activation::Tanh => "tanh",
+    };
+    let shared = match config.layer_groups < config.layers {
+        true => format!(" of {} kinds", config.layer_groups),
+        false => String::new(),
     };
     format!(
-        "{} layers, {} wide, {} heads of {}, feed-forward {}, {activation}",
+        "{}, {} layers{shared}, {} wide, {} heads of {}, feed-forward {}, {activation}",
+        config.family.model_type,
         config.layers,
         config.hidden_size,
         config.heads,

@@ -10,7 +10,7 @@ use crate::serving::BatchLimits;
 /// The model and the engine that runs it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Directory of a Hugging Face BERT classifier [default: the embedded model].
+    /// Directory of a Hugging Face classifier of the BERT family [default: the embedded model].
     #[arg(long, env = "INTENTD_MODEL", value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// Device that runs the model: auto (a GPU if there is one), cpu, cuda, or cuda:N.

@@ -83,12 +83,9 @@ fn each_wrong_configuration_value_is_named() {
     let directory = whole("cased");
     let original = std::fs::read(directory.path().join("config.json")).unwrap();
     for (key, value, expected) in [
-        ("model_type", json!("distilbert"), "\"bert\""),
-        (
-            "architectures",
-            json!(["BertForMaskedLM"]),
-            "BertForSequenceClassification",
-        ),
+        ("model_type", json!("gpt2"), "\"distilbert\""),
+        ("quantization_config", json!({"bits": 4}), "f32"),
+        ("pruned_heads", json!({"0": [1]}), "none"),
         ("hidden_act", json!("mish"), "gelu_new"),
         ("position_embedding_type", json!("relative_key"), "absolute"),
         ("hidden_size", json!("wide"), "whole number"),
@@ -103,7 +100,7 @@ fn each_wrong_configuration_value_is_named() {
         ),
         ("id2label", json!([1]), "an object"),
         ("id2label", json!({"zero": "a"}), "whole number"),
-        ("id2label", json!({"0": 1}), "a string"),
+        ("id2label", json!({"0": [1]}), "a string"),
         ("id2label", json!({"99": "a"}), "ids below"),
         ("is_decoder", json!(true), "false"),
         ("num_hidden_layers", json!(1_000_000), "1 to 1024"),
@@ -142,6 +139,32 @@ fn a_configuration_that_does_not_fit_the_tensors_names_both_shapes() {
             &["model.safetensors", tensor, "expected", "found"],
         );
     }
+}
+
+/// A repository that was cloned without Git LFS.
+#[test]
+fn a_pointer_of_git_lfs_is_named() {
+    for file in ["model.safetensors", "vocab.txt", "config.json"] {
+        let directory = whole("cased");
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12\n";
+        std::fs::write(directory.path().join(file), pointer).unwrap();
+        assert_names(&error(directory.path()), &[file, "git lfs pull"]);
+    }
+}
+
+/// Names that the classifier's class does not have in transformers, and labels that are no strings.
+#[test]
+fn what_nothing_needs_may_be_odd() {
+    let directory = whole("cased");
+    edit(directory.path(), "config.json", |config| {
+        config["architectures"] = json!(["IntentModel"]);
+        config["id2label"]["0"] = json!(7);
+    });
+    let path = directory.path().join("config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen('{', "{\"some_rate\": NaN, ", 1)).unwrap();
+    let checkpoint = Checkpoint::open(directory.path()).unwrap();
+    assert_eq!(checkpoint.labels.names().next(), Some("7"));
 }
 
 #[test]
@@ -213,6 +236,13 @@ fn a_tokenizer_that_does_not_fit_is_refused() {
     );
 }
 
+/// Other classes take no more than the vocabulary from the file.
+fn leave_all_to_tokenizer_json(directory: &Path) {
+    edit(directory, "tokenizer_config.json", |config| {
+        config["tokenizer_class"] = json!("PreTrainedTokenizerFast");
+    });
+}
+
 /// What only an odd text or a pair would show in service is found at load.
 #[test]
 fn a_template_that_does_not_fit_the_embeddings_is_refused() {
@@ -234,6 +264,7 @@ fn a_template_that_does_not_fit_the_embeddings_is_refused() {
     ];
     for (damage, hint) in damages {
         let directory = embedded();
+        leave_all_to_tokenizer_json(directory.path());
         edit(directory.path(), "tokenizer.json", |tokenizer| {
             damage(&mut tokenizer["post_processor"]);
         });
@@ -246,6 +277,7 @@ fn a_template_that_does_not_fit_the_embeddings_is_refused() {
 #[test]
 fn special_tokens_that_fill_the_model_are_refused() {
     let directory = embedded();
+    leave_all_to_tokenizer_json(directory.path());
     edit(directory.path(), "tokenizer.json", |tokenizer| {
         let special = tokenizer["post_processor"]["single"][0].clone();
         let mut single = vec![special; 130];

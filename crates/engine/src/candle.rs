@@ -1,4 +1,4 @@
-//! The plain path: candle-transformers' BERT, on the CPU or (feature `candle-cuda`) on the GPU.
+//! The plain path: candle-transformers' BERT layers, on the CPU or (feature `candle-cuda`) on the GPU.
 //!
 //! A batch is padded to its longest sequence and masked, as is usual with candle. In f32 only:
 //! candle-transformers 0.11 computes its mask as `1 - mask` times the type's smallest
@@ -7,8 +7,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Linear, Module, VarBuilder};
-use candle_transformers::models::bert::{BertModel, Config, HiddenAct, PositionEmbeddingType};
+use candle_nn::{Embedding, LayerNorm, Linear, Module, VarBuilder};
+use candle_transformers::models::bert::{BertEncoder, Config, HiddenAct, PositionEmbeddingType};
 
 use super::batch::{Logits, RaggedBatch};
 use super::error::{EngineError, LoadError};
@@ -17,10 +17,17 @@ use intentd_model::{
     Activation, BERT, Checkpoint, CheckpointError, ModelConfig, Role, TensorKey, Weights,
 };
 
-/// candle-transformers' BERT with the classification head.
+/// candle-transformers' BERT layers with the embeddings and the head of any family.
 pub(super) struct CandleBert {
-    bert: BertModel,
+    words: Embedding,
+    positions: Embedding,
+    types: Embedding,
+    norm: LayerNorm,
+    /// To the hidden size. `None` if the embeddings have it.
+    projection: Option<Linear>,
+    encoder: BertEncoder,
     pooler: Linear,
+    pooler_activation: Activation,
     classifier: Linear,
     device: Device,
     pub(super) labels: usize,
@@ -51,18 +58,29 @@ struct TensorReader<'a> {
 }
 
 impl TensorReader<'_> {
-    /// The tensors by the names under which candle's BERT asks for them: those of BERT's checkpoints, without a
-    /// prefix.
+    /// The tensors of all layers by the names under which candle's BERT asks for them: those of BERT's checkpoints,
+    /// without a prefix. Layers that share weights share tensors.
     fn by_candle_names(
         &self,
         config: &ModelConfig,
     ) -> Result<HashMap<String, Tensor>, CheckpointError> {
-        let keys = config.encoder_tensors().map(|(key, _)| key);
-        // candle's BERT ends before the pooler.
-        keys.filter(|key| key.role != Role::Pooler)
-            .filter_map(|key| Some((BERT.canonical_name(key)?, key)))
-            .map(|(name, key)| Ok((name, self.read(key)?)))
-            .collect()
+        let mut tensors = HashMap::new();
+        for key in config.encoder_tensors().map(|(key, _)| key) {
+            let Some(group) = key.role.layer() else {
+                continue;
+            };
+            let tensor = self.read(key)?;
+            for layer in (0..config.layers).filter(|layer| config.weights_of_layer(*layer) == group)
+            {
+                let name = BERT.canonical_name(key.in_layer(layer));
+                tensors.extend(name.map(|name| (name, tensor.clone())));
+            }
+        }
+        Ok(tensors)
+    }
+
+    fn table(&self, role: Role, width: usize) -> Result<Embedding, CheckpointError> {
+        Ok(Embedding::new(self.read(role.weight())?, width))
     }
 
     fn linear(&self, role: Role) -> Result<Linear, CheckpointError> {
@@ -101,10 +119,25 @@ impl CandleBert {
         };
         let tensors = reader.by_candle_names(config)?;
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &device);
+        let width = config.embedding_size;
+        let norm = Role::EmbeddingNorm;
         Ok(Self {
+            words: reader.table(Role::WordEmbedding, width)?,
+            positions: reader.table(Role::PositionEmbedding, width)?,
+            types: reader.table(Role::TokenTypeEmbedding, width)?,
+            norm: LayerNorm::new(
+                reader.read(norm.weight())?,
+                reader.read(norm.bias())?,
+                config.layer_norm_eps,
+            ),
+            projection: match config.has_embedding_projection() {
+                true => Some(reader.linear(Role::EmbeddingProjection)?),
+                false => None,
+            },
             pooler: reader.linear(Role::Pooler)?,
+            pooler_activation: config.family.pooler_activation,
             classifier: reader.linear(Role::Classifier)?,
-            bert: BertModel::load(vb, &candle_config(config))
+            encoder: BertEncoder::load(vb.pp("encoder"), &candle_config(config))
                 .map_err(|error| reader.invalid(&error))?,
             labels: checkpoint.labels.len(),
             device,
@@ -113,6 +146,19 @@ impl CandleBert {
 
     fn is_on_device(&self) -> bool {
         !self.device.is_cpu()
+    }
+
+    /// The normalized embeddings, `[sequences, tokens, hidden]`.
+    fn embed(&self, ids: &Tensor, type_ids: &Tensor) -> candle_core::Result<Tensor> {
+        let width = ids.dim(1)?;
+        let positions = Tensor::arange(0, u32::try_from(width).unwrap_or(u32::MAX), &self.device)?;
+        let positions = self.positions.forward(&positions)?;
+        let sum = (self.words.forward(ids)? + self.types.forward(type_ids)?)?;
+        let embedded = self.norm.forward(&sum.broadcast_add(&positions)?)?;
+        match &self.projection {
+            Some(projection) => projection.forward(&embedded),
+            None => Ok(embedded),
+        }
     }
 
     /// Logits of the sequences `batch`, padded to the longest: `[sequences, labels]`.
@@ -130,11 +176,25 @@ impl CandleBert {
         let ids = padded(&|index| batch[index].ids.to_vec())?;
         let type_ids = padded(&|index| batch[index].type_ids.to_vec())?;
         let mask = padded(&|index| vec![1; batch[index].ids.len()])?;
-        let hidden = self.bert.forward(&ids, &type_ids, Some(&mask))?;
+        let hidden = self.embed(&ids, &type_ids)?;
+        let hidden = self.encoder.forward(&hidden, &additive(&mask)?)?;
         let cls = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
-        let pooled = self.pooler.forward(&cls)?.tanh()?;
+        let pooled = self.pooler.forward(&cls)?;
+        let pooled = match self.pooler_activation {
+            Activation::Tanh => pooled.tanh(),
+            Activation::Relu => pooled.relu(),
+            Activation::Gelu => pooled.gelu_erf(),
+            Activation::GeluTanh => pooled.gelu(),
+        }?;
         self.classifier.forward(&pooled)?.flatten_all()?.to_vec1()
     }
+}
+
+/// A mask of 1 for tokens and 0 for padding, `[sequences, tokens]`, as what is added to the scores of attention.
+fn additive(mask: &Tensor) -> candle_core::Result<Tensor> {
+    let mask = mask.unsqueeze(1)?.unsqueeze(1)?.to_dtype(DType::F32)?;
+    // 1 becomes 0, and 0 the smallest number.
+    (mask - 1.0)? * -f64::from(f32::MIN)
 }
 
 /// The padded engine.
@@ -241,7 +301,8 @@ fn candle_config(config: &ModelConfig) -> Config {
         hidden_act: match config.activation {
             Activation::Gelu => HiddenAct::Gelu,
             Activation::GeluTanh => HiddenAct::GeluApproximate,
-            Activation::Relu => HiddenAct::Relu,
+            // The configuration's keys have no name for tanh.
+            Activation::Relu | Activation::Tanh => HiddenAct::Relu,
         },
         hidden_dropout_prob: 0.0,
         max_position_embeddings: config.max_positions,

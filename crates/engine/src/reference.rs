@@ -1,4 +1,5 @@
-//! The reference engine: candle-transformers' BERT with pooler and classifier, one sequence at a time, in f32.
+//! The reference engine: candle-transformers' BERT layers with each family's embeddings, pooler and classifier, one sequence
+//! at a time, in f32.
 //!
 //! It defines correct logits, so it is plain and slow. It is tested against Hugging Face transformers, and every other
 //! engine is tested against it.

@@ -4,26 +4,16 @@
 
 use serde_json::{Map, Value};
 
-use super::architecture::{FAMILIES, Family, SizeKey};
+use super::architecture::{Activation, FAMILIES, Family, FirstPosition, SizeKey};
 use super::error::CheckpointError;
 use super::files::Files;
+use super::python_json::{self, kind};
 
 /// Bound on the number of layers: each has sixteen tensors to look up.
 const LAYERS_MAX: usize = 1024;
 
 /// Bound on the length of a sequence: loading tokenizes texts of that length before the model is ready.
 const POSITIONS_MAX: usize = 65_536;
-
-/// The activation between the two feed-forward projections (`hidden_act`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x·Φ(x)` with the error function (`gelu`).
-    Gelu,
-    /// The tanh approximation of GELU (`gelu_new`, `gelu_pytorch_tanh`).
-    GeluTanh,
-    /// `max(x, 0)` (`relu`).
-    Relu,
-}
 
 /// The function from logits to scores (`problem_type`, as transformers' text classification pipeline
 /// reads it).
@@ -49,18 +39,27 @@ pub struct ModelConfig {
     pub hidden_size: usize,
     /// Number of Transformer layers.
     pub layers: usize,
+    /// Number of layers with weights of their own, at most `layers`. The others share theirs: see
+    /// [`weights_of_layer`](Self::weights_of_layer).
+    pub layer_groups: usize,
+    /// Width of the embeddings. If it is not `hidden_size`, they are projected.
+    pub embedding_size: usize,
     /// Attention heads of a layer. Divides `hidden_size`.
     pub heads: usize,
     /// Width of the feed-forward block.
     pub intermediate_size: usize,
-    /// Rows of the position embedding, which is the length of the longest sequence.
+    /// Length of the longest sequence: the rows of the position embedding from that of the first token on.
     pub max_positions: usize,
+    /// Rows of the position embedding before that of the first token.
+    pub first_position: usize,
     /// Rows of the token type embedding: 2 for models trained on text pairs.
     pub type_vocab_size: usize,
     /// ε of every LayerNorm.
     pub layer_norm_eps: f64,
     /// Activation of the feed-forward block.
     pub activation: Activation,
+    /// `tokenizer_class`, if present.
+    pub tokenizer_class: Option<String>,
     /// `problem_type`, if present.
     pub scoring: Option<Scoring>,
     /// `id2label`, if present: `(id, label)` in no order.
@@ -75,19 +74,9 @@ impl ModelConfig {
     /// classifier of a known family.
     pub fn read(files: &Files) -> Result<Self, CheckpointError> {
         let path = files.path("config.json");
-        let content = files.read("config.json")?.ok_or_else(|| {
+        let map = python_json::read(files, "config.json")?.ok_or_else(|| {
             CheckpointError::missing(&path, "the model's configuration (Hugging Face layout)")
         })?;
-        let value: Value = serde_json::from_slice(&content)
-            .map_err(|error| CheckpointError::invalid(&path, "(file)", "JSON", error))?;
-        let Value::Object(map) = value else {
-            return Err(CheckpointError::invalid(
-                &path,
-                "(file)",
-                "a JSON object",
-                kind(&value),
-            ));
-        };
         let family = family(&path, &map)?;
         Keys {
             path: &path,
@@ -95,6 +84,24 @@ impl ModelConfig {
             family,
         }
         .config()
+    }
+
+    /// Whether the embeddings are projected to the hidden size.
+    pub fn has_embedding_projection(&self) -> bool {
+        let projection = self.family.keys.embedding_projection;
+        projection.is_some_and(|projection| {
+            projection.is_always || self.embedding_size != self.hidden_size
+        })
+    }
+
+    /// The layer, of those with weights of their own, whose weights a layer has. For ALBERT, as in transformers.
+    pub fn weights_of_layer(&self, layer: usize) -> usize {
+        (layer as f64 / (self.layers as f64 / self.layer_groups as f64)) as usize
+    }
+
+    /// The padding token's id, if tokens of this id within a text have a position of their own.
+    pub fn uncounted_id(&self) -> Option<usize> {
+        self.first_position.checked_sub(1)
     }
 
     /// Width of one attention head.
@@ -128,22 +135,39 @@ struct Keys<'a> {
 
 impl Keys<'_> {
     fn config(&self) -> Result<ModelConfig, CheckpointError> {
-        self.check_architecture()?;
+        self.check_supported()?;
         let keys = &self.family.keys;
+        let layers = self.size_up_to(keys.layers, LAYERS_MAX)?;
+        let hidden_size = self.size(keys.hidden_size)?;
+        let (max_positions, first_position) = self.positions()?;
         let config = ModelConfig {
             family: self.family,
             vocab_size: self.size(keys.vocab_size)?,
-            hidden_size: self.size(keys.hidden_size)?,
-            layers: self.size_up_to(keys.layers, LAYERS_MAX)?,
+            hidden_size,
+            layers,
+            layer_groups: match keys.layer_groups {
+                Some(key) => self.size_up_to(key, layers)?,
+                None => layers,
+            },
+            embedding_size: match keys.embedding_projection {
+                Some(projection) => self.size(projection.size)?,
+                None => hidden_size,
+            },
             heads: self.size(keys.heads)?,
             intermediate_size: self.size(keys.intermediate_size)?,
-            max_positions: self.size_up_to(keys.max_positions, POSITIONS_MAX)?,
+            max_positions,
+            first_position,
             type_vocab_size: match keys.type_vocab_size {
                 Some(key) => self.size(key)?,
                 None => 1,
             },
             layer_norm_eps: self.epsilon()?,
             activation: self.activation()?,
+            tokenizer_class: match self.map.get("tokenizer_class") {
+                None | Some(Value::Null) => None,
+                Some(Value::String(name)) => Some(name.clone()),
+                Some(other) => return Err(self.invalid("tokenizer_class", "a string", other)),
+            },
             scoring: self.scoring()?,
             id2label: self.id2label()?,
         };
@@ -160,36 +184,71 @@ impl Keys<'_> {
         Ok(config)
     }
 
-    fn check_architecture(&self) -> Result<(), CheckpointError> {
-        if let Some(Value::Array(names)) = self.map.get("architectures") {
-            let class = self.family.classifier_class;
-            let usable = |v: &Value| v.as_str() == Some(class);
-            if !names.is_empty() && !names.iter().any(usable) {
-                return Err(self.invalid(
-                    "architectures",
-                    format!("[{class:?}]"),
-                    Value::Array(names.clone()),
-                ));
+    /// Refuses settings under which transformers computes something else.
+    fn check_supported(&self) -> Result<(), CheckpointError> {
+        for (key, expected, is_fine) in [
+            (
+                "position_embedding_type",
+                "\"absolute\"",
+                (|value| value == "absolute") as fn(&Value) -> bool,
+            ),
+            ("is_decoder", "false (an encoder)", |value| value == false),
+            ("inner_group_num", "1", |value| value == 1),
+            ("pruned_heads", "none", |value| {
+                value.as_object().is_some_and(Map::is_empty)
+            }),
+            (
+                "quantization_config",
+                "none (weights as f32, f16 or bf16)",
+                |_| false,
+            ),
+        ] {
+            match self.map.get(key) {
+                None | Some(Value::Null) => {}
+                Some(value) if is_fine(value) => {}
+                Some(Value::Object(_)) => return Err(self.invalid(key, expected, "an object")),
+                Some(value) => return Err(self.invalid(key, expected, value)),
             }
         }
-        match self.map.get("position_embedding_type") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(name)) if name == "absolute" => {}
-            Some(other) => {
-                return Err(self.invalid("position_embedding_type", "\"absolute\"", other));
-            }
+        Ok(())
+    }
+
+    /// Usable rows of the position embedding, and the rows before them.
+    fn positions(&self) -> Result<(usize, usize), CheckpointError> {
+        let key = self.family.keys.max_positions;
+        let rows = self.size_up_to(key, POSITIONS_MAX)?;
+        if self.family.first_position == FirstPosition::Zero {
+            return Ok((rows, 0));
         }
-        match self.map.get("is_decoder") {
-            Some(Value::Bool(true)) => Err(self.invalid("is_decoder", "false (an encoder)", true)),
-            _ => Ok(()),
+        let padding = match self.map.get("pad_token_id") {
+            None => 1,
+            Some(value) => value
+                .as_u64()
+                .and_then(|id| usize::try_from(id).ok())
+                .filter(|id| *id < 1 << 24)
+                .ok_or_else(|| self.invalid("pad_token_id", "a token id", value))?,
+        };
+        match rows.checked_sub(padding + 1) {
+            Some(usable) if usable > 0 => Ok((usable, padding + 1)),
+            _ => {
+                let expected = format!("more than pad_token_id {padding} + 1");
+                Err(self.invalid(key.name, expected, rows))
+            }
         }
     }
 
     /// A positive whole number of at most 2²⁴.
     fn size(&self, key: SizeKey) -> Result<usize, CheckpointError> {
-        let value = match self.map.get(key.name) {
-            None | Some(Value::Null) => return Ok(key.default),
-            Some(value) => value,
+        let present = |name: &str| self.map.get(name).filter(|value| !value.is_null());
+        let synonym = key.synonym.and_then(present);
+        let value = match (present(key.name), synonym) {
+            (Some(value), Some(other)) if value != other => {
+                let synonym = key.synonym.unwrap_or_default();
+                let expected = format!("the same as {synonym}, which means the same, {other}");
+                return Err(self.invalid(key.name, expected, value));
+            }
+            (Some(value), _) | (None, Some(value)) => value,
+            (None, None) => return Ok(key.default),
         };
         match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
             Some(n) if (1..=1 << 24).contains(&n) => Ok(n),
@@ -208,11 +267,14 @@ impl Keys<'_> {
     }
 
     fn epsilon(&self) -> Result<f64, CheckpointError> {
-        match self.map.get("layer_norm_eps") {
+        let Some(key) = self.family.keys.layer_norm_eps else {
+            return Ok(1e-12);
+        };
+        match self.map.get(key) {
             None | Some(Value::Null) => Ok(1e-12),
             Some(value) => match value.as_f64() {
                 Some(eps) if (0.0..1.0).contains(&eps) => Ok(eps),
-                _ => Err(self.invalid("layer_norm_eps", "a number from 0 to 1", value)),
+                _ => Err(self.invalid(key, "a number from 0 to 1", value)),
             },
         }
     }
@@ -220,7 +282,7 @@ impl Keys<'_> {
     fn activation(&self) -> Result<Activation, CheckpointError> {
         let key = self.family.keys.activation;
         let value = match self.map.get(key) {
-            None | Some(Value::Null) => return Ok(Activation::Gelu),
+            None | Some(Value::Null) => return Ok(self.family.keys.activation_default),
             Some(value) => value,
         };
         match value.as_str() {
@@ -265,10 +327,13 @@ impl Keys<'_> {
             let Ok(id) = id.parse::<usize>() else {
                 return Err(self.invalid(&key, "a whole number as the key", id));
             };
-            let Some(label) = label.as_str() else {
-                return Err(self.invalid(&key, "a string", label));
-            };
-            labels.push((id, label.to_owned()));
+            match label {
+                // As if it were not named.
+                Value::Null => {}
+                Value::String(label) => labels.push((id, label.clone())),
+                Value::Number(label) => labels.push((id, label.to_string())),
+                other => return Err(self.invalid(&key, "a string", kind(other))),
+            }
         }
         Ok(Some(labels))
     }
@@ -280,17 +345,5 @@ impl Keys<'_> {
         found: impl std::fmt::Display,
     ) -> CheckpointError {
         CheckpointError::invalid(self.path, key, expected, found)
-    }
-}
-
-/// The JSON type of a value, for messages that must not contain a whole document.
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
     }
 }

@@ -53,6 +53,15 @@ pub enum EncodeError {
     /// The model has only one token type.
     #[error("this model was not made for pairs of texts (type_vocab_size is 1); send single texts")]
     PairUnsupported,
+    /// The text contains the padding token.
+    #[error(
+        "the text contains {token:?}, the token with which this model is padded, and which has no place within a text; \
+         remove it"
+    )]
+    Padding {
+        /// The token.
+        token: String,
+    },
     /// The text is long, and this tokenizer cannot stop before its end.
     #[error(
         "the text has {bytes} bytes, of which this model's tokenizer takes {max} at once, and makes too few tokens \

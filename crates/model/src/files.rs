@@ -52,6 +52,26 @@ impl Files {
     /// [`CheckpointError::Unreadable`] when the file exists but cannot be read, is not a regular file,
     /// or exceeds the size limit for its name.
     pub fn read(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, CheckpointError> {
+        let content = self.content(name)?;
+        if content
+            .as_ref()
+            .is_some_and(|content| content.starts_with(LFS_POINTER))
+        {
+            return Err(self.is_pointer(name));
+        }
+        Ok(content)
+    }
+
+    fn is_pointer(&self, name: &str) -> CheckpointError {
+        CheckpointError::invalid(
+            self.path(name),
+            "(file)",
+            "the file itself",
+            "a pointer of Git LFS in its place; fetch it with `git lfs pull`, or download it",
+        )
+    }
+
+    fn content(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, CheckpointError> {
         match self {
             Self::Directory(directory) => match input::read(&directory.join(name), limit(name)) {
                 Ok(content) => Ok(Some(Cow::Owned(content))),
@@ -103,7 +123,15 @@ impl Files {
                 )
             }
         };
-        Ok(Some(StoredFile { path, len, content }))
+        let file = StoredFile { path, len, content };
+        let mut start = [0; LFS_POINTER.len()];
+        if file.len() > start.len() as u64 {
+            file.read_at(0, &mut start)?;
+        }
+        if start == *LFS_POINTER {
+            return Err(self.is_pointer(name));
+        }
+        Ok(Some(file))
     }
 
     /// Whether `name` exists.
@@ -134,10 +162,15 @@ impl Files {
     }
 }
 
+/// The beginning of the small file that a repository has in the place of a large one until Git LFS fetches it.
+const LFS_POINTER: &[u8; 42] = b"version https://git-lfs.github.com/spec/v1";
+
 /// The size limit of a file of this name, in bytes.
 fn limit(name: &str) -> u64 {
     match name {
-        "tokenizer.json" | "vocab.txt" => input::VOCABULARY,
+        "tokenizer.json" | "vocab.txt" | "vocab.json" | "merges.txt" | "added_tokens.json" => {
+            input::VOCABULARY
+        }
         _ => input::CHECKPOINT,
     }
 }

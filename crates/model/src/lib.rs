@@ -15,24 +15,31 @@ mod encoding;
 mod error;
 mod files;
 mod labels;
+mod python_json;
 mod shapes;
 mod shards;
 mod tokenizer;
+mod tokenizer_build;
+mod tokenizer_class;
+mod tokenizer_config;
 mod tokenizer_json;
+mod tokenizer_report;
 mod tokens;
-mod vocabulary;
 mod weights;
 mod words;
 
 pub use architecture::{
-    Alias, BERT, ConfigKeys, FAMILIES, Family, ModuleNames, Role, SizeKey, TensorKey, TensorKind,
+    ALBERT, Activation, Alias, BERT, CAMEMBERT, ConfigKeys, DISTILBERT, ELECTRA,
+    EmbeddingProjection, FAMILIES, Family, FirstPosition, ModuleNames, ROBERTA, Role, SizeKey,
+    TensorKey, TensorKind, XLM_ROBERTA,
 };
 pub use checkpoint::Checkpoint;
-pub use config::{Activation, ModelConfig, Scoring};
+pub use config::{ModelConfig, Scoring};
 pub use encoding::{EncodeError, Encoded, Text, TooLong};
 pub use error::CheckpointError;
 pub use files::Files;
 pub use labels::{Labels, Score};
 pub use tokenizer::Tokenizer;
+pub use tokenizer_report::TokenizerReport;
 pub use tokens::Token;
 pub use weights::{Tensor, Weights, WeightsSize};

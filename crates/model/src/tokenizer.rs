@@ -1,4 +1,4 @@
-//! Text to token ids, as in Hugging Face's fast BERT tokenizer.
+//! Text to token ids, as with Hugging Face's `AutoTokenizer`.
 //!
 //! Takes a text or a pair of texts, gives at most [`Tokenizer::max_tokens`] ids including
 //! `[CLS]` and `[SEP]`. Can be called from many tasks at a time. Never touches the engine.
@@ -14,9 +14,10 @@ use super::config::ModelConfig;
 use super::encoding::{EncodeError, Encoded, Text, TooLong};
 use super::error::CheckpointError;
 use super::files::Files;
-use super::tokenizer_json;
+use super::tokenizer_build::{self, BuiltTokenizer};
+use super::tokenizer_config::TokenizerConfig;
+use super::tokenizer_report::TokenizerReport;
 use super::tokens::{self, Token};
-use super::vocabulary::{TokenizerSettings, from_vocab};
 use super::words::IncrementalTokenizer;
 
 /// Bytes per token of the model's limit that are read first of a long text. English
@@ -36,11 +37,16 @@ pub struct Tokenizer {
     incremental: Option<IncrementalTokenizer>,
     max_tokens: usize,
     direction: TruncationDirection,
+    /// Whether the model gets token types. Otherwise all are 0.
+    token_types: bool,
     pairs: bool,
+    /// An id that texts must not contain, because the model would count their positions differently.
+    uncounted: Option<u32>,
+    report: TokenizerReport,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, or builds the same from `vocab.txt`, and `tokenizer_config.json` if it exists.
+    /// Builds the tokenizer from `tokenizer.json` or vocabulary files, `tokenizer_config.json` and the files beside it.
     ///
     /// # Errors
     /// The file and key that are missing or wrong, or an id without a row in the word embedding.
@@ -61,15 +67,13 @@ impl Tokenizer {
     }
 
     fn build(files: &Files, config: &ModelConfig) -> Result<Self, CheckpointError> {
-        let settings = TokenizerSettings::read(files)?;
-        let (path, mut library) = match files.read("tokenizer.json")? {
-            Some(content) => {
-                let path = files.path("tokenizer.json");
-                let tokenizer = tokenizer_json::parse(&path, &content)?;
-                (path, tokenizer)
-            }
-            None => (files.path("vocab.txt"), from_vocab(files, &settings)?),
-        };
+        let settings = TokenizerConfig::read(files, config)?;
+        let BuiltTokenizer {
+            tokenizer: mut library,
+            path,
+            direction,
+            report,
+        } = tokenizer_build::build(files, &settings)?;
         check_ids(&path, &library, config.vocab_size)?;
         // Batches are ragged, so padding would be computed for nothing.
         library.with_padding(None);
@@ -77,15 +81,23 @@ impl Tokenizer {
             .with_truncation(None)
             .map_err(|error| CheckpointError::invalid(&path, "truncation", "none", error))?;
         let max_tokens = settings.max_tokens.unwrap_or(config.max_positions);
-        let direction = settings.direction;
-        let incremental = IncrementalTokenizer::new(&library, direction);
-        let tokenizer = Self {
+        let incremental = match settings.split_special_tokens {
+            // It finds special tokens in texts.
+            true => None,
+            false => IncrementalTokenizer::new(&library, direction),
+        };
+        let token_types = settings.token_types;
+        let mut tokenizer = Self {
             library,
             incremental,
             max_tokens: max_tokens.min(config.max_positions),
             direction,
-            pairs: config.type_vocab_size > 1,
+            token_types,
+            pairs: true,
+            report,
+            uncounted: config.uncounted_id().and_then(|id| u32::try_from(id).ok()),
         };
+        tokenizer.pairs = tokenizer.has_types_for_pairs(config.type_vocab_size);
         // A template may add more tokens to a single text than to a pair.
         let special = tokenizer
             .special_tokens(false)
@@ -115,7 +127,8 @@ impl Tokenizer {
         let encode =
             |tokenizer: &IncrementalTokenizer| tokenizer.encode(library, text, max, too_long);
         let encoded = self.incremental.as_ref().and_then(encode);
-        encoded.unwrap_or_else(|| self.encode_whole(text, too_long))
+        let encoded = encoded.unwrap_or_else(|| self.encode_with_library(text, too_long))?;
+        self.for_model(encoded)
     }
 
     /// Like [`encode`](Self::encode), but with the library alone.
@@ -123,6 +136,22 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode`](Self::encode), and [`EncodeError::TooLarge`].
     pub fn encode_whole(&self, text: &Text, too_long: TooLong) -> Result<Encoded, EncodeError> {
+        self.for_model(self.encode_with_library(text, too_long)?)
+    }
+
+    /// What the model gets.
+    fn for_model(&self, mut encoded: Encoded) -> Result<Encoded, EncodeError> {
+        if let Some(id) = self.uncounted.filter(|id| encoded.ids.contains(id)) {
+            let token = self.library.id_to_token(id).unwrap_or_default();
+            return Err(EncodeError::Padding { token });
+        }
+        if !self.token_types {
+            encoded.type_ids.fill(0);
+        }
+        Ok(encoded)
+    }
+
+    fn encode_with_library(&self, text: &Text, too_long: TooLong) -> Result<Encoded, EncodeError> {
         let (first, second) = match text {
             Text::Single(text) => (self.encode_needed(text)?, None),
             Text::Pair(..) if !self.pairs => return Err(EncodeError::PairUnsupported),
@@ -170,7 +199,7 @@ impl Tokenizer {
     /// The tokens of a text without special tokens: all, or more than the model takes from the side that truncation
     /// keeps.
     ///
-    /// Words end at white space for every BERT tokenizer, so tokens do not depend on the text beyond a
+    /// Words end at white space for the tokenizers of all families, so tokens do not depend on the text beyond a
     /// blank. A tokenizer that differs affects only tokens next to the cut, which are truncated.
     fn encode_needed(&self, text: &str) -> Result<Encoding, EncodeError> {
         let encode = |text: &str| self.library.encode_fast(text, false).map_err(refused);
@@ -212,6 +241,15 @@ impl Tokenizer {
         }
     }
 
+    /// Whether the model has all token types that a pair gets: a template may give both texts the same.
+    fn has_types_for_pairs(&self, types: usize) -> bool {
+        if types > 1 || !self.token_types {
+            return true;
+        }
+        let pair = self.library.encode_fast(("a", "a"), true);
+        pair.is_ok_and(|pair| pair.get_type_ids().iter().all(|type_id| *type_id == 0))
+    }
+
     /// Number of special tokens around a text or a pair.
     fn special_tokens(&self, pair: bool) -> usize {
         self.library
@@ -233,6 +271,16 @@ impl Tokenizer {
         self.incremental
             .as_ref()
             .is_some_and(|tokenizer| tokenizer.has_pairs() || !self.pairs)
+    }
+
+    #[cfg(test)]
+    pub(super) fn library(&self) -> &tokenizers::Tokenizer {
+        &self.library
+    }
+
+    /// How it came about.
+    pub fn report(&self) -> &TokenizerReport {
+        &self.report
     }
 
     /// The longest sequence, special tokens included.
@@ -262,7 +310,8 @@ impl Tokenizer {
                 CheckpointError::invalid(path, key, expected, found)
             };
             let encoded = self.encode(&probe, TooLong::Truncate).map_err(|error| {
-                let expected = "tokens for every text, [UNK] and special tokens included";
+                let expected =
+                    "tokens for every text: an unknown token, and special tokens (post_processor)";
                 invalid("(tokens)", expected.to_owned(), error.to_string())
             })?;
             let most = |ids: &[u32]| ids.iter().copied().max().unwrap_or(0) as usize;
@@ -307,7 +356,10 @@ fn check_ids(
         Some((token, id)) if *id as usize >= vocab_size => Err(CheckpointError::invalid(
             path,
             format!("{token:?}"),
-            format!("an id below {vocab_size} (vocab_size in config.json)"),
+            format!(
+                "an id below {vocab_size}, the rows of the word embedding (vocab_size in config.json; a token was added \
+                 without resize_token_embeddings, or the files are of different models)"
+            ),
             id,
         )),
         Some(_) => Ok(()),

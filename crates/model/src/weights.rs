@@ -58,7 +58,10 @@ impl Weights {
         };
         let mut tensors = HashMap::new();
         for (key, shape) in config.encoder_tensors() {
-            let stored = roles.take(key, &shape)?;
+            let stored = match key.role {
+                Role::PositionEmbedding => roles.take_positions(key, &shape, config)?,
+                _ => roles.take(key, &shape)?,
+            };
             tensors.insert(key, WeightEntry { shape, stored });
         }
         for (key, tensor) in roles.take_classifier(config.hidden_size)? {
@@ -150,6 +153,27 @@ impl RoleReader {
         Err(self.wrong_shape(&tensor, &expected))
     }
 
+    /// The position embedding from the row of the first token on.
+    fn take_positions(
+        &mut self,
+        key: TensorKey,
+        shape: &[usize],
+        config: &ModelConfig,
+    ) -> Result<Option<StoredTensor>, CheckpointError> {
+        let skipped = config.first_position;
+        let stored = [shape[0] + skipped, shape[1]];
+        let tensor = self.take(key, &stored)?;
+        Ok(tensor.map(|tensor| {
+            let bytes = tensor.bytes / stored[0] * skipped;
+            StoredTensor {
+                shape: shape.to_vec(),
+                offset: tensor.offset + bytes as u64,
+                bytes: tensor.bytes - bytes,
+                ..tensor
+            }
+        }))
+    }
+
     /// Both tensors of the classifier. Its weight determines the number of rows.
     fn take_classifier(
         &mut self,
@@ -173,12 +197,17 @@ impl RoleReader {
     fn take_typed(&mut self, name: &str) -> Result<StoredTensor, CheckpointError> {
         let tensor = self.shards.tensors.remove(name).ok_or_else(|| {
             let files: Vec<&str> = self.shards.files.iter().map(StoredFile::path).collect();
+            let Family {
+                optional_prefix,
+                classifier_class,
+                ..
+            } = self.family;
             CheckpointError::invalid(
                 files.join(", "),
                 name,
                 format!(
-                    "this tensor (with or without the {:?} prefix)",
-                    self.family.optional_prefix
+                    "this tensor (with or without the {optional_prefix:?} prefix), as a \
+                     {classifier_class} has it"
                 ),
                 "none of that name",
             )
@@ -275,104 +304,4 @@ impl<'a> Tensor<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use safetensors::tensor::TensorView;
-
-    use super::super::architecture::{BERT, ModuleNames};
-    use super::*;
-
-    /// The configuration of a tiny classifier of a family with its own names and without token types.
-    fn config() -> ModelConfig {
-        let json = br#"{"vocab_size": 3, "hidden_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1,
-            "intermediate_size": 4, "max_position_embeddings": 5, "type_vocab_size": 1}"#;
-        let family = Family {
-            model_type: "other",
-            optional_prefix: "other.",
-            modules: ModuleNames {
-                token_type_embedding: None,
-                layers: "other.blocks",
-                query: "q",
-                ..BERT.modules
-            },
-            ..BERT
-        };
-        ModelConfig {
-            family: Box::leak(Box::new(family)),
-            ..ModelConfig::read(&memory("config.json", json.to_vec())).unwrap()
-        }
-    }
-
-    fn memory(name: &str, content: Vec<u8>) -> Files {
-        Files::Memory {
-            origin: "test".to_owned(),
-            files: vec![(name.to_owned(), content.into())],
-        }
-    }
-
-    /// A file of f32 tensors with these names and shapes, each filled with its index.
-    fn stored(tensors: &[(String, Vec<usize>)]) -> Files {
-        let bytes: Vec<Vec<u8>> = (0_u8..)
-            .zip(tensors)
-            .map(|(index, (_, shape))| {
-                f32::from(index)
-                    .to_le_bytes()
-                    .repeat(shape.iter().product())
-            })
-            .collect();
-        let views = tensors.iter().zip(&bytes).map(|((name, shape), bytes)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-            (name, view.unwrap())
-        });
-        let file = safetensors::serialize(views, None).unwrap();
-        memory("model.safetensors", file)
-    }
-
-    fn names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-        config
-            .tensors(2)
-            .filter_map(|(key, shape)| Some((config.family.tensor_name(key)?, shape)))
-            .collect()
-    }
-
-    #[test]
-    fn a_family_finds_its_tensors_by_its_own_names() {
-        let config = config();
-        let mut tensors = names(&config);
-        let query = tensors
-            .iter()
-            .position(|(name, _)| name == "other.blocks.0.q.weight");
-        let query = query.expect("the family's name");
-        "blocks.0.q.weight".clone_into(&mut tensors[query].0);
-        let weights = Weights::read(&stored(&tensors), &config).unwrap();
-        let found = weights.f32(Role::Query(0).weight()).unwrap();
-        assert_eq!(found, [query as f32; 4]);
-        assert_eq!(weights.label_count(), 2);
-        let stored = tensors
-            .iter()
-            .map(|(_, shape)| shape.iter().product::<usize>());
-        assert_eq!(weights.size().parameters, stored.sum::<usize>());
-    }
-
-    #[test]
-    fn a_role_that_a_family_does_not_have_reads_as_zeros() {
-        let config = config();
-        let weights = Weights::read(&stored(&names(&config)), &config).unwrap();
-        let types = Role::TokenTypeEmbedding.weight();
-        assert_eq!(weights.tensor(types).shape(), [1, 2]);
-        assert_eq!(weights.f32(types).unwrap(), [0.0; 2]);
-        assert_eq!(weights.tensor(types).len(), 8);
-    }
-
-    #[test]
-    fn an_error_names_the_missing_tensor_and_the_family_s_prefix() {
-        let config = config();
-        let mut tensors = names(&config);
-        tensors.retain(|(name, _)| name != "other.blocks.0.q.bias");
-        let error = Weights::read(&stored(&tensors), &config).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "test/model.safetensors: blocks.0.q.bias: expected this tensor (with or without the \
-             \"other.\" prefix), found none of that name"
-        );
-    }
-}
+mod tests;

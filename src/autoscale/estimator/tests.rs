@@ -41,6 +41,7 @@ const QUIET: ObservedInterval = ObservedInterval {
     variation: Variation {
         sizes: 0.0,
         rate: 0.0,
+        highest: f64::INFINITY,
     },
     large: 0.0,
 };

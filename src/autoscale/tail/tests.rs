@@ -21,6 +21,7 @@ fn kappa(model: &ServerModel, rate: f64, variation: Variation) -> f64 {
 const SAME: Variation = Variation {
     sizes: 0.0,
     rate: 0.0,
+    highest: f64::INFINITY,
 };
 
 #[test]
@@ -86,6 +87,33 @@ fn bursty_arrivals_have_a_longer_tail() {
 }
 
 /// However fast a server is, its seconds have the mean rate together, and more load is never better.
+#[test]
+fn no_second_is_above_the_highest() {
+    let log_normal = LogNormal::with_variance(0.36);
+    for count in [4, 24] {
+        let all = log_normal.quantiles(count);
+        assert_eq!(bounded(all.clone(), f64::INFINITY), all);
+        for highest in [1.6, 1.2, 0.0] {
+            let rates = bounded(all.clone(), highest);
+            let mean = rates.iter().sum::<f64>() / count as f64;
+            assert!((mean - 1.0).abs() < 1e-6, "{mean}");
+            let most = rates.iter().copied().fold(0.0, f64::max);
+            assert!(
+                most <= highest.max(HIGHEST_MIN) + 1e-6,
+                "{most} above {highest}"
+            );
+        }
+    }
+    // Two rates that differ as much end earlier than a log-normal one.
+    let model = model(1.5, 0.12);
+    let open = Variation { rate: 0.36, ..SAME };
+    let ends = Variation {
+        highest: 1.6,
+        ..open
+    };
+    assert!(kappa(&model, 4000.0, ends) < kappa(&model, 4000.0, open));
+}
+
 #[test]
 fn bursty_seconds_are_all_simulated() {
     let bursty = Variation { rate: 0.2, ..SAME };

@@ -19,13 +19,21 @@ pub(super) struct PackedModel {
     pub(super) hidden: usize,
     pub(super) heads: Heads,
     pub(super) activation: Activation,
-    /// `[vocabulary, hidden]`, `[positions, hidden]`, `[types, hidden]`.
+    /// Width of the embeddings.
+    pub(super) embedding: usize,
+    /// `[vocabulary, embedding]`, `[positions, embedding]`, `[types, embedding]`.
     pub(super) words: Vec<f32>,
     pub(super) positions: Vec<f32>,
     pub(super) types: Vec<f32>,
     pub(super) norm: Norm,
+    /// From the embeddings to the hidden size. `None` if they have it.
+    pub(super) projection: Option<Panels>,
+    /// The layers with weights of their own.
     pub(super) layers: Vec<PackedLayer>,
+    /// The index of each layer's weights in `layers`.
+    pub(super) order: Vec<usize>,
     pub(super) pooler: Panels,
+    pub(super) pooler_activation: Activation,
     pub(super) classifier: Panels,
 }
 
@@ -62,6 +70,8 @@ impl BatchSlice<'_> {
 /// Buffers of one forward pass, reused from batch to batch.
 #[derive(Debug)]
 pub(super) struct Workspace {
+    /// Embeddings that are to be projected, `[tokens, embedding]`.
+    embedded: Activations,
     /// The layer's input, `[tokens, hidden]`.
     x: Activations,
     query: Activations,
@@ -125,6 +135,7 @@ impl Workspace {
             .first()
             .map_or(hidden, |layer| layer.intermediate.outputs());
         Self {
+            embedded: of(model.embedding, Form::F32),
             x: of(hidden, form),
             query: of(hidden, Form::F32),
             key_value: of(2 * hidden, Form::F32),
@@ -147,12 +158,16 @@ impl PackedModel {
 
     /// Multiply-adds of the projections for one token.
     pub(super) fn multiply_adds_per_token(&self) -> usize {
-        let layer =
-            |l: &PackedLayer| self.hidden * (4 * self.hidden + 2 * l.intermediate.outputs());
-        self.layers.iter().map(layer).sum()
+        let layer = |index: &usize| {
+            let intermediate = self.layers[*index].intermediate.outputs();
+            self.hidden * (4 * self.hidden + 2 * intermediate)
+        };
+        let projection = self.projection.as_ref();
+        let projection = projection.map_or(0, |panels| self.embedding * panels.outputs());
+        projection + self.order.iter().map(layer).sum::<usize>()
     }
 
-    /// Bytes of the projections' weights, by which every token is multiplied.
+    /// Bytes of the projections' weights that are read for every batch, those of a shared layer as often as it occurs.
     pub(super) fn weight_bytes(&self) -> usize {
         let bytes = match self.form {
             Form::F32 => 4,
@@ -172,19 +187,20 @@ impl PackedModel {
     ) {
         s.split.divide(slice, team.threads());
         self.embed(slice, team, s);
-        for (index, layer) in self.layers.iter().enumerate() {
+        for (index, layer) in self.order.iter().enumerate() {
+            let layer = &self.layers[*layer];
             layer
                 .key_value
                 .multiply(team, &s.x, &mut s.key_value, Activation::None);
             // After its keys and values, the last layer needs only the [CLS] rows.
-            let firsts_only = index + 1 == self.layers.len();
+            let firsts_only = index + 1 == self.order.len();
             if firsts_only {
                 keep_first_rows(team, s);
             }
             self.layer(layer, firsts_only, team, s);
         }
         self.pooler
-            .multiply(team, &s.x, &mut s.pooled, Activation::Tanh);
+            .multiply(team, &s.x, &mut s.pooled, self.pooler_activation);
         self.classifier
             .multiply(team, &s.pooled, &mut s.logits, Activation::None);
         for (logits, row) in logits
@@ -232,23 +248,39 @@ impl PackedModel {
     }
 
     fn embed(&self, slice: &BatchSlice<'_>, team: &mut Team, s: &mut Workspace) {
-        let h = self.hidden;
-        let row = |index: u32| index as usize * h..(index as usize + 1) * h;
+        let Some(projection) = &self.projection else {
+            return self.add_embeddings(slice, team, &s.split, &mut s.x);
+        };
+        self.add_embeddings(slice, team, &s.split, &mut s.embedded);
+        projection.multiply(team, &s.embedded, &mut s.x, Activation::None);
+        s.x.prepare(team, &s.split.tokens);
+    }
+
+    /// Writes the normalized embeddings of a slice, `[tokens, embedding]`.
+    fn add_embeddings(
+        &self,
+        slice: &BatchSlice<'_>,
+        team: &mut Team,
+        split: &WorkSplit,
+        embedded: &mut Activations,
+    ) {
+        let width = self.embedding;
+        let row = |index: u32| index as usize * width..(index as usize + 1) * width;
         let tokens = slice.tokens();
         let ids = &slice.batch.ids()[tokens.clone()];
         let type_ids = &slice.batch.type_ids()[tokens];
         let WorkSplit {
             sequences, tokens, ..
-        } = &s.split;
-        s.x.resize(ids.len());
-        s.x.write(team, tokens, |_, range, x| {
+        } = split;
+        embedded.resize(ids.len());
+        embedded.write(team, tokens, |_, range, x| {
             let mut sequence = sequences.partition_point(|s| s.end <= range.start);
             for (token, x) in range.zip(x.iter_mut()) {
                 sequence += usize::from(sequences[sequence].end <= token);
                 let position = token - sequences[sequence].start;
                 x.copy_from_slice(&self.words[row(ids[token])]);
                 let token_type = &self.types[row(type_ids[token])];
-                let position = &self.positions[position * h..][..h];
+                let position = &self.positions[position * width..][..width];
                 self.norm.of_sum(self.isa, x, token_type, position);
             }
         });

@@ -1,10 +1,10 @@
 //! Reading a checkpoint's tensors into packed panels.
 
-use intentd_kernels::Activation as Kernel;
 use intentd_kernels::cpu::{Form, Heads, Isa, Norm, Panels, Team};
 
 use super::forward::{PackedLayer, PackedModel};
-use intentd_model::{Activation, Checkpoint, CheckpointError, Role};
+use crate::activation;
+use intentd_model::{Checkpoint, CheckpointError, Role};
 
 /// Reads tensors of one checkpoint into this engine's forms, with all threads of the team.
 struct PanelReader<'a> {
@@ -38,19 +38,24 @@ impl PackedModel {
                 count: config.heads,
                 size: config.head_size(),
             },
-            activation: match config.activation {
-                Activation::Gelu => Kernel::Gelu,
-                Activation::GeluTanh => Kernel::GeluTanh,
-                Activation::Relu => Kernel::Relu,
-            },
+            activation: activation::kernel(config.activation),
+            embedding: config.embedding_size,
             words: read.table(Role::WordEmbedding)?,
             positions: read.table(Role::PositionEmbedding)?,
             types: read.table(Role::TokenTypeEmbedding)?,
             norm: read.norm(Role::EmbeddingNorm)?,
-            layers: (0..config.layers)
+            projection: match config.has_embedding_projection() {
+                true => Some(read.linear(&[Role::EmbeddingProjection], Form::F32, 1.0)?),
+                false => None,
+            },
+            layers: (0..config.layer_groups)
                 .map(|index| read.layer(index, form))
                 .collect::<Result<_, _>>()?,
+            order: (0..config.layers)
+                .map(|layer| config.weights_of_layer(layer))
+                .collect(),
             pooler: read.linear(&[Role::Pooler], Form::F32, 1.0)?,
+            pooler_activation: activation::kernel(config.family.pooler_activation),
             classifier: read.linear(&[Role::Classifier], Form::F32, 1.0)?,
         })
     }

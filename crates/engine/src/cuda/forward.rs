@@ -76,7 +76,7 @@ impl Forward {
     /// Enqueues the whole pass over a batch laid out for `capacity`. The logits go to the arena.
     pub(super) fn enqueue(&self, capacity: Capacity, batch: &Placed) -> Result<(), DeviceError> {
         let (device, model, arena) = (&self.device, &self.model, &self.arena);
-        device.embed_norm(batch, &model.tables, &model.norm, &arena.x)?;
+        self.embed(capacity, batch)?;
         if self.is_skinny(capacity) {
             self.skinny_layers(batch)?;
         } else {
@@ -86,11 +86,33 @@ impl Forward {
         device.classify(&batch.sequences, &arena.pooled, w, bias, &arena.logits)
     }
 
+    /// The embeddings, projected to the hidden size, in `x`.
+    fn embed(&self, capacity: Capacity, batch: &Placed) -> Result<(), DeviceError> {
+        let (device, model, arena) = (&self.device, &self.model, &self.arena);
+        let Some(projection) = &model.projection else {
+            return device.embed_norm(batch, &model.tables, &model.norm, &arena.x);
+        };
+        // No layer has written to the context yet.
+        device.embed_norm(batch, &model.tables, &model.norm, &arena.context)?;
+        if self.is_skinny(capacity) {
+            let product = skinny(&arena.context, projection, &arena.x);
+            device.skinny(&batch.tokens, &product)
+        } else {
+            device.product(&self.projection(capacity.tokens, projection))
+        }
+    }
+
+    fn projection<'a>(&'a self, rows: usize, linear: &DeviceLinear) -> Product<'a> {
+        let arena = &self.arena;
+        self.product(rows, &arena.context, linear, Epilogue::Bias, &arena.x)
+    }
+
     /// Whether batches of this size take the path for few tokens.
     pub(super) fn is_skinny(&self, capacity: Capacity) -> bool {
         let model = &self.model;
         capacity.tokens <= SKINNY_ROWS_MAX
             && matches!(model.dtype, Dtype::F16 | Dtype::Bf16)
+            && model.embedding.is_multiple_of(32)
             && model.hidden.is_multiple_of(32)
             && model.intermediate.is_multiple_of(32)
     }
@@ -98,8 +120,9 @@ impl Forward {
     fn skinny_layers(&self, batch: &Placed) -> Result<(), DeviceError> {
         let (device, model, arena) = (&self.device, &self.model, &self.arena);
         let mut previous: Option<&DeviceLayer> = None;
-        for (index, layer) in model.layers.iter().enumerate() {
-            let last = index + 1 == model.layers.len();
+        let layers = model.layers().len();
+        for (index, layer) in model.layers().enumerate() {
+            let last = index + 1 == layers;
             // This product normalizes its input, the output of the previous layer.
             let norm = previous.map(|layer| (&layer.output_norm, Some(&arena.x)));
             let x = if norm.is_some() { &arena.sum } else { &arena.x };
@@ -150,7 +173,7 @@ impl Forward {
         }
         let norm = previous.map(|layer| (&layer.output_norm, None));
         let product = skinny(&arena.sum, &model.pooler, &arena.pooled);
-        let activation = Activation::Tanh;
+        let activation = model.pooler_activation;
         device.skinny(
             &batch.sequences,
             &Skinny {
@@ -181,7 +204,8 @@ impl Forward {
         let (device, model, arena) = (&self.device, &self.model, &self.arena);
         let tokens = (&batch.tokens, capacity.tokens);
         let sequences = (&batch.sequences, capacity.sequences);
-        let Some((last, layers)) = model.layers.split_last() else {
+        let mut layers = model.layers();
+        let Some(last) = layers.next_back() else {
             return Ok(());
         };
         for layer in layers {
@@ -198,7 +222,7 @@ impl Forward {
         self.feed_forward(sequences, last, &arena.first)?;
         device.product(&self.pooler(capacity.sequences))?;
         let (rows, bias) = (sequences.0, &model.pooler.bias);
-        device.bias_activation(rows, &arena.pooled, bias, Activation::Tanh)
+        device.bias_activation(rows, &arena.pooled, bias, model.pooler_activation)
     }
 
     /// The rest of a layer after attention: from `context` and the layer's input to its output in `x`.
@@ -221,7 +245,7 @@ impl Forward {
 
     /// All library products of a pass of this size, one of each shape.
     pub(super) fn products(&self, capacity: Capacity) -> Vec<Product<'_>> {
-        let Some(layer) = self.model.layers.first() else {
+        let Some(layer) = self.model.layers().next() else {
             return Vec::new();
         };
         if self.is_skinny(capacity) {
@@ -229,7 +253,9 @@ impl Forward {
         }
         let (arena, tokens, sequences) = (&self.arena, capacity.tokens, capacity.sequences);
         let mut products = vec![self.keys_values(tokens, layer)];
-        if self.model.layers.len() > 1 {
+        let projection = self.model.projection.as_ref();
+        products.extend(projection.map(|linear| self.projection(tokens, linear)));
+        if self.model.layers().len() > 1 {
             products.push(self.queries_keys_values(tokens, layer));
             products.extend(self.feed_forward_products(tokens, layer, &arena.x));
         }

@@ -7,7 +7,11 @@ use crate::batch::{Logits, RaggedBatch};
 use crate::error::EngineError;
 use crate::interface::Engine;
 use crate::reference::Reference;
-use intentd_model::Checkpoint;
+use intentd_model::{Checkpoint, Text, TooLong};
+
+#[path = "../../tests/folders/case.rs"]
+#[expect(dead_code, reason = "shared with the test of folders")]
+mod case;
 
 const OPTIONS: CudaOptions = CudaOptions {
     dtype: Dtype::F16,
@@ -87,6 +91,42 @@ fn logits_match_the_reference_in_every_type() {
             let found = engine.forward(&batch).expect("logits");
             let distance = distance(&found, &reference(&batch));
             assert!(distance <= error_max, "{dtype:?} {lengths:?}: {distance}");
+        }
+    }
+}
+
+/// Projected embeddings, on both paths; shared layers; other activations of the pooler; no token types; later positions.
+#[test]
+fn logits_of_every_family_match_the_reference() {
+    let golden = case::Golden::read();
+    for name in [
+        "electra plain",
+        "electra larger",
+        "albert two groups",
+        "distilbert plain",
+        "roberta plain",
+    ] {
+        let case = golden.cases.iter().find(|case| case.name == name);
+        let files = golden.files(case.expect("a case of this name"));
+        let checkpoint = Checkpoint::read(&files).expect("a checkpoint");
+        let mut batch = RaggedBatch::new();
+        for text in ["play some jazz", "what is the weather today", "stop"] {
+            let text = Text::Single(text.to_owned());
+            let encoded = checkpoint.tokenizer.encode(&text, TooLong::Refuse);
+            let encoded = encoded.expect("tokens");
+            batch.push(&encoded.ids, &encoded.type_ids);
+        }
+        let mut reference = Reference::load(&checkpoint).expect("the reference");
+        let expected = reference.forward(&batch).expect("reference logits");
+        for (dtype, error_max) in [(Dtype::F32, 1e-5), (Dtype::F16, 1e-2)] {
+            let Some(device) = device(Emulation::default()) else {
+                return;
+            };
+            let options = CudaOptions { dtype, ..OPTIONS };
+            let mut engine = Cuda::load(&checkpoint, device, options).expect("a model that fits");
+            let found = engine.forward(&batch).expect("logits");
+            let distance = distance(&found, &expected);
+            assert!(distance <= error_max, "{name}, {dtype:?}: {distance}");
         }
     }
 }

@@ -6,8 +6,9 @@ use intentd_kernels::{
     Activation, Attention, Buffer, Device, DeviceError, Dtype, Norm, Pinned, Tables,
 };
 
+use crate::activation;
 use crate::error::LoadError;
-use intentd_model::{self as model, Checkpoint, CheckpointError, Role, TensorKey};
+use intentd_model::{Checkpoint, CheckpointError, Role, TensorKey};
 
 /// Size of one copy. Two copies are in flight at a time.
 const PIECE_BYTES: usize = 16 << 20;
@@ -34,6 +35,8 @@ pub(super) struct DeviceLayer {
 #[derive(Debug)]
 pub(super) struct DeviceModel {
     pub(super) dtype: Dtype,
+    /// Width of the embeddings.
+    pub(super) embedding: usize,
     pub(super) hidden: usize,
     pub(super) intermediate: usize,
     pub(super) labels: usize,
@@ -41,8 +44,14 @@ pub(super) struct DeviceModel {
     pub(super) activation: Activation,
     pub(super) tables: Tables,
     pub(super) norm: Norm,
-    pub(super) layers: Vec<DeviceLayer>,
+    /// From the embeddings to the hidden size. `None` if they have it.
+    pub(super) projection: Option<DeviceLinear>,
+    /// The layers with weights of their own.
+    layers: Vec<DeviceLayer>,
+    /// The index of each layer's weights in `layers`.
+    order: Vec<usize>,
     pub(super) pooler: DeviceLinear,
+    pub(super) pooler_activation: Activation,
     pub(super) classifier: DeviceLinear,
 }
 
@@ -65,11 +74,16 @@ impl DeviceModel {
             types: load.table(Role::TokenTypeEmbedding)?,
         };
         let norm = load.norm(Role::EmbeddingNorm)?;
-        let layers = (0..config.layers)
+        let projection = match config.has_embedding_projection() {
+            true => Some(load.linear(&[Role::EmbeddingProjection])?),
+            false => None,
+        };
+        let layers = (0..config.layer_groups)
             .map(|index| load.layer(index))
             .collect::<Result<_, _>>()?;
         let model = Self {
             dtype,
+            embedding: config.embedding_size,
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
             labels: checkpoint.labels.len(),
@@ -77,19 +91,27 @@ impl DeviceModel {
                 heads: config.heads,
                 head_size: config.head_size(),
             },
-            activation: match config.activation {
-                model::Activation::Gelu => Activation::Gelu,
-                model::Activation::GeluTanh => Activation::GeluTanh,
-                model::Activation::Relu => Activation::Relu,
-            },
+            activation: activation::kernel(config.activation),
             tables,
             norm,
+            projection,
             layers,
+            order: (0..config.layers)
+                .map(|layer| config.weights_of_layer(layer))
+                .collect(),
             pooler: load.linear(&[Role::Pooler])?,
+            pooler_activation: activation::kernel(config.family.pooler_activation),
             classifier: load.linear(&[Role::Classifier])?,
         };
         device.synchronize()?;
         Ok(model)
+    }
+
+    /// The layers in order.
+    pub(super) fn layers(
+        &self,
+    ) -> impl ExactSizeIterator<Item = &DeviceLayer> + DoubleEndedIterator {
+        self.order.iter().map(|layer| &self.layers[*layer])
     }
 }
 
@@ -113,6 +135,13 @@ fn check_shape(checkpoint: &Checkpoint) -> Result<(), LoadError> {
     if !config.intermediate_size.is_multiple_of(8) {
         let key = keys.intermediate_size.name;
         return refuse(key, "a multiple of 8", config.intermediate_size);
+    }
+    if !config.embedding_size.is_multiple_of(8) || config.embedding_size > config.hidden_size {
+        let key = keys
+            .embedding_projection
+            .map_or("embedding_size", |p| p.size.name);
+        let expected = format!("a multiple of 8, at most {}", config.hidden_size);
+        return refuse(key, &expected, config.embedding_size);
     }
     if config.max_positions > 4096 {
         return refuse(

@@ -1,6 +1,7 @@
 //! BERT: Hugging Face's `BertForSequenceClassification`.
 
-use super::family::{Alias, ConfigKeys, Family, ModuleNames, SizeKey};
+use super::activation::Activation;
+use super::family::{Alias, ConfigKeys, Family, FirstPosition, ModuleNames, SizeKey};
 
 /// Names and defaults of transformers' `BertConfig` and `BertForSequenceClassification`.
 pub static BERT: Family = Family {
@@ -15,11 +16,14 @@ pub static BERT: Family = Family {
         max_positions: SizeKey::new("max_position_embeddings", 512),
         type_vocab_size: Some(SizeKey::new("type_vocab_size", 2)),
         activation: "hidden_act",
+        activation_default: Activation::Gelu,
+        layer_norm_eps: Some("layer_norm_eps"),
+        layer_groups: None,
+        embedding_projection: None,
     },
     // Checkpoints saved from a bare `BertModel` have no prefix.
     optional_prefix: "bert.",
-    // LayerNorm in checkpoints converted from TensorFlow.
-    aliases: &[alias("gamma", "weight"), alias("beta", "bias")],
+    aliases: LAYER_NORM_ALIASES,
     modules: ModuleNames {
         word_embedding: "bert.embeddings.word_embeddings",
         position_embedding: "bert.embeddings.position_embeddings",
@@ -37,7 +41,12 @@ pub static BERT: Family = Family {
         pooler: "bert.pooler.dense",
         classifier: "classifier",
     },
+    pooler_activation: Activation::Tanh,
+    first_position: FirstPosition::Zero,
 };
+
+/// LayerNorm in checkpoints converted from TensorFlow.
+pub(super) const LAYER_NORM_ALIASES: &[Alias] = &[alias("gamma", "weight"), alias("beta", "bias")];
 
 const fn alias(stored: &'static str, canonical: &'static str) -> Alias {
     Alias { stored, canonical }

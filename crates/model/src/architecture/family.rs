@@ -1,5 +1,6 @@
 //! What distinguishes one encoder family from another, as data.
 
+use super::activation::Activation;
 use super::role::{Role, TensorKey, TensorKind};
 
 /// A family of encoders: the names in its configurations and checkpoints.
@@ -17,6 +18,31 @@ pub struct Family {
     pub aliases: &'static [Alias],
     /// Names of the modules.
     pub modules: ModuleNames,
+    /// Activation of the pooler, which stands between the encoder and the classifier.
+    pub pooler_activation: Activation,
+    /// The row of the position embedding that the first token of a text gets.
+    pub first_position: FirstPosition,
+}
+
+/// The row of the position embedding that the first token of a text gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstPosition {
+    /// The first row.
+    Zero,
+    /// The row after that of the padding token: `pad_token_id` + 1, or 2 if the key is absent. A padding token within a
+    /// text gets the row of its own id and is not counted.
+    AfterPadding,
+}
+
+/// When the word vectors, of a width of their own, are projected to the hidden size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbeddingProjection {
+    /// Width of the embeddings.
+    pub size: SizeKey,
+    /// Name of the module.
+    pub module: &'static str,
+    /// Whether the module exists even if both widths are equal.
+    pub is_always: bool,
 }
 
 /// Another spelling of the last component of a tensor's name.
@@ -33,6 +59,8 @@ pub struct Alias {
 pub struct SizeKey {
     /// The key.
     pub name: &'static str,
+    /// The key's name in other families, which transformers' configuration class takes for the same.
+    pub synonym: Option<&'static str>,
     /// The value when the key is absent.
     pub default: usize,
 }
@@ -56,6 +84,14 @@ pub struct ConfigKeys {
     pub type_vocab_size: Option<SizeKey>,
     /// Activation of the feed-forward block.
     pub activation: &'static str,
+    /// The activation when that key is absent.
+    pub activation_default: Activation,
+    /// ε of every LayerNorm, 1e-12 if absent. `None` for a family in which it is always that.
+    pub layer_norm_eps: Option<&'static str>,
+    /// Number of layers with weights of their own, which the other layers share. `None` if all layers have.
+    pub layer_groups: Option<SizeKey>,
+    /// The projection of the embeddings. `None` for a family without one.
+    pub embedding_projection: Option<EmbeddingProjection>,
 }
 
 /// The names of modules in a checkpoint as transformers writes it. A module's tensors add `.weight` and `.bias`.
@@ -95,7 +131,18 @@ pub struct ModuleNames {
 
 impl SizeKey {
     pub(super) const fn new(name: &'static str, default: usize) -> Self {
-        Self { name, default }
+        Self {
+            name,
+            synonym: None,
+            default,
+        }
+    }
+
+    pub(super) const fn or(self, synonym: &'static str) -> Self {
+        Self {
+            synonym: Some(synonym),
+            ..self
+        }
     }
 }
 
@@ -106,7 +153,10 @@ impl Family {
             TensorKind::Weight => "weight",
             TensorKind::Bias => "bias",
         };
-        let module = self.modules.name(key.role)?;
+        let module = match key.role {
+            Role::EmbeddingProjection => self.keys.embedding_projection?.module.to_owned(),
+            role => self.modules.name(role)?,
+        };
         Some(format!("{module}.{tensor}"))
     }
 
@@ -151,13 +201,15 @@ impl ModuleNames {
             Role::FeedForwardNorm(layer) => in_layer(layer, self.feed_forward_norm),
             Role::Pooler => self.pooler.to_owned(),
             Role::Classifier => self.classifier.to_owned(),
+            // It belongs to a key of the configuration.
+            Role::EmbeddingProjection => return None,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::bert::BERT;
+    use super::super::{BERT, FAMILIES};
     use super::*;
 
     #[test]
@@ -177,9 +229,18 @@ mod tests {
 
     #[test]
     fn every_tensor_has_a_name_of_its_own() {
-        let names: std::collections::HashSet<_> = TensorKey::of_encoder(12)
+        let names: std::collections::HashSet<_> = TensorKey::of_encoder(12, false)
             .map(|key| BERT.canonical_name(key).unwrap())
             .collect();
         assert_eq!(names.len(), 5 + 12 * 16 + 2);
+        for family in FAMILIES {
+            let keys: Vec<_> = TensorKey::of_encoder(3, true).collect();
+            let names: Vec<_> = keys
+                .iter()
+                .filter_map(|key| family.canonical_name(*key))
+                .collect();
+            let distinct: std::collections::HashSet<_> = names.iter().collect();
+            assert_eq!(names.len(), distinct.len(), "{}", family.model_type);
+        }
     }
 }

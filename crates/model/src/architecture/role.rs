@@ -11,6 +11,8 @@ pub enum Role {
     TokenTypeEmbedding,
     /// LayerNorm of the summed embeddings.
     EmbeddingNorm,
+    /// Projection of the normalized embeddings to the hidden size.
+    EmbeddingProjection,
     /// Query projection of a layer.
     Query(usize),
     /// Key projection of a layer.
@@ -76,6 +78,36 @@ impl Role {
         )
     }
 
+    /// The layer of the module, if it belongs to one.
+    pub const fn layer(self) -> Option<usize> {
+        match self {
+            Self::Query(layer)
+            | Self::Key(layer)
+            | Self::Value(layer)
+            | Self::AttentionOutput(layer)
+            | Self::AttentionNorm(layer)
+            | Self::FeedForwardIn(layer)
+            | Self::FeedForwardOut(layer)
+            | Self::FeedForwardNorm(layer) => Some(layer),
+            _ => None,
+        }
+    }
+
+    /// The same module in another layer.
+    const fn in_layer(self, layer: usize) -> Self {
+        match self {
+            Self::Query(_) => Self::Query(layer),
+            Self::Key(_) => Self::Key(layer),
+            Self::Value(_) => Self::Value(layer),
+            Self::AttentionOutput(_) => Self::AttentionOutput(layer),
+            Self::AttentionNorm(_) => Self::AttentionNorm(layer),
+            Self::FeedForwardIn(_) => Self::FeedForwardIn(layer),
+            Self::FeedForwardOut(_) => Self::FeedForwardOut(layer),
+            Self::FeedForwardNorm(_) => Self::FeedForwardNorm(layer),
+            other => other,
+        }
+    }
+
     const fn is_embedding(self) -> bool {
         matches!(
             self,
@@ -84,7 +116,7 @@ impl Role {
     }
 
     /// All roles of an encoder with `layers` layers, without the classifier.
-    fn of_encoder(layers: usize) -> impl Iterator<Item = Self> {
+    fn of_encoder(layers: usize, has_projection: bool) -> impl Iterator<Item = Self> {
         let embeddings = [
             Self::WordEmbedding,
             Self::PositionEmbedding,
@@ -103,20 +135,32 @@ impl Role {
                 Self::FeedForwardNorm(layer),
             ]
         };
+        let projection = has_projection.then_some(Self::EmbeddingProjection);
         embeddings
             .into_iter()
+            .chain(projection)
             .chain((0..layers).flat_map(layer))
             .chain([Self::Pooler])
     }
 }
 
 impl TensorKey {
-    /// All tensors of an encoder with `layers` layers, without the classifier's.
+    /// The same tensor in another layer.
+    #[must_use]
+    pub const fn in_layer(self, layer: usize) -> Self {
+        Self {
+            role: self.role.in_layer(layer),
+            ..self
+        }
+    }
+
+    /// All tensors of an encoder with `layers` layers of their own weights, without the classifier's. `has_projection`:
+    /// whether its embeddings are projected.
     ///
     /// The order is fixed, since digests depend on it. The iterator is lazy: a search stops at the first missing
     /// tensor, however many layers a configuration claims.
-    pub fn of_encoder(layers: usize) -> impl Iterator<Item = Self> {
-        Role::of_encoder(layers).flat_map(|role| {
+    pub fn of_encoder(layers: usize, has_projection: bool) -> impl Iterator<Item = Self> {
+        Role::of_encoder(layers, has_projection).flat_map(|role| {
             let bias = (!role.is_embedding()).then(|| role.bias());
             [role.weight()].into_iter().chain(bias)
         })

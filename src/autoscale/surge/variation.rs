@@ -1,0 +1,72 @@
+//! How the rate varies from second to second, beyond chance.
+
+use std::collections::VecDeque;
+
+use super::{CLUMPS, DISPERSION_NOISE};
+
+/// Looks whose last second is remembered: two minutes of the usual half seconds.
+const REMEMBERED: usize = 240;
+
+/// Looks from which a distribution is known.
+const KNOWN: usize = 60;
+
+/// The quantile that counts as the highest rate.
+const HIGHEST: f64 = 0.97;
+
+/// The variance of the rate, as means over some time that begin at zero, and its highest values.
+///
+/// The dispersion of a rate that varies grows with the rate, so that remembered from a higher one it says too much. The
+/// variance and the square of the rate are therefore remembered each by itself: their ratio belongs to no rate.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RateVariation {
+    /// Of the difference of neighbouring seconds, squared.
+    found: f64,
+    /// What that would be for Poisson arrivals.
+    chance: f64,
+    /// What it would be if the rate's standard deviation were the rate itself, with an allowance for clumps.
+    full: f64,
+    /// How much of a whole mean there is: 0 to 1.
+    weight: f64,
+    /// Rates of the last seconds, the newest last.
+    seconds: VecDeque<f64>,
+}
+
+impl RateVariation {
+    /// Adds two neighbouring seconds with the rates `old` and `new`: the square of their difference, what that would be
+    /// by chance, and the weight of this look.
+    pub(super) fn add(&mut self, [old, new]: [f64; 2], found: f64, chance: f64, gain: f64) {
+        let rate = f64::midpoint(old, new);
+        let learn = |mean: &mut f64, new: f64| *mean += gain * (new - *mean);
+        learn(&mut self.found, found);
+        learn(&mut self.chance, chance);
+        learn(&mut self.full, 2.0 * rate * (rate + CLUMPS));
+        learn(&mut self.weight, 1.0);
+        self.seconds.push_back(new);
+        if self.seconds.len() > REMEMBERED {
+            self.seconds.pop_front();
+        }
+    }
+
+    /// The variance beyond that of arrivals with the dispersion `steady`, as a share of the rate's square: 0 to 1. Less
+    /// while little is known.
+    pub(super) fn share(&self, steady: f64) -> f64 {
+        if self.full <= 0.0 {
+            return 0.0;
+        }
+        let excess = self.found - (steady + DISPERSION_NOISE) * self.chance;
+        (self.weight * excess / self.full).clamp(0.0, 1.0)
+    }
+
+    /// The highest rate of a second by the mean rate; infinite while little is known.
+    pub(super) fn highest(&self) -> f64 {
+        let count = self.seconds.len();
+        let mean = self.seconds.iter().sum::<f64>() / count as f64;
+        if count < KNOWN || mean <= 0.0 {
+            return f64::INFINITY;
+        }
+        let mut rates: Vec<f64> = self.seconds.iter().copied().collect();
+        let index = (HIGHEST * count as f64) as usize;
+        let (_, highest, _) = rates.select_nth_unstable_by(index, f64::total_cmp);
+        *highest / mean
+    }
+}
