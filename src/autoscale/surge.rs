@@ -48,13 +48,6 @@ const DISPERSION_SECONDS: f64 = 120.0;
 /// A pair of seconds counts at most as this many times the known dispersion.
 const OUTLIER: f64 = 36.0;
 
-/// The dispersion of a steady load is known only so well: to about a quarter.
-const DISPERSION_NOISE: f64 = 0.25;
-
-/// At this many requests per second, half of the variation beyond chance counts as a varying rate, and more at higher
-/// rates. At low rates, a few requests that come together look the same.
-const CLUMPS: f64 = 50.0;
-
 /// Rates a second, or counts, of what comes and what becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Flows {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -20,7 +21,7 @@ pub(super) struct InspectArgs {
     #[arg(long, env = "INTENTD_MODEL", value_name = "DIR")]
     model: Option<PathBuf>,
     /// Print JSON.
-    #[arg(long)]
+    #[arg(long, env = "INTENTD_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
 }
 

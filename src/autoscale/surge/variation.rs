@@ -2,7 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::{CLUMPS, DISPERSION_NOISE};
+/// The dispersion of a steady load is known only so well: to about a quarter.
+const DISPERSION_NOISE: f64 = 0.25;
+
+/// At this many requests per second, half of the variation beyond chance counts as a varying rate, and more at higher
+/// rates. At low rates, a few requests that come together look the same.
+const CLUMPS: f64 = 50.0;
 
 /// Looks whose last second is remembered: two minutes of the usual half seconds.
 const REMEMBERED: usize = 240;

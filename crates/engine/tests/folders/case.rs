@@ -90,8 +90,8 @@ fn directory() -> PathBuf {
 
 impl Golden {
     pub(crate) fn read() -> Self {
-        let text = std::fs::read_to_string(directory().join("golden.json")).unwrap();
-        serde_json::from_str(&text).unwrap()
+        let text = std::fs::read_to_string(directory().join("golden.json")).expect("the cases");
+        serde_json::from_str(&text).expect("cases of this form")
     }
 
     /// The ids of all texts, if transformers loads the folder.
@@ -135,11 +135,11 @@ impl Content {
             Self::Text { text } => return text.clone().into_bytes(),
             Self::Base { base, patch } => (base, patch),
         };
-        let content = std::fs::read(directory().join("base").join(base)).unwrap();
+        let content = std::fs::read(directory().join("base").join(base)).expect("the base file");
         let Some(patch) = patch else {
             return content;
         };
-        let mut value = serde_json::from_slice(&content).unwrap();
+        let mut value = serde_json::from_slice(&content).expect("JSON");
         merge(&mut value, patch);
         value.to_string().into_bytes()
     }
@@ -174,9 +174,9 @@ fn safetensors(shapes: &BTreeMap<String, Vec<usize>>) -> Vec<u8> {
         .collect();
     let views = shapes.iter().zip(&values).map(|((name, shape), bytes)| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-        (name, view.unwrap())
+        (name, view.expect("as many bytes as values"))
     });
-    safetensors::serialize(views, None).unwrap()
+    safetensors::serialize(views, None).expect("tensors")
 }
 
 fn weights(name: &str, shape: &[usize]) -> Vec<u8> {
