@@ -201,7 +201,9 @@ impl Estimator {
         };
         let learned = self.update_tail(learned, conditions, interval);
         let model = learned.model(conditions);
-        let computed = model.capacity(learned.objective(conditions));
+        let computed = self
+            .tail
+            .capacity(model.capacity(learned.objective(conditions)));
         if let Some(before) = &mut self.before
             && !seen.byte.is_known
         {
@@ -369,6 +371,7 @@ impl Estimator {
         let same = before
             .model(conditions)
             .capacity(before.objective(conditions));
+        let same = self.tail.capacity(same);
         let step = (same.rate / now.rate).ln();
         if step.is_finite() {
             self.log_gap += step;

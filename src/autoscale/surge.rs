@@ -300,6 +300,7 @@ impl Smoothed {
         let new = self.counts(0..one).tokens / size / new_seconds;
         let old = self.counts(one..two).tokens / size / old_seconds;
         let variance = new / new_seconds + old / old_seconds;
+        self.variation.see(new);
         if variance > 0.0 {
             let found = (new - old).powi(2) / variance;
             let found = found.min(OUTLIER * self.dispersion);

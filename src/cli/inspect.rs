@@ -113,12 +113,12 @@ fn tokenizer_lines(tokenizer: &Tokenizer) -> Vec<(&'static str, String)> {
     for (name, parts) in [
         ("files", &report.files),
         ("read", &report.read),
-        ("default", &report.defaults),
+        ("defaults", &report.defaults),
         ("overridden", &report.overridden),
         ("no effect", &report.ignored),
     ] {
         if !parts.is_empty() {
-            lines.push(("", format!("{name}: {}", parts.join(", "))));
+            lines.push(("", format!("{name}: {}", parts.join("; "))));
         }
     }
     lines
@@ -167,9 +167,10 @@ fn shape(config: &ModelConfig) -> String {
         Activation::Relu => "relu",
         Activation::Tanh => "tanh",
     };
-    let shared = match config.layer_groups < config.layers {
-        true => format!(" of {} kinds", config.layer_groups),
-        false => String::new(),
+    let shared = match config.layer_groups {
+        groups if groups == config.layers => String::new(),
+        1 => " that share their weights".to_owned(),
+        groups => format!(" with {groups} sets of weights"),
     };
     format!(
         "{}, {} layers{shared}, {} wide, {} heads of {}, feed-forward {}, {activation}",

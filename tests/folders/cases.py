@@ -393,6 +393,64 @@ def wrong():
     yield "added_tokens.json with words for ids", bert({}, files={"added_tokens.json": as_json({"[E1]": "one"})})
 
 
+def reviewed():
+    """What readers found: each differed once from transformers."""
+    n = len(wordpiece_vocabulary())
+    by_vocabulary = {"vocab": True, "json_file": False}
+    yield "pairs that are cut to an odd number", bert({"model_max_length": 14})
+    yield "roberta, an odd number, left", of("roberta", "bytes.json", {"truncation_side": "left", "model_max_length": 13})
+    yield "xlm-roberta, an odd number", of("xlm-roberta", "xlm.json", {"model_max_length": 47})
+    yield "albert, an odd number", of("albert", "albert.json", {"model_max_length": 12})
+    yield "added_tokens.json with tokens of roles", bert({}, **by_vocabulary, files={"added_tokens.json": as_json({"[MASK]": 4, "[CLS]": 2, "[UNK]": 1})})
+    yield "added_tokens.json with tokens of roles, which are written", bert({"mask_token": "[MASK]", "cls_token": token("[CLS]", __type="AddedToken")}, **by_vocabulary, files={"added_tokens.json": as_json({"[MASK]": 4, "[CLS]": 2})})
+    old = {"added_tokens.json": as_json({"[E1]": n}), "special_tokens_map.json": as_json({"additional_special_tokens": ["[E1]"]})}
+    yield "added_tokens.json as it was once saved", bert({}, **by_vocabulary, files=old)
+    yield "added_tokens.json with a token of its own", bert({"image_token": "<image>"}, **by_vocabulary, files={"added_tokens.json": as_json({"<image>": n})})
+    yield "roles not in the order of letters", bert({"extra_special_tokens": {"user_token": "@user", "image_token": "<image>"}})
+    yield "keys not in the order of letters", bert({"user_token": "@user", "image_token": "<image>"})
+    yield "keys of the map not in the order of letters", bert({}, files={"special_tokens_map.json": as_json({"user_token": "@user", "image_token": "<image>"})})
+    yield "albert, another post_processor", of("albert", "albert.json", {}, {"post_processor": around(("[MASK]", 4), ("[SEP]", 3), [("B", 1), ("[SEP]", 1)])})
+    yield "albert, another class token", of("albert", "albert.json", {"cls_token": "[MASK]"})
+    yield "albert without post_processor", of("albert", "albert.json", {}, {"post_processor": None})
+    for count in (2, 3, 5):
+        yield f"num_labels {count}", bert(num_labels=count)
+    yield "a label without a name", bert(id2label={"0": "a", "1": None})
+    for family, base in (("xlm-roberta", "xlm.json"), ("camembert", "camembert.json"), ("albert", "albert.json"), ("roberta", "bytes.json")):
+        yield f"{family}, add_prefix_space null", of(family, base, {"add_prefix_space": None})
+    yield "albert, do_lower_case null", of("albert", "albert.json", {"do_lower_case": None, "keep_accents": None})
+    for key in ("do_lower_case", "tokenize_chinese_chars", "split_special_tokens", "truncation_side", "model_input_names", "trim_offsets"):
+        yield f"{key} null", bert({key: None})
+    yield "class ConvBertTokenizer", bert({"tokenizer_class": "ConvBertTokenizer"}, lower(False))
+    special = [(id, name) for id, name in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])]
+    for name, listed in (("swapped", [(n + 1, "@user"), (n, "[E1]")]), ("of one id", [(n, "@user"), (n, "[E1]")]), ("of wrong ids", [(n, "[E1]"), (n + 1, "[E1]"), (3, "@user")])):
+        yield f"added_tokens of tokenizer.json, {name}", bert({}, {"added_tokens": added(special + listed)})
+    padding = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0}
+    for name in ("[PAD]", "music"):
+        generic = {"padding": {**padding, "pad_token": name}, "added_tokens": added(special[1:])}
+        yield f"padding with {name}, generic", bert({"tokenizer_class": "PreTrainedTokenizerFast"}, generic)
+    yield "padding with music, named", bert({"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": None}, {"padding": {**padding, "pad_token": "music"}})
+    the_map = lambda value: {"special_tokens_map.json": as_json(value)}  # noqa: E731
+    yield "map replaces the list", bert({"extra_special_tokens": ["[E1]"]}, files=the_map({"extra_special_tokens": {"user_token": "@user"}}))
+    yield "map removes the list", bert({"extra_special_tokens": ["[E1]"]}, files=the_map({"extra_special_tokens": None}))
+    yield "map adds to the list", bert({"extra_special_tokens": ["[E1]"]}, files=the_map({"extra_special_tokens": ["[E1]", "@user"]}))
+    yield "map beside roles", bert({"extra_special_tokens": {"image_token": "<image>"}}, files=the_map({"additional_special_tokens": ["@user"]}))
+    yield "map beside a token of its own", bert({"image_token": "<image>"}, files=the_map({"image_token": "@user"}))
+    yield "map without a token of its own", bert({"image_token": "<image>"}, files=the_map({"image_token": None}))
+    for value in ({"image_token": "<image>"}, {}):
+        yield f"camembert, roles {len(value)}", of("camembert", "camembert.json", {"extra_special_tokens": value}, {"added_tokens": added([(5, "<s>"), (6, "</s>"), (1, "<pad>"), (3, "<unk>")])})
+    yield "a token of its own as an unmarked object", bert({"image_token": token("<image>")})
+    yield "map says not special", bert({}, **by_vocabulary, files=the_map({"mask_token": token("[MASK]", special=False)}))
+    yield "a marked object is not special", bert({"split_special_tokens": True, "extra_special_tokens": [token("[E1]", __type="AddedToken")]})
+    yield "a token with blanks across a cut", bert({"extra_special_tokens": ["playing player unplayable"], "model_max_length": 12})
+    yield "model_max_length in the map", bert({}, files=the_map({"model_max_length": 20, "do_lower_case": False}))
+    yield "model_name", of("camembert", "camembert.json", {"tokenizer_class": "PreTrainedTokenizerFast"}, model_name="camembertv2-base")
+    yield "roberta, add_bos_token", of("roberta", "bytes.json", {"add_bos_token": False, "add_eos_token": True})
+    yield "roles as transformers 5 saves them", bert({"model_specific_special_tokens": {"user_token": "@user", "image_token": "<image>"}})
+    yield "class without a name", bert({"tokenizer_class": ""})
+    yield "roberta, padding with id 0", of("roberta", "bytes.json", pad_token_id=0)
+    yield "a number as a token", bert({}, files=the_map({"cls_token": 3}))
+
+
 SIZE_KEYS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "embedding_size", "dim", "hidden_dim", "n_layers", "n_heads")
 BASES = {"roberta": "bytes.json", "xlm-roberta": "xlm.json", "albert": "albert.json"}
 
@@ -419,5 +477,5 @@ def public():
 
 
 def all_cases():
-    for group in (configurations, casing, classes, tokens, lengths, wrong, public):
+    for group in (configurations, casing, classes, tokens, lengths, wrong, reviewed, public):
         yield from group()

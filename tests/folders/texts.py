@@ -13,10 +13,10 @@ ADDED = [
     " leading", "trailing ", "\tplay\nmusic", "MUSIC", "Music", "ＭＵＳＩＣ", "①②", "ﬁne", "it's o'clock", "中文 音乐", "音乐播放", "日本語の音楽",
     "한국어 음악", "😀 play 🎵", "👩‍💻 music", "e\u0301cole", "<s>NOTUSED", "<image> play", "played playing player", "unplayable",
 ]
-LONG = ["play music " * 40, "a" * 300, "音乐" * 60, "word " * 200]
+LONG = ["play music " * 40, "a" * 300, "音乐" * 60, "word " * 200, "a" + " " * 5002 + "b", "x" * 160 + " playing player unplayable" + "z" * 200 + " play music"]
 PAIRS = [
     ["play some jazz", "what is the weather"], ["", "one side only"], ["one side only", ""], ["play [E1]", "[SEP] music"],
-    ["play music " * 30, "weather today " * 5], ["a b c", "play music " * 30],
+    ["play music " * 30, "weather today " * 5], ["a b c", "play music " * 30], ["a " * 300, "weather " * 260],
 ]
 TEXTS = [text for text in GOLDEN["classification"] if isinstance(text, str)][:40]
 TEXTS += [text for text in GOLDEN["tokenization"] if isinstance(text, str) and len(text) < 80][::17][:112]

@@ -62,7 +62,7 @@ pub struct ModelConfig {
     pub tokenizer_class: Option<String>,
     /// `problem_type`, if present.
     pub scoring: Option<Scoring>,
-    /// `id2label`, if present: `(id, label)` in no order.
+    /// `id2label`, if present and for as many labels as `num_labels`: `(id, label)` in no order.
     pub id2label: Option<Vec<(usize, String)>>,
 }
 
@@ -194,6 +194,10 @@ impl Keys<'_> {
             ),
             ("is_decoder", "false (an encoder)", |value| value == false),
             ("inner_group_num", "1", |value| value == 1),
+            // transformers takes the family's tokenizer for it, whatever the folder names.
+            ("model_name", "another name", |value| {
+                value != "camembertv2-base"
+            }),
             ("pruned_heads", "none", |value| {
                 value.as_object().is_some_and(Map::is_empty)
             }),
@@ -328,14 +332,15 @@ impl Keys<'_> {
                 return Err(self.invalid(&key, "a whole number as the key", id));
             };
             match label {
-                // As if it were not named.
-                Value::Null => {}
                 Value::String(label) => labels.push((id, label.clone())),
                 Value::Number(label) => labels.push((id, label.to_string())),
                 other => return Err(self.invalid(&key, "a string", kind(other))),
             }
         }
-        Ok(Some(labels))
+        // Names for another number of labels say nothing.
+        let count = self.map.get("num_labels").and_then(Value::as_u64);
+        let is_other = count.is_some_and(|count| count != labels.len() as u64);
+        Ok((!is_other).then_some(labels))
     }
 
     fn invalid(

@@ -3,6 +3,12 @@
 //! transformers writes its files with it. Beyond JSON it knows `NaN`, `Infinity` and `-Infinity`. They stand in keys that
 //! nothing needs, such as a dropout rate, and must not keep a model from being loaded.
 
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::error::CheckpointError;
@@ -32,6 +38,82 @@ pub(super) fn read(
     match parse(&content).map_err(|error| invalid("JSON", error.to_string()))? {
         Value::Object(map) => Ok(Some(map)),
         other => Err(invalid("a JSON object", kind(&other).to_owned())),
+    }
+}
+
+/// The value of a key.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) value: Value,
+    /// The keys of an object, in the order of the file.
+    pub(super) keys: Vec<String>,
+}
+
+/// Like [`read`], in the order of the file.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn entries(
+    files: &Files,
+    name: &str,
+) -> Result<Option<Vec<(String, Entry)>>, CheckpointError> {
+    // Says what is wrong.
+    let Some(_) = read(files, name)? else {
+        return Ok(None);
+    };
+    let content = files.read(name)?.unwrap_or_default();
+    let content = replace(&content).map_or(content, Into::into);
+    let entries = || -> serde_json::Result<Vec<(String, Entry)>> {
+        let Entries(raw) = serde_json::from_slice::<Entries<Box<RawValue>>>(&content)?;
+        let entry = |(key, raw): (String, Box<RawValue>)| {
+            let value: Value = serde_json::from_str(raw.get())?;
+            let keys = match value {
+                Value::Object(_) => serde_json::from_str::<Entries<IgnoredAny>>(raw.get())?.0,
+                _ => Vec::new(),
+            };
+            let keys = keys.into_iter().map(|(key, _)| key).collect();
+            Ok((key, Entry { value, keys }))
+        };
+        raw.into_iter().map(entry).collect()
+    };
+    let invalid = |error| CheckpointError::invalid(files.path(name), "(file)", "JSON", error);
+    entries().map(Some).map_err(invalid)
+}
+
+/// An object in the order of the file. If a key occurs twice, the last value stands in the place of the first, as in
+/// Python.
+struct Entries<T>(Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EntriesVisitor(PhantomData))
+    }
+}
+
+struct EntriesVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
+    type Value = Entries<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<T>, A::Error> {
+        let (mut entries, mut places) = (Vec::new(), HashMap::new());
+        while let Some((key, value)) = map.next_entry::<String, T>()? {
+            match places.get(&key) {
+                Some(place) => {
+                    let (_, known): &mut (String, T) = &mut entries[*place];
+                    *known = value;
+                }
+                None => {
+                    places.insert(key.clone(), entries.len());
+                    entries.push((key, value));
+                }
+            }
+        }
+        Ok(Entries(entries))
     }
 }
 

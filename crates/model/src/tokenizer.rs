@@ -40,6 +40,8 @@ pub struct Tokenizer {
     /// Whether the model gets token types. Otherwise all are 0.
     token_types: bool,
     pairs: bool,
+    /// Whether an added token contains a blank.
+    blank_in_token: bool,
     /// An id that texts must not contain, because the model would count their positions differently.
     uncounted: Option<u32>,
     report: TokenizerReport,
@@ -87,6 +89,9 @@ impl Tokenizer {
             false => IncrementalTokenizer::new(&library, direction),
         };
         let token_types = settings.token_types;
+        let added = library.get_added_tokens_decoder();
+        let has_blank = |token: &tokenizers::AddedToken| token.content.contains([' ', '\n']);
+        let blank_in_token = added.values().any(has_blank);
         let mut tokenizer = Self {
             library,
             incremental,
@@ -95,6 +100,7 @@ impl Tokenizer {
             token_types,
             pairs: true,
             report,
+            blank_in_token,
             uncounted: config.uncounted_id().and_then(|id| u32::try_from(id).ok()),
         };
         tokenizer.pairs = tokenizer.has_types_for_pairs(config.type_vocab_size);
@@ -152,16 +158,22 @@ impl Tokenizer {
     }
 
     fn encode_with_library(&self, text: &Text, too_long: TooLong) -> Result<Encoded, EncodeError> {
+        let room = self.max_tokens - self.special_tokens(matches!(text, Text::Pair(..)));
         let (first, second) = match text {
             Text::Single(text) => (self.encode_needed(text)?, None),
             Text::Pair(..) if !self.pairs => return Err(EncodeError::PairUnsupported),
             Text::Pair(first, second) => {
-                let first = self.encode_needed(first)?;
-                (first, Some(self.encode_needed(second)?))
+                let mut both = [self.encode_needed(first)?, self.encode_needed(second)?];
+                // Both are cut, and the longer one keeps the odd token.
+                let is_close = both.iter().all(|encoding| encoding.len() > room / 2);
+                if room % 2 == 1 && is_close {
+                    both = [self.encode_all(first)?, self.encode_all(second)?];
+                }
+                let [first, second] = both;
+                (first, Some(second))
             }
         };
         let tokens = first.len() + second.as_ref().map_or(0, Encoding::len);
-        let room = self.max_tokens - self.special_tokens(second.is_some());
         let truncated = tokens > room;
         if truncated && too_long == TooLong::Refuse {
             return Err(EncodeError::TooLong {
@@ -200,11 +212,12 @@ impl Tokenizer {
     /// keeps.
     ///
     /// Words end at white space for the tokenizers of all families, so tokens do not depend on the text beyond a
-    /// blank. A tokenizer that differs affects only tokens next to the cut, which are truncated.
+    /// blank, unless an added token has one. A tokenizer that differs affects only tokens next to the cut, which are
+    /// truncated.
     fn encode_needed(&self, text: &str) -> Result<Encoding, EncodeError> {
         let encode = |text: &str| self.library.encode_fast(text, false).map_err(refused);
         let mut bytes = self.max_tokens * PREFIX_BYTES_PER_TOKEN;
-        while bytes.min(WHOLE_MAX) < text.len() {
+        while !self.blank_in_token && bytes.min(WHOLE_MAX) < text.len() {
             let is_last = bytes >= WHOLE_MAX;
             if let Some(part) = self.cut_at_blank(text, bytes.min(WHOLE_MAX)) {
                 let encoding = encode(part)?;
@@ -217,11 +230,16 @@ impl Tokenizer {
             }
             bytes *= 4;
         }
+        self.encode_all(text)
+    }
+
+    /// All tokens of a text without special tokens.
+    fn encode_all(&self, text: &str) -> Result<Encoding, EncodeError> {
         if text.len() > WHOLE_MAX {
             let (bytes, max) = (text.len(), WHOLE_MAX);
             return Err(EncodeError::TooLarge { bytes, max });
         }
-        encode(text)
+        self.library.encode_fast(text, false).map_err(refused)
     }
 
     /// At most `bytes` of a text from the side that truncation keeps, up to a blank. `None` without a blank.
@@ -235,8 +253,11 @@ impl Tokenizer {
             }
             TruncationDirection::Left => {
                 let from = content.len() - bytes;
-                let start = content[from..].iter().position(blank)?;
-                Some(&text[from + start..])
+                // Several blanks may make a token together.
+                let is_first = |place: &usize| *place == 0 || !blank(&content[place - 1]);
+                let places = (from..content.len()).filter(|place| blank(&content[*place]));
+                let start = places.into_iter().find(is_first)?;
+                Some(&text[start..])
             }
         }
     }
@@ -310,6 +331,11 @@ impl Tokenizer {
                 CheckpointError::invalid(path, key, expected, found)
             };
             let encoded = self.encode(&probe, TooLong::Truncate).map_err(|error| {
+                if let EncodeError::Padding { token } = error {
+                    let key = "pad_token_id";
+                    let expected = "the id of a token that no text gets (in config.json)";
+                    return invalid(key, expected.to_owned(), format!("that of {token:?}"));
+                }
                 let expected =
                     "tokens for every text: an unknown token, and special tokens (post_processor)";
                 invalid("(tokens)", expected.to_owned(), error.to_string())

@@ -21,6 +21,7 @@ use tokenizers::tokenizer::Model as _;
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, Tokenizer};
 
+use self::parts::{precompiled, template};
 use super::error::CheckpointError;
 use super::files::Files;
 use super::python_json;
@@ -34,9 +35,8 @@ const VOCAB_TXT: &str = "vocab.txt";
 const VOCAB_JSON: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 
-/// The id of the unknown token in the vocabularies of two classes.
-const XLM_ROBERTA_UNKNOWN: usize = 3;
-const ALBERT_UNKNOWN: usize = 1;
+/// The roles that transformers adds before that of the padding token.
+const BEFORE_PADDING: [&str; 4] = ["bos_token", "eos_token", "unk_token", "sep_token"];
 
 /// A tokenizer and what belongs to it.
 #[derive(Debug)]
@@ -57,10 +57,12 @@ pub(super) fn build(
     files: &Files,
     config: &TokenizerConfig,
 ) -> Result<BuiltTokenizer, CheckpointError> {
-    let json = match files.read(JSON)? {
-        Some(content) => Some(tokenizer_json::parse(&files.path(JSON), &content)?),
-        None => None,
-    };
+    let (mut json, mut listed) = (None, BTreeMap::new());
+    if let Some(content) = files.read(JSON)? {
+        let path = files.path(JSON);
+        json = Some(tokenizer_json::parse(&path, &content)?);
+        listed = tokenizer_json::added_tokens(&path, &content)?;
+    }
     let truncation = json.as_ref().and_then(|json| json.get_truncation());
     let direction = config
         .direction
@@ -77,9 +79,8 @@ pub(super) fn build(
         path: files.path(file),
         json: json.as_ref(),
     };
-    let added = builder.added();
     let mut tokenizer = builder.bare()?;
-    let added = builder.with_special(added, &tokenizer);
+    let added = builder.with_special(builder.added(listed), &tokenizer);
     tokenizer
         .add_tokens(added)
         .map_err(|error| builder.invalid("added_tokens", "tokens that can be added", error))?;
@@ -107,17 +108,17 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// The tokens that are added, by id: those that `added_tokens_decoder` lists, or else those of the other files.
-    fn added(&self) -> Vec<AddedToken> {
-        if let Some(decoder) = &self.config.decoder {
-            return decoder.values().cloned().collect();
+    /// The tokens that are added, by id: those that `added_tokens_decoder` lists, or else those of the other files, of
+    /// which `tokenizer.json` has `listed`.
+    fn added(&self, listed: BTreeMap<u64, AddedToken>) -> Vec<AddedToken> {
+        match &self.config.decoder {
+            Some(decoder) => decoder.values().cloned().collect(),
+            None => {
+                let mut added = self.config.added.clone();
+                added.extend(listed);
+                added.into_values().collect()
+            }
         }
-        let mut added: BTreeMap<u64, AddedToken> = self.config.added.clone();
-        if let Some(json) = self.json {
-            let of_json = json.get_added_tokens_decoder().into_iter();
-            added.extend(of_json.map(|(id, token)| (u64::from(id), token)));
-        }
-        added.into_values().collect()
     }
 
     /// `added`, and the special tokens that are not among them.
@@ -125,19 +126,36 @@ impl Builder<'_> {
         let in_tokenizer = tokenizer.get_added_tokens_decoder();
         let mut known: HashSet<String> = in_tokenizer.into_values().map(|t| t.content).collect();
         known.extend(added.iter().map(|token| token.content.clone()));
-        let TokenizerConfig { named, extra, .. } = self.config;
-        let special = named.iter().map(|(_, token)| token).chain(extra);
-        for token in special {
-            if !known.contains(&token.content) && !added.contains(token) {
+        let named = self.named();
+        let mut new = HashSet::new();
+        for token in named.iter().chain(&self.config.extra) {
+            if !known.contains(&token.content) && new.insert(token.clone()) {
                 added.push(token.clone());
             }
         }
+        let named: HashSet<&str> = named.iter().map(|token| &*token.content).collect();
         for token in &mut added {
-            token.special |= named
-                .iter()
-                .any(|(_, named)| named.content == token.content);
+            token.special |= named.contains(&*token.content);
         }
         added
+    }
+
+    /// Tokens with a role. If no file says what the padding token is, the generic class takes that of the padding in
+    /// `tokenizer.json`.
+    fn named(&self) -> Vec<AddedToken> {
+        let padding = self.json.and_then(|json| json.get_padding());
+        let padding = padding
+            .filter(|_| self.config.class == TokenizerClass::Backend && !self.config.names_padding);
+        let mut padding = padding.map(|padding| AddedToken::from(padding.pad_token.clone(), true));
+        let mut named = Vec::new();
+        for (key, token) in &self.config.named {
+            if !BEFORE_PADDING.contains(&&**key) {
+                named.extend(padding.take());
+            }
+            named.push(token.clone());
+        }
+        named.extend(padding);
+        named
     }
 
     /// The tokenizer before tokens are added, and without a post-processor of its own.
@@ -161,7 +179,7 @@ impl Builder<'_> {
                 // The rest of the model is as in a new one.
                 WordPiece::builder().vocab(model.get_vocab().into_iter().collect::<Vocab>())
             }
-            Some(_) => return Err(self.invalid("model.type", "\"WordPiece\"", "another one")),
+            Some(other) => return Err(self.wrong_model("WordPiece", other)),
             None => WordPiece::builder().vocab(self.lines(VOCAB_TXT)?),
         };
         let model = model
@@ -183,7 +201,7 @@ impl Builder<'_> {
     fn byte_pairs(&self) -> Result<Tokenizer, CheckpointError> {
         let mut model = match self.json.map(|json| json.get_model()) {
             Some(ModelWrapper::BPE(model)) => model.clone(),
-            Some(_) => return Err(self.invalid("model.type", "\"BPE\"", "another one")),
+            Some(other) => return Err(self.wrong_model("BPE", other)),
             None => self.bpe_files()?,
         };
         model.dropout = None;
@@ -230,14 +248,15 @@ impl Builder<'_> {
 
     fn unigram(&self) -> Result<Tokenizer, CheckpointError> {
         let json = self.json.ok_or_else(|| self.missing())?;
-        let ModelWrapper::Unigram(model) = json.get_model() else {
-            return Err(self.invalid("model.type", "\"Unigram\"", "another one"));
+        let model = match json.get_model() {
+            ModelWrapper::Unigram(model) => model,
+            other => return Err(self.wrong_model("Unigram", other)),
         };
         let vocab: Vec<(String, f64)> = model.iter().cloned().collect();
         let class = self.config.class;
         let unknown = match class {
-            TokenizerClass::XlmRoberta => XLM_ROBERTA_UNKNOWN,
-            TokenizerClass::Albert => ALBERT_UNKNOWN,
+            TokenizerClass::XlmRoberta => 3, // In the constructors.
+            TokenizerClass::Albert => 1,
             _ => {
                 let unknown = &self.special("unk_token")?.content;
                 let found = vocab.iter().position(|(token, _)| token == unknown);
@@ -307,7 +326,10 @@ impl Builder<'_> {
                 None => Err(self.invalid(key, "a token of the vocabulary", format!("{content:?}"))),
             }
         };
+        let of_json = self.json.and_then(|json| json.get_post_processor());
         let value = match self.config.class {
+            // Its constructor sets its own first.
+            TokenizerClass::Albert if of_json.is_some() => return Ok(of_json.cloned()),
             TokenizerClass::Backend if tokenizer.get_post_processor().is_some() => return Ok(None),
             TokenizerClass::Backend => template(&[], &["A"], &[("B", 1)]),
             TokenizerClass::Bert | TokenizerClass::DistilBert | TokenizerClass::Albert => {
@@ -348,6 +370,18 @@ impl Builder<'_> {
         Ok(text.lines().zip(0..).map(line).collect())
     }
 
+    fn wrong_model(&self, expected: &str, found: &ModelWrapper) -> CheckpointError {
+        let found = match found {
+            ModelWrapper::BPE(_) => "BPE",
+            ModelWrapper::WordPiece(_) => "WordPiece",
+            ModelWrapper::WordLevel(_) => "WordLevel",
+            ModelWrapper::Unigram(_) => "Unigram",
+        };
+        let class = self.config.class.name();
+        let expected = format!("{expected:?}, as {class} needs it (tokenizer_class)");
+        self.invalid("model.type", &expected, format!("{found:?}"))
+    }
+
     fn missing(&self) -> CheckpointError {
         let path = self.files.path(JSON);
         CheckpointError::missing(path, self.config.class.vocabulary_files())
@@ -358,37 +392,6 @@ impl Builder<'_> {
     }
 }
 
-/// The map of characters that SentencePiece made, if a normalizer has one.
-fn precompiled(normalizer: &NormalizerWrapper) -> Option<Precompiled> {
-    let all = match normalizer {
-        NormalizerWrapper::Sequence(all) => all.as_ref(),
-        one => std::slice::from_ref(one),
-    };
-    all.iter().find_map(|normalizer| match normalizer {
-        NormalizerWrapper::Precompiled(map) => Some(map.clone()),
-        _ => None,
-    })
-}
-
-/// A template as the library reads it. `single` has names of texts, and indices of `special`; `second` is what a pair has
-/// beyond it, with token types.
-fn template(special: &[(&str, u32)], single: &[&str], second: &[(&str, u32)]) -> Value {
-    let piece = |(name, token_type): (&str, u32)| match name.parse::<usize>() {
-        Ok(index) => json!({"SpecialToken": {"id": special[index].0, "type_id": token_type}}),
-        Err(_) => json!({"Sequence": {"id": name, "type_id": token_type}}),
-    };
-    let single: Vec<Value> = single.iter().map(|name| piece((name, 0))).collect();
-    let second = second.iter().copied().map(piece);
-    let pair: Vec<Value> = single.iter().cloned().chain(second).collect();
-    let special: serde_json::Map<String, Value> = special
-        .iter()
-        .map(|(token, id)| {
-            let described = json!({"id": token, "ids": [id], "tokens": [token]});
-            ((*token).to_owned(), described)
-        })
-        .collect();
-    json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special})
-}
-
+mod parts;
 #[cfg(test)]
 mod tests;

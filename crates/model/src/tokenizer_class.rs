@@ -27,7 +27,7 @@ pub(super) enum TokenizerClass {
 }
 
 /// Names of classes, without `Fast` at the end. The first of a class is its own.
-const NAMES: [(&str, TokenizerClass); 14] = [
+const NAMES: [(&str, TokenizerClass); 13] = [
     ("BertTokenizer", TokenizerClass::Bert),
     ("DistilBertTokenizer", TokenizerClass::DistilBert),
     ("RobertaTokenizer", TokenizerClass::Roberta),
@@ -40,7 +40,6 @@ const NAMES: [(&str, TokenizerClass); 14] = [
     ("ElectraTokenizer", TokenizerClass::Bert),
     ("MobileBertTokenizer", TokenizerClass::Bert),
     ("SqueezeBertTokenizer", TokenizerClass::Bert),
-    ("ConvBertTokenizer", TokenizerClass::Bert),
     ("LayoutLMTokenizer", TokenizerClass::Bert),
     ("PreTrainedTokenizerFast", TokenizerClass::Backend),
 ];
@@ -99,6 +98,11 @@ impl TokenizerClass {
     pub(super) fn name(self) -> &'static str {
         let own = NAMES.iter().find(|(_, class)| *class == self);
         own.map_or("TokenizersBackend", |(name, _)| name)
+    }
+
+    /// Whether the vocabulary is of pieces with scores.
+    pub(super) fn is_unigram(self) -> bool {
+        matches!(self, Self::XlmRoberta | Self::Camembert | Self::Albert)
     }
 
     /// Whether a model gets token types.

@@ -3,10 +3,11 @@
 //! Takes an untrusted file, gives a tokenizer or a [`CheckpointError`]. Memory and time are
 //! bounded by the file's size. Never ends the process.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use tokenizers::ModelWrapper;
+use tokenizers::{AddedToken, ModelWrapper};
 
 use super::error::CheckpointError;
 
@@ -48,6 +49,32 @@ pub(super) fn parse(path: &str, content: &[u8]) -> Result<tokenizers::Tokenizer,
         ));
     }
     Ok(tokenizer)
+}
+
+/// The added tokens that a file lists, by their ids in it. The last of an id counts.
+///
+/// # Errors
+/// When they are not listed as the library writes them.
+pub(super) fn added_tokens(
+    path: &str,
+    content: &[u8],
+) -> Result<BTreeMap<u64, AddedToken>, CheckpointError> {
+    #[derive(serde::Deserialize)]
+    struct Listing {
+        #[serde(default)]
+        added_tokens: Vec<Listed>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Listed {
+        id: u64,
+        #[serde(flatten)]
+        token: AddedToken,
+    }
+    let Listing { added_tokens } = serde_json::from_slice(content).map_err(|error| {
+        CheckpointError::invalid(path, "added_tokens", "a list of added tokens", error)
+    })?;
+    let listed = added_tokens.into_iter();
+    Ok(listed.map(|listed| (listed.id, listed.token)).collect())
 }
 
 /// Lengths of strings in a JSON value, in bytes.

@@ -1,7 +1,7 @@
 //! What the files of a tokenizer said and what became of it, for people.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::{NormalizerWrapper, Tokenizer};
 
@@ -16,11 +16,11 @@ pub struct TokenizerReport {
     pub class_from: String,
     /// The files that were read.
     pub files: Vec<String>,
-    /// Settings of the class that a file gives: `key value (file)`.
+    /// Settings of the class that a file gives: `key value`.
     pub read: Vec<String>,
-    /// Settings of the class that no file gives: `key value`.
+    /// Settings of the class that no file gives: `key (value)`.
     pub defaults: Vec<String>,
-    /// What one file says and another, or the class, replaces.
+    /// Where BERT's normalizer in `tokenizer.json` is replaced.
     pub overridden: Vec<String>,
     /// Keys that do not change the tokens of this class.
     pub ignored: Vec<String>,
@@ -46,7 +46,7 @@ pub(super) fn settings(class: TokenizerClass) -> &'static [(&'static str, &'stat
 }
 
 /// Settings that every class reads, with their defaults.
-const COMMON: [(&str, &str); 4] = [
+pub(super) const COMMON: [(&str, &str); 4] = [
     ("model_max_length", "the model's positions"),
     ("truncation_side", "that of tokenizer.json, or right"),
     ("model_input_names", "those of the class"),
@@ -54,8 +54,8 @@ const COMMON: [(&str, &str); 4] = [
 ];
 
 impl TokenizerReport {
-    /// The report of a class on the keys of `tokenizer_config.json`.
-    pub(super) fn new(class: TokenizerClass, from: String, map: &Map<String, Value>) -> Self {
+    /// The report of a class on its arguments.
+    pub(super) fn new(class: TokenizerClass, from: String, kwargs: &[(String, Value)]) -> Self {
         let mut report = Self {
             class: class.name().to_owned(),
             class_from: from,
@@ -63,9 +63,12 @@ impl TokenizerReport {
         };
         let settings = settings(class).iter().chain(&COMMON);
         for (key, default) in settings.clone() {
-            match map.get(*key).filter(|value| !value.is_null()) {
-                Some(value) => report.read.push(format!("{key} {value}")),
-                None => report.defaults.push(format!("{key} {default}")),
+            match kwargs
+                .iter()
+                .find(|(name, value)| name == key && !value.is_null())
+            {
+                Some((_, value)) => report.read.push(format!("{key} {value}")),
+                None => report.defaults.push(format!("{key} ({default})")),
             }
         }
         let is_read = |key: &str| {
@@ -75,8 +78,8 @@ impl TokenizerReport {
                 || key.ends_with("_token")
                 || key.ends_with("_special_tokens")
         };
-        let ignored = map.keys().filter(|key| !is_read(key));
-        report.ignored = ignored.cloned().collect();
+        let ignored = kwargs.iter().map(|(key, _)| key);
+        report.ignored = ignored.filter(|key| !is_read(key)).cloned().collect();
         report
     }
 
@@ -97,9 +100,8 @@ impl TokenizerReport {
                 continue;
             };
             if value != used {
-                self.overridden.push(format!(
-                    "tokenizer.json says {key} {value}; tokenizer_config.json or the class says {used}, which counts"
-                ));
+                self.overridden
+                    .push(format!("{key} {value} of tokenizer.json by {used}"));
             }
         }
     }

@@ -15,8 +15,8 @@ const REMEMBERED: usize = 240;
 /// Looks from which a distribution is known.
 const KNOWN: usize = 60;
 
-/// The quantile that counts as the highest rate.
-const HIGHEST: f64 = 0.97;
+/// The highest rate is that of a second with which so many of the requests have come.
+const HIGHEST: f64 = 0.995;
 
 /// The variance of the rate, as means over some time that begin at zero, and its highest values.
 ///
@@ -46,7 +46,11 @@ impl RateVariation {
         learn(&mut self.chance, chance);
         learn(&mut self.full, 2.0 * rate * (rate + CLUMPS));
         learn(&mut self.weight, 1.0);
-        self.seconds.push_back(new);
+    }
+
+    /// Adds the rate of the last second, which may be 0.
+    pub(super) fn see(&mut self, rate: f64) {
+        self.seconds.push_back(rate);
         if self.seconds.len() > REMEMBERED {
             self.seconds.pop_front();
         }
@@ -64,14 +68,17 @@ impl RateVariation {
 
     /// The highest rate of a second by the mean rate; infinite while little is known.
     pub(super) fn highest(&self) -> f64 {
-        let count = self.seconds.len();
-        let mean = self.seconds.iter().sum::<f64>() / count as f64;
-        if count < KNOWN || mean <= 0.0 {
+        let (count, all) = (self.seconds.len(), self.seconds.iter().sum::<f64>());
+        if count < KNOWN || all <= 0.0 {
             return f64::INFINITY;
         }
         let mut rates: Vec<f64> = self.seconds.iter().copied().collect();
-        let index = (HIGHEST * count as f64) as usize;
-        let (_, highest, _) = rates.select_nth_unstable_by(index, f64::total_cmp);
-        *highest / mean
+        rates.sort_unstable_by(f64::total_cmp);
+        let mut come = 0.0;
+        let highest = rates.iter().find(|rate| {
+            come += **rate;
+            come >= HIGHEST * all
+        });
+        highest.map_or(f64::INFINITY, |highest| highest * count as f64 / all)
     }
 }

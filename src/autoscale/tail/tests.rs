@@ -1,3 +1,4 @@
+use super::simulated::{HIGHEST_MIN, LogNormal, bounded};
 use super::*;
 use crate::autoscale::queueing::{BatchService, Host};
 
@@ -86,7 +87,35 @@ fn bursty_arrivals_have_a_longer_tail() {
     assert!((0.95..1.05).contains(&(last / 1000.0)), "{last}");
 }
 
-/// However fast a server is, its seconds have the mean rate together, and more load is never better.
+/// At a κ of hundreds the mean latency decides nothing.
+#[test]
+fn in_bursts_the_capacity_is_the_rate_that_holds() {
+    let model = shared_model();
+    let computed = model.capacity(None);
+    let mut tail = Tail::default();
+    tail.find(&model, computed.rate, 0.05);
+    assert_eq!(tail.capacity(computed), computed, "no bursts");
+    tail.variation = Variation {
+        rate: 0.36,
+        highest: 1.6,
+        ..SAME
+    };
+    for _ in 0..5 {
+        tail.find(&model, computed.rate, 0.05);
+    }
+    let found = tail.capacity(Capacity {
+        feasible: false,
+        ..computed
+    });
+    assert!(
+        found.feasible && found.rate < 0.9 * computed.rate,
+        "{found:?}"
+    );
+    let p99 = tail.p99(&model, found.rate);
+    assert!((0.01..0.08).contains(&p99), "{p99}");
+    assert!(!tail.capacity(computed).rate.is_nan());
+}
+
 #[test]
 fn no_second_is_above_the_highest() {
     let log_normal = LogNormal::with_variance(0.36);
@@ -114,6 +143,7 @@ fn no_second_is_above_the_highest() {
     assert!(kappa(&model, 4000.0, ends) < kappa(&model, 4000.0, open));
 }
 
+/// However fast a server is, its seconds have the mean rate together, and more load is never better.
 #[test]
 fn bursty_seconds_are_all_simulated() {
     let bursty = Variation { rate: 0.2, ..SAME };

@@ -109,26 +109,42 @@ fn logits_of_every_family_match_the_reference() {
         let case = golden.cases.iter().find(|case| case.name == name);
         let files = golden.files(case.expect("a case of this name"));
         let checkpoint = Checkpoint::read(&files).expect("a checkpoint");
-        let mut batch = RaggedBatch::new();
-        for text in ["play some jazz", "what is the weather today", "stop"] {
-            let text = Text::Single(text.to_owned());
-            let encoded = checkpoint.tokenizer.encode(&text, TooLong::Refuse);
-            let encoded = encoded.expect("tokens");
-            batch.push(&encoded.ids, &encoded.type_ids);
-        }
         let mut reference = Reference::load(&checkpoint).expect("the reference");
-        let expected = reference.forward(&batch).expect("reference logits");
+        // The second is too large for the path for few tokens.
+        let batches = [1, 12].map(|times| texts(&checkpoint, times));
+        let expected = batches
+            .each_ref()
+            .map(|batch| reference.forward(batch).expect("reference logits"));
         for (dtype, error_max) in [(Dtype::F32, 1e-5), (Dtype::F16, 1e-2)] {
             let Some(device) = device(Emulation::default()) else {
                 return;
             };
             let options = CudaOptions { dtype, ..OPTIONS };
             let mut engine = Cuda::load(&checkpoint, device, options).expect("a model that fits");
-            let found = engine.forward(&batch).expect("logits");
-            let distance = distance(&found, &expected);
-            assert!(distance <= error_max, "{name}, {dtype:?}: {distance}");
+            for (batch, expected) in batches.iter().zip(&expected) {
+                let found = engine.forward(batch).expect("logits");
+                let distance = distance(&found, expected);
+                assert!(distance <= error_max, "{name}, {dtype:?}: {distance}");
+                for _ in 0..20 {
+                    engine.upkeep().expect("a graph");
+                }
+                let replayed = engine.forward(batch).expect("logits");
+                assert_eq!(replayed, found, "{name}, {dtype:?}");
+            }
         }
     }
+}
+
+/// Three texts, `times` times.
+fn texts(checkpoint: &Checkpoint, times: usize) -> RaggedBatch {
+    let mut batch = RaggedBatch::new();
+    for text in ["play some jazz", "what is the weather today", "stop"].repeat(times) {
+        let text = Text::Single(text.to_owned());
+        let encoded = checkpoint.tokenizer.encode(&text, TooLong::Refuse);
+        let encoded = encoded.expect("tokens");
+        batch.push(&encoded.ids, &encoded.type_ids);
+    }
+    batch
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::case::{Case, Golden, GoldenText};
 const TOLERANCE: f32 = 1e-4;
 
 /// Folders that transformers loads and that are refused here, with a part of the message.
-const REFUSED: [(&str, &str); 17] = [
+const REFUSED: [(&str, &str); 22] = [
     ("config silu", "hidden_act"),
     ("config tanh", "hidden_act"),
     ("config decoder", "is_decoder"),
@@ -48,6 +48,17 @@ const REFUSED: [(&str, &str); 17] = [
     ),
     // transformers gives an empty text no token at all, on which its model fails.
     ("no post_processor, generic", "post_processor"),
+    ("a label without a name", "id2label"),
+    (
+        "class ConvBertTokenizer",
+        "tokenizer_config.json: tokenizer_class",
+    ),
+    (
+        "class without a name",
+        "tokenizer_config.json: tokenizer_class",
+    ),
+    ("model_name", "config.json: model_name"),
+    ("roberta, padding with id 0", "pad_token_id"),
     ("unknown key", "tokenizer_config.json: turn_words_around"),
     // transformers makes a vocabulary of five tokens, or one of the pieces of nothing.
     ("no tokenizer", "tokenizer.json or vocab.txt"),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// Keys that are read. Those that end in `_token` are too.
-pub(super) const UNDERSTOOD: [&str; 15] = [
+pub(super) const UNDERSTOOD: [&str; 16] = [
     "tokenizer_class",
     "do_lower_case",
     "strip_accents",
@@ -19,6 +19,7 @@ pub(super) const UNDERSTOOD: [&str; 15] = [
     "added_tokens_decoder",
     "extra_special_tokens",
     "additional_special_tokens",
+    "model_specific_special_tokens",
 ];
 
 /// Keys that do not change the tokens of a text, whatever their value: they concern padding, decoding, training, where

@@ -40,8 +40,7 @@ const NEW_MAX: usize = 8;
 const WORD_BYTES_MAX: usize = 32;
 
 /// Tokens of each text of a pair that are counted, at least. If a pair is too long, the longer text is truncated first,
-/// so both lengths matter. If both are longer than this, knowing which
-/// is longer would change the result by at most one token.
+/// so both lengths matter. If both are longer than this, only an odd token depends on which is longer.
 const PAIR_TOKENS: usize = 4096;
 
 /// Bytes per token that are read first when the end of a text is kept.
@@ -152,12 +151,18 @@ impl IncrementalTokenizer {
                 (self.read(tokenizer, text, demand)?, None)
             }
             Text::Pair(first, second) => {
-                let demand = Demand {
-                    keep: room,
-                    count: room.max(PAIR_TOKENS),
+                let count = room.max(PAIR_TOKENS);
+                let read = |text: &str, count| {
+                    let demand = Demand { keep: room, count };
+                    self.read(tokenizer, text, demand)
                 };
-                let first = self.read(tokenizer, first, demand)?;
-                (first, Some(self.read(tokenizer, second, demand)?))
+                let mut both = [read(first, count)?, read(second, count)?];
+                // The longer one keeps the odd token.
+                if room % 2 == 1 && both.iter().all(|ids| ids.seen > count) {
+                    both = [read(first, all(first))?, read(second, all(second))?];
+                }
+                let [first, second] = both;
+                (first, Some(second))
             }
         };
         let seen = [first.seen, second.as_ref().map_or(0, |second| second.seen)];
@@ -330,6 +335,11 @@ impl IncrementalTokenizer {
         // Freeing takes a while, so it happens outside the lock.
         drop(evicted);
     }
+}
+
+/// More tokens than a text can have: a character makes a few at most.
+fn all(text: &str) -> usize {
+    4 * text.len() + 16
 }
 
 /// The number of tokens to keep of each text of a pair with `seen` tokens, at most `room` in all. The longer text is

@@ -258,6 +258,26 @@ fn a_word_that_is_too_long_is_one_unknown_token() {
     }
 }
 
+/// However long both are: only an odd token depends on it.
+#[test]
+fn two_long_texts_are_compared_to_their_ends() {
+    let [normalizer, ..] = settings();
+    let tokenizer = tokenizer(normalizer);
+    let words = IncrementalTokenizer::new(&tokenizer, TruncationDirection::Right).unwrap();
+    for (first, second) in [(6000, 5000), (5000, 6000)] {
+        let text = Text::Pair("a ".repeat(first), "a ".repeat(second));
+        let encoded = words.encode(&tokenizer, &text, 12, TooLong::Truncate);
+        let types = encoded.unwrap().unwrap().type_ids;
+        let of_second = types.iter().filter(|kind| **kind == 1).count();
+        // Nine of texts; the second has a special token after it.
+        assert_eq!(
+            of_second,
+            if first > second { 5 } else { 6 },
+            "{first} {second}"
+        );
+    }
+}
+
 #[test]
 fn the_longer_text_of_a_pair_is_truncated_first() {
     for (seen, room, expected) in [
