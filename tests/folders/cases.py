@@ -448,6 +448,14 @@ def reviewed():
     yield "roles as transformers 5 saves them", bert({"model_specific_special_tokens": {"user_token": "@user", "image_token": "<image>"}})
     yield "class without a name", bert({"tokenizer_class": ""})
     yield "roberta, padding with id 0", of("roberta", "bytes.json", pad_token_id=0)
+    for key in ("model_specific_special_tokens", "extra_special_tokens"):
+        yield f"a role of every class within {key}", bert({key: {"cls_token": "[MASK]"}})
+    yield "additional_special_tokens by role", bert({"additional_special_tokens": {"user_token": "@user", "image_token": "<image>"}, "extra_special_tokens": []})
+    plain = {"content": "[MASK]", "__type": "AddedToken"}
+    yield "a role as an object without normalized", bert({"mask_token": plain}, **by_vocabulary)
+    yield "a token of its own as an object without normalized", bert({"image_token": {"content": "<image>", "__type": "AddedToken"}})
+    yield "added_tokens_decoder without normalized", bert({"added_tokens_decoder": {"2": {"content": "[CLS]"}, str(n): {"content": "@user"}}}, **by_vocabulary)
+    yield "roberta, a mask that takes blanks after it", of("roberta", "bytes.json", {"truncation_side": "left", "model_max_length": 13, "mask_token": token("<mask>", rstrip=True, __type="AddedToken")}, {"added_tokens": []})
     yield "a number as a token", bert({}, files=the_map({"cls_token": 3}))
 
 

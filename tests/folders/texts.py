@@ -13,7 +13,7 @@ ADDED = [
     " leading", "trailing ", "\tplay\nmusic", "MUSIC", "Music", "ＭＵＳＩＣ", "①②", "ﬁne", "it's o'clock", "中文 音乐", "音乐播放", "日本語の音楽",
     "한국어 음악", "😀 play 🎵", "👩‍💻 music", "e\u0301cole", "<s>NOTUSED", "<image> play", "played playing player", "unplayable",
 ]
-LONG = ["play music " * 40, "a" * 300, "音乐" * 60, "word " * 200, "a" + " " * 5002 + "b", "x" * 160 + " playing player unplayable" + "z" * 200 + " play music"]
+LONG = ["play music " * 40, "a" * 300, "音乐" * 60, "word " * 200, "a" + " " * 5002 + "b", "a" + " " * 1000 + "<mask>", "q" * 800 + "<mask>" + " " * 600 + "x y", "x" * 160 + " playing player unplayable" + "z" * 200 + " play music"]
 PAIRS = [
     ["play some jazz", "what is the weather"], ["", "one side only"], ["one side only", ""], ["play [E1]", "[SEP] music"],
     ["play music " * 30, "weather today " * 5], ["a b c", "play music " * 30], ["a " * 300, "weather " * 260],

@@ -42,6 +42,8 @@ pub struct Tokenizer {
     pairs: bool,
     /// Whether an added token contains a blank.
     blank_in_token: bool,
+    /// Added tokens that take the blanks after them.
+    blanks_after: Vec<String>,
     /// An id that texts must not contain, because the model would count their positions differently.
     uncounted: Option<u32>,
     report: TokenizerReport,
@@ -76,7 +78,6 @@ impl Tokenizer {
             direction,
             report,
         } = tokenizer_build::build(files, &settings)?;
-        check_ids(&path, &library, config.vocab_size)?;
         // Batches are ragged, so padding would be computed for nothing.
         library.with_padding(None);
         library
@@ -92,6 +93,7 @@ impl Tokenizer {
         let added = library.get_added_tokens_decoder();
         let has_blank = |token: &tokenizers::AddedToken| token.content.contains([' ', '\n']);
         let blank_in_token = added.values().any(has_blank);
+        let added = added.into_values();
         let mut tokenizer = Self {
             library,
             incremental,
@@ -101,8 +103,13 @@ impl Tokenizer {
             pairs: true,
             report,
             blank_in_token,
+            blanks_after: added
+                .filter(|token| token.rstrip)
+                .map(|token| token.content)
+                .collect(),
             uncounted: config.uncounted_id().and_then(|id| u32::try_from(id).ok()),
         };
+        tokenizer.check_ids(&path, config.vocab_size)?;
         tokenizer.pairs = tokenizer.has_types_for_pairs(config.type_vocab_size);
         // A template may add more tokens to a single text than to a pair.
         let special = tokenizer
@@ -242,21 +249,27 @@ impl Tokenizer {
         self.library.encode_fast(text, false).map_err(refused)
     }
 
-    /// At most `bytes` of a text from the side that truncation keeps, up to a blank. `None` without a blank.
+    /// At most `bytes` of a text from the side that truncation keeps, up to the first of some blanks. `None` if there are
+    /// none.
+    ///
+    /// Several blanks may make a token together, and an added token may take those around it.
     fn cut_at_blank<'a>(&self, text: &'a str, bytes: usize) -> Option<&'a str> {
-        let blank = |byte: &u8| matches!(byte, b' ' | b'\n');
-        let content = text.as_bytes();
+        let is_blank = |place: usize| matches!(text.as_bytes()[place], b' ' | b'\n');
+        let is_first =
+            |place: &usize| is_blank(*place) && !text[..*place].ends_with(char::is_whitespace);
         match self.direction {
             TruncationDirection::Right => {
-                let end = content[..bytes].iter().rposition(blank)?;
+                let end = (1..bytes).rev().find(is_first)?;
                 Some(&text[..end])
             }
             TruncationDirection::Left => {
-                let from = content.len() - bytes;
-                // Several blanks may make a token together.
-                let is_first = |place: &usize| *place == 0 || !blank(&content[place - 1]);
-                let places = (from..content.len()).filter(|place| blank(&content[*place]));
-                let start = places.into_iter().find(is_first)?;
+                let takes_blanks = |place: &usize| {
+                    let mut tokens = self.blanks_after.iter();
+                    tokens.any(|token| text[..*place].ends_with(&**token))
+                };
+                let from = text.len() - bytes;
+                let mut places = from..text.len();
+                let start = places.find(|place| is_first(place) && !takes_blanks(place))?;
                 Some(&text[start..])
             }
         }
@@ -313,54 +326,6 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         self.library.get_vocab_size(true)
     }
-
-    /// Encodes unusual texts, so that a missing unknown token or a template that does not fit
-    /// the embeddings is found at start-up and not by a request.
-    fn check_probes(&self, path: &str, config: &ModelConfig) -> Result<(), CheckpointError> {
-        let odd = "\u{16FE4}\u{2F9F4} \u{1E8D6}";
-        let mut probes = vec![Text::Single(String::new()), Text::Single(odd.to_owned())];
-        probes.push(Text::Single("a ".repeat(2 * self.max_tokens)));
-        if self.pairs {
-            probes.push(Text::Pair(
-                "a ".repeat(self.max_tokens),
-                "a ".repeat(self.max_tokens),
-            ));
-        }
-        for probe in probes {
-            let invalid = |key: &str, expected: String, found: String| {
-                CheckpointError::invalid(path, key, expected, found)
-            };
-            let encoded = self.encode(&probe, TooLong::Truncate).map_err(|error| {
-                if let EncodeError::Padding { token } = error {
-                    let key = "pad_token_id";
-                    let expected = "the id of a token that no text gets (in config.json)";
-                    return invalid(key, expected.to_owned(), format!("that of {token:?}"));
-                }
-                let expected =
-                    "tokens for every text: an unknown token, and special tokens (post_processor)";
-                invalid("(tokens)", expected.to_owned(), error.to_string())
-            })?;
-            let most = |ids: &[u32]| ids.iter().copied().max().unwrap_or(0) as usize;
-            for (key, found, end) in [
-                ("post_processor ids", most(&encoded.ids), config.vocab_size),
-                (
-                    "post_processor type ids",
-                    most(&encoded.type_ids),
-                    config.type_vocab_size,
-                ),
-                (
-                    "tokens of a long text",
-                    encoded.ids.len(),
-                    self.max_tokens + 1,
-                ),
-            ] {
-                if found >= end {
-                    return Err(invalid(key, format!("less than {end}"), found.to_string()));
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 #[expect(
@@ -371,29 +336,4 @@ fn refused(error: tokenizers::Error) -> EncodeError {
     EncodeError::Refused(error.to_string())
 }
 
-/// Refuses a tokenizer with ids that have no row in the embedding.
-fn check_ids(
-    path: &str,
-    tokenizer: &tokenizers::Tokenizer,
-    vocab_size: usize,
-) -> Result<(), CheckpointError> {
-    let vocab = tokenizer.get_vocab(true);
-    match vocab.iter().max_by_key(|(_, id)| **id) {
-        Some((token, id)) if *id as usize >= vocab_size => Err(CheckpointError::invalid(
-            path,
-            format!("{token:?}"),
-            format!(
-                "an id below {vocab_size}, the rows of the word embedding (vocab_size in config.json; a token was added \
-                 without resize_token_embeddings, or the files are of different models)"
-            ),
-            id,
-        )),
-        Some(_) => Ok(()),
-        None => Err(CheckpointError::invalid(
-            path,
-            "vocab",
-            "at least one token",
-            "none",
-        )),
-    }
-}
+mod checks;

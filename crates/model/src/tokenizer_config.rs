@@ -22,6 +22,9 @@ use super::tokenizer_report::{self, TokenizerReport};
 
 const ADDED_TOKENS: &str = "added_tokens.json";
 
+/// The key that lists added tokens by id.
+const DECODER: &str = "added_tokens_decoder";
+
 /// `model_max_length` of at least this means "no limit" (transformers writes 1e30).
 const UNLIMITED: f64 = 1e9;
 
@@ -64,12 +67,8 @@ impl TokenizerConfig {
     pub(super) fn read(files: &Files, config: &ModelConfig) -> Result<Self, CheckpointError> {
         let mut kwargs = Kwargs::read(files)?;
         let (class, from) = class(files, config, &kwargs)?;
-        let decoder = Reader {
-            kwargs: &kwargs,
-            class,
-        }
-        .decoder()?;
-        if decoder.is_none() {
+        let has_decoder = kwargs.contains(DECODER);
+        if !has_decoder {
             kwargs.apply_map()?;
         }
         let reader = Reader {
@@ -77,13 +76,15 @@ impl TokenizerConfig {
             class,
         };
         reader.check_known()?;
-        let added = match decoder {
-            Some(_) => BTreeMap::new(),
-            None => reader.added_tokens(files)?,
+        let named = reader.named()?;
+        let decoder = reader.decoder(&named)?;
+        let added = match has_decoder {
+            true => BTreeMap::new(),
+            false => reader.added_tokens(files)?,
         };
         let mut report = TokenizerReport::new(class, from, kwargs.entries());
         for name in [CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS] {
-            let is_read = name == CONFIG || decoder.is_none();
+            let is_read = name == CONFIG || !has_decoder;
             if files.contains(name) {
                 let read = if is_read {
                     &mut report.files
@@ -105,7 +106,7 @@ impl TokenizerConfig {
             direction: reader.direction()?,
             token_types: reader.token_types()?,
             split_special_tokens: reader.flag("split_special_tokens", false)?,
-            named: reader.named()?,
+            named,
             names_padding: kwargs.contains("pad_token"),
             extra: reader.extra()?,
             decoder,
@@ -234,20 +235,27 @@ impl<'a> Reader<'a> {
     }
 
     /// `added_tokens_decoder`: tokens by id.
-    fn decoder(self) -> Result<Option<BTreeMap<u64, AddedToken>>, CheckpointError> {
-        const KEY: &str = "added_tokens_decoder";
-        let tokens = match self.kwargs.get(KEY) {
+    fn decoder(
+        self,
+        named: &[(String, AddedToken)],
+    ) -> Result<Option<BTreeMap<u64, AddedToken>>, CheckpointError> {
+        let tokens = match self.kwargs.get(DECODER) {
             None => return Ok(None),
             Some(Value::Object(tokens)) => tokens,
-            Some(other) => return Err(self.kwargs.invalid(KEY, "an object", kind(other))),
+            Some(other) => return Err(self.kwargs.invalid(DECODER, "an object", kind(other))),
         };
         let token = |(id, value): (&String, &Value)| {
-            let key = format!("{KEY}[{id:?}]");
+            let key = format!("{DECODER}[{id:?}]");
             let number = id
                 .parse()
                 .map_err(|_| self.kwargs.invalid(&key, "an id", id))?;
             match value {
-                Value::Object(_) => Ok((number, self.described(&key, value)?)),
+                Value::Object(object) => {
+                    let content = object.get("content").and_then(Value::as_str);
+                    let is_it = |(_, token): &(_, AddedToken)| Some(&*token.content) == content;
+                    let has_role = named.iter().any(is_it);
+                    Ok((number, self.described(&key, value, has_role)?))
+                }
                 other => Err(self.kwargs.invalid(&key, "an object", kind(other))),
             }
         };
@@ -282,7 +290,7 @@ impl<'a> Reader<'a> {
         for key in NAMED_TOKENS {
             let token = match self.kwargs.get(key) {
                 Some(Value::Null) => None,
-                Some(value) => Some(self.token(key, value)?),
+                Some(value) => Some(self.token(key, value, true)?),
                 None => self
                     .class
                     .default_token(key)
@@ -297,7 +305,11 @@ impl<'a> Reader<'a> {
             named.extend(token.map(|token| (key.to_owned(), token)));
         }
         for (key, value) in self.kwargs.own() {
-            named.push((key.to_owned(), self.token(key, value)?));
+            if NAMED_TOKENS.contains(&key) {
+                let expected = "this role as a key of its own, not within an object";
+                return Err(self.kwargs.invalid(key, expected, "it within an object"));
+            }
+            named.push((key.to_owned(), self.token(key, value, true)?));
         }
         Ok(named)
     }
@@ -309,18 +321,24 @@ impl<'a> Reader<'a> {
                 .map(|content| AddedToken::from(content, true))
                 .into()),
             None | Some((_, Value::Null)) => Ok(Vec::new()),
-            Some((key, Value::Array(tokens))) => {
-                tokens.iter().map(|token| self.token(key, token)).collect()
-            }
+            Some((key, Value::Array(tokens))) => tokens
+                .iter()
+                .map(|token| self.token(key, token, false))
+                .collect(),
             Some((key, other)) => Err(self.kwargs.invalid(key, "a list", kind(other))),
         }
     }
 
     /// A token: a string, which is special, or an object that describes it.
-    fn token(self, key: &str, value: &Value) -> Result<AddedToken, CheckpointError> {
+    fn token(
+        self,
+        key: &str,
+        value: &Value,
+        has_role: bool,
+    ) -> Result<AddedToken, CheckpointError> {
         match value {
             Value::String(content) => Ok(AddedToken::from(content, true)),
-            value if is_described(value) => self.described(key, value),
+            value if is_described(value) => self.described(key, value, has_role),
             other => {
                 let expected = "a token: a string, or an object with \"__type\": \"AddedToken\"";
                 Err(self.kwargs.invalid(key, expected, kind(other)))
@@ -328,8 +346,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The token that an object describes.
-    fn described(self, key: &str, value: &Value) -> Result<AddedToken, CheckpointError> {
+    /// The token that an object describes. One with a role will be special, whatever it says.
+    fn described(
+        self,
+        key: &str,
+        value: &Value,
+        has_role: bool,
+    ) -> Result<AddedToken, CheckpointError> {
         let flag = |name: &str| match value.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
@@ -348,6 +371,6 @@ impl<'a> Reader<'a> {
             .single_word(flag("single_word")?.unwrap_or(false))
             .lstrip(flag("lstrip")?.unwrap_or(false))
             .rstrip(flag("rstrip")?.unwrap_or(false))
-            .normalized(flag("normalized")?.unwrap_or(!special)))
+            .normalized(flag("normalized")?.unwrap_or(!special && !has_role)))
     }
 }

@@ -15,7 +15,7 @@ use crate::case::{Case, Golden, GoldenText};
 const TOLERANCE: f32 = 1e-4;
 
 /// Folders that transformers loads and that are refused here, with a part of the message.
-const REFUSED: [(&str, &str); 22] = [
+const REFUSED: [(&str, &str); 24] = [
     ("config silu", "hidden_act"),
     ("config tanh", "hidden_act"),
     ("config decoder", "is_decoder"),
@@ -56,6 +56,14 @@ const REFUSED: [(&str, &str); 22] = [
     (
         "class without a name",
         "tokenizer_config.json: tokenizer_class",
+    ),
+    (
+        "a role of every class within model_specific_special_tokens",
+        "cls_token",
+    ),
+    (
+        "a role of every class within extra_special_tokens",
+        "cls_token",
     ),
     ("model_name", "config.json: model_name"),
     ("roberta, padding with id 0", "pad_token_id"),

@@ -50,7 +50,7 @@ impl<'a> Kwargs<'a> {
         };
         let mut own_order = Vec::new();
         for (key, Entry { value, keys }) in read(files, CONFIG)? {
-            if key == EXTRA || key == OWN {
+            if [EXTRA, ADDITIONAL, OWN].contains(&&*key) {
                 own_order.extend(keys);
             }
             kwargs.entries.push((key, value));
