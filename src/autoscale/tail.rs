@@ -49,6 +49,9 @@ const FAR: f64 = 1.5;
 /// Distance of the rates around the last one that are simulated to find the next one.
 const STEP: f64 = 1.1;
 
+/// How often the range between them is halved.
+const STEP_HALVES: u32 = 3;
+
 /// Lowest rate of the search, as a share of the highest.
 const LOWEST: f64 = 0.02;
 
@@ -141,21 +144,35 @@ fn search(p99: impl Fn(f64) -> f64, usable: f64, seconds: f64) -> f64 {
     low
 }
 
-/// A step from `rate` toward that rate: a line through two simulations, both on a logarithmic scale. `None` if it is far.
+/// A step from `rate` toward that rate: halves between two rates, then a line, on a logarithmic scale. `None` if it is far.
 fn step(p99: impl Fn(f64) -> f64, rate: f64, usable: f64, seconds: f64) -> Option<f64> {
     let (low, high) = (rate / STEP, (rate * STEP).min(usable));
     let (at_low, at_high) = (p99(low), p99(high));
     if at_low > FAR * seconds || FAR * at_high < seconds && high < usable {
         return None;
     }
-    let next = if !at_high.is_finite() || at_low >= seconds {
-        low
-    } else if at_high <= seconds {
-        high
+    if at_low >= seconds {
+        return Some(low.max(LOWEST * usable));
+    }
+    if at_high <= seconds {
+        return Some(high.max(LOWEST * usable));
+    }
+    // In bursts the percentile rises steeply somewhere between them, where a line from end to end misses by far.
+    let (mut below, mut above) = ((low, at_low), (high, at_high));
+    for _ in 0..STEP_HALVES {
+        let rate = (below.0 * above.0).sqrt();
+        match p99(rate) {
+            percentile if percentile <= seconds => below = (rate, percentile),
+            percentile => above = (rate, percentile),
+        }
+    }
+    let share = (seconds / below.1).ln() / (above.1 / below.1).ln();
+    let share = if share.is_finite() {
+        share.clamp(0.0, 1.0)
     } else {
-        let share = (seconds / at_low).ln() / (at_high / at_low).ln();
-        low * (high / low).powf(share.clamp(0.0, 1.0))
+        0.0
     };
+    let next = below.0 * (above.0 / below.0).powf(share);
     Some(next.max(LOWEST * usable))
 }
 

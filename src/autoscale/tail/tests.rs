@@ -111,8 +111,10 @@ fn in_bursts_the_capacity_is_the_rate_that_holds() {
         found.feasible && found.rate < 0.9 * computed.rate,
         "{found:?}"
     );
+    // The percentile rises from a few milliseconds to hundreds within a tenth more load.
     let p99 = tail.p99(&model, found.rate);
-    assert!((0.01..0.08).contains(&p99), "{p99}");
+    assert!(p99 < 0.06, "{p99}");
+    assert!(tail.p99(&model, 1.05 * found.rate) > 0.05);
     assert!(!tail.capacity(computed).rate.is_nan());
 }
 
