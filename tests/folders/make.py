@@ -26,7 +26,7 @@ import cases
 import texts
 
 HERE = Path(__file__).parent
-# Logits of a text with this many tokens at least are compared; a few are enough to tell models apart.
+# Single texts whose logits are compared: a few are enough to tell models apart.
 CLASSIFIED = 6
 
 

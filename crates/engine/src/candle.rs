@@ -137,8 +137,11 @@ impl CandleBert {
             pooler: reader.linear(Role::Pooler)?,
             pooler_activation: config.family.pooler_activation,
             classifier: reader.linear(Role::Classifier)?,
-            encoder: BertEncoder::load(vb.pp("encoder"), &candle_config(config))
-                .map_err(|error| reader.invalid(&error))?,
+            encoder: BertEncoder::load(
+                vb.pp("encoder"),
+                &candle_config(config, &checkpoint.origin)?,
+            )
+            .map_err(|error| reader.invalid(&error))?,
             labels: checkpoint.labels.len(),
             device,
         })
@@ -291,8 +294,8 @@ fn engine_error(text: &str, tokens: usize) -> EngineError {
 }
 
 /// Our configuration as candle's.
-fn candle_config(config: &ModelConfig) -> Config {
-    Config {
+fn candle_config(config: &ModelConfig, origin: &str) -> Result<Config, CheckpointError> {
+    Ok(Config {
         vocab_size: config.vocab_size,
         hidden_size: config.hidden_size,
         num_hidden_layers: config.layers,
@@ -301,8 +304,16 @@ fn candle_config(config: &ModelConfig) -> Config {
         hidden_act: match config.activation {
             Activation::Gelu => HiddenAct::Gelu,
             Activation::GeluTanh => HiddenAct::GeluApproximate,
-            // The configuration's keys have no name for tanh.
-            Activation::Relu | Activation::Tanh => HiddenAct::Relu,
+            Activation::Relu => HiddenAct::Relu,
+            Activation::Tanh => {
+                let expected = "an activation that candle's BERT has";
+                return Err(CheckpointError::invalid(
+                    origin,
+                    "hidden_act",
+                    expected,
+                    "tanh",
+                ));
+            }
         },
         hidden_dropout_prob: 0.0,
         max_position_embeddings: config.max_positions,
@@ -315,7 +326,7 @@ fn candle_config(config: &ModelConfig) -> Config {
         classifier_dropout: None,
         // With a name here, candle would also look for tensors with the prefix `bert.`.
         model_type: None,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -159,8 +159,8 @@ impl<'a> Reader<'a> {
         for (key, value) in self.kwargs.entries() {
             let is_known = harmless::UNDERSTOOD.contains(&&**key) || key.ends_with("_token");
             if !is_known && !harmless::is_harmless(key, value) {
-                let expected = "only keys that are known here, since others might change the tokens; remove it if it \
-                    does not";
+                let expected = "only keys that are known here, since others might change the tokens; remove the \
+                    key if it does not change them";
                 return Err(self.kwargs.invalid(key, expected, kind(value)));
             }
         }
@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
         match self.kwargs.get(key) {
             None => Ok(default),
             Some(Value::Bool(value)) => Ok(*value),
-            // In Python, where no library looks at it.
+            // Python takes null for false where no library checks the type.
             Some(Value::Null) if self.class.is_unigram() && key != "split_special_tokens" => {
                 Ok(false)
             }
@@ -307,7 +307,7 @@ impl<'a> Reader<'a> {
         for (key, value) in self.kwargs.own() {
             if NAMED_TOKENS.contains(&key) {
                 let expected = "this role as a key of its own, not within an object";
-                return Err(self.kwargs.invalid(key, expected, "it within an object"));
+                return Err(self.kwargs.invalid(key, expected, "an entry of an object"));
             }
             named.push((key.to_owned(), self.token(key, value, true)?));
         }

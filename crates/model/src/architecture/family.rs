@@ -34,7 +34,7 @@ pub enum FirstPosition {
     AfterPadding,
 }
 
-/// When the word vectors, of a width of their own, are projected to the hidden size.
+/// How embeddings of a width of their own are projected to the hidden size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmbeddingProjection {
     /// Width of the embeddings.
